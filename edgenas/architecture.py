@@ -1,0 +1,102 @@
+"""The nouns: what is searched (Architecture, SearchSpace), what it is judged by (Score, Cost, Constraint),
+and what a judgement leaves behind (Trial)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Architecture:
+    """A point of a search space, without weights: hashable, ordered, JSON-able."""
+
+    space: str
+    genes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How good a fitness finds an architecture; higher is better.
+
+    `value` is phi of Eq. 2, in [0, L] for L taps, or None with the reason in `error`.
+    `loss` is the last training loss of Eq. 3, where the fitness knows it.
+    """
+
+    value: float | None
+    loss: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an architecture costs: metric -> value in that metric's canonical unit (edgenas.units), and metric ->
+    where the value comes from. A cost that could not be had is an `error`, never a made-up number."""
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """`metric` must not exceed `limit` (canonical unit)."""
+
+    metric: str
+    limit: float
+
+    def penalty(self, cost: Cost) -> float:
+        """psi of Eq. 5: 0 within the limit, else limit - cost, in the raw unit of the metric."""
+        return min(0.0, self.limit - cost.values[self.metric])
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One architecture judged once: the unit that a run stores."""
+
+    number: int
+    generation: int
+    arch: Architecture
+    score: Score
+    cost: Cost
+    fitness: float  # Eq. 4; -inf where the score or a cost is unknown
+    feasible: bool  # every limit met, score and cost known, input connected to output
+    trained: bool  # this trial trained (or looked up) its class; False: the class was scored earlier in the run
+
+
+class SearchSpace(Protocol):
+    """All architectures of one kind. `choices[i]` is the number of options at gene i (0 .. choices[i] - 1)."""
+
+    name: str
+    choices: tuple[int, ...]
+
+    def canonical(self, arch: Architecture) -> Architecture:
+        """The representative of all architectures that compute the same function: the key of every score."""
+
+    def is_connected(self, arch: Architecture) -> bool:
+        """Whether the input reaches the output at all."""
+
+    def describe(self, arch: Architecture) -> str:
+        """The architecture in its field's usual notation."""
+
+    def build(self, arch: Architecture, num_classes: int, **size: int) -> nn.Module:
+        """The torch network with random weights; `size` scales it (NAS-Bench-201: channels, cells)."""
+
+
+class Fitness(Protocol):
+    """Scores architectures, one score each, in order. It may yield them one by one: what is yielded is stored."""
+
+    def __call__(self, archs: Sequence[Architecture]) -> Iterable[Score]: ...
+
+
+class CostProvider(Protocol):
+    """Prices architectures. A limit on any metric not in `metrics` fails before the search starts."""
+
+    metrics: frozenset[str]
+    exhaustive: bool  # pricing the whole space takes well under a second
+
+    def __call__(self, archs: Sequence[Architecture]) -> list[Cost]: ...

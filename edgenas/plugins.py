@@ -1,0 +1,50 @@
+"""One registry over Python entry points: spaces, fitness and costs, EdgeNAS's own by the same door as anybody's.
+
+A package adds a search space by declaring, in its pyproject.toml,
+
+    [project.entry-points."edgenas.spaces"]
+    myspace = "my_package:MySpace"
+
+and is found by `--space myspace` once installed.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from edgenas.errors import UnknownNameError, UsageError
+
+KINDS = ("spaces", "fitness", "costs")
+
+
+@cache
+def _found(kind: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=f"edgenas.{kind}")}
+
+
+def names(kind: str) -> list[str]:
+    """Names registered under `kind`, one of KINDS, sorted."""
+    return sorted(_found(kind))
+
+
+def load(kind: str, name: str) -> Any:
+    """The object registered as `name` under `kind`; only this one is imported.
+
+    Raises UnknownNameError for an unknown name, UsageError for a plug-in that cannot be imported.
+    """
+    entry = _found(kind).get(name)
+    if entry is None:
+        known = names(kind)
+        raise UnknownNameError(
+            {"spaces": "search space"}.get(kind, kind.removesuffix("s")), name, known, f"known are {', '.join(known)}"
+        )
+    try:
+        return entry.load()
+    except ImportError as error:
+        if error.name in ("torch", "sklearn", "PIL"):
+            raise UsageError(
+                f"{kind} '{name}' needs {error.name}, which is not installed; run: pip install 'edgenas[live]'"
+            ) from error
+        raise UsageError(f"plug-in '{name}' ({entry.value}) cannot be imported: {error}") from error
