@@ -90,13 +90,19 @@ class SearchSpace(Protocol):
 class Fitness(Protocol):
     """Scores architectures, one score each, in order. It may yield them one by one: what is yielded is stored."""
 
+    source: str  # in words: what the scores are and where they come from
+    fingerprint: str  # equal fingerprints, equal scores
+    exhaustive: bool  # scoring the whole space takes well under a second
+
     def __call__(self, archs: Sequence[Architecture]) -> Iterable[Score]: ...
 
 
 class CostProvider(Protocol):
     """Prices architectures. A limit on any metric not in `metrics` fails before the search starts."""
 
+    kind: str  # the name under which edgenas.cost.create gives it again
     metrics: frozenset[str]
+    fingerprint: str  # equal fingerprints, equal prices
     exhaustive: bool  # pricing the whole space takes well under a second
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]: ...

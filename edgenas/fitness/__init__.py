@@ -29,5 +29,4 @@ class FitnessSettings:
     seed: int = 0
 
 
-DEFAULT = FitnessSettings()
 PAPER = FitnessSettings(epochs=100, cells=5)

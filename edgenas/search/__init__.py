@@ -1,1 +1,5 @@
+"""Searching: `search(...)` prepares what `edgenas search` runs; `genetic.evolve` is the algorithm itself."""
 
+from edgenas.search.job import Search, SearchRequest, search
+
+__all__ = ["Search", "SearchRequest", "search"]

@@ -1,0 +1,245 @@
+"""A run is a folder: `run.json` says what was asked, `trials.jsonl` what was seen, one line a trial.
+
+Nothing is ever rewritten. A trial is on the disk before the search goes on, so a run that was killed at any moment
+goes on from its folder; only a torn last line is forgiven. `result.json` is added when the run has ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from edgenas.architecture import Architecture, Cost, Score, Trial
+from edgenas.errors import DataError, UsageError
+from edgenas.units import METRICS
+
+SCHEMA_VERSION = 1
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that exists and whose `run.json` could be read; `header` is its content."""
+
+    path: Path
+    header: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def trials(self) -> list[Trial]:
+        """All whole trials, in order.
+
+        Raises DataError for a damaged line that is not the last.
+        """
+        path = self.path / "trials.jsonl"
+        content = path.read_bytes() if path.exists() else b""
+        trials: list[Trial] = []
+        for line in content.split(b"\n")[:-1]:  # what follows the last newline was torn by a kill
+            try:
+                trial = _trial(json.loads(line))
+                if trial.number != len(trials):
+                    raise ValueError(f"it says trial {trial.number}")
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DataError(
+                    f"line {len(trials) + 1} of {path} is damaged ({error}); cut the file before that line, then"
+                    f" `edgenas search --resume {self.path}` goes on from there"
+                ) from error
+            trials.append(trial)
+        return trials
+
+    def result(self) -> dict[str, Any] | None:
+        """What the search printed with --json when it ended, or None while it has not."""
+        path = self.path / "result.json"
+        return _read_object(path) if path.exists() else None
+
+    def finish(self, result: dict[str, Any]) -> None:
+        _write_whole(self.path / "result.json", result)
+
+    @contextmanager
+    def appending(self) -> Iterator[Appender]:
+        """Hold the run for writing; what a kill left of a torn last line is cut off first.
+
+        Raises UsageError while another program writes to it, DataError when it is damaged.
+        """
+        path = self.path / "trials.jsonl"
+        with path.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UsageError(
+                    f"another program is writing to run {self.path}; wait for it, or start a new run"
+                ) from error
+            self.trials()  # a damaged run must not grow
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)
+            appender = Appender(file)
+            try:
+                yield appender
+            finally:
+                appender.sync()
+
+
+class Appender:
+    """Writes trials: a kill loses none, a power cut at most those of the last half second."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._synced_at = 0.0
+
+    def append(self, trial: Trial, description: str) -> None:
+        """Write `trial`; `description` is its architecture in the space's notation, for human readers."""
+        self._file.write(json.dumps(_record(trial, description), allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        # One fsync takes as long as a thousand look-ups in a table; a live trial takes seconds.
+        if time.monotonic() - self._synced_at > 0.5:
+            self.sync()
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced_at = time.monotonic()
+
+
+def create(path: Path, header: dict[str, Any]) -> Run:
+    """Make the folder of a new run.
+
+    Raises UsageError when it exists already or cannot be written.
+    """
+    if (path / "run.json").exists():
+        raise UsageError(
+            f"run {path} exists; go on with it by `edgenas search --resume {path}`, or choose another --run"
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise UsageError(f"{path} holds other files; choose an empty or new folder with --run")
+        (path / "trials.jsonl").touch()
+        _write_whole(path / "run.json", {"schema_version": SCHEMA_VERSION, **header})
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the run folder {path} ({error.strerror}); choose another place with --run FOLDER"
+        ) from error
+    return open_run(str(path))
+
+
+def place(name: str | None, default_stem: str) -> Path:
+    """The folder for a new run: `name` as a path, or under ./runs when it is a bare name; by default a free
+    ./runs/<default_stem>, with a number behind it where that is taken."""
+    if name is not None:
+        return Path(name) if os.sep in name or name in (".", "..") else RUNS / name
+    path, count = RUNS / default_stem, 1
+    while path.exists():
+        count += 1
+        path = RUNS / f"{default_stem}-{count}"
+    return path
+
+
+def open_run(name: str) -> Run:
+    """The run in the folder `name`, or in ./runs/`name`.
+
+    Raises UsageError when there is none, DataError when it is damaged or of another schema.
+    """
+    candidates = [Path(name), RUNS / name]
+    for path in candidates:
+        if (path / "run.json").is_file():
+            header = _read_object(path / "run.json")
+            version = header.get("schema_version")
+            if version != SCHEMA_VERSION:
+                raise DataError(
+                    f"run {path} has schema version {version!r}, this EdgeNAS reads {SCHEMA_VERSION};"
+                    " use the EdgeNAS that made it, or start a new run"
+                )
+            return Run(path, header)
+    for path in candidates:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder without a run.json, so not a run; `edgenas runs list` lists the runs")
+    raise UsageError(f"no run '{name}'; `edgenas runs list` lists the runs")
+
+
+def all_runs(folder: Path = RUNS) -> list[Run]:
+    """Every run in `folder` that can be read, oldest first."""
+    found = []
+    for path in sorted(folder.glob("*/run.json")):
+        try:
+            found.append(open_run(str(path.parent)))
+        except DataError:
+            continue
+    return sorted(found, key=lambda run: (str(run.header.get("created")), run.name))
+
+
+def cost_record(cost: Cost) -> dict[str, dict[str, Any]]:
+    """`cost` as JSON: metric -> value, unit, source."""
+    return {
+        metric: {"value": value, "unit": METRICS[metric].unit, "source": cost.sources.get(metric, "")}
+        for metric, value in cost.values.items()
+    }
+
+
+def _record(trial: Trial, description: str) -> dict[str, Any]:
+    return {
+        "trial": trial.number,
+        "generation": trial.generation,
+        "space": trial.arch.space,
+        "genes": list(trial.arch.genes),
+        "arch_str": description,
+        "phi": trial.score.value,
+        "loss": trial.score.loss,
+        "fitness": trial.fitness if math.isfinite(trial.fitness) else None,
+        "feasible": trial.feasible,
+        "trained": trial.trained,
+        "costs": cost_record(trial.cost),
+        "score_error": trial.score.error,
+        "cost_error": trial.cost.error,
+    }
+
+
+def _trial(record: dict[str, Any]) -> Trial:
+    costs = record["costs"]
+    return Trial(
+        number=record["trial"],
+        generation=record["generation"],
+        arch=Architecture(record["space"], tuple(record["genes"])),
+        score=Score(record["phi"], record["loss"], record["score_error"]),
+        cost=Cost(
+            {metric: entry["value"] for metric, entry in costs.items()},
+            {metric: entry["source"] for metric, entry in costs.items()},
+            record["cost_error"],
+        ),
+        fitness=-math.inf if record["fitness"] is None else record["fitness"],
+        feasible=record["feasible"],
+        trained=record["trained"],
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); the run is lost, start a new one") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} does not hold a run; start a new one")
+    return value
+
+
+def _write_whole(path: Path, value: dict[str, Any]) -> None:
+    """Write under a temporary name, then rename: the file is there whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(value, file, indent=2, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
