@@ -1,0 +1,110 @@
+"""Scores measured earlier and shipped with the package, so that a search needs neither torch nor images.
+
+A table is a pair of files in `tables/`: NAME.json says for what it was made and how, NAME.npz holds the scores
+(edgenas.fitness.make_table writes both).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenas.architecture import Architecture, Score, SearchSpace
+from edgenas.errors import DataError, UsageError
+from edgenas.fitness import FitnessSettings
+
+TABLES = Path(__file__).with_name("tables")
+# A table holds several epochs and the mean over its own seeds, so these two do not tie a search to one table.
+FREE_SETTINGS = frozenset({"epochs", "seed"})
+
+
+class TableFitness:
+    """Looks scores up by functional class; each is the mean over the table's seeds.
+
+    `source` says in words where the scores come from, `fingerprint` identifies the table; `exhaustive`: scoring the
+    whole space takes no time.
+    """
+
+    exhaustive = True
+
+    def __init__(self, space: SearchSpace, scores: dict[tuple[int, ...], Score], source: str, fingerprint: str) -> None:
+        self._space = space
+        self._scores = scores
+        self.source = source
+        self.fingerprint = fingerprint
+
+    def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score]:
+        absent = Score(None, error="not in the table of scores")
+        for arch in archs:
+            yield self._scores.get(self._space.canonical(arch).genes, absent)
+
+
+def fits(space_name: str, dataset: str, settings: FitnessSettings) -> bool:
+    """Whether a shipped table was made for just this; reads no scores."""
+    return any(_mismatch(table, space_name, dataset, settings) is None for table in _descriptions())
+
+
+def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> TableFitness:
+    """The table made for `space`, `dataset` and `settings`, whose `epochs` must be one that it holds.
+
+    `settings.seed` is not looked at. Raises UsageError naming what no table was made with, DataError for a table
+    that is not as it was shipped.
+    """
+    tables = _descriptions()
+    mismatches = [_mismatch(table, space.name, dataset, settings) for table in tables]
+    if None not in mismatches:
+        raise UsageError(f"no table of scores was made with {_closest(mismatches)}; use --fitness live")
+    table = tables[mismatches.index(None)]
+    return TableFitness(space, _load(table, settings.epochs), table["source"], f"table {table['sha256']}")
+
+
+def _closest(mismatches: list[str | None]) -> str:
+    known = [mismatch for mismatch in mismatches if mismatch]
+    return min(known, key=lambda text: text.count(","), default="anything, for none is installed")
+
+
+@cache
+def _descriptions() -> list[dict[str, Any]]:
+    try:
+        return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(TABLES.glob("*.json"))]
+    except (OSError, ValueError) as error:
+        raise DataError(f"a table of scores in {TABLES} is damaged; install edgenas again") from error
+
+
+def _mismatch(table: dict[str, Any], space_name: str, dataset: str, settings: FitnessSettings) -> str | None:
+    """What is asked for but was not used to make `table`: "cells=5, beta=0.5", or None where all is the same."""
+    asked = {"space": space_name, "dataset": dataset, **asdict(settings)}
+    made = {"space": table["space"], "dataset": table["dataset"], **table["settings"]}
+    differing = [f"{k}={v}" for k, v in asked.items() if k not in FREE_SETTINGS and made[k] != v]
+    if settings.epochs not in table["epochs"]:
+        differing.append(f"epochs={settings.epochs}")
+    return ", ".join(differing) or None
+
+
+def _load(table: dict[str, Any], epochs: int) -> dict[tuple[int, ...], Score]:
+    path = TABLES / table["file"]
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != table["sha256"]:
+            raise DataError(f"{path} is not the table of scores that was shipped; install edgenas again")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            genes, phi, loss = (arrays[name] for name in ("genes", "phi", "loss"))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read; install edgenas again") from error
+    column = table["epochs"].index(epochs)
+    phis, losses = (scores[:, :, column].mean(axis=0, dtype=np.float64) for scores in (phi, loss))
+    sound = np.isfinite(phis) & np.isfinite(losses)
+    diverged = Score(None, error="the training diverged when the table was made")
+    return {
+        tuple(key): Score(value, lost) if good else diverged
+        for key, value, lost, good in zip(genes.tolist(), phis.tolist(), losses.tolist(), sound.tolist(), strict=True)
+    }
