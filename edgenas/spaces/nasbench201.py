@@ -42,7 +42,7 @@ class NASBench201:
         nodes = [node.strip() for node in arch_str.strip().split("+")]
         shaped = len(nodes) == 3 and all(len(node) > 1 and node[0] == node[-1] == "|" for node in nodes)
         fields = [node[1:-1].split("|") for node in nodes] if shaped else []
-        matches = [re.fullmatch(r"([^~|]*)~(\d)", field) for node in fields for field in node]
+        matches = [re.fullmatch(r"([^~|]*)~([0-9])", field) for node in fields for field in node]
         sources = tuple(int(match[2]) if match else -1 for match in matches)
         if [len(node) for node in fields] != [1, 2, 3] or sources != tuple(source for source, _ in EDGES):
             raise UsageError(f"'{arch_str[:120]}' is not a NAS-Bench-201 cell; write it like '{_SHAPE}'")
