@@ -164,8 +164,8 @@ def evolve(
     best: Trial | None = None
     for index in range(settings.generations):
         # Elitism: the fittest and the best that meets the limits are never lost; they may be two.
-        elite = [] if settings.economical else list(dict.fromkeys(population[:1] + ([best] if best else [])))
-        wanted: list[Architecture] = [trial.arch for trial in elite]
+        elite = [] if settings.economical else [*population[:1], *([best] if best else [])]
+        wanted = list(dict.fromkeys(trial.arch for trial in elite))
         while len(wanted) < settings.population:
             arch = draw(partial(child_of, population) if population else random_cell, set(wanted))
             if arch is None:

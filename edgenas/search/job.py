@@ -95,6 +95,23 @@ class Search:
     started_at: float  # time.perf_counter()
     last: Generation | None = None
     trials: list[Trial] = field(default_factory=list)
+    scored: int = 0  # classes
+
+    @property
+    def share_done(self) -> float:
+        """How much of the search is behind, in [0, 1], by generations or by budget, whichever ends it first."""
+        done = (self.last.index + 1) / self.settings.generations if self.last else 0.0
+        return min(1.0, max(done, self.scored / self.settings.budget if self.settings.budget else 0.0))
+
+    @property
+    def state(self) -> str:
+        """Where the search stands, in a few words."""
+        if self.last is None or self.last.best is None:
+            seen = "nothing within the limits yet"
+        else:
+            feasible = sum(trial.feasible for trial in self.last.population) / len(self.last.population)
+            seen = f"best fitness {self.last.best.fitness:.4f}, {feasible:.0%} within the limits"
+        return f"generation {self.last.index + 1 if self.last else 0}, {self.scored} classes scored, {seen}"
 
     def __iter__(self) -> Iterator[Trial | Generation]:
         """Evolve, storing each trial before it is yielded; a resumed search yields its stored trials again first.
@@ -111,6 +128,7 @@ class Search:
                     self.last = event
                 else:
                     self.trials.append(event)
+                    self.scored += event.trained
                     if event.number >= len(known):
                         store.append(event, self.space.describe(event.arch))
                 yield event

@@ -1,0 +1,166 @@
+"""`edgenas search`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgenas.errors import InterruptedRunError
+from edgenas.units import parse
+
+if TYPE_CHECKING:
+    from edgenas.search import Search
+
+_LIMITS = "Limits (give at least one, with its unit)"
+_WHAT = "What is searched"
+_HOW = "How it is searched"
+_RUN = "Run and output"
+
+
+def search(
+    device: Annotated[
+        str | None, typer.Option(help="A device's name, or the path of your own profile.", rich_help_panel=_WHAT)
+    ] = None,
+    latency: Annotated[str | None, typer.Option(help="At most this long, like 5ms.", rich_help_panel=_LIMITS)] = None,
+    energy: Annotated[str | None, typer.Option(help="At most this much, like 12mJ.", rich_help_panel=_LIMITS)] = None,
+    macs: Annotated[
+        str | None, typer.Option(help="At most so many multiply-accumulates, like 60M.", rich_help_panel=_LIMITS)
+    ] = None,
+    params: Annotated[
+        str | None, typer.Option(help="At most so many parameters, like 0.5M.", rich_help_panel=_LIMITS)
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="Search space.  [nasbench201]", rich_help_panel=_WHAT)] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="cifar10, cifar100, imagenet16-120, digits, or a folder of images.  [cifar10]", rich_help_panel=_WHAT
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Reference network: resnet20, resnet56, or weights.  [resnet20]", rich_help_panel=_WHAT),
+    ] = None,
+    fitness: Annotated[
+        str | None,
+        typer.Option(
+            help="table: scores measured earlier; live: train each candidate.  [table where one fits]",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            help="table: HW-NAS-Bench; predictor: the profile's own; analytic: counted.  [table where it is here]",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="default, or paper: the paper's settings.  [default]", rich_help_panel=_HOW)
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="penalty (Eq. 5), or rejection of what misses a limit.  [penalty]", rich_help_panel=_HOW),
+    ] = None,
+    generations: Annotated[int | None, typer.Option(help="Generations.  [100]", rich_help_panel=_HOW)] = None,
+    population: Annotated[int | None, typer.Option(help="Cells in a generation.  [20]", rich_help_panel=_HOW)] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(help="End when so many classes are scored.  [200 live, no end by a table]", rich_help_panel=_HOW),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Training steps on the one batch.  [50]", rich_help_panel=_HOW)
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Weight of the similarity in Eq. 3.  [0.8]", rich_help_panel=_HOW)
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in the batch.  [32]", rich_help_panel=_HOW)] = None,
+    cells: Annotated[
+        int | None, typer.Option(help="Cells a stage of the scored network (N).  [1]", rich_help_panel=_HOW)
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Channels of its first stage (C).  [16]", rich_help_panel=_HOW)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same search.  [0]", rich_help_panel=_HOW)] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Name or folder of the new run.  [runs/DEVICE-LIMITS]", rich_help_panel=_RUN)
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with this run; it has every setting.", rich_help_panel=_RUN)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=_RUN)
+    ] = False,
+) -> None:
+    """Find the best network within the limits.
+
+    Example: edgenas search --device raspi4 --latency 5ms
+    """
+    limits = {
+        "latency_ms": latency and parse(latency, "latency"),
+        "energy_mj": energy and parse(energy, "energy"),
+        "macs_m": macs and parse(macs, "macs"),
+        "params_m": params and parse(params, "params"),
+    }
+    asked: dict[str, Any] = {
+        **limits,
+        "device": device,
+        "space": space,
+        "dataset": dataset,
+        "reference": reference,
+        "fitness": fitness,
+        "cost": cost,
+        "preset": preset,
+        "method": method,
+        "generations": generations,
+        "population": population,
+        "budget": budget,
+        "epochs": epochs,
+        "beta": beta,
+        "batch_size": batch_size,
+        "cells": cells,
+        "channels": channels,
+        "seed": seed,
+    }
+    # Here, not above: `edgenas --help` answers without loading what only a search needs.
+    from edgenas.report.text import result_text
+    from edgenas.search import search as prepare
+
+    job = prepare(run=run, resume=resume, **{name: value for name, value in asked.items() if value is not None})
+    try:
+        _follow(job)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted; nothing is lost, go on with: edgenas search --resume {job.run.path}"
+        ) from None
+    result = job.result()
+    if as_json:
+        print(json.dumps(result))
+    elif result["feasible"]:
+        print(result_text(result, job.run.header))
+    if not result["feasible"]:
+        raise job.infeasible()
+
+
+def _follow(job: Search) -> None:
+    """Run the search to its end, with its progress on stderr: a live bar in a terminal, else a line now and then."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("starting", total=1.0)
+            for _ in job:
+                bar.update(task, completed=job.share_done, description=job.state)
+        return
+    told_at_s = started_at_s = time.monotonic()
+    for _ in job:
+        now_s = time.monotonic()
+        if now_s - told_at_s > 10:
+            told_at_s = now_s
+            left_s = (now_s - started_at_s) * (1 / job.share_done - 1) if job.share_done else float("nan")
+            print(f"{job.state}, about {left_s:.0f} s left", file=sys.stderr, flush=True)

@@ -1,0 +1,111 @@
+"""What runs were asked and what they found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgenas.report.text import constraints_text, result_text, table_text
+from edgenas.run import Run, all_runs, open_run
+from edgenas.units import METRICS, show
+
+_LIMITS = {"latency_ms": "latency", "energy_mj": "energy", "macs_m": "macs", "params_m": "params"}
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """A run as JSON: `state` is "finished", "infeasible", or "unfinished" (then `result` is None)."""
+    result = run.result()
+    state = "unfinished" if result is None else "finished" if result["feasible"] else "infeasible"
+    return {
+        "run": str(run.path),
+        "state": state,
+        "created": run.header["created"],
+        "request": run.header["request"],
+        "trials": len(run.trials()),
+        "result": result,
+    }
+
+
+def summaries() -> list[dict[str, Any]]:
+    return [summary(run) for run in all_runs()]
+
+
+def comparison(names: list[str]) -> dict[str, Any]:
+    """The runs' summaries, and under `differences` the settings in which they are not all alike."""
+    compared = [summary(open_run(name)) for name in names]
+    differences = {
+        key: [each["request"].get(key) for each in compared]
+        for key in compared[0]["request"]
+        if len({repr(each["request"].get(key)) for each in compared}) > 1
+    }
+    return {"runs": compared, "differences": differences}
+
+
+def runs_text(found: list[dict[str, Any]]) -> str:
+    if not found:
+        return "no runs in ./runs yet; start one: edgenas search --device raspi4 --latency 5ms"
+    header = ["RUN", "STATE", "LIMITS", "PHI", "ACCURACY", "TRIALS"]
+    return table_text(header, [_row(each) for each in found])
+
+
+def compare_text(compared: dict[str, Any]) -> str:
+    """Runs side by side, one a column."""
+    columns = compared["runs"]
+    rows = [[_label(key), *map(_setting(key), values)] for key, values in compared["differences"].items()]
+    rows.append(["state", *(each["state"] for each in columns)])
+    winners = [(each["result"] or {}).get("winner") for each in columns]
+    rows.append(["cell", *(winner["arch_str"] if winner else "-" for winner in winners)])
+    for metric in METRICS:
+        prices = [(winner or {}).get("costs", {}).get(metric) for winner in winners]
+        if any(prices):
+            rows.append([metric, *(show(price["value"], metric) if price else "-" for price in prices)])
+    rows.append(["phi", *(f"{winner['phi']:.4f}" if winner else "-" for winner in winners)])
+    accuracies = [winner and winner["test_accuracy"] for winner in winners]
+    rows.append(["accuracy", *(f"{accuracy:.2f} %" if accuracy else "-" for accuracy in accuracies)])
+    rows.append(
+        [
+            "classes scored",
+            *(str((each["result"] or {}).get("evaluations", {}).get("trained", "-")) for each in columns),
+        ]
+    )
+    return table_text(["", *(each["run"] for each in columns)], rows)
+
+
+def run_text(run: Run) -> str:
+    facts = summary(run)
+    result = facts["result"]
+    if result is not None and result["feasible"]:
+        return result_text(result, run.header)
+    if result is not None:
+        return f"{run.path}: {result['device']}, {constraints_text(result)}: infeasible"
+    return f"{run.path}: unfinished after {facts['trials']} trials; go on with: edgenas search --resume {run.path}"
+
+
+def _row(each: dict[str, Any]) -> list[str]:
+    result = each["result"]
+    request = each["request"]
+    limits = ", ".join(
+        f"{metric} <= {show(request[key], metric)}" for key, metric in _LIMITS.items() if request[key] is not None
+    )
+    winner = result and result["winner"]
+    accuracy = winner and winner["test_accuracy"]
+    return [
+        each["run"],
+        each["state"],
+        f"{request['device']}, {limits}",
+        f"{winner['phi']:.4f}" if winner else "-",
+        f"{accuracy:.2f} %" if accuracy else "-",
+        str(each["trials"]),
+    ]
+
+
+def _label(key: str) -> str:
+    return _LIMITS.get(key, key).replace("_", " ")
+
+
+def _setting(key: str) -> Any:
+    def text(value: Any) -> str:
+        if value is None:
+            return "-"
+        return show(value, _LIMITS[key]) if key in _LIMITS else str(value)
+
+    return text
