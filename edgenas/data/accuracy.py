@@ -117,11 +117,11 @@ def _load_with_torch(path: Path) -> Any:
     except ImportError as error:
         raise DataError(f"reading {path.name} needs torch; run: pip install 'edgenas[live]'") from error
     # Averages in the official file may be numpy numbers, saved under the module names of numpy 1.
-    numbers = [np.dtype, *{type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)}]
+    allowed: list[Any] = [np.dtype, *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64))]
     scalar = np.float64(0).__reduce__()[0]
-    names = [(scalar, f"{core}.multiarray.scalar") for core in ("numpy.core", "numpy._core")]
+    allowed += [(scalar, f"{core}.multiarray.scalar") for core in ("numpy.core", "numpy._core")]
     try:
-        with torch.serialization.safe_globals([*numbers, *names]):
+        with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise

@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +114,7 @@ class _Unpickler(pickle.Unpickler):
             raise _RefusedError(f"'{module}.{name}'") from None
 
 
-def restricted_load(source: Path | bytes | BinaryIO, *, encoding: str = "ASCII", name: str | None = None) -> Any:
+def restricted_load(source: Path | bytes | IO, *, encoding: str = "ASCII", name: str | None = None) -> Any:
     """The plain data in a pickle: containers, numbers, strings and numpy arrays; OrderedDict becomes dict.
 
     `encoding` is how 8-bit strings of Python 2 are read ("latin1" or "bytes", as pickle.load has it), `name` what an
