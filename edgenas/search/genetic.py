@@ -87,10 +87,9 @@ def evolve(
         return Architecture(space.name, tuple(rng.randrange(options) for options in space.choices))
 
     def child_of(population: Sequence[Trial]) -> Architecture:
-        """Tournament, uniform crossover, per-gene mutation."""
-        mother, father = (
-            min(rng.sample(population, min(settings.tournament, len(population))), key=rank).arch for _ in range(2)
-        )
+        """Tournament, uniform crossover, per-gene mutation; `population` is sorted, best first."""
+        contestants = min(settings.tournament, len(population))
+        mother, father = (population[min(rng.sample(range(len(population)), contestants))].arch for _ in range(2))
         genes = [
             rng.randrange(options) if rng.random() < settings.mutation_rate else rng.choice(pair)
             for options, *pair in zip(space.choices, mother.genes, father.genes, strict=True)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from edgenas import plugins
+from edgenas.errors import UnknownNameError, UsageError
+
+
+def test_built_ins_come_by_entry_points() -> None:
+    assert "nasbench201" in plugins.names("spaces")
+    assert {"table", "live"} <= set(plugins.names("fitness"))
+    assert {"analytic", "table", "predictor"} <= set(plugins.names("costs"))
+    assert plugins.load("spaces", "nasbench201")().choices == (5,) * 6
+
+
+def test_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="no search space 'nasbench210'; did you mean nasbench201") as error:
+        plugins.load("spaces", "nasbench210")
+    assert error.value.exit_code == 2
+
+
+def test_missing_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Entry:
+        value = "x:y"
+
+        def load(self) -> object:
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(plugins, "_found", lambda kind: {"live": Entry()})
+    with pytest.raises(UsageError, match=r"needs torch, which is not installed; run: pip install 'edgenas\[live\]'"):
+        plugins.load("fitness", "live")
+
+
+def test_broken_plug_in_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Entry:
+        value = "their_package:Space"
+
+        def load(self) -> object:
+            raise ImportError("cannot import name 'Space'")
+
+    monkeypatch.setattr(plugins, "_found", lambda kind: {"theirs": Entry()})
+    with pytest.raises(UsageError, match=r"plug-in 'theirs' \(their_package:Space\) cannot be imported"):
+        plugins.load("spaces", "theirs")

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgenas.errors import UsageError
+from edgenas.units import METRICS, parse, show
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "value"),
+    [
+        ("5ms", "latency", 5.0),
+        ("5 ms", "latency", 5.0),
+        ("0.005s", "latency", 5.0),
+        ("5000us", "latency", 5.0),
+        ("5000µs", "latency", 5.0),
+        ("12mJ", "energy", 12.0),
+        ("0.012J", "energy", 12.0),
+        ("60M", "macs", 60.0),
+        ("0.06G", "macs", 60.0),
+        ("500k", "params", 0.5),
+        ("1e3us", "latency", 1.0),
+        (".5ms", "latency", 0.5),
+    ],
+)
+def test_parse(text: str, metric: str, value: float) -> None:
+    assert parse(text, metric) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "says"),
+    [
+        ("5", "latency", "has no unit; write --latency 5ms"),
+        ("5mJ", "latency", "'mJ' is not a unit of latency"),
+        ("5MS", "latency", "'MS' is not a unit"),
+        ("-5ms", "latency", "can never be met"),
+        ("0ms", "latency", "can never be met"),
+        ("nan", "latency", "has no unit"),
+        ("nanms", "latency", "can never be met"),
+        ("infms", "latency", "can never be met"),
+        ("1e400ms", "latency", "can never be met"),
+        ("1e99ms", "latency", "limits nothing"),
+        ("fast", "latency", "not a number with a unit"),
+        ("", "latency", "not a number with a unit"),
+        ("5ms5", "latency", "not a number with a unit"),
+        ("60", "macs", "write --macs 60M"),
+        ("\u0665ms", "latency", "not a number with a unit"),  # a digit, but not one of ours
+    ],
+)
+def test_parse_refuses_with_the_cure(text: str, metric: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says.replace("(", r"\(")) as error:
+        parse(text, metric)
+    assert METRICS[metric].example in str(error.value) or METRICS[metric].unit in str(error.value)
+
+
+@given(st.sampled_from(sorted(METRICS)), st.floats(min_value=1e-3, max_value=1e6))
+def test_what_is_shown_can_be_parsed_again(metric: str, value: float) -> None:
+    assert parse(show(value, metric), metric) == pytest.approx(value, rel=1e-3)
+
+
+@given(st.sampled_from(sorted(METRICS)), st.floats(min_value=1e-3, max_value=1e3), st.data())
+def test_every_unit_scales_to_the_canonical_one(metric: str, number: float, data: st.DataObject) -> None:
+    unit = data.draw(st.sampled_from(sorted(METRICS[metric].factors)))
+    assert parse(f"{number!r}{unit}", metric) == pytest.approx(number * METRICS[metric].factors[unit])
+
+
+@given(st.text())
+def test_no_text_breaks_the_parser(text: str) -> None:
+    try:
+        value = parse(text, "latency")
+    except UsageError:
+        return
+    assert 0 < value < float("inf")
