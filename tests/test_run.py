@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgenas import run as runs
+from edgenas.architecture import Architecture, Cost, Score, Trial
+from edgenas.errors import DataError, UsageError
+
+
+def trial(number: int, phi: float = 2.5) -> Trial:
+    arch = Architecture("nasbench201", (0, 1, 2, 3, 4, number % 5))
+    cost = Cost({"latency": 0.1 * number + 0.1, "macs": 3.0}, {"latency": "table", "macs": "counted"})
+    return Trial(number, number // 20, arch, Score(phi, 0.1), cost, phi - 0.5, False, number % 2 == 0)
+
+
+def new_run(path: Path, count: int = 3) -> runs.Run:
+    run = runs.create(path, {"request": {}, "created": "2026-01-01"})
+    with run.appending() as store:
+        for number in range(count):
+            store.append(trial(number), "a cell")
+    return run
+
+
+def test_what_is_appended_is_read_again_to_the_bit(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "r", 3)
+    failed = Trial(3, 0, trial(3).arch, Score(None, error="NaN"), Cost(error="not measurable"), -math.inf, False, False)
+    with run.appending() as store:
+        store.append(failed, "a cell")
+    assert runs.open_run(str(tmp_path / "r")).trials() == [trial(0), trial(1), trial(2), failed]
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_score_survives_the_file(value: float) -> None:
+    record = json.loads(json.dumps(runs._record(trial(1, value), "")))
+    assert runs._trial(record) == trial(1, value)
+
+
+@pytest.mark.parametrize("keep", [1, 10, -1])
+def test_a_torn_last_line_is_forgiven_and_cut_off(tmp_path: Path, keep: int) -> None:
+    run = new_run(tmp_path / "r", 3)
+    path = run.path / "trials.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]) + lines[2][:keep])
+    assert run.trials() == [trial(0), trial(1)]
+    with run.appending() as store:
+        store.append(trial(2, 1.0), "a cell")
+    assert run.trials() == [trial(0), trial(1), trial(2, 1.0)]
+
+
+@pytest.mark.parametrize("damage", [b"{}\n", b"not json\n", b"\xff\xfe\n", b"[]\n", b'{"trial": 7}\n', b"\n"])
+def test_any_other_damage_is_named(tmp_path: Path, damage: bytes) -> None:
+    run = new_run(tmp_path / "r", 3)
+    path = run.path / "trials.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + damage + lines[2])
+    with pytest.raises(DataError, match=r"line 2 of .*trials.jsonl is damaged"):
+        run.trials()
+    with pytest.raises(DataError, match="line 2"), run.appending():
+        pass
+    assert path.read_bytes() == lines[0] + damage + lines[2]
+
+
+def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
+    new_run(tmp_path / "r")
+    with pytest.raises(UsageError, match="edgenas search --resume"):
+        runs.create(tmp_path / "r", {})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="holds other files"):
+        runs.create(tmp_path / "mine", {})
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"cannot write the run folder .* choose another place with --run FOLDER"):
+        runs.create(tmp_path / "file" / "r", {})
+
+
+def test_unknown_half_written_and_foreign_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="no run 'nowhere'; `edgenas runs list`"):
+        runs.open_run("nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="without a run"):
+        runs.open_run("empty")
+    for content, says in [
+        ("{", "cannot be read"),
+        ("[]", "does not hold a run"),
+        ('{"schema_version": 99}', "version 99"),
+    ]:
+        (tmp_path / "empty" / "run.json").write_text(content)
+        with pytest.raises(DataError, match=says):
+            runs.open_run("empty")
+
+
+def test_two_programs_do_not_write_one_run(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "r")
+    code = f"""
+from edgenas import run
+from edgenas.errors import UsageError
+try:
+    with run.open_run({str(run.path)!r}).appending():
+        print("wrote")
+except UsageError as error:
+    print(error)
+"""
+    with run.appending():
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "another program is writing" in done.stdout
+
+
+def test_places_for_new_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert runs.place("mine", "stem") == Path("runs/mine")
+    assert runs.place(f".{os.sep}mine", "stem") == Path("mine")
+    assert runs.place(None, "stem") == Path("runs/stem")
+    new_run(Path("runs/stem"))
+    assert runs.place(None, "stem") == Path("runs/stem-2")
+    assert [run.name for run in runs.all_runs()] == ["stem"]
+    assert runs.open_run("stem").path == Path("runs/stem")
