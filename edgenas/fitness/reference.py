@@ -1,0 +1,247 @@
+"""Reference networks: the CIFAR ResNets of He et al. (CVPR 2016, section 4.2), pretrained or trained here.
+
+For CIFAR-10 there are published weights. For any other data set a ResNet is trained briefly on it and kept in the
+user's cache; it needs to know the images, not to be the best there is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgenas.data.files import cache_dir, require
+from edgenas.data.images import ImageSet
+from edgenas.errors import DataError, UsageError
+
+log = logging.getLogger(__name__)
+
+DEPTHS = {"resnet20": 20, "resnet56": 56}
+PRETRAINED_ON = "cifar10"
+EPOCHS = 15
+MOST_IMAGES = 100_000  # shown in training, all epochs together: what two CPU cores manage in a few minutes
+BATCH_SIZE = 64
+LEARNING_RATE = 0.1
+WEIGHT_DECAY = 5e-4
+HELD_OUT = 6  # one image in so many is kept back to see how good the reference is
+
+
+class ResNet(nn.Module):
+    """A CIFAR ResNet of `depth` 6n + 2 with option A shortcuts (subsample and pad, no parameters).
+
+    Input: images scaled to [0, 1], float [batch, 3, h, w]; it normalises them itself with `mean` and `std` per channel,
+    by default those with which the published weights were trained.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, depth: int, num_classes: int) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]))
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*(Block(16, 16, 1) for _ in range(blocks)))
+        self.layer2 = nn.Sequential(Block(16, 32, 2), *(Block(32, 32, 1) for _ in range(blocks - 1)))
+        self.layer3 = nn.Sequential(Block(32, 64, 2), *(Block(64, 64, 1) for _ in range(blocks - 1)))
+        self.linear = nn.Linear(64, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Feature maps at the ends of the three stages, [batch, 16, h, w], [batch, 32, h/2, w/2] and
+        [batch, 64, h/4, w/4], and the logits [batch, num_classes]."""
+        x = (images - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
+        first = self.layer1(F.relu(self.bn1(self.conv1(x))))
+        second = self.layer2(first)
+        third = self.layer3(second)
+        return [first, second, third], self.linear(third.mean(dim=(2, 3)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [batch, num_classes]."""
+        return self.features(images)[1]
+
+    def fingerprint(self) -> str:
+        """sha256 hex digest of all weights and statistics."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            if not name.endswith("num_batches_tracked"):
+                digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and the shortcut around them."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.stride = stride
+        self.padding = (outputs - inputs) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.padding:
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
+        return F.relu(out + x)
+
+
+def reference_network(choice: str, dataset: str, image_set: ImageSet) -> tuple[ResNet, str]:
+    """The reference called `choice` for `dataset`, frozen and in evaluation mode, on the CPU, and what it is in words.
+
+    `choice`: resnet20 or resnet56 (published weights for CIFAR-10, else trained here once and cached), or the path of
+    a file of weights of such a network. Raises UsageError for anything else, DataError for a file that is missing,
+    damaged or not to be trusted.
+    """
+    if choice in DEPTHS and dataset == PRETRAINED_ON:
+        network, source = load_weights(require(choice)), f"{choice} pretrained on {dataset}"
+    elif choice in DEPTHS:
+        network, source = _trained(choice, image_set), f"{choice} trained here on {image_set.name}"
+    elif Path(choice).expanduser().is_file():
+        network, source = load_weights(Path(choice).expanduser()), f"weights of {choice}"
+    else:
+        raise UsageError(f"no reference '{choice}'; give {', '.join(DEPTHS)} or the path of a file of weights")
+    return network.eval().requires_grad_(False), source
+
+
+def load_weights(path: Path) -> ResNet:
+    """The ResNet whose weights lie at `path`: a state dict, or a dict with one under `state_dict`, saved by torch.
+
+    Names may start with `module.`; depth and number of classes follow from the shapes. Nothing in the file is run.
+    Raises DataError where it holds anything else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check its path and permissions") from error
+    except Exception as error:  # torch names no common base for what a damaged or malicious file makes it raise
+        raise DataError(
+            f"{path} is damaged or holds more than weights, and nothing of it was run; get it from its official source"
+        ) from error
+    try:
+        return _from_state(content.get("state_dict", content))
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise DataError(f"{path} does not hold the weights of a CIFAR ResNet; give resnet20 or resnet56") from error
+
+
+def _from_state(saved: Mapping[str, Any]) -> ResNet:
+    state = {name.removeprefix("module."): value for name, value in saved.items()}
+    blocks = sum(name.startswith("layer1.") and name.endswith(".conv1.weight") for name in state)
+    if not all(isinstance(value, Tensor) and torch.isfinite(value).all() for value in state.values()):
+        raise ValueError("not finite")
+    if blocks == 0 or len(state) < 6 * 2 * blocks:
+        raise ValueError("no ResNet")
+    network = ResNet(6 * blocks + 2, len(state["linear.bias"]))
+    missing, unexpected = network.load_state_dict(state, strict=False)
+    # The published files hold neither the normalisation nor the counters that newer batch norms keep.
+    lacking = [name for name in missing if name not in ("mean", "std") and not name.endswith("num_batches_tracked")]
+    if lacking or unexpected:
+        raise ValueError(f"{lacking} {unexpected}")
+    return network
+
+
+def _trained(choice: str, image_set: ImageSet) -> ResNet:
+    """The reference for `image_set` from the cache, or trained and put there."""
+    schedule = (EPOCHS, MOST_IMAGES, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, HELD_OUT)
+    key = hashlib.sha256(json.dumps([choice, image_set.fingerprint, schedule]).encode()).hexdigest()
+    path = cache_dir() / "references" / f"{choice}-{key[:16]}.pt"
+    if path.exists():
+        try:
+            return load_weights(path)
+        except DataError as error:
+            log.warning("%s; training it again", error)
+    try:  # before the training, which would be lost
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+        os.close(descriptor)
+    except OSError as error:
+        raise DataError(
+            f"the trained reference cannot be kept in {path.parent} ({error.strerror}); make it writable or set"
+            " EDGENAS_CACHE_DIR to another folder"
+        ) from error
+    try:
+        network = train_reference(image_set, DEPTHS[choice])
+        torch.save({"state_dict": network.state_dict()}, partial)
+        os.replace(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+    return network
+
+
+def train_reference(
+    image_set: ImageSet, depth: int, *, epochs: int = EPOCHS, most_images: int = MOST_IMAGES, seed: int = 0
+) -> ResNet:
+    """A ResNet trained on five sixths of `image_set`, its accuracy on the rest logged.
+
+    SGD with momentum under a one-cycle schedule for `epochs`, or fewer so as to show it at most `most_images` images.
+    The same seed gives the same network on the same kind of machine.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    generator = np.random.default_rng(seed)
+    held_out, train = np.split(generator.permutation(len(image_set.images)), [len(image_set.images) // HELD_OUT])
+    size = min(BATCH_SIZE, len(train))
+    steps = max(1, min(epochs * len(train), most_images) // size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ResNet(depth, len(image_set.class_names))
+    network.mean.copy_(torch.tensor(image_set.mean))
+    network.std.copy_(torch.tensor(image_set.std))
+    network.to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, 0.9, weight_decay=WEIGHT_DECAY, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps + 1)
+    log.info("no pretrained reference for %s: training one, %d steps of %d images", image_set.name, steps, size)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        for step, chosen in zip(range(steps), _batches(train, size, generator), strict=False):
+            images, labels = _tensors(image_set, chosen, device)
+            loss = F.cross_entropy(network(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if step % 50 == 49:
+                log.info("reference: step %d of %d, loss %.3f", step + 1, steps, loss.item())
+    network.eval()
+    if len(held_out):
+        share = accuracy(network, image_set, held_out)
+        log.info("reference: right on %.1f %% of %d images held out", 100 * share, len(held_out))
+    return network.to("cpu", memory_format=torch.contiguous_format)
+
+
+@torch.no_grad()
+def accuracy(network: ResNet, image_set: ImageSet, indexes: NDArray[np.int64]) -> float:
+    """Share, in [0, 1], of the images at `indexes` [n] that `network` puts in their class."""
+    right = 0
+    for start in range(0, len(indexes), 256):
+        images, labels = _tensors(image_set, indexes[start : start + 256], network.mean.device)
+        right += int((network(images).argmax(dim=1) == labels).sum())
+    return right / len(indexes)
+
+
+def _batches(indexes: NDArray[np.int64], size: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Endless batches of `size`, every image once an epoch; what is left over at an epoch's end is left out."""
+    while True:
+        order = generator.permutation(indexes)
+        yield from (order[start : start + size] for start in range(0, len(order) - size + 1, size))
+
+
+def _tensors(image_set: ImageSet, indexes: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+    pixels = torch.from_numpy(image_set.images[indexes]).to(device)
+    labels = torch.from_numpy(image_set.labels[indexes]).to(device)
+    return pixels.permute(0, 3, 1, 2).float() / 255, labels

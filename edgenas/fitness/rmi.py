@@ -1,0 +1,178 @@
+"""The RMI score: train a candidate on one batch to represent it as the reference does, then measure how alike they are.
+
+Eq. 2 and 3 of HW-EvRSNAS; the score goes back to RMI-NAS (Zheng et al., CVPR 2022) and is a sum of linear CKA
+(Kornblith et al., ICML 2019). The features of one batch, flattened to X [batch, features], enter only through their
+Gram matrix K = X X^T [batch, batch], because ||X*^T X||_F^2 = <K*, K>_F.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgenas.architecture import Architecture, Score, SearchSpace
+from edgenas.data.images import load_images, one_batch
+from edgenas.errors import UsageError
+from edgenas.fitness import FitnessSettings
+from edgenas.fitness.reference import reference_network
+
+# Features whose spread over the batch is below this share of their size are constant but for rounding.
+_CONSTANT = 1e-5
+
+
+def unit_gram(features: Tensor, centred: bool = True) -> Tensor:
+    """K / ||K||_F, [batch, batch], of `features` [batch, ...]; `centred`: over the batch, as the authors of RMI do.
+
+    All zeros, with zero gradient, where the features are zero or, if centred, do not differ between images: a network
+    that tells no image from another represents nothing.
+    """
+    x = features.flatten(1)
+    if centred:
+        offset = x.mean(dim=0, keepdim=True)
+        size = x.square().sum().detach()
+        x = x - offset
+        if x.detach().square().sum() <= _CONSTANT**2 * size:
+            return x.new_zeros(len(x), len(x))
+    gram = x @ x.T
+    norm = gram.norm()
+    return gram / norm if norm > 0 else gram.detach().zero_()
+
+
+def rmi(reference: Sequence[Tensor], candidate: Sequence[Tensor]) -> Tensor:
+    """phi of Eq. 2: the sum over L taps of <K*, K>_F / (||K*||_F ||K||_F), in [0, L], from `unit_gram`s."""
+    return torch.stack([(ours * theirs).sum() for theirs, ours in zip(reference, candidate, strict=True)]).sum()
+
+
+class LiveFitness:
+    """Trains each functional class once, from weights of its own: a score depends on no neighbour and no order.
+
+    `images` [batch, 3, h, w] and `labels` [batch] are the one batch, `targets` the reference's `unit_gram`s on it.
+    """
+
+    exhaustive = False
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        images: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        targets: Sequence[Tensor],
+        settings: FitnessSettings,
+        source: str,
+        fingerprint: str,
+    ) -> None:
+        self.source = source
+        self.fingerprint = fingerprint
+        self._space = space
+        self._images = images
+        self._labels = labels
+        self._num_classes = num_classes
+        self._targets = targets
+        self._settings = settings
+        self._scores: dict[Architecture, Score] = {}
+
+    def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score]:
+        """A score for each of `archs`, in order, as soon as it is there."""
+        for arch in archs:
+            key = self._space.canonical(arch)
+            if key not in self._scores:
+                self._scores[key] = self._train(key)
+            yield self._scores[key]
+
+    def _train(self, arch: Architecture) -> Score:
+        """`settings.epochs` steps of SGD on Eq. 3; phi and the loss are those after the last step."""
+        settings, device = self._settings, self._images.device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_seed(settings.seed, arch))
+            network = self._space.build(arch, self._num_classes, channels=settings.channels, cells=settings.cells)
+        network.to(device, memory_format=torch.channels_last).train()
+        optimizer = torch.optim.SGD(
+            network.parameters(), settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay
+        )
+        # cuDNN otherwise picks its algorithms by timing them: the same cell would score differently every time.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            for _ in range(settings.epochs):
+                _, loss = self._judge(network)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            with torch.no_grad():
+                phi, loss = (result.item() for result in self._judge(network))
+        if not (math.isfinite(phi) and math.isfinite(loss)):
+            return Score(None, error=f"the training diverged within {settings.epochs} steps")
+        return Score(min(max(phi, 0.0), float(len(self._targets))), loss)
+
+    def _judge(self, network: torch.nn.Module) -> tuple[Tensor, Tensor]:
+        """phi (Eq. 2) and the loss (Eq. 3), with L - phi in the place of the paper's phi so that it can be minimised."""
+        beta = self._settings.beta
+        maps, logits = network.features(self._images)  # type: ignore[operator]
+        phi = rmi(self._targets, [unit_gram(each, self._settings.centred) for each in maps])
+        return phi, beta * (len(maps) - phi) + (1 - beta) * F.cross_entropy(logits, self._labels)
+
+
+def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveFitness:
+    """RMI on one batch of `dataset` (a name or a folder of images), on the GPU where torch finds one.
+
+    Raises UsageError for settings out of range and DataError for images or reference weights that are missing or
+    damaged. Where no pretrained reference exists for the data set, one is trained first (edgenas.fitness.reference).
+    """
+    _check(settings)
+    image_set = load_images(dataset)
+    if settings.batch_size > len(image_set.images):
+        raise UsageError(
+            f"batch size {settings.batch_size} is more than the {len(image_set.images)} images of {dataset};"
+            " give a smaller one"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    reference, reference_source = reference_network(settings.reference, dataset, image_set)
+    pixels, labels = one_batch(image_set, settings.batch_size, settings.seed)
+    images = torch.from_numpy(pixels)
+    with torch.no_grad():
+        scale = images.new_tensor((image_set.mean, image_set.std)).view(2, 3, 1, 1)
+        maps, _ = reference.features(images * scale[1] + scale[0])
+        targets = [unit_gram(each, settings.centred).to(device) for each in maps]
+    made_from = {
+        "settings": asdict(settings),
+        "images": image_set.fingerprint,
+        "reference": reference.fingerprint(),
+        "device": device.type,
+    }
+    return LiveFitness(
+        space,
+        images.to(device, memory_format=torch.channels_last),
+        torch.from_numpy(labels).to(device),
+        len(image_set.class_names),
+        targets,
+        settings,
+        f"RMI measured on this machine ({device.type}): {settings.epochs} steps on {settings.batch_size} images of"
+        f" {image_set.source}, reference {reference_source}",
+        "live " + hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest(),
+    )
+
+
+def _seed(seed: int, arch: Architecture) -> int:
+    text = f"{seed} {arch.space} {arch.genes}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)
+
+
+def _check(settings: FitnessSettings) -> None:
+    for sound, problem in (
+        (settings.epochs >= 1, f"--epochs {settings.epochs} trains nothing; give 1 or more"),
+        (0 <= settings.beta <= 1, f"--beta {settings.beta} is no weight; give one from 0 to 1, like 0.8"),
+        (settings.batch_size >= 2, f"batch size {settings.batch_size} leaves nothing to compare; give 2 or more"),
+        (settings.cells >= 1, f"{settings.cells} cells a stage make no network; give 1 or more"),
+        (settings.channels >= 1, f"{settings.channels} channels make no network; give 1 or more"),
+        (0 < settings.learning_rate < math.inf, f"learning rate {settings.learning_rate} is not positive; give 0.1"),
+        (0 <= settings.momentum < 1, f"momentum {settings.momentum} is not from 0 to below 1; give 0.9"),
+        (0 <= settings.weight_decay < math.inf, f"weight decay {settings.weight_decay} is negative; give 0.0005"),
+    ):
+        if not sound:
+            raise UsageError(problem)
