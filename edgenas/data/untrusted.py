@@ -32,15 +32,17 @@ class _RefusedError(Exception):
 class _DType:
     """Stands for a numpy.dtype while a pickle builds it: of its state only the byte order is taken."""
 
-    def __init__(self, name: str, align: bool = False, copy: bool = False) -> None:
-        self.dtype = np.dtype(name)
+    def __init__(self, name: str | bytes, align: bool = False, copy: bool = False) -> None:
+        self.dtype = np.dtype(name.decode() if isinstance(name, bytes) else name)
         if self.dtype.kind not in _PLAIN_KINDS:
             raise _RefusedError(f"an array of numpy type '{self.dtype}'")
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         order = state[1]
-        if order in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(order)
+        if order in ("<", b"<"):
+            self.dtype = self.dtype.newbyteorder("<")
+        elif order in (">", b">"):
+            self.dtype = self.dtype.newbyteorder(">")
 
 
 class _Array(np.ndarray[Any, Any]):
@@ -48,6 +50,8 @@ class _Array(np.ndarray[Any, Any]):
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         version, shape, dtype, fortran, raw = state
+        if isinstance(raw, str):  # an 8-bit string of Python 2, read as latin1
+            raw = raw.encode("latin-1")
         if not isinstance(raw, bytes):
             raise _RefusedError("an array that is not made of bytes")
         super().__setstate__((version, shape, dtype.dtype, fortran, raw))
@@ -61,7 +65,8 @@ def _from_buffer(buffer: bytes, dtype: _DType, shape: tuple[int, ...], order: st
     return np.frombuffer(buffer, dtype=dtype.dtype).reshape(shape, order="F" if order == "F" else "C").copy()
 
 
-def _scalar(dtype: _DType, raw: bytes) -> Any:
+def _scalar(dtype: _DType, raw: bytes | str) -> Any:
+    raw = raw.encode("latin-1") if isinstance(raw, str) else raw
     return np.frombuffer(raw, dtype=dtype.dtype, count=1)[0]
 
 
@@ -114,7 +119,7 @@ class _Unpickler(pickle.Unpickler):
             raise _RefusedError(f"'{module}.{name}'") from None
 
 
-def restricted_load(source: Path | bytes | IO, *, encoding: str = "ASCII", name: str | None = None) -> Any:
+def restricted_load(source: Path | bytes | IO[bytes], *, encoding: str = "ASCII", name: str | None = None) -> Any:
     """The plain data in a pickle: containers, numbers, strings and numpy arrays; OrderedDict becomes dict.
 
     `encoding` is how 8-bit strings of Python 2 are read ("latin1" or "bytes", as pickle.load has it), `name` what an

@@ -1,0 +1,234 @@
+"""Real labelled images, from wherever a user has them, as one ImageSet; and the one batch that RMI trains on.
+
+CIFAR-10 and CIFAR-100 (the official archives), ImageNet16-120 (the official batches), scikit-learn's digits, and any
+folder with one sub-folder of images a class (edgenas.data.image_folder). Where a source has no test part of its own,
+every fifth image, counted class by class, is the test part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.data import files
+from edgenas.data.untrusted import read_members, restricted_load
+from edgenas.errors import DataError, UnknownNameError, UsageError
+
+DATASETS = ("cifar10", "cifar100", "imagenet16-120", "digits")
+SIDE = 32  # pixels, of folders' images and of the digits once enlarged
+_IMAGENET_CLASSES = 120
+_TEST_EVERY = 5
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images of one size.
+
+    `images` is uint8 (n, height, width, 3), `labels` int64 (n,) indexing `class_names`; `mean` and `std` are per
+    channel, of the images scaled to [0, 1]; `fingerprint` is the sha256 (hex) of pixels and labels; `source` says in
+    words where they come from; `lossless` is False where any image went through JPEG.
+    """
+
+    name: str
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    source: str
+    lossless: bool = True
+
+
+def load_images(dataset: str, split: str = "train", limit: int = 1000) -> ImageSet:
+    """The images of `dataset`, one of DATASETS or the path of an image folder; `split` is "train" or "test".
+
+    CIFAR-10 falls back to its 4,000-image sample (3,200 for training, 800 for testing) where the archive is absent.
+    `limit` bounds the images read of each class of a folder, spread evenly over it. Raises UnknownNameError for what
+    is neither, DataError for a source that is missing (naming the command that gets it), damaged or empty.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split is 'train' or 'test', not '{split}'")
+    if dataset == "cifar10":
+        archive = files.locate("cifar10")
+        sample = None if archive else files.locate("cifar10-sample")
+        return _sample(sample, split) if sample else _cifar10(archive or files.require("cifar10"), split)
+    if dataset == "cifar100":
+        return _cifar100(files.require("cifar100"), split)
+    if dataset == "imagenet16-120":
+        return _imagenet16(files.require("imagenet16-120"), split)
+    if dataset == "digits":
+        return _digits(split)
+    if Path(dataset).expanduser().is_dir():
+        from edgenas.data.image_folder import read_folder
+
+        folder = Path(dataset).expanduser()
+        content = read_folder(folder, split, limit, SIDE)
+        kind = "" if content.lossless else ", some of them JPEG, so not lossless"
+        source = f"image folder {folder} ({split} part: {len(content.images):,} images of {content.present:,}{kind})"
+        return _image_set(folder.name, content.images, content.labels, content.class_names, source, content.lossless)
+    if "/" in dataset or "\\" in dataset or dataset.startswith((".", "~")):
+        raise DataError(f"there is no folder {dataset}; give --dataset a folder with one sub-folder of images a class")
+    raise UnknownNameError("data set", dataset, DATASETS, f"known are {', '.join(DATASETS)}, or a folder of images")
+
+
+def one_batch(
+    image_set: ImageSet,
+    batch_size: int,
+    seed: int,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Images (b, 3, height, width), normalised, and labels (b,): a random choice with classes as even as can be.
+
+    The same set, size and seed give the same batch. Pixels are scaled to [0, 1], then normalised with `mean` and
+    `std` per channel (default: those of the set). Raises UsageError for a batch larger than the set.
+    """
+    count = len(image_set.labels)
+    if not 1 <= batch_size <= count:
+        raise UsageError(f"a batch of {batch_size} cannot be drawn from {count} images; take a batch of 1 to {count}")
+    random = np.random.default_rng(seed)
+    shuffled = random.permutation(count)
+    labels = image_set.labels[shuffled]
+    turn = random.permutation(len(image_set.class_names))  # which class goes first, where the batch is no multiple
+    by_class = np.argsort(labels, kind="stable")
+    sizes = np.bincount(labels, minlength=len(turn))
+    rank = np.empty(count, np.int64)  # the how-manieth of its class each image is
+    rank[by_class] = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    chosen = shuffled[np.lexsort((turn[labels], rank))[:batch_size]]
+    scaled = image_set.images[chosen].astype(np.float32) / np.float32(255)
+    centred = scaled - np.asarray(image_set.mean if mean is None else mean, np.float32)
+    normalised = centred / np.asarray(image_set.std if std is None else std, np.float32)
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2)), image_set.labels[chosen]
+
+
+def held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which images are the test part where the source names none: every fifth, counted class by class."""
+    chosen = np.zeros(len(labels), bool)
+    chosen[np.argsort(labels, kind="stable")[_TEST_EVERY - 1 :: _TEST_EVERY]] = True
+    return chosen
+
+
+def _image_set(
+    name: str,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    class_names: Sequence[str],
+    source: str,
+    lossless: bool = True,
+) -> ImageSet:
+    images, labels = np.ascontiguousarray(images), np.ascontiguousarray(labels, np.int64)
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+        raise DataError(f"{source} does not hold one label an RGB image; get it again")
+    if not len(labels) or labels.min() < 0 or labels.max() >= len(class_names):
+        raise DataError(f"{source} holds no images or labels outside of its {len(class_names)} classes; get it again")
+    levels = np.arange(256) / 255
+    # From the histogram: exact, and without a copy of the images in floating point.
+    shares = [np.bincount(images[..., channel].ravel(), minlength=256) / images[..., 0].size for channel in range(3)]
+    mean = tuple(float(share @ levels) for share in shares)
+    std = tuple(math.sqrt(max(float(share @ levels**2) - m * m, 1e-12)) for share, m in zip(shares, mean, strict=True))
+    hasher = hashlib.sha256(images.data)
+    hasher.update(labels.astype("<i8").tobytes())
+    return ImageSet(name, images, labels, tuple(class_names), mean, std, hasher.hexdigest(), source, lossless)
+
+
+def _planes(data: Any, side: int, source: str) -> NDArray[np.uint8]:
+    """(n, 3 * side * side), colour planes one after the other, as (n, side, side, 3)."""
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3 * side**2:
+        raise DataError(f"{source} does not hold rows of 3 x {side} x {side} bytes; get it again")
+    return np.asarray(data).reshape(-1, 3, side, side).transpose(0, 2, 3, 1)
+
+
+def _field(batch: Any, key: str, source: str) -> Any:
+    if not isinstance(batch, dict) or key not in batch:
+        raise DataError(f"{source} lacks '{key}', so it is not the official file; get it again")
+    return batch[key]
+
+
+def _labels(values: Any, source: str) -> NDArray[np.int64]:
+    labels = np.asarray(values)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(f"{source} holds labels that are not whole numbers; get it again")
+    return labels.astype(np.int64)
+
+
+def _cifar(path: Path, members: list[str], meta: str, keys: tuple[str, str], name: str, split: str) -> ImageSet:
+    label_key, names_key = keys
+    content = read_members(path, [*members, meta])
+    batches = [restricted_load(content[each], encoding="latin1", name=f"{path}:{each}") for each in members]
+    class_names = _field(restricted_load(content[meta], encoding="latin1", name=f"{path}:{meta}"), names_key, str(path))
+    images = np.concatenate([_planes(_field(batch, "data", str(path)), 32, str(path)) for batch in batches])
+    labels = np.concatenate([_labels(_field(batch, label_key, str(path)), str(path)) for batch in batches])
+    return _image_set(name, images, labels, [str(each) for each in class_names], f"{path} ({split} part)")
+
+
+def _cifar10(path: Path, split: str) -> ImageSet:
+    parts = ["test_batch"] if split == "test" else [f"data_batch_{number}" for number in range(1, 6)]
+    folder = "cifar-10-batches-py"
+    members = [f"{folder}/{part}" for part in parts]
+    return _cifar(path, members, f"{folder}/batches.meta", ("labels", "label_names"), "cifar10", split)
+
+
+def _cifar100(path: Path, split: str) -> ImageSet:
+    folder = "cifar-100-python"
+    keys = ("fine_labels", "fine_label_names")
+    return _cifar(path, [f"{folder}/{split}"], f"{folder}/meta", keys, "cifar100", split)
+
+
+_CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def _sample(path: Path, split: str) -> ImageSet:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            images, labels = archive["x"], _labels(archive["y"], str(path))
+    except DataError:
+        raise
+    except Exception as error:  # zip, zlib, header: a damaged npz fails in many ways
+        raise DataError(f"{path} is damaged; run: edgenas data import cifar10-sample FILE") from error
+    if images.shape[:1] != labels.shape:
+        raise DataError(f"{path} does not hold one label an image; run: edgenas data import cifar10-sample FILE")
+    part = held_out(labels) == (split == "test")
+    source = f"{path} ({len(labels):,} images of CIFAR-10, not the official archive; {split} part: {part.sum():,})"
+    return _image_set("cifar10", images[part], labels[part], _CIFAR10_CLASSES, source)
+
+
+def _imagenet16(folder: Path, split: str) -> ImageSet:
+    parts = ["val_data"] if split == "test" else [f"train_data_batch_{number}" for number in range(1, 11)]
+    images, labels = [], []
+    for part in parts:
+        if not (folder / part).is_file():
+            raise DataError(f"{folder} lacks {part}; get it from {files.KNOWN['imagenet16-120'].home}")
+        batch = restricted_load(folder / part, encoding="latin1")
+        pixels = _planes(_field(batch, "data", part), 16, str(folder / part))
+        number = _labels(_field(batch, "labels", part), part)  # counts from 1
+        if len(number) != len(pixels):
+            raise DataError(f"{folder / part} does not hold one label an image; get it again")
+        kept = number <= _IMAGENET_CLASSES
+        images.append(pixels[kept])
+        labels.append(number[kept] - 1)
+    names = [f"class {number}" for number in range(1, _IMAGENET_CLASSES + 1)]
+    source = f"{folder} (the first {_IMAGENET_CLASSES} classes, {split} part)"
+    return _image_set("imagenet16-120", np.concatenate(images), np.concatenate(labels), names, source)
+
+
+def _digits(split: str) -> ImageSet:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DataError("the data set digits needs scikit-learn; run: pip install 'edgenas[live]'") from error
+    loaded = load_digits()
+    grey = np.rint(loaded.images * (255 / 16)).astype(np.uint8)  # 8 x 8, 0 to 16
+    enlarged = grey.repeat(SIDE // 8, axis=1).repeat(SIDE // 8, axis=2)
+    labels = loaded.target.astype(np.int64)
+    part = held_out(labels) == (split == "test")
+    images = np.repeat(enlarged[part][..., None], 3, axis=3)
+    source = f"scikit-learn's digits, 8 x 8 enlarged to {SIDE} x {SIDE} ({split} part: {part.sum():,} of {len(part):,})"
+    return _image_set("digits", images, labels[part], [str(digit) for digit in range(10)], source)
