@@ -3,3 +3,51 @@
 A cost plug-in is a function `create(space, dataset, device) -> CostProvider`, registered under `edgenas.costs`; it
 raises DataError when the data it needs is not on this machine and UsageError when it does not cover the device.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgenas import plugins
+from edgenas.architecture import Architecture, Cost, CostProvider, SearchSpace
+from edgenas.device import Device
+
+
+class Joined:
+    """MACs and parameters from `counted`, everything else from `priced`; an error of either keeps what is known."""
+
+    def __init__(self, counted: CostProvider, priced: CostProvider) -> None:
+        self._counted = counted
+        self._priced = priced
+        self.kind = priced.kind
+        self.metrics = counted.metrics | priced.metrics
+        self.fingerprint = f"{counted.fingerprint} + {priced.fingerprint}"
+        self.exhaustive = counted.exhaustive and priced.exhaustive
+
+    def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
+        return [
+            Cost({**b.values, **a.values}, {**b.sources, **a.sources}, b.error or a.error)
+            for a, b in zip(self._counted(archs), self._priced(archs), strict=True)
+        ]
+
+
+def create(kind: str, space: SearchSpace, dataset: str, device: Device) -> CostProvider:
+    """Prices of `space`'s architectures for `dataset` on `device`: MACs and parameters always, and what `kind` adds.
+
+    `kind` is "analytic" (nothing), "table" (HW-NAS-Bench), "predictor" (of the device's profile), another plug-in's
+    name, or "auto": the table where it is on this machine and covers device and data set, else the predictor, else
+    nothing. Raises what the chosen plug-in raises.
+    """
+    counted: CostProvider = plugins.load("costs", "analytic")(space, dataset, device)
+    priced = _best(space, dataset, device) if kind == "auto" else plugins.load("costs", kind)(space, dataset, device)
+    return counted if priced is None or priced.kind == counted.kind else Joined(counted, priced)
+
+
+def _best(space: SearchSpace, dataset: str, device: Device) -> CostProvider | None:
+    # Imported here: numpy is not needed to say what a cost is.
+    from edgenas.cost import hwnasbench, predictor
+
+    found = hwnasbench.offer(space, dataset, device)
+    if found is None and device.predictor and space.name == predictor.SPACE:
+        return predictor.create(space, dataset, device)
+    return found

@@ -1,0 +1,117 @@
+"""Costs predicted by the regression in a device's profile (fitted by edgenas.cost.fit)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.architecture import Architecture, Cost, SearchSpace
+from edgenas.device import Device, LinearModel
+from edgenas.errors import UsageError
+
+FEATURES = "nasbench201-pairs-v1"
+SPACE = "nasbench201"
+_EDGES = 6
+_OPERATIONS = 5
+_PAIRS = tuple(combinations(range(_EDGES), 2))
+FEATURE_COUNTS = {FEATURES: 2 * len(_PAIRS) * _OPERATIONS**2}
+
+
+def active_features(genes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n, 6) genes -> (n, 30) numbers of the binary features, 0 .. 749, that are 1; all others are 0.
+
+    A feature says that a pair of edges carries a pair of operations: first in the cell as it is written, then without
+    the operations whose result is not used. Tools that deploy a network drop the latter, but not all of them do, and
+    none drops an operation because its input is zero; so both forms together explain the costs best.
+    """
+    into_out = genes[:, 3:] != 0  # edges 0-3, 1-3, 2-3
+    used2 = into_out[:, 2]
+    used1 = into_out[:, 1] | ((genes[:, 2] != 0) & used2)
+    used = np.stack([used1, used2, used2], axis=1)  # of edges 0-1, 0-2, 1-2, by the node they lead to
+    trimmed = np.concatenate([np.where(used, genes[:, :3], 0), genes[:, 3:]], axis=1)
+    first, second = np.array(_PAIRS).T
+    pairs = [form[:, first] * _OPERATIONS + form[:, second] for form in (genes, trimmed)]
+    return np.concatenate(pairs, axis=1) + np.arange(2 * len(_PAIRS)) * _OPERATIONS**2
+
+
+def evaluate(model: LinearModel, active: NDArray[np.int64]) -> NDArray[np.float64]:
+    """`model` at the features `active`, (n, k) as `active_features` gives them: (n,)."""
+    values: NDArray[np.float64] = model.intercept + np.array(model.coefficients)[active].sum(axis=1)
+    return values
+
+
+class PredictedCost:
+    """Prices by the predictors in `device`'s profile; never below the smallest value they were fitted to."""
+
+    kind = "predictor"
+    exhaustive = True
+
+    def __init__(self, device: Device, note: str = "") -> None:
+        self.metrics = frozenset(device.predictor)
+        self.fingerprint = f"predictor:{device.sha256}"
+        self._predictors = device.predictor
+        self._error = f"not measurable on {device.name}, as predicted"
+        self._sources = {
+            metric: f"predictor in profile {device.name} (fitted on {each.fitted_on},"
+            f" held-out Spearman {each.held_out_spearman:.3f}, {each.held_out_within_10_percent:.0%} within 10 %{note})"
+            for metric, each in device.predictor.items()
+        }
+
+    def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
+        if not archs:
+            return []
+        active = active_features(np.array([arch.genes for arch in archs]))
+        runs = np.ones(len(archs), dtype=bool)
+        columns: list[list[Any]] = []
+        for predictor in self._predictors.values():
+            values = evaluate(predictor.model, active)
+            if predictor.target == "log":
+                values = np.exp(values)
+            columns.append(np.maximum(values, predictor.smallest).round(6).tolist())
+            if predictor.measurable is not None:
+                runs &= evaluate(predictor.measurable.model, active) > 0
+        names, failed = list(self._predictors), Cost(error=self._error)
+        return [
+            Cost(dict(zip(names, row, strict=True)), self._sources) if ok else failed
+            for *row, ok in zip(*columns, runs.tolist(), strict=True)
+        ]
+
+
+def create(space: SearchSpace, dataset: str, device: Device) -> PredictedCost:
+    """The predictors in `device`'s profile. They were fitted at 32 x 32 x 3 inputs and hold for every data set of
+    such, whose networks differ in the last linear layer at most.
+
+    Raises UsageError for a profile without predictors or with ones of another version, and for a space or a data set
+    that they do not cover.
+    """
+    if not device.predictor:
+        raise UsageError(f"the profile of {device.name} has no predictor; leave --cost out or use --cost analytic")
+    for metric, predictor in device.predictor.items():
+        models = [predictor.model] + ([predictor.measurable.model] if predictor.measurable else [])
+        for model in models:
+            if len(model.coefficients) != FEATURE_COUNTS.get(model.features):
+                _refuse(device, metric, model)
+    if space.name != SPACE:
+        raise UsageError(f"the predictors of {device.name} hold for {SPACE}, not {space.name}; use --cost analytic")
+    if dataset == "imagenet16-120":
+        raise UsageError(
+            f"the predictors of {device.name} hold for images of 32 x 32, not imagenet16-120's 16 x 16; use --cost"
+            " analytic, or run: edgenas data import hw-nas-bench HW-NAS-Bench-v1_0.pickle"
+        )
+    return PredictedCost(device, "; applied to cifar100" if dataset == "cifar100" else "")
+
+
+def _refuse(device: Device, metric: str, model: LinearModel) -> None:
+    if model.features not in FEATURE_COUNTS:
+        raise UsageError(
+            f"{device.path}: predictor.{metric} uses the features '{model.features}', which this version does not know"
+            f" ({', '.join(FEATURE_COUNTS)}); fit it again: python -m edgenas.cost.fit --help"
+        )
+    raise UsageError(
+        f"{device.path}: predictor.{metric} has {len(model.coefficients)} coefficients, not"
+        f" {FEATURE_COUNTS[model.features]}; fit it again: python -m edgenas.cost.fit --help"
+    )
