@@ -18,7 +18,7 @@ LAYERS = [
     {"spaces", "data"},
     {"board", "lower", "train"},
     {"cost", "fitness", "run"},
-    {"search", "package", "report"},
+    {"search", "package", "report", "testing"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
