@@ -86,7 +86,8 @@ _AGAIN = "get it again and run: edgenas data import nasbench201 FILE"
 
 def _read_npz(path: Path) -> dict[str, NDArray[np.float64]]:
     with np.load(path, allow_pickle=False) as archive:
-        return {dataset: archive[dataset].astype(np.float64) for dataset in _OFFICIAL if dataset in archive.files}
+        held = {dataset: f"{dataset}/test_acc" for dataset in _OFFICIAL if f"{dataset}/test_acc" in archive.files}
+        return {dataset: archive[column].astype(np.float64) for dataset, column in held.items()}
 
 
 def _read_csv(path: Path) -> dict[str, NDArray[np.float64]]:

@@ -23,6 +23,7 @@ from edgenas.errors import DataError, UnknownNameError, UsageError
 
 DATASETS = ("cifar10", "cifar100", "imagenet16-120", "digits")
 SIDE = 32  # pixels, of folders' images and of the digits once enlarged
+IMAGENET16_PARTS = {"train": tuple(f"train_data_batch_{number}" for number in range(1, 11)), "test": ("val_data",)}
 _IMAGENET_CLASSES = 120
 _TEST_EVERY = 5
 
@@ -63,7 +64,7 @@ def load_images(dataset: str, split: str = "train", limit: int = 1000) -> ImageS
     if dataset == "cifar100":
         return _cifar100(files.require("cifar100"), split)
     if dataset == "imagenet16-120":
-        return _imagenet16(files.require("imagenet16-120"), split)
+        return read_imagenet16(files.require("imagenet16-120"), split)
     if dataset == "digits":
         return _digits(split)
     if Path(dataset).expanduser().is_dir():
@@ -200,10 +201,10 @@ def _sample(path: Path, split: str) -> ImageSet:
     return _image_set("cifar10", images[part], labels[part], _CIFAR10_CLASSES, source)
 
 
-def _imagenet16(folder: Path, split: str) -> ImageSet:
-    parts = ["val_data"] if split == "test" else [f"train_data_batch_{number}" for number in range(1, 11)]
+def read_imagenet16(folder: Path, split: str) -> ImageSet:
+    """The "train" or "test" part of ImageNet16-120 from the folder of official ImageNet16 batches."""
     images, labels = [], []
-    for part in parts:
+    for part in IMAGENET16_PARTS[split]:
         if not (folder / part).is_file():
             raise DataError(f"{folder} lacks {part}; get it from {files.KNOWN['imagenet16-120'].home}")
         batch = restricted_load(folder / part, encoding="latin1")

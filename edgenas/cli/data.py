@@ -1,0 +1,79 @@
+"""`edgenas data` and `edgenas doctor`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="List, download, import and check public data. Example: edgenas data list")
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_Name = Annotated[str, typer.Argument(help="A name that `edgenas data list` shows.")]
+
+
+@app.command("list")
+def list_(as_json: _Json = False) -> None:
+    """Show what data there is to have, what of it is here, and the command that gets the rest.
+
+    Example: edgenas data list
+    """
+    from edgenas.report.doctor import data_facts, data_text
+
+    facts = data_facts()
+    print(json.dumps(facts) if as_json else data_text(facts))
+
+
+@app.command()
+def fetch(name: _Name) -> None:
+    """Download a file into the cache and check its hash.
+
+    Example: edgenas data fetch hw-nas-bench
+    """
+    from edgenas.data.cache import fetch
+    from edgenas.report.doctor import DownloadBar
+
+    with DownloadBar(name) as bar:
+        path = fetch(name, bar)
+    print(f"{name}: {path}")
+
+
+@app.command("import")
+def import_(
+    name: _Name, file: Annotated[Path, typer.Argument(help="Your copy of it (a folder for imagenet16-120).")]
+) -> None:
+    """Check a file you have and take it into the cache.
+
+    Example: edgenas data import hw-nas-bench HW-NAS-Bench-v1_0.pickle
+    """
+    from edgenas.data.cache import import_
+
+    print(f"{name}: {import_(name, file)}")
+
+
+@app.command()
+def verify(name: Annotated[str | None, typer.Argument(help="One name only.")] = None, as_json: _Json = False) -> None:
+    """Check the files on this machine: by hash where they are official, else by reading them. Exits with 7 on failure.
+
+    Example: edgenas data verify hw-nas-bench
+    """
+    from edgenas.data.cache import require_good, verify
+    from edgenas.report.doctor import checks_json, checks_text
+
+    checks = verify(name)
+    print(json.dumps(checks_json(checks)) if as_json else checks_text(checks))
+    require_good(checks)
+
+
+def doctor(as_json: _Json = False) -> None:
+    """Say what is here, what is missing and the command that gets it. Exits with 7 where something is broken.
+
+    Example: edgenas doctor
+    """
+    from edgenas.report.doctor import diagnose, diagnosis_text, require_healthy
+
+    diagnosis = diagnose()
+    print(json.dumps(diagnosis) if as_json else diagnosis_text(diagnosis))
+    require_healthy(diagnosis)

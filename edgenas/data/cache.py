@@ -1,0 +1,261 @@
+"""Filling the user's cache: download or import a known file, check it, keep it in the form that is read fastest.
+
+Whatever is written goes to a temporary name first and is renamed once it is whole, so that an interruption leaves the
+cache as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+from edgenas.data import files
+from edgenas.data.files import KnownFile
+from edgenas.errors import DataError
+
+_TIMEOUT_S = 30  # without an answer
+_KIND = {"git": "git blob id", "md5": "md5", "sha256": "sha256"}
+# Data sets that a benchmark file covers, each a dict of arrays: {data set: {column: array}}.
+_Tables = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Whether the copy of `name` at `path` is good; `detail` says how that is known, or what is wrong."""
+
+    name: str
+    path: Path
+    ok: bool
+    detail: str
+
+
+def fetch(name: str, progress: Any = None) -> Path:
+    """Download `name`, a key of files.KNOWN, into the cache, check its hash, and return where it lies.
+
+    A good copy in the cache is not downloaded again. `progress` is a progress bar as pooch takes them. Raises
+    DataError where the source cannot be reached or gives something else, and where there is nothing to download.
+    """
+    entry = files.known(name)
+    bring = f"edgenas data import {name} FILE"
+    if entry.url is None:
+        raise DataError(f"{entry.title} has no address to download from; get it from {entry.home} and run: {bring}")
+    kept = files.cache_dir() / (_converted(name) or entry.download_name)
+    if kept.exists() and _is_fetched(entry, kept):
+        return kept
+    with _writing(entry.download_name) as part:
+        _download(entry.url, part, bring, progress)
+        kind, expected = entry.digests[entry.download_name]
+        found = files.digest(part, kind)
+        if found != expected:
+            raise DataError(
+                f"{entry.url} gave a file with {_KIND[kind]} {found}, not the official {expected}; try again later, or"
+                f" get the file from {entry.home} and run: {bring}"
+            )
+        return _store(entry, part, entry.download_name) if _converted(name) else _publish(part, entry.download_name)
+
+
+def import_(name: str, path: Path) -> Path:
+    """Take the user's copy of `name` at `path` into the cache, once its content is checked; return where it lies.
+
+    Benchmarks are converted to npz, with the name and sha256 of `path` kept inside; a data set that an earlier import
+    brought and this one lacks is kept. Raises DataError for content that is not what `name` should be.
+    """
+    entry = files.known(name)
+    if not path.exists():
+        raise DataError(f"there is no file {path}; check the path given to: edgenas data import {name} FILE")
+    if path.is_dir() != (name == "imagenet16-120"):
+        kind = "the file itself" if path.is_dir() else "the folder that holds train_data_batch_1 to 10 and val_data"
+        raise DataError(f"{path} cannot be {entry.title}; give {kind} to: edgenas data import {name} FILE")
+    try:
+        return _store(entry, path, path.name)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+
+
+def verify(name: str | None = None) -> list[Check]:
+    """Check every copy on this machine of `name`, or of all known files: by hash where it is official, else by reading.
+
+    Raises DataError, as files.require does, for a `name` that is not on this machine.
+    """
+    if name is not None:
+        files.require(name)
+    checks = []
+    for each in [name] if name is not None else files.KNOWN:
+        for path in files.locate_all(each):
+            try:
+                checks.append(Check(each, path, True, _validate(files.known(each), path)))
+            except DataError as error:
+                checks.append(Check(each, path, False, str(error)))
+            except OSError as error:
+                checks.append(Check(each, path, False, f"{path} cannot be read ({error.strerror})"))
+    return checks
+
+
+def require_good(checks: list[Check]) -> None:
+    """Raise DataError naming the failed ones of `checks` and what to do about them."""
+    bad = [each for each in checks if not each.ok]
+    if bad:
+        listed = ", ".join(str(each.path) for each in bad)
+        raise DataError(f"damaged or not what it should be: {listed}; {files.known(bad[0].name).command} replaces it")
+
+
+def _validate(entry: KnownFile, path: Path) -> str:
+    """How the content of `path` is known to be good; raises DataError where it is not."""
+    matching = _official_name(entry, path)
+    if matching is not None:
+        return f"{_KIND[entry.digests[matching][0]]} agrees"
+    reader = _readers().get(entry.name)
+    if reader is None:
+        kinds = "; ".join(f"{_KIND[kind]} should be {hexdigest}" for kind, hexdigest in entry.digests.values())
+        raise DataError(
+            f"{path} is not the official file of {entry.title} ({kinds}); get it again: {entry.command}"
+            if entry.url
+            else f"{path} is not the known file of {entry.title} ({kinds}); get the right one from {entry.home}"
+        )
+    held = f"readable, holds {', '.join(sorted(reader(path)))}"
+    if path.name == _converted(entry.name):
+        with contextlib.suppress(KeyError, ValueError):  # made by hand
+            return f"{held}; made from {', '.join(sorted({each['file'] for each in _provenance(path).values()}))}"
+    return f"{held}; no version known by hash" if entry.digests else held
+
+
+def _official_name(entry: KnownFile, path: Path) -> str | None:
+    if path.is_dir():
+        return None
+    found: dict[str, str] = {}
+    for official, (kind, expected) in entry.digests.items():
+        if kind not in found:
+            found[kind] = files.digest(path, kind)
+        if found[kind] == expected:
+            return official
+    return None
+
+
+def _readers() -> dict[str, Callable[[Path], _Tables]]:
+    from edgenas.data.accuracy import read_accuracies
+    from edgenas.data.hwnasbench_file import read_hwnasbench
+    from edgenas.data.images import read_imagenet16
+
+    def accuracies(path: Path) -> _Tables:
+        return {dataset: {"test_acc": values} for dataset, values in read_accuracies(path).items()}
+
+    def folder(path: Path) -> _Tables:
+        return {f"{len(read_imagenet16(path, split).labels):,} {split} images": {} for split in ("train", "test")}
+
+    return {"hw-nas-bench": read_hwnasbench, "nasbench201": accuracies, "imagenet16-120": folder}
+
+
+def _converted(name: str) -> str | None:
+    return f"{name}.npz" if name in ("hw-nas-bench", "nasbench201") else None
+
+
+def _is_fetched(entry: KnownFile, kept: Path) -> bool:
+    kind, expected = entry.digests[entry.download_name]
+    if kept.name == entry.download_name:
+        return files.digest(kept, kind) == expected
+    try:
+        return any(source["official"] == entry.download_name for source in _provenance(kept).values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile):
+        return False  # damaged: get it again
+
+
+def _provenance(path: Path) -> dict[str, dict[str, str]]:
+    """{data set: origin} of what a converted npz was made of.
+
+    An origin is the source's file name ("file"), its "sha256", and its name as an "official" file or "".
+    """
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as archive:
+        read: dict[str, dict[str, str]] = json.loads(str(archive["provenance"]))
+    return read
+
+
+def _store(entry: KnownFile, path: Path, called: str) -> Path:
+    """Check what lies at `path`, and put it, or what it converts to, into the cache."""
+    converted = _converted(entry.name)
+    if converted is None:
+        _validate(entry, path)
+        with _writing(entry.file_names[0]) as part:
+            if path.is_dir():
+                part.mkdir()
+                from edgenas.data.images import IMAGENET16_PARTS
+
+                for name in (name for names in IMAGENET16_PARTS.values() for name in names):
+                    shutil.copyfile(path / name, part / name)
+            else:
+                shutil.copyfile(path, part)
+            return _publish(part, entry.file_names[0])
+    reader = _readers()[entry.name]
+    tables = reader(path)
+    origin = {"file": called, "sha256": files.digest(path, "sha256"), "official": _official_name(entry, path) or ""}
+    provenance = dict.fromkeys(tables, origin)
+    kept = files.cache_dir() / converted
+    if kept.exists():
+        with contextlib.suppress(DataError, OSError, ValueError, KeyError, BadZipFile):  # a damaged one is replaced
+            older, origins = reader(kept), _provenance(kept)
+            tables, provenance = {**older, **tables}, {**origins, **provenance}
+    with _writing(converted) as part:
+        _write_npz(part, tables, provenance)
+        return _publish(part, converted)
+
+
+def _write_npz(path: Path, tables: _Tables, provenance: dict[str, dict[str, str]]) -> None:
+    import numpy as np
+
+    arrays = {f"{dataset}/{column}": values for dataset, each in tables.items() for column, values in each.items()}
+    with path.open("wb") as stream:
+        np.savez(stream, provenance=np.array(json.dumps(provenance)), **arrays)
+
+
+@contextlib.contextmanager
+def _writing(target: str) -> Iterator[Path]:
+    """A temporary path in the cache for what is to become `target`; nothing is left of it unless it was published."""
+    folder = files.cache_dir()
+    holder = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=f".{target}.", dir=folder))
+        yield holder / target
+    except OSError as error:
+        raise DataError(
+            f"the cache {folder} cannot be written ({error.strerror or error}); make it a folder you can write to, with"
+            " room in it, or point EDGENAS_CACHE_DIR at one"
+        ) from error
+    finally:
+        if holder is not None:
+            shutil.rmtree(holder, ignore_errors=True)
+
+
+def _publish(part: Path, target: str) -> Path:
+    kept = files.cache_dir() / target
+    if part.is_file():
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
+    elif kept.exists():
+        kept.rename(part.with_name("replaced"))
+    os.replace(part, kept)
+    return kept
+
+
+def _download(url: str, path: Path, bring: str, progress: Any) -> None:
+    import pooch
+    import requests
+
+    try:
+        pooch.HTTPDownloader(progressbar=progress or False, timeout=_TIMEOUT_S)(url, str(path), None)
+    except requests.HTTPError as error:
+        answer = error.response.status_code if error.response is not None else error
+        raise DataError(f"{url} answered {answer}; get the file elsewhere and run: {bring}") from error
+    except requests.RequestException as error:
+        raise DataError(
+            f"{url} could not be reached; connect to a network, or get the file and run: {bring}"
+        ) from error
