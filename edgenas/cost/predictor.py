@@ -57,7 +57,7 @@ class PredictedCost:
         self._error = f"not measurable on {device.name}, as predicted"
         self._sources = {
             metric: f"predictor in profile {device.name} (fitted on {each.fitted_on},"
-            f" held-out Spearman {each.held_out_spearman:.3f}, {each.held_out_within_10_percent:.0%} within 10 %{note})"
+            f" held-out Spearman {each.held_out_spearman:.4g}, {each.held_out_within_10_percent:.0%} within 10 %{note})"
             for metric, each in device.predictor.items()
         }
 

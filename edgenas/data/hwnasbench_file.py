@@ -9,7 +9,7 @@ import io
 import lzma
 import re
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,9 @@ def read_hwnasbench(path: Path, only: Collection[str] | None = None) -> Tables:
     """Data set -> metric, such as "raspi4_latency" -> float64 (15625,) by benchmark index.
 
     Reads the official pickle, a CSV (plain or .xz) of the data set cifar10 with the columns arch_idx and
-    DEVICE_METRIC, and the npz of `save_hwnasbench`, told apart by their names. `only`: the metrics wanted, all where
-    None; a metric that the file lacks is left out. Raises DataError for a file that is missing, damaged, or not one
-    of these.
+    DEVICE_METRIC, and the npz that `edgenas data import` makes of those, told apart by their names. `only`: the
+    metrics wanted, all where None; a metric that the file lacks is left out. Raises DataError for a file that is
+    missing, damaged, or not one of these.
     """
     try:
         if path.suffix == ".pickle":
@@ -52,12 +52,6 @@ def read_hwnasbench(path: Path, only: Collection[str] | None = None) -> Tables:
     if only is None and not any(tables.values()):
         raise DataError(f"{path} holds no cost of NAS-Bench-201; {_MEND}")
     return tables
-
-
-def save_hwnasbench(tables: Mapping[str, Mapping[str, NDArray[np.float64]]], path: Path) -> None:
-    """Write `tables`, as `read_hwnasbench` gives them, to the npz at `path`: what is read fastest."""
-    arrays: dict[str, Any] = {f"{data}/{metric}": y for data, costs in tables.items() for metric, y in costs.items()}
-    np.savez(path, **arrays)
 
 
 def _read_pickle(path: Path, only: Collection[str] | None) -> Tables:
@@ -85,7 +79,7 @@ def _read_npz(path: Path, only: Collection[str] | None) -> Tables:
             raise DataError(f"{path} is far larger than HW-NAS-Bench is; {_MEND}")
     tables: Tables = {}
     with np.load(path, allow_pickle=False) as arrays:
-        for key in arrays.files:
+        for key in sorted(set(arrays.files) - {"provenance"}):
             dataset, _, metric = key.partition("/")
             if dataset not in _OFFICIAL_NAMES.values() or not _METRIC.fullmatch(metric):
                 raise DataError(f"{path} holds '{key}', which is no cost of NAS-Bench-201; {_MEND}")

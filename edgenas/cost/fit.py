@@ -1,0 +1,201 @@
+"""Fits the predictors in the device profiles: ridge regression and, for what a device cannot run, logistic regression.
+
+    python -m edgenas.cost.fit --device raspi4           prints how well a predictor does on cells it has not seen
+    python -m edgenas.cost.fit --device raspi4 --write   and writes it into the profile
+
+The coefficients written are those judged: fitted to the training cells only, and rounded as they are written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas import device as devices
+from edgenas.cost.predictor import FEATURE_COUNTS, FEATURES, active_features, evaluate
+from edgenas.data import files
+from edgenas.data.hwnasbench_file import SIZE, read_hwnasbench
+from edgenas.device import Device, LinearModel, Measurable, Predictor
+from edgenas.errors import DataError, EdgeNASError, UsageError
+from edgenas.spaces.nasbench201 import NASBench201
+
+Values = NDArray[np.float64]
+N_TRAIN = 10_000  # of the 15,625 cells, drawn with SEED; the rest are held out
+SEED = 0
+RIDGE = 0.3  # weight of the squared coefficients; held-out figures hardly change between 0.1 and 3
+LOGISTIC_RIDGE = 1.0
+WITHIN = 0.1
+_MARK = "# Written by `python -m edgenas.cost.fit`; what follows is replaced when it runs again.\n"
+
+
+def rank_correlation(a: Values, b: Values) -> float:
+    """Spearman's rho of `a` and `b`, both (n,): Pearson's correlation of their ranks, tied values sharing a rank."""
+
+    def ranks(values: Values) -> Values:
+        _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+        last = np.cumsum(sizes)
+        mean_rank: Values = (last - (sizes - 1) / 2)[group]
+        return mean_rank
+
+    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
+
+
+def split() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(training, held-out) benchmark indexes: always the same."""
+    order = np.random.default_rng(SEED).permutation(SIZE)
+    return order[:N_TRAIN], order[N_TRAIN:]
+
+
+def one_hot(active: NDArray[np.int64], count: int) -> Values:
+    """(n, k) numbers of the features that are 1 -> (n, count) zeros and ones."""
+    features = np.zeros((len(active), count))
+    np.put_along_axis(features, active, 1.0, axis=1)
+    return features
+
+
+def ridge(features: Values, values: Values, weight: float = RIDGE) -> tuple[float, Values]:
+    """(intercept, coefficients) that minimise squared error plus `weight` x squared coefficients; the intercept is
+    free. features (n, d), values (n,)."""
+    mean, centre = features.mean(axis=0), values.mean()
+    centred = features - mean
+    gram = centred.T @ centred + weight * np.eye(features.shape[1])
+    coefficients = np.linalg.solve(gram, centred.T @ (values - centre))
+    return float(centre - mean @ coefficients), coefficients
+
+
+def logistic(features: Values, truth: NDArray[np.bool_], steps: int = 15) -> tuple[float, Values]:
+    """(intercept, coefficients) of a ridge-penalised logistic regression, by Newton's method."""
+    design = np.concatenate([np.ones((len(features), 1)), features], axis=1)
+    weights = np.zeros(design.shape[1])
+    for _ in range(steps):
+        probability = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
+        gradient = design.T @ (truth - probability) - LOGISTIC_RIDGE * weights
+        curvature = (design * (probability * (1 - probability))[:, None]).T @ design
+        weights += np.linalg.solve(curvature + LOGISTIC_RIDGE * np.eye(len(weights)), gradient)
+    return float(weights[0]), weights[1:]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How predictions compare with measured values on held-out cells."""
+
+    spearman: float  # in [-1, 1]
+    within: float  # share within 10 % of the measured value, in [0, 1]
+
+
+def judge(predicted: Values, measured: Values) -> Judgement:
+    close = np.abs(predicted - measured) <= WITHIN * measured
+    return Judgement(rank_correlation(predicted, measured), float(close.mean()))
+
+
+def all_genes() -> NDArray[np.int64]:
+    """(15625, 6) genes in the order of the benchmark."""
+    return np.array([arch.genes for arch in NASBench201().all_architectures()])
+
+
+def fit(values: Values, fitted_on: str, data_sha256: str) -> Predictor:
+    """The predictor of `values`, (15625,) by benchmark index; values that are not positive were not measurable."""
+    active = active_features(all_genes())
+    runs = np.isfinite(values) & (values > 0)
+    train, held_out = split()
+    measured, judged = train[runs[train]], held_out[runs[held_out]]
+    features = one_hot(active[train], FEATURE_COUNTS[FEATURES])
+
+    intercept, coefficients = ridge(features[runs[train]], values[measured])
+    # Six digits of the typical value: finer than any device is measured.
+    digits = 6 - int(np.floor(np.log10(values[measured].mean()))) - 1
+    model = LinearModel(FEATURES, round(intercept, digits), tuple(coefficients.round(digits).tolist()))
+    smallest = float(values[measured].min())
+    judgement = judge(np.maximum(evaluate(model, active[judged]), smallest).round(6), values[judged])
+
+    measurable = None
+    if not runs.all():
+        intercept, coefficients = logistic(features, runs[train])
+        sign = LinearModel(FEATURES, round(intercept, 3), tuple(coefficients.round(3).tolist()))
+        accuracy = float(((evaluate(sign, active[held_out]) > 0) == runs[held_out]).mean())
+        measurable = Measurable(sign, round(accuracy, 4))
+    return Predictor(
+        model=model,
+        target="value",
+        smallest=smallest,
+        held_out_spearman=round(judgement.spearman, 4),
+        held_out_within_10_percent=round(judgement.within, 4),
+        n_train=len(measured),
+        n_held_out=len(judged),
+        fitted_on=fitted_on,
+        fitted_at=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        data_sha256=data_sha256,
+        measurable=measurable,
+    )
+
+
+def fit_device(device: Device, table: Path) -> dict[str, Predictor]:
+    """Metric -> predictor, for every metric of `device` that HW-NAS-Bench has, from the file at `table`."""
+    costs = read_hwnasbench(table, set(device.hwnasbench.values())).get("cifar10", {})
+    missing = sorted(set(device.hwnasbench.values()) - set(costs))
+    if missing:
+        raise DataError(f"{table} lacks {', '.join(missing)} for cifar10; give --table another file of HW-NAS-Bench")
+    digest = hashlib.sha256(table.read_bytes()).hexdigest()
+    return {
+        metric: fit(costs[name], "HW-NAS-Bench cifar10", digest) for metric, name in sorted(device.hwnasbench.items())
+    }
+
+
+def write(device: Device, predictors: dict[str, Predictor]) -> None:
+    """Put `predictors` at the end of the profile `device` was read from, in place of those written there before."""
+    text = device.path.read_text(encoding="utf-8")
+    if _MARK not in text and device.predictor:
+        raise UsageError(f"{device.path} has a predictor that was not written by this program; take it out first")
+    tables = "".join(_toml(f"predictor.{metric}", vars(each)) for metric, each in predictors.items())
+    device.path.write_text(f"{text.partition(_MARK)[0].rstrip()}\n\n{_MARK}{tables}", encoding="utf-8")
+
+
+def _toml(name: str, table: dict[str, Any]) -> str:
+    lines, nested = [f"\n[{name}]"], []
+    for key, value in table.items():
+        if isinstance(value, LinearModel | Measurable):
+            nested.append(_toml(f"{name}.{key}", vars(value)))
+        elif isinstance(value, tuple):
+            numbers = [f"{number:.12g}" if number else "0" for number in value]
+            rows = [", ".join(numbers[i : i + 25]) for i in range(0, len(numbers), 25)]  # a row is a pair of edges
+            lines.append(f"{key} = [\n" + "".join(f"  {row},\n" for row in rows) + "]")
+        elif value is not None:
+            lines.append(f"{key} = " + (f'"{value}"' if isinstance(value, str) else repr(value)))
+    return "\n".join(lines) + "\n" + "".join(nested)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m edgenas.cost.fit", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--device", required=True, help="a device's name, or the path of a profile")
+    parser.add_argument("--table", type=Path, help="a file of HW-NAS-Bench (default: the one on this machine)")
+    parser.add_argument("--write", action="store_true", help="write the predictors into the profile")
+    arguments = parser.parse_args()
+    try:
+        device = devices.load(arguments.device)
+        predictors = fit_device(device, arguments.table or files.require("hw-nas-bench"))
+        if arguments.write:
+            write(device, predictors)
+    except EdgeNASError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    for metric, each in predictors.items():
+        print(
+            f"{device.name} {metric}: held-out Spearman {each.held_out_spearman:.4f},"
+            f" {each.held_out_within_10_percent:.1%} within 10 % ({each.n_train:,} cells fitted, {each.n_held_out:,} held"
+            " out)"
+        )
+        if each.measurable:
+            print(f"{device.name} measurable: held-out accuracy {each.measurable.held_out_accuracy:.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
