@@ -189,8 +189,8 @@ def main() -> int:
     for metric, each in predictors.items():
         print(
             f"{device.name} {metric}: held-out Spearman {each.held_out_spearman:.4f},"
-            f" {each.held_out_within_10_percent:.1%} within 10 % ({each.n_train:,} cells fitted, {each.n_held_out:,} held"
-            " out)"
+            f" {each.held_out_within_10_percent:.1%} within 10 %"
+            f" ({each.n_train:,} cells fitted, {each.n_held_out:,} held out)"
         )
         if each.measurable:
             print(f"{device.name} measurable: held-out accuracy {each.measurable.held_out_accuracy:.4f}")

@@ -5,7 +5,6 @@ Latency in ms, energy in mJ; -1 marks what a device could not run.
 
 from __future__ import annotations
 
-import io
 import lzma
 import re
 import zipfile
@@ -94,14 +93,14 @@ def _read_csv(path: Path, only: Collection[str] | None) -> dict[str, NDArray[np.
         content = stream.read(_LARGEST + 1)
     if len(content) > _LARGEST:
         raise DataError(f"{path} is far larger than HW-NAS-Bench is; {_MEND}")
-    text = io.StringIO(content.decode("utf-8"))
-    header = text.readline().strip().split(",")
+    first, *lines = content.decode("utf-8").splitlines() or [""]
+    header = first.split(",")
     wanted = [name for name in header if _METRIC.fullmatch(name) and (only is None or name in only)]
     if "arch_idx" not in header or not any(map(_METRIC.fullmatch, header)):
         raise DataError(f"{path} lacks the columns arch_idx and DEVICE_latency, so it is not HW-NAS-Bench; {_MEND}")
     columns = [header.index(name) for name in ("arch_idx", *wanted)]
-    rows = np.loadtxt(text, delimiter=",", usecols=columns, ndmin=2, comments=None)
-    if not np.array_equal(rows[:, 0], np.arange(SIZE)):
+    rows = np.loadtxt(lines, delimiter=",", usecols=columns, ndmin=2, comments=None) if len(lines) == SIZE else None
+    if rows is None or not np.array_equal(rows[:, 0], np.arange(SIZE)):
         raise DataError(f"{path} does not list the {SIZE:,} cells in order, so it is cut short or another's; {_MEND}")
     return {name: _column(rows[:, i], name, path) for i, name in enumerate(wanted, start=1)}
 

@@ -1,0 +1,74 @@
+"""How well the predictors in the profiles do on held-out cells, beside two baselines fitted in the same run.
+
+    python -m tests.benchmarks.predictors
+
+Baselines: a line through MACs (its Spearman is that of MACs alone), and ridge regression on how often each operation
+occurs, live or not. Needs HW-NAS-Bench on this machine (edgenas data fetch hw-nas-bench). Ends with 1 where a target
+is missed.
+"""
+
+import sys
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas import device as devices
+from edgenas.cost import fit
+from edgenas.cost.predictor import active_features, evaluate
+from edgenas.data import files
+from edgenas.data.hwnasbench_file import read_hwnasbench
+from edgenas.spaces.nasbench201 import NASBench201
+
+TARGETS = {"jetson_tx2": 0.98, "raspi4": 0.97, "edgetpu": 0.99, "pixel3": 0.96, "eyeriss": 0.99, "fpga": 0.999}
+LEAST_ACCURACY = 0.97
+LARGEST_PROFILE_BYTES = 40_000
+
+Values = NDArray[np.float64]
+
+
+def baseline(features: Values, values: Values, runs: NDArray[np.bool_]) -> fit.Judgement:
+    train, held_out = fit.split()
+    train, held_out = train[runs[train]], held_out[runs[held_out]]
+    intercept, coefficients = fit.ridge(features[train], values[train])
+    return fit.judge(intercept + features[held_out] @ coefficients, values[held_out])
+
+
+def main() -> int:
+    space, table = NASBench201(), read_hwnasbench(files.require("hw-nas-bench"))["cifar10"]
+    genes = fit.all_genes()
+    active = active_features(genes)
+    macs = np.array([[space.macs_m(arch)] for arch in space.all_architectures()])
+    counts = np.stack([(genes == operation).sum(axis=1) for operation in range(1, 5)], axis=1).astype(float)
+    _, held_out = fit.split()
+    missed = []
+    print("held-out Spearman / share within 10 %")
+    print(f"{'device':<11}{'metric':<9}{'MACs alone':<16}{'counts':<16}{'profile':<16}{'target':<9}kB")
+    for name, target in TARGETS.items():
+        profile = devices.load(name)
+        size = profile.path.stat().st_size
+        for metric, predictor in sorted(profile.predictor.items()):
+            values = table[profile.hwnasbench[metric]]
+            runs = values > 0
+            judged = held_out[runs[held_out]]
+            predicted = np.maximum(evaluate(predictor.model, active[judged]), predictor.smallest).round(6)
+            rows = [baseline(macs, values, runs), baseline(counts, values, runs), fit.judge(predicted, values[judged])]
+            cells = "".join(f"{f'{each.spearman:.4f} / {each.within:4.0%}':<16}" for each in rows)
+            print(f"{name:<11}{metric:<9}{cells}{target:<9}{size / 1000:.1f}")
+            if rows[-1].spearman < target or size >= LARGEST_PROFILE_BYTES:
+                missed.append(f"{name} {metric}")
+            if predictor.measurable is not None:
+                says = evaluate(predictor.measurable.model, active[held_out]) > 0
+                accuracy = float((says == runs[held_out]).mean())
+                always = max(runs[held_out].mean(), 1 - runs[held_out].mean())
+                print(
+                    f"{name:<11}measurable or not: held-out accuracy {accuracy:.4f}, target {LEAST_ACCURACY}"
+                    f" (always the same answer: {always:.4f})"
+                )
+                if accuracy < LEAST_ACCURACY:
+                    missed.append(f"{name} measurable")
+    print(f"missed: {', '.join(missed)}" if missed else "all targets met")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
