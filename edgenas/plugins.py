@@ -16,7 +16,7 @@ from typing import Any
 
 from edgenas.errors import UnknownNameError, UsageError
 
-KINDS = ("spaces", "fitness", "costs")
+KINDS = {"spaces": "search space", "fitness": "fitness", "costs": "cost"}  # group -> what one of it is called
 
 
 @cache
@@ -37,14 +37,12 @@ def load(kind: str, name: str) -> Any:
     entry = _found(kind).get(name)
     if entry is None:
         known = names(kind)
-        raise UnknownNameError(
-            {"spaces": "search space"}.get(kind, kind.removesuffix("s")), name, known, f"known are {', '.join(known)}"
-        )
+        raise UnknownNameError(KINDS[kind], name, known, f"known are {', '.join(known)}")
     try:
         return entry.load()
     except ImportError as error:
         if error.name in ("torch", "sklearn", "PIL"):
             raise UsageError(
-                f"{kind} '{name}' needs {error.name}, which is not installed; run: pip install 'edgenas[live]'"
+                f"{KINDS[kind]} '{name}' needs {error.name}, which is not installed; run: pip install 'edgenas[live]'"
             ) from error
         raise UsageError(f"plug-in '{name}' ({entry.value}) cannot be imported: {error}") from error

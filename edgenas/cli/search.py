@@ -162,5 +162,6 @@ def _follow(job: Search) -> None:
         now_s = time.monotonic()
         if now_s - told_at_s > 10:
             told_at_s = now_s
-            left_s = (now_s - started_at_s) * (1 / job.share_done - 1) if job.share_done else float("nan")
-            print(f"{job.state}, about {left_s:.0f} s left", file=sys.stderr, flush=True)
+            left_s = (now_s - started_at_s) * (1 / job.share_done - 1) if job.share_done else None
+            estimate = "" if left_s is None else f", about {left_s:.0f} s left"
+            print(job.state + estimate, file=sys.stderr, flush=True)

@@ -49,7 +49,7 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
                 "  accuracy",
                 f"{winner['test_accuracy']:.2f} %",
                 f"of {best:.2f} %",
-                "test, NAS-Bench-201; the best possible",
+                "NAS-Bench-201, test; the best possible at these costs",
             ]
         )
     body = table_text(rows[0], rows[1:])

@@ -171,11 +171,11 @@ def test_interrupted_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monke
             yield event
 
     original = Search.__iter__
-    monkeypatch.setattr(Search, "__iter__", interrupted)
-    code, _, err = run("search --device raspi4 --latency 5ms --run mine", capsys)
+    with monkeypatch.context() as patched:
+        patched.setattr(Search, "__iter__", interrupted)
+        code, _, err = run("search --device raspi4 --latency 5ms --run mine", capsys)
     assert code == 130
     assert "edgenas search --resume runs/mine" in err
-    monkeypatch.undo()
     assert len(Path("runs/mine/trials.jsonl").read_text().splitlines()) >= 28
 
 
