@@ -69,10 +69,13 @@ class Trial:
 
 
 class SearchSpace(Protocol):
-    """All architectures of one kind. `choices[i]` is the number of options at gene i (0 .. choices[i] - 1)."""
+    """All architectures of one kind."""
 
     name: str
-    choices: tuple[int, ...]
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """The number of options at each gene i, whose values are 0 .. choices[i] - 1; an attribute will do."""
 
     def canonical(self, arch: Architecture) -> Architecture:
         """The representative of all architectures that compute the same function: the key of every score."""

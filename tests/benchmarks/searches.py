@@ -64,7 +64,7 @@ def main() -> None:
             regrets["highest phi of all"].append(regret(int(np.argmax(np.where(feasible, phis, -np.inf)))))
             # Cells of equal MACs are many; the rule gives no order among them, so take the mean over them.
             most = np.flatnonzero(feasible & (macs == macs[feasible].max()))
-            regrets["largest MACs"].append(float(np.mean([regret(index) for index in most])))
+            regrets["largest MACs"].append(float(np.mean([regret(index) for index in most.tolist()])))
             drawn = random.Random(0).choices(np.flatnonzero(feasible).tolist(), k=1000)
             regrets["random feasible cell"].append(float(np.mean([regret(index) for index in drawn])))
             for preset, settings in presets.items():

@@ -108,7 +108,7 @@ def test_what_is_known_is_neither_scored_nor_priced_again() -> None:
     settings = SearchSettings(generations=4)
     trials, _ = run(settings)
 
-    class Refusing(Sum, Weighted):  # type: ignore[misc]
+    class Refusing(Sum, Weighted):
         def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score] | list[Cost]:  # type: ignore[override]
             assert not archs
             return []
