@@ -85,7 +85,7 @@ _AGAIN = "get it again and run: edgenas data import nasbench201 FILE"
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[np.float64]]:
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         held = {dataset: f"{dataset}/test_acc" for dataset in _OFFICIAL if f"{dataset}/test_acc" in archive.files}
         return {dataset: archive[column].astype(np.float64) for dataset, column in held.items()}
 

@@ -174,7 +174,7 @@ def _provenance(path: Path) -> dict[str, dict[str, str]]:
     """
     import numpy as np
 
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         read: dict[str, dict[str, str]] = json.loads(str(archive["provenance"]))
     return read
 

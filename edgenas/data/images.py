@@ -188,7 +188,7 @@ _CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "fro
 
 def _sample(path: Path, split: str) -> ImageSet:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             images, labels = archive["x"], _labels(archive["y"], str(path))
     except DataError:
         raise

@@ -72,7 +72,7 @@ def _scalar(dtype: _DType, raw: bytes | str) -> Any:
 
 def _encode(text: str, encoding: str) -> bytes:
     if encoding not in ("latin1", "latin-1"):
-        raise _RefusedError(f"the codec '{encoding}'")
+        raise _RefusedError("another codec than latin1")
     return text.encode("latin-1")
 
 
@@ -116,7 +116,7 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise _RefusedError(f"'{module}.{name}'") from None
+            raise _RefusedError(ascii(f"{module}.{name}"[:100])) from None  # a name may hold anything
 
 
 def restricted_load(source: Path | bytes | IO[bytes], *, encoding: str = "ASCII", name: str | None = None) -> Any:
