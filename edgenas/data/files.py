@@ -63,7 +63,7 @@ KNOWN: dict[str, KnownFile] = {
                     "9031daa5b7aefc44b476612d3710d7d334b5e4f3ac6e460f551013aa9675fa4b",
                 ),
             },
-            url="https://raw.githubusercontent.com/GATECH-EIC/HW-NAS-Bench/main/HW-NAS-Bench-v1_0.pickle",
+            url="https://raw.githubusercontent.com/GATECH-EIC/HW-NAS-Bench/HEAD/HW-NAS-Bench-v1_0.pickle",
             home="https://github.com/GATECH-EIC/HW-NAS-Bench",
         ),
         KnownFile(
@@ -128,7 +128,7 @@ KNOWN: dict[str, KnownFile] = {
             digests={
                 "resnet20-12fca82f.th": ("sha256", "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8")
             },
-            url=f"{_RESNETS}/raw/master/pretrained_models/resnet20-12fca82f.th",
+            url=f"{_RESNETS}/raw/HEAD/pretrained_models/resnet20-12fca82f.th",
             home=_RESNETS,
         ),
         KnownFile(
@@ -140,7 +140,7 @@ KNOWN: dict[str, KnownFile] = {
             digests={
                 "resnet56-4bfd9763.th": ("sha256", "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367")
             },
-            url=f"{_RESNETS}/raw/master/pretrained_models/resnet56-4bfd9763.th",
+            url=f"{_RESNETS}/raw/HEAD/pretrained_models/resnet56-4bfd9763.th",
             home=_RESNETS,
         ),
     )
