@@ -42,7 +42,7 @@ class Builder:
 
     def __init__(self, shape: Shape) -> None:
         self.place = ""
-        self._names: dict[str, int] = {}
+        self._names = {"input": 1, "output": 1}  # the writers call the ends so
         self.input = Value("input", shape)
         self.ops: list[Op] = []
 
@@ -150,8 +150,7 @@ def linear(b: Builder, x: Value, weight: Array, bias: Array | None = None) -> Va
 def affine(b: Builder, x: Value, scale: Any, shift: Any) -> Value | Array:
     """x * scale + shift, scale and shift [channels] or numbers."""
     channels = x.shape[1] if len(x.shape) > 1 else 1
-    scales = np.broadcast_to(np.asarray(scale, np.float32), channels)
-    shifts = np.broadcast_to(np.asarray(shift, np.float32), channels)
+    scales, shifts = (np.full(channels, given, np.float32) for given in (scale, shift))
     if not scales.any():
         return np.broadcast_to(shifts.reshape(-1, *[1] * (len(x.shape) - 2)), x.shape).astype(np.float32)
     if not shifts.any() and (scales == 1).all():

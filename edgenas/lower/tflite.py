@@ -288,7 +288,7 @@ class _Writer:
     def _constant(self, array: NDArray[Any], name: str = "") -> int:
         """The index of a constant tensor; those without a name are shared."""
         array = np.ascontiguousarray(array)
-        key = (array.tobytes(), array.shape)
+        key = (b"", array.shape) if name else (array.tobytes(), array.shape)
         if not name and key in self._constants:
             return self._constants[key]
         kind = schema.TensorType.INT32 if array.dtype == np.int32 else schema.TensorType.FLOAT32

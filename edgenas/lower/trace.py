@@ -46,6 +46,13 @@ def trace(module: nn.Module, example: Tensor) -> Graph:
     return simplify(tracer.result())
 
 
+def torch_logits(module: nn.Module, images: Array, batch: int = 64) -> Array:
+    """What `module` itself makes of `images` float32 [n, channels, h, w], on the CPU: float32 [n, classes]."""
+    with torch.inference_mode():
+        parts = [module(torch.from_numpy(images[i : i + batch])).numpy() for i in range(0, len(images), batch)]
+    return np.concatenate(parts)
+
+
 class _Traced(fx.Proxy):
     """A tensor that depends on the input; its shape is as good as a real one's, so code may branch on it."""
 
@@ -149,8 +156,8 @@ class _Tracer(fx.Tracer):
             return self._array(argument)
         if isinstance(argument, dict):
             return {key: self._unwrap(part) for key, part in argument.items()}
-        if type(argument) in (tuple, list):
-            return type(argument)(self._unwrap(part) for part in argument)
+        if type(argument) in (tuple, list) and any(type(part) is not int for part in argument):
+            return type(argument)([self._unwrap(part) for part in argument])
         return argument
 
     def _array(self, tensor: Tensor) -> Array:

@@ -1,0 +1,173 @@
+"""Whether a TFLite model can run on an Edge TPU as a whole, and what its compiler says where there is one.
+
+The list of operators and their conditions is that of Coral's "TensorFlow models on the Edge TPU", table 1.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgenas.errors import ExportError
+
+COMPILER = "edgetpu_compiler"
+COMPILER_TIMEOUT_S = 300
+SUPPORTED = frozenset(
+    (
+        "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D",
+        "EXPAND_DIMS", "FULLY_CONNECTED", "L2_NORMALIZATION", "LOGISTIC", "MAXIMUM",
+        "MAX_POOL_2D", "MEAN", "MINIMUM", "MUL", "PACK",
+        "PAD", "QUANTIZE", "REDUCE_MAX", "REDUCE_MIN", "RELU",
+        "RELU6", "RELU_N1_TO_1", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR",
+        "RSQRT", "SLICE", "SOFTMAX", "SPACE_TO_DEPTH", "SPLIT",
+        "SQUARED_DIFFERENCE", "SQUEEZE", "STRIDED_SLICE", "SUB", "SUM",
+        "TANH", "TRANSPOSE", "TRANSPOSE_CONV",
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """What edgetpu_compiler logs: operators by where they run, and memory in bytes."""
+
+    on_tpu: int
+    on_cpu: int
+    on_chip_bytes: int
+    streamed_bytes: int
+    subgraphs: int
+    cpu_operators: Mapping[str, str]  # operator -> why it stays on the CPU
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeTpuReport:
+    """`problems`: why the model, or a part of it, would stay on the CPU; empty where nothing speaks against it.
+
+    `compilation` is None where the compiler is not installed; `note` then says what is missing.
+    """
+
+    operators: Mapping[str, int]
+    problems: tuple[str, ...]
+    compilation: Compilation | None
+    note: str
+
+    @property
+    def ready(self) -> bool:
+        compiled = self.compilation is None or (self.compilation.on_cpu == 0 and self.compilation.subgraphs == 1)
+        return not self.problems and compiled
+
+
+def check_edgetpu(model: bytes, compiled: Path | None = None) -> EdgeTpuReport:
+    """The report for a full-integer TFLite model; with `compiled`, the compiler's output is kept there."""
+    operators, problems = _inspect(model)
+    if shutil.which(COMPILER) is None:
+        note = f"{COMPILER} is not on PATH, so the model is not compiled; it exists for x86-64 Linux, from Coral"
+        return EdgeTpuReport(operators, tuple(problems), None, note)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "model.tflite")
+        source.write_bytes(model)
+        command = [COMPILER, "--show_operations", "--out_dir", folder, str(source)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILER_TIMEOUT_S, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ExportError(f"{COMPILER} does not run ({error}); install it anew or take it off PATH") from error
+        result = Path(folder, "model_edgetpu.tflite")
+        if done.returncode != 0 or not result.exists():
+            reason = " ".join((done.stderr or done.stdout).split())[-300:]
+            raise ExportError(f"{COMPILER} fails ({reason}); export tflite-int8 instead")
+        compilation = parse_log(done.stdout)
+        if compiled is not None:
+            _keep(result, compiled)
+    return EdgeTpuReport(operators, tuple(problems), compilation, f"compiled by {COMPILER}")
+
+
+def parse_log(log: str) -> Compilation:
+    """What edgetpu_compiler prints with --show_operations. Raises ExportError for anything else."""
+    table = re.findall(r"^([A-Z][A-Z0-9_]+)\s+(\d+)\s+(\S.*?)\s*$", log, re.M)
+    if not table:
+        raise ExportError(f"{COMPILER} printed no table of operations; use version 16 of it")
+    mapped = [(name, int(count), status) for name, count, status in table]
+    return Compilation(
+        on_tpu=sum(count for _, count, status in mapped if status == "Mapped to Edge TPU"),
+        on_cpu=sum(count for _, count, status in mapped if status != "Mapped to Edge TPU"),
+        on_chip_bytes=_bytes(log, "On-chip memory used for caching model parameters"),
+        streamed_bytes=_bytes(log, "Off-chip memory used for streaming uncached model parameters"),
+        subgraphs=int(_field(log, "Number of Edge TPU subgraphs")),
+        cpu_operators={name: status for name, _, status in mapped if status != "Mapped to Edge TPU"},
+    )
+
+
+def _field(log: str, name: str) -> str:
+    found = re.search(rf"^{re.escape(name)}: *(\S+)", log, re.M)
+    if found is None:
+        raise ExportError(f"{COMPILER} did not print '{name}'; use version 16 of it")
+    return found[1]
+
+
+def _bytes(log: str, name: str) -> int:
+    text = _field(log, name)
+    match = re.fullmatch(r"([\d.]+)(B|KiB|MiB|GiB)", text)
+    if match is None:
+        raise ExportError(f"{COMPILER} printed '{text}' for '{name}'; use version 16 of it")
+    return round(float(match[1]) * {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[match[2]])
+
+
+def operator_counts(model: bytes) -> dict[str, int]:
+    """How many operators of each kind a TFLite model has, by TFLite's names."""
+    return _inspect(model)[0]
+
+
+def _inspect(model: bytes) -> tuple[dict[str, int], list[str]]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    parsed = schema.ModelT.InitFromPackedBuf(model)
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    counts: Counter[str] = Counter()
+    problems: list[str] = []
+    if len(parsed.subgraphs) != 1:
+        problems.append(f"the model has {len(parsed.subgraphs)} subgraphs, not one")
+    for graph in parsed.subgraphs:
+        for operator in graph.operators:
+            code = parsed.operatorCodes[operator.opcodeIndex]
+            name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            counts[name] += 1
+            tensors = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index >= 0]
+            where = f"{name} '{tensors[-1].name.decode()}'"
+            if any(tensor.type not in (schema.TensorType.INT8, schema.TensorType.INT32) for tensor in tensors):
+                problems.append(f"{where} is not int8")
+            problems += [f"{where} {why}" for why in _conditions(name, operator.builtinOptions, tensors)]
+    return dict(sorted(counts.items())), problems
+
+
+def _conditions(name: str, options: Any, tensors: list[Any]) -> list[str]:
+    """Which of the Edge TPU's conditions an operator breaks."""
+    if name not in SUPPORTED:
+        return ["is no operator of the Edge TPU"]
+    found = []
+    if name == "DEPTHWISE_CONV_2D" and (options.dilationHFactor, options.dilationWFactor) != (1, 1):
+        found.append("is dilated")
+    if name == "CONV_2D" and options.dilationHFactor != options.dilationWFactor:
+        found.append("is dilated by different factors")
+    if name == "CONV_2D" and tensors[0].shape[3] != tensors[1].shape[3]:
+        found.append("is grouped")
+    if name in ("AVERAGE_POOL_2D", "MAX_POOL_2D", "CONCATENATION") and options.fusedActivationFunction:
+        found.append("has a fused activation")
+    return found
+
+
+def _keep(result: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(result, partial)
+        partial.replace(target)
+    except OSError as error:
+        raise ExportError(f"{target} cannot be written ({error.strerror}); free some space") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,143 @@
+"""Smaller TFLite models: float16 weights, int8 weights, or integers throughout."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from copy import copy
+from typing import Any
+
+import numpy as np
+from ai_edge_quantizer import qtyping, quantizer, recipe
+from ai_edge_quantizer.algorithm_manager import AlgorithmName
+from ai_edge_quantizer.calibrator import CalibrationMode
+from numpy.typing import NDArray
+
+from edgenas.errors import ExportError
+from edgenas.lower.graph import Array, Conv, Graph, Linear, Value
+from edgenas.lower.tflite import SIGNATURE, to_tflite
+
+_SMALLEST_RANGE = 1e-9  # the quantiser takes no tensor to span less
+_BIAS_LIMIT = 2.0**30  # biases are int32 in steps of input scale x weight scale
+
+
+def float16(model: bytes) -> bytes:
+    """A float32 TFLite model with its weights in float16; it computes in float32."""
+    with _quiet():
+        casting = quantizer.Quantizer(model)
+        casting.update_quantization_recipe(
+            regex=".*",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            op_config=qtyping.OpQuantizationConfig(
+                weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+                compute_precision=qtyping.ComputePrecision.FLOAT,
+                explicit_dequantize=True,
+            ),
+            algorithm_key=AlgorithmName.FLOAT_CASTING,
+        )
+        return _quantized(casting)
+
+
+def dynamic_int8(model: bytes) -> bytes:
+    """A float32 TFLite model with int8 weights per channel, whose activations are quantised as they come."""
+    with _quiet():
+        return _quantized(quantizer.Quantizer(model, recipe.dynamic_wi8_afp32()))
+
+
+def full_int8(graph: Graph, metadata: Mapping[str, Any], images: NDArray[np.float32]) -> bytes:
+    """The TFLite model of `graph` in integers throughout, int8 input and output included.
+
+    `images`: float32 [n, channels, h, w], normalised as the network expects; the ranges of all activations are those
+    seen on them. Weights are quantised per channel. The same arguments give the same bytes.
+    Raises ExportError where there are no images, or some of another size or not finite.
+    """
+    batch, *size = graph.input.shape
+    if images.ndim != 4 or list(images.shape[1:]) != size or len(images) < batch:
+        raise ExportError(f"calibration images have shape {list(images.shape)}; give {batch} or more of shape {size}")
+    if images.dtype != np.float32 or not np.isfinite(images).all():
+        raise ExportError("calibration images must be finite float32 numbers; normalise them as for training")
+    batches = images[: len(images) // batch * batch].reshape(-1, batch, *size).transpose(0, 1, 3, 4, 2)
+    model = to_tflite(graph, metadata)
+    with _quiet():
+        static = quantizer.Quantizer(model, recipe.static_wi8_ai8())
+        ranges = static.calibrate(
+            {SIGNATURE: [{"input": np.ascontiguousarray(one)} for one in batches]},
+            num_threads=1,
+            mode=CalibrationMode.CALIBRATION_PROFILER_BASED,
+        )
+        holding = _with_biases_that_fit(graph, ranges)
+        if holding is not graph:
+            static = quantizer.Quantizer(to_tflite(holding, metadata), recipe.static_wi8_ai8())
+        return _quantized(static, ranges)
+
+
+def _with_biases_that_fit(graph: Graph, ranges: Mapping[str, Any]) -> Graph:
+    """`graph`, or a copy that differs in a few weights.
+
+    A bias is stored in steps of input scale x weight scale, so that of a channel whose weights or inputs are next to
+    nothing would overflow. Such a channel gets one weight just large enough: against the bias, what it adds is
+    at most 127 * 255 / 2^30, far below a step of int8.
+    """
+    ops = list(graph.ops)
+    for position, op in enumerate(ops):
+        if isinstance(op, Conv | Linear):
+            span = ranges[_tensor_name(graph, op.inputs[0])]
+            low, high = min(0.0, float(span["min"].min())), max(0.0, float(span["max"].max()))
+            step = max(high - low, _SMALLEST_RANGE) / 255
+            largest = np.abs(op.weight).reshape(len(op.weight), -1).max(axis=1)
+            needed = np.abs(op.bias) * 127 / (step * _BIAS_LIMIT)
+            lacking = np.flatnonzero(np.maximum(largest, _SMALLEST_RANGE) < needed)
+            if len(lacking):
+                ops[position] = changed = copy(op)
+                changed.weight = _with_peaks(op.weight, lacking, needed)
+    return graph if ops == graph.ops else Graph(graph.input, graph.output, ops)
+
+
+def _with_peaks(weight: Array, channels: NDArray[np.intp], peaks: NDArray[np.floating[Any]]) -> Array:
+    raised = weight.reshape(len(weight), -1).copy()
+    raised[channels, np.abs(raised[channels]).argmax(axis=1)] = peaks[channels]
+    return raised.reshape(weight.shape)
+
+
+def _tensor_name(graph: Graph, value: Value) -> str:
+    return "input" if value is graph.input else "output" if value is graph.output else value.name
+
+
+def _quantized(prepared: Any, ranges: Any = None) -> bytes:
+    """The quantiser's model. Its own errors are about the model, not the machine: they become ExportError."""
+    try:
+        result = prepared.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    except (ValueError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ExportError(f"the model cannot be quantised ({reason}); export it as float32 instead") from error
+    return bytes(result.quantized_model)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the quantiser's progress bars, warnings and log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def read_metadata(model: bytes) -> dict[str, Any]:
+    """What to_tflite wrote about the model; {} for a file of another producer."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    parsed = schema.Model.GetRootAs(model)
+    for index in range(parsed.MetadataLength()):
+        if parsed.Metadata(index).Name() == b"edgenas":
+            text = parsed.Buffers(parsed.Metadata(index).Buffer()).DataAsNumpy().tobytes()
+            found: dict[str, Any] = json.loads(text)
+            return found
+    return {}

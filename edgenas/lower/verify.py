@@ -1,0 +1,180 @@
+"""No model file before its own runtime has run it on real images and agreed with torch."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.errors import ExportError
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a file must keep to: the largest relative error, and the smallest share of images put in torch's class."""
+
+    relative_error: float = float("inf")
+    top1_agreement: float = 0.0
+
+
+FLOAT32 = Limits(relative_error=1e-5)
+FLOAT16 = Limits(relative_error=1e-2, top1_agreement=0.98)
+INT8 = Limits(top1_agreement=0.98)
+UNTRAINED = Limits()  # candidates whose weights are random: only that the file runs and is finite
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How a file's logits compare with torch's on `images` images.
+
+    `relative_error`: the largest |difference| of an image's logits over its largest |logit|, worst image.
+    `top1_agreement`: share, in [0, 1], of images that both put in the same class.
+    `accuracy`, `torch_accuracy`: shares put in the right class, where labels were given.
+    """
+
+    images: int
+    relative_error: float
+    top1_agreement: float
+    accuracy: float | None = None
+    torch_accuracy: float | None = None
+
+
+def run_model(model: bytes, images: NDArray[np.float32]) -> Logits:
+    """What an ONNX or TFLite model makes of `images` float32 [n, channels, h, w]: float32 [n, classes].
+
+    Integer inputs and outputs are converted by the model's own scales. Raises ExportError where its runtime rejects the
+    model or the images.
+    """
+    try:
+        logits = _run_tflite(model, images) if model[4:8] == b"TFL3" else _run_onnx(model, images)
+    except ImportError as error:
+        raise ExportError(f"{error.name} is not installed; run: pip install 'edgenas[export]'") from error
+    except ExportError:
+        raise
+    except Exception as error:  # the runtimes raise classes of their own, without a common base
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(f"the model does not run ({reason}); export it again") from error
+    return logits
+
+
+def compare(logits: Logits, expected: Logits, labels: NDArray[np.int64] | None = None) -> Parity:
+    """`logits` of a file against `expected` of torch, both float32 [n, classes]; `labels` int64 [n]."""
+    if logits.shape != expected.shape or not len(logits):
+        raise ExportError(
+            f"the model returns shape {list(logits.shape)} and torch {list(expected.shape)}; export it again"
+        )
+    largest = np.abs(expected).reshape(len(expected), -1).max(axis=1)
+    difference = np.abs(logits - expected).reshape(len(expected), -1).max(axis=1)
+    error = float((difference / np.where(largest > 0, largest, 1)).max())
+    chosen, wanted = logits.argmax(axis=1), expected.argmax(axis=1)
+    accuracies = (
+        (None, None) if labels is None else (float((chosen == labels).mean()), float((wanted == labels).mean()))
+    )
+    error = error if np.isfinite(logits).all() else float("inf")
+    return Parity(len(logits), error, float((chosen == wanted).mean()), *accuracies)
+
+
+def write_checked(
+    path: Path,
+    model: bytes,
+    images: NDArray[np.float32],
+    expected: Logits,
+    limits: Limits,
+    labels: NDArray[np.int64] | None = None,
+) -> Parity:
+    """Write `model` to `path` if its runtime, reading it back from the disk, agrees with torch.
+
+    `images`: float32 [n, channels, h, w]; `expected`: torch's logits for them, float32 [n, classes]. Until all is
+    well the file has another name, so `path` is either complete and checked or what it was before.
+    Raises ExportError on disagreement beyond `limits`, and where the file cannot be written.
+    """
+    partial = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        partial = Path(name)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(model)
+            stream.flush()
+            os.fsync(stream.fileno())
+        parity = compare(run_model(partial.read_bytes(), images), expected, labels)
+        _require(parity, limits, path)
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)  # temporary files are private, models need not be
+        os.replace(partial, path)
+    except OSError as error:
+        raise ExportError(
+            f"{path} cannot be written ({error.strerror}); free some space or give another folder"
+        ) from error
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+    return parity
+
+
+def _require(parity: Parity, limits: Limits, path: Path) -> None:
+    wrong = None
+    if not np.isfinite(parity.relative_error):
+        wrong = "gives NaN or infinite logits"
+    elif parity.relative_error > limits.relative_error:
+        wrong = f"differs by {parity.relative_error:.2g} relatively, more than {limits.relative_error:.2g}"
+    elif parity.top1_agreement < limits.top1_agreement:
+        wrong = f"agrees on {parity.top1_agreement:.1%} of {parity.images} images, not {limits.top1_agreement:.0%}"
+    if wrong is not None:
+        raise ExportError(
+            f"{path.name} {wrong}, from torch; it was not kept: train longer or give more calibration images"
+        )
+
+
+def _batches(images: NDArray[np.float32], batch: int, size: list[int]) -> list[NDArray[np.float32]]:
+    if images.ndim != 4 or list(images.shape[1:]) != size or not len(images) or len(images) % batch:
+        raise ExportError(f"the images have shape {list(images.shape)}; give a multiple of {batch} of shape {size}")
+    return [images[start : start + batch] for start in range(0, len(images), batch)]
+
+
+def _run_onnx(model: bytes, images: NDArray[np.float32]) -> Logits:
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    batch, *size = session.get_inputs()[0].shape
+    name = session.get_inputs()[0].name
+    logits: Logits = np.concatenate([session.run(None, {name: one})[0] for one in _batches(images, batch, size)])
+    return logits
+
+
+def _run_tflite(model: bytes, images: NDArray[np.float32]) -> Logits:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=model, num_threads=2)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    batch, rows, columns, channels = (int(n) for n in source["shape"])
+    logits = []
+    for one in _batches(images, batch, [channels, rows, columns]):
+        interpreter.set_tensor(source["index"], quantise(one.transpose(0, 2, 3, 1), source))
+        interpreter.invoke()
+        raw = interpreter.get_tensor(target["index"])
+        scale, zero_point = target["quantization"]
+        logits.append(raw if raw.dtype == np.float32 else ((raw.astype(np.float32) - zero_point) * np.float32(scale)))
+    joined: Logits = np.concatenate(logits)
+    return joined
+
+
+def quantise(images: NDArray[np.float32], tensor: Mapping[str, Any]) -> NDArray[Any]:
+    """`images` as the tensor that a TFLite interpreter describes by `tensor` takes them: unchanged, or int8."""
+    if tensor["dtype"] == np.float32:
+        return np.ascontiguousarray(images)
+    scale, zero_point = tensor["quantization"]
+    limits = np.iinfo(tensor["dtype"])
+    integers: NDArray[Any] = np.clip(np.rint(images / scale) + zero_point, limits.min, limits.max)
+    return integers.astype(tensor["dtype"])
