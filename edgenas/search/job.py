@@ -183,6 +183,11 @@ class Search:
                 known.append(f"the smallest {metric} possible is {show(smallest, metric)} ({source})")
             parts += known
         facts = ", ".join(parts) or "no cell could be priced"
+        if self.landscape and self.landscape.feasible:
+            return InfeasibleError(
+                f"nothing found on {self.device.name}: none of the {len(self.trials)} cells seen has {limits}, though"
+                f" {self.landscape.feasible} cells of the space have; {facts}; search longer, with more --generations"
+            )
         return InfeasibleError(f"infeasible on {self.device.name}: no cell has {limits}; {facts}; raise the limit")
 
 

@@ -105,6 +105,13 @@ def test_infeasible_ends_at_once_and_says_what_is_possible(capsys: pytest.Captur
     assert "infeasible" in run("runs list", capsys)[1]
 
 
+def test_a_search_too_short_is_not_called_infeasible(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run("search --device raspi4 --latency 5ms --generations 1", capsys)
+    assert code == 3
+    assert "none of the 20 cells seen has latency <= 5 ms, though" in err
+    assert "more --generations" in err
+
+
 def test_same_seed_same_search_and_resume_of_a_finished_run(capsys: pytest.CaptureFixture[str]) -> None:
     first = search_json(f"--device pixel3 --latency 5ms --seed 3 {FAST} --run a", capsys)
     second = search_json(f"--device pixel3 --latency 5ms --seed 3 {FAST} --run b", capsys)
