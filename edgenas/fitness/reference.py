@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgenas.data.files import cache_dir, require
-from edgenas.data.images import ImageSet
+from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, UsageError
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ MOST_IMAGES = 100_000  # shown in training, all epochs together: what two CPU co
 BATCH_SIZE = 64
 LEARNING_RATE = 0.1
 WEIGHT_DECAY = 5e-4
-HELD_OUT = 6  # one image in so many is kept back to see how good the reference is
 
 
 class ResNet(nn.Module):
@@ -113,7 +112,7 @@ def reference_network(choice: str, dataset: str, image_set: ImageSet) -> tuple[R
     if choice in DEPTHS and dataset == PRETRAINED_ON:
         network, source = load_weights(require(choice)), f"{choice} pretrained on {dataset}"
     elif choice in DEPTHS:
-        network, source = _trained(choice, image_set), f"{choice} trained here on {image_set.name}"
+        network, source = _trained(choice, dataset, image_set), f"{choice} trained here on {image_set.name}"
     elif Path(choice).expanduser().is_file():
         network, source = load_weights(Path(choice).expanduser()), f"weights of {choice}"
     else:
@@ -125,7 +124,7 @@ def load_weights(path: Path) -> ResNet:
     """The ResNet whose weights lie at `path`: a state dict, or a dict with one under `state_dict`, saved by torch.
 
     Names may start with `module.`; depth and number of classes follow from the shapes. Nothing in the file is run.
-    Raises DataError where it holds anything else.
+    Raises DataError where it holds anything else, or other weights than its own `fingerprint`, if any, says.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -136,9 +135,12 @@ def load_weights(path: Path) -> ResNet:
             f"{path} is damaged or holds more than weights, and nothing of it was run; get it from its official source"
         ) from error
     try:
-        return _from_state(content.get("state_dict", content))
+        network = _from_state(content.get("state_dict", content))
+        if content.get("fingerprint", network.fingerprint()) != network.fingerprint():
+            raise ValueError("not the weights that were saved")
     except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise DataError(f"{path} does not hold the weights of a CIFAR ResNet; give resnet20 or resnet56") from error
+    return network
 
 
 def _from_state(saved: Mapping[str, Any]) -> ResNet:
@@ -157,9 +159,9 @@ def _from_state(saved: Mapping[str, Any]) -> ResNet:
     return network
 
 
-def _trained(choice: str, image_set: ImageSet) -> ResNet:
+def _trained(choice: str, dataset: str, image_set: ImageSet) -> ResNet:
     """The reference for `image_set` from the cache, or trained and put there."""
-    schedule = (EPOCHS, MOST_IMAGES, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, HELD_OUT)
+    schedule = (EPOCHS, MOST_IMAGES, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY)
     key = hashlib.sha256(json.dumps([choice, image_set.fingerprint, schedule]).encode()).hexdigest()
     path = cache_dir() / "references" / f"{choice}-{key[:16]}.pt"
     if path.exists():
@@ -177,8 +179,11 @@ def _trained(choice: str, image_set: ImageSet) -> ResNet:
             " EDGENAS_CACHE_DIR to another folder"
         ) from error
     try:
-        network = train_reference(image_set, DEPTHS[choice])
-        torch.save({"state_dict": network.state_dict()}, partial)
+        network = train_reference(image_set, DEPTHS[choice]).eval()
+        test = load_images(dataset, "test")
+        share = 100 * accuracy(network, test)
+        log.info("reference: right on %.1f %% of the %d test images", share, len(test.images))
+        torch.save({"state_dict": network.state_dict(), "fingerprint": network.fingerprint()}, partial)
         os.replace(partial, path)
     finally:
         Path(partial).unlink(missing_ok=True)
@@ -188,57 +193,52 @@ def _trained(choice: str, image_set: ImageSet) -> ResNet:
 def train_reference(
     image_set: ImageSet, depth: int, *, epochs: int = EPOCHS, most_images: int = MOST_IMAGES, seed: int = 0
 ) -> ResNet:
-    """A ResNet trained on five sixths of `image_set`, its accuracy on the rest logged.
+    """A ResNet of `depth` trained on `image_set`.
 
     SGD with momentum under a one-cycle schedule for `epochs`, or fewer so as to show it at most `most_images` images.
     The same seed gives the same network on the same kind of machine.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = np.random.default_rng(seed)
-    held_out, train = np.split(generator.permutation(len(image_set.images)), [len(image_set.images) // HELD_OUT])
-    size = min(BATCH_SIZE, len(train))
-    steps = max(1, min(epochs * len(train), most_images) // size)
+    size = min(BATCH_SIZE, len(image_set.images))
+    steps = max(1, min(epochs * len(image_set.images), most_images) // size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = ResNet(depth, len(image_set.class_names))
     network.mean.copy_(torch.tensor(image_set.mean))
     network.std.copy_(torch.tensor(image_set.std))
-    network.to(device, memory_format=torch.channels_last).train()
+    network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, 0.9, weight_decay=WEIGHT_DECAY, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps + 1)
     log.info("no pretrained reference for %s: training one, %d steps of %d images", image_set.name, steps, size)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        for step, chosen in zip(range(steps), _batches(train, size, generator), strict=False):
+        for step, chosen in zip(range(steps), _batches(len(image_set.images), size, generator), strict=False):
             images, labels = _tensors(image_set, chosen, device)
             loss = F.cross_entropy(network(images), labels)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
             if step % 50 == 49:
                 log.info("reference: step %d of %d, loss %.3f", step + 1, steps, loss.item())
-    network.eval()
-    if len(held_out):
-        share = accuracy(network, image_set, held_out)
-        log.info("reference: right on %.1f %% of %d images held out", 100 * share, len(held_out))
-    return network.to("cpu", memory_format=torch.contiguous_format)
+    return network.cpu()
 
 
 @torch.no_grad()
-def accuracy(network: ResNet, image_set: ImageSet, indexes: NDArray[np.int64]) -> float:
-    """Share, in [0, 1], of the images at `indexes` [n] that `network` puts in their class."""
-    right = 0
+def accuracy(network: ResNet, image_set: ImageSet) -> float:
+    """Share, in [0, 1], of the images that `network`, in evaluation mode, puts in their class."""
+    indexes, right = np.arange(len(image_set.images)), 0
     for start in range(0, len(indexes), 256):
         images, labels = _tensors(image_set, indexes[start : start + 256], network.mean.device)
         right += int((network(images).argmax(dim=1) == labels).sum())
     return right / len(indexes)
 
 
-def _batches(indexes: NDArray[np.int64], size: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Endless batches of `size`, every image once an epoch; what is left over at an epoch's end is left out."""
+def _batches(count: int, size: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Endless batches of `size` out of `count` indexes; what an epoch leaves over is left out."""
     while True:
-        order = generator.permutation(indexes)
-        yield from (order[start : start + size] for start in range(0, len(order) - size + 1, size))
+        order = generator.permutation(count)
+        yield from (order[start : start + size] for start in range(0, count - size + 1, size))
 
 
 def _tensors(image_set: ImageSet, indexes: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,22 +28,44 @@ from edgenas.fitness.reference import reference_network
 _CONSTANT = 1e-5
 
 
+class _Gram(torch.autograd.Function):
+    """X X^T, with the gradient (G + G^T) X in one product: autograd's own takes two, and a sum of two feature maps."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x @ x.T
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        result: Tensor = (gradient + gradient.T) @ x
+        return result
+
+
 def unit_gram(features: Tensor, centred: bool = True) -> Tensor:
     """K / ||K||_F, [batch, batch], of `features` [batch, ...]; `centred`: over the batch, as the authors of RMI do.
 
     All zeros, with zero gradient, where the features are zero or, if centred, do not differ between images: a network
     that tells no image from another represents nothing.
     """
-    x = features.flatten(1)
+    # The order of the features within a row is free, so flatten them as they lie in memory.
+    x = features.permute(0, 2, 3, 1).flatten(1) if _channels_last(features) else features.flatten(1)
+    # Centring the small K is exact whatever offset was taken from X, which therefore needs no gradient; taking the mean
+    # from X first keeps the digits that K would lose to a large one.
+    offset = x.detach().mean(dim=0) if centred else x.new_zeros(x.shape[1])
+    gram: Tensor = _Gram.apply(x - offset if centred else x)  # type: ignore[no-untyped-call]
     if centred:
-        offset = x.mean(dim=0, keepdim=True)
-        size = x.square().sum().detach()
-        x = x - offset
-        if x.detach().square().sum() <= _CONSTANT**2 * size:
-            return x.new_zeros(len(x), len(x))
-    gram = x @ x.T
-    norm = gram.norm()
-    return gram / norm if norm > 0 else gram.detach().zero_()
+        gram = gram - gram.mean(dim=0) - gram.mean(dim=1, keepdim=True) + gram.mean()
+    spread = gram.detach().trace()
+    constant = ~(spread > _CONSTANT**2 * (spread + len(x) * offset.dot(offset)))
+    # Scaled by its trace first, so that the norm's squares do not underflow; what is not finite stays so.
+    gram = gram.masked_fill(constant & spread.isfinite(), 0.0) / torch.where(constant, 1.0, spread)
+    return gram / torch.where(constant, 1.0, gram.norm())
+
+
+def _channels_last(features: Tensor) -> bool:
+    return features.dim() == 4 and features.is_contiguous(memory_format=torch.channels_last)
 
 
 def rmi(reference: Sequence[Tensor], candidate: Sequence[Tensor]) -> Tensor:
@@ -93,7 +116,7 @@ class LiveFitness:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed(settings.seed, arch))
             network = self._space.build(arch, self._num_classes, channels=settings.channels, cells=settings.cells)
-        network.to(device, memory_format=torch.channels_last).train()
+        network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         optimizer = torch.optim.SGD(
             network.parameters(), settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay
         )
@@ -102,16 +125,16 @@ class LiveFitness:
             for _ in range(settings.epochs):
                 _, loss = self._judge(network)
                 optimizer.zero_grad()
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
             with torch.no_grad():
-                phi, loss = (result.item() for result in self._judge(network))
-        if not (math.isfinite(phi) and math.isfinite(loss)):
+                phi, last_loss = (result.item() for result in self._judge(network))
+        if not (math.isfinite(phi) and math.isfinite(last_loss)):
             return Score(None, error=f"the training diverged within {settings.epochs} steps")
-        return Score(min(max(phi, 0.0), float(len(self._targets))), loss)
+        return Score(min(max(phi, 0.0), float(len(self._targets))), last_loss)
 
     def _judge(self, network: torch.nn.Module) -> tuple[Tensor, Tensor]:
-        """phi (Eq. 2) and the loss (Eq. 3), with L - phi in the place of the paper's phi so that it can be minimised."""
+        """phi (Eq. 2) and the loss (Eq. 3), which has L - phi where the paper writes phi: it is to be minimised."""
         beta = self._settings.beta
         maps, logits = network.features(self._images)  # type: ignore[operator]
         phi = rmi(self._targets, [unit_gram(each, self._settings.centred) for each in maps])
@@ -125,19 +148,14 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
     damaged. Where no pretrained reference exists for the data set, one is trained first (edgenas.fitness.reference).
     """
     _check(settings)
-    image_set = load_images(dataset)
-    if settings.batch_size > len(image_set.images):
-        raise UsageError(
-            f"batch size {settings.batch_size} is more than the {len(image_set.images)} images of {dataset};"
-            " give a smaller one"
-        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    image_set = load_images(dataset)
+    scaled, labels = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))
     reference, reference_source = reference_network(settings.reference, dataset, image_set)
-    pixels, labels = one_batch(image_set, settings.batch_size, settings.seed)
-    images = torch.from_numpy(pixels)
+    batch = torch.from_numpy(scaled)  # in [0, 1]: reference and candidate each normalise it in their own way
+    mean, std = (batch.new_tensor(each).view(3, 1, 1) for each in (image_set.mean, image_set.std))
     with torch.no_grad():
-        scale = images.new_tensor((image_set.mean, image_set.std)).view(2, 3, 1, 1)
-        maps, _ = reference.features(images * scale[1] + scale[0])
+        maps, _ = reference.features(batch)
         targets = [unit_gram(each, settings.centred).to(device) for each in maps]
     made_from = {
         "settings": asdict(settings),
@@ -147,7 +165,7 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
     }
     return LiveFitness(
         space,
-        images.to(device, memory_format=torch.channels_last),
+        ((batch - mean) / std).to(device, memory_format=torch.channels_last),
         torch.from_numpy(labels).to(device),
         len(image_set.class_names),
         targets,
