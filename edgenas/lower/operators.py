@@ -93,8 +93,10 @@ def conv2d(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    padding_mode: str = "zeros",  # known to modules only
 ) -> Value:
     b.images(x, "a convolution")
+    b.require(padding_mode == "zeros", f"a convolution with padding mode {padding_mode}")
     b.require(isinstance(weight, np.ndarray) and weight.ndim == 4, "a convolution with computed or misshapen weights")
     outputs, inputs, *kernel = weight.shape
     strides, dilations = pair(stride), pair(dilation)
@@ -184,6 +186,7 @@ def arithmetic(b: Builder, kind: type[Add] | type[Mul], first: Operand, second: 
     if isinstance(other, Value):
         return b.append(kind, [x, other], broadcast(b, x.shape, other.shape))
     constant = np.asarray(other, np.float32)
+    b.require(bool(np.isfinite(constant).all()), "arithmetic with NaN or infinity")
     b.require(constant.ndim <= len(x.shape), "arithmetic that adds axes")
     constant = constant.reshape((1,) * (len(x.shape) - constant.ndim) + constant.shape)
     shape = broadcast(b, x.shape, constant.shape)

@@ -32,6 +32,8 @@ def trace(module: nn.Module, example: Tensor) -> Graph:
             f"'{training[0] or 'the network'}' is in training mode; call module.eval() before exporting it"
         )
     tracer = _Tracer(Builder(tuple(example.shape)))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # what torch computes here is too small to share, and waking threads costs more
     try:
         with torch.no_grad():
             tracer.trace(module)
@@ -40,9 +42,11 @@ def trace(module: nn.Module, example: Tensor) -> Graph:
     except Exception as error:  # whatever a stranger's forward makes of a proxy
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ExportError(
-            f"the module cannot be traced by torch.fx at '{tracer.builder.place or 'the network itself'}' ({reason});"
+            f"the module cannot be traced by torch.fx at '{tracer.failed_at or 'the network itself'}' ({reason});"
             " remove what depends on the data there"
         ) from error
+    finally:
+        torch.set_num_threads(threads)
     return simplify(tracer.result())
 
 
@@ -84,6 +88,7 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.builder = builder
         self.returned: object = None
+        self.failed_at: str | None = None  # the innermost module that an exception has left
         self._has_input = False
 
     def result(self) -> Graph:
@@ -136,6 +141,9 @@ class _Tracer(fx.Tracer):
                 raise self.builder.refuse(f"the module {type(m).__name__} with forward hooks")
             name, arguments = lowering(m)
             return self._apply(FUNCTIONS[name], type(m).__name__, (*args, *arguments), kwargs)
+        except Exception:
+            self.failed_at = self.failed_at or self.builder.place
+            raise
         finally:
             self.builder.place = outer
 
@@ -173,9 +181,7 @@ Arguments = tuple[str, tuple[Any, ...]]  # a name in FUNCTIONS, and what follows
 
 
 def _conv(m: nn.Conv2d) -> Arguments:
-    if m.padding_mode != "zeros":
-        raise ValueError(f"padding mode {m.padding_mode}")
-    return "conv2d", (m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups)
+    return "conv2d", (m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups, m.padding_mode)
 
 
 def _norm(m: nn.BatchNorm2d) -> Arguments:

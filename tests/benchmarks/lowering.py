@@ -7,10 +7,13 @@ on. The exporters of torch, and litert-torch where it is installed, run on a few
 from __future__ import annotations
 
 import argparse
-import io
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -54,14 +57,16 @@ def main() -> None:
         print(f"  {name:26} {_summary(times)}   limit {LIMITS_MS[name]} ms: {verdict}")
     for name, (export, rival) in _others().items():
         times = _times_ms(export, networks[: options.compared + 1])
-        print(f"  {name:26} {_summary(times)}   {median(times) / medians[rival]:.0f} x our {rival} ({len(times)} cells)")
+        print(
+            f"  {name:26} {_summary(times)}   {median(times) / medians[rival]:.0f} x our {rival} ({len(times)} cells)"
+        )
 
 
 def _summary(times_ms: list[float]) -> str:
     return f"median {median(times_ms):8.1f}  fastest {min(times_ms):8.1f}  slowest {max(times_ms):8.1f}"
 
 
-def _times_ms(export: Callable[[nn.Module], object], networks: list[nn.Module]) -> list[float]:
+def _times_ms(export: Callable[[nn.Module], object], networks: Sequence[nn.Module]) -> list[float]:
     """Of every network but the first, which warms up imports and caches."""
     times = []
     for network in networks:
@@ -76,26 +81,22 @@ def _others() -> dict[str, tuple[Callable[[nn.Module], object], str]]:
     found: dict[str, tuple[Callable[[nn.Module], object], str]] = {
         "torch.onnx.export, legacy": (lambda network: _torch_onnx(network, dynamo=False), "ONNX")
     }
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError:
+    if find_spec("onnxscript") is None:
         print("  torch.onnx.export, dynamo: not measured; pip install onnxscript")
     else:
         found["torch.onnx.export, dynamo"] = (lambda network: _torch_onnx(network, dynamo=True), "ONNX")
-    try:
-        import litert_torch
-    except ImportError:
+    if find_spec("litert_torch") is None:
         print("  litert-torch: not measured; pip install litert-torch (2 GB)")
     else:
-        convert = litert_torch.convert
+        convert = import_module("litert_torch").convert
         found["litert-torch"] = (lambda network: convert(network, (EXAMPLE,)), "TFLite float32")
     return found
 
 
 def _torch_onnx(network: nn.Module, dynamo: bool) -> None:
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(network, (EXAMPLE,), io.BytesIO(), dynamo=dynamo, verbose=False)
+        torch.onnx.export(network, (EXAMPLE,), Path(folder, "model.onnx"), dynamo=dynamo, verbose=False)
 
 
 if __name__ == "__main__":

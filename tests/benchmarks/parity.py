@@ -1,7 +1,8 @@
 """Whether written models compute what torch computes: `python -m tests.benchmarks.parity --cells 500`.
 
 Random NAS-Bench-201 cells (C = 16, N = 5) and the degenerate ones, batch norms with random statistics, ONNX and TFLite
-float32. An error is the largest difference of an image's logits relative to its largest |logit|. Exits with 1 on any failure.
+float32. An error is the largest difference of an image's logits relative to its largest |logit|. Exits with 1 on any
+failure.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ DEGENERATE = {
 }
 
 
-def errors(arch: Architecture, seed: int, images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> dict[str, float]:
+def errors(
+    arch: Architecture, seed: int, images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+) -> dict[str, float]:
     """Relative error of each format for `arch` with weights of `seed`."""
     torch.manual_seed(seed)
     network = with_statistics(NASBench201().build(arch, 10), seed)

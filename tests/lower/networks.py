@@ -73,6 +73,8 @@ class MobileNetLike(nn.Module):
 class Mixed(nn.Module):
     """Every remaining operator once: dilated and grouped convolutions, cat, pads, all poolings, sigmoid, softmax."""
 
+    offset: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 12, 3, padding="same", dilation=2)
