@@ -123,7 +123,7 @@ def stripes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counted(image_set: ImageSet, depth: int) -> reference.ResNet:
         trainings.append(depth)
-        return train(image_set, depth, epochs=6)
+        return train(image_set, depth, steps=40)
 
     monkeypatch.setattr(reference, "load_images", lambda dataset, split: made_up())
     monkeypatch.setattr(reference, "train_reference", counted)
@@ -179,7 +179,7 @@ def test_nothing_half_trained_is_kept(stripes: list[int], monkeypatch: pytest.Mo
 
 def test_live_scores_of_digits_need_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     train = reference.train_reference
-    monkeypatch.setattr(reference, "train_reference", lambda images, depth: train(images, depth, most_images=128))
+    monkeypatch.setattr(reference, "train_reference", lambda images, depth: train(images, depth, steps=2))
     settings = FitnessSettings(epochs=2, batch_size=10, channels=4)
     space = NASBench201()
     fitness = create(space, "digits", settings)
