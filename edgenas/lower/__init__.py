@@ -1,6 +1,6 @@
 """From a torch module to model files that boards run: lower, write, quantise, check.
 
-graph = lower(module, example)             trace.py, operators.py, passes.py
+graph = lower(module, example)             trace.py, operators.py, windows.py, passes.py
 to_onnx(graph, metadata)                   onnx.py: bytes of an ONNX model
 to_tflite(graph, metadata)                 tflite.py: bytes of a float32 TFLite model
 float16, dynamic_int8, full_int8           quantize.py: TFLite bytes to TFLite bytes

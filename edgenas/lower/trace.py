@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgenas.errors import EdgeNASError, ExportError
+from edgenas.lower.builder import Builder
 from edgenas.lower.graph import Array, Graph, Value
-from edgenas.lower.operators import FUNCTIONS, Builder
+from edgenas.lower.operators import FUNCTIONS, constant_graph
 from edgenas.lower.passes import simplify
 
 
@@ -97,7 +98,7 @@ class _Tracer(fx.Tracer):
                 raise ExportError("the module returns its input as it is; there is nothing to export")
             return self.builder.graph(self.returned.value)
         if isinstance(self.returned, Tensor):
-            return self.builder.constant_graph(self._array(self.returned))
+            return constant_graph(self.builder, self._array(self.returned))
         raise ExportError(f"the module returns a {type(self.returned).__name__}; make it return one tensor")
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:

@@ -87,9 +87,10 @@ def test_a_function_is_named_with_its_place(function: Callable[[Tensor], Any], n
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(value: float) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    norm = nn.BatchNorm2d(4)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), norm).eval()
     with torch.no_grad():
-        network[1].bias[2] = value
+        norm.bias[2] = value
     with pytest.raises(ExportError, match="NaN or infinite at '1'"):
         lower(network, EXAMPLE)
 
