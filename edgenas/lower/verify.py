@@ -145,7 +145,9 @@ def _run_onnx(model: bytes, images: NDArray[np.float32]) -> Logits:
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # threads that wait for each other on a busy machine cost more than they save
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     batch, *size = session.get_inputs()[0].shape
     name = session.get_inputs()[0].name
     logits: Logits = np.concatenate([session.run(None, {name: one})[0] for one in _batches(images, batch, size)])
@@ -155,7 +157,7 @@ def _run_onnx(model: bytes, images: NDArray[np.float32]) -> Logits:
 def _run_tflite(model: bytes, images: NDArray[np.float32]) -> Logits:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=model, num_threads=2)
+    interpreter = Interpreter(model_content=model, num_threads=1)
     interpreter.allocate_tensors()
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     batch, rows, columns, channels = (int(n) for n in source["shape"])

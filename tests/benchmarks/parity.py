@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     space, generator = NASBench201(), np.random.default_rng(options.seed)
     images = generator.standard_normal((2, 3, 32, 32), np.float32)
     random: Iterator[tuple[str, Architecture]] = (
