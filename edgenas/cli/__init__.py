@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Annotated
 import typer
 
 from edgenas import __version__
-from edgenas.cli import data, devices, runs, search
+from edgenas.cli import data, devices, package, runs, search
 from edgenas.errors import EdgeNASError
 
 app = typer.Typer(
@@ -25,6 +26,9 @@ app.add_typer(devices.app, name="devices")
 app.add_typer(data.app, name="data")
 app.command("doctor")(data.doctor)
 app.add_typer(runs.app, name="runs")
+app.command("export")(package.export)
+app.command("package")(package.package)
+app.command("verify")(package.verify)
 
 
 def _show_version(asked: bool) -> None:
@@ -44,6 +48,10 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; a foreseen error is one line on stderr."""
+    # What takes minutes before a search begins, as the training of a reference does, says so on stderr.
+    log, notices = logging.getLogger("edgenas"), logging.StreamHandler()
+    log.setLevel(logging.INFO)
+    log.addHandler(notices)
     try:
         app(args=None if arguments is None else list(arguments), prog_name="edgenas")
     except EdgeNASError as error:
@@ -53,3 +61,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader of our output left, as `head` does; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    finally:
+        log.removeHandler(notices)

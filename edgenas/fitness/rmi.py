@@ -10,7 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+import os
+import threading
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -41,6 +45,10 @@ class _Gram(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         result: Tensor = (gradient + gradient.T) @ x
         return result
+
+
+# Weights are drawn from torch's one generator, which knows no threads.
+_GENERATOR = threading.Lock()
 
 
 def unit_gram(features: Tensor, centred: bool = True) -> Tensor:
@@ -102,18 +110,30 @@ class LiveFitness:
         self._settings = settings
         self._scores: dict[Architecture, Score] = {}
 
-    def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score]:
-        """A score for each of `archs`, in order, as soon as it is there."""
-        for arch in archs:
-            key = self._space.canonical(arch)
-            if key not in self._scores:
-                self._scores[key] = self._train(key)
-            yield self._scores[key]
+    def __call__(self, archs: Sequence[Architecture]) -> Generator[Score, None, None]:
+        """A score for each of `archs`, in order, as soon as it is there.
+
+        On the CPU one class is trained a core, each on one thread: threads that share a step of so small a network
+        mostly wait for each other, for ever so long where another program wants the core too; and a score does not
+        depend on how many cores there are.
+        """
+        keys = [self._space.canonical(arch) for arch in archs]
+        unscored = [key for key in dict.fromkeys(keys) if key not in self._scores]
+        at_once = 1 if self._images.device.type == "cuda" else len(os.sched_getaffinity(0))
+        with ThreadPoolExecutor(at_once, "rmi", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            training = {key: pool.submit(self._train, key) for key in unscored}
+            try:
+                for key in keys:
+                    if key in training:
+                        self._scores[key] = training.pop(key).result()
+                    yield self._scores[key]
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def _train(self, arch: Architecture) -> Score:
         """`settings.epochs` steps of SGD on Eq. 3; phi and the loss are those after the last step."""
         settings, device = self._settings, self._images.device
-        with torch.random.fork_rng(devices=[]):
+        with _GENERATOR, torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed(settings.seed, arch))
             network = self._space.build(arch, self._num_classes, channels=settings.channels, cells=settings.cells)
         network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -121,7 +141,8 @@ class LiveFitness:
             network.parameters(), settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay
         )
         # cuDNN otherwise picks its algorithms by timing them: the same cell would score differently every time.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        repeatable = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with repeatable if device.type == "cuda" else nullcontext():
             for _ in range(settings.epochs):
                 _, loss = self._judge(network)
                 optimizer.zero_grad()

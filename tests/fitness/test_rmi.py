@@ -1,6 +1,8 @@
 """Eq. 2 against its definition, Eq. 3's training, and that a score depends on nothing but its class and settings."""
 
 import math
+import os
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -160,17 +162,32 @@ def test_members_of_a_class_share_one_training(monkeypatch: pytest.MonkeyPatch) 
     assert len(built) == 1
 
 
-def test_scores_come_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    fitness, trained = live(), list[Architecture]()
+def test_a_score_comes_before_the_next_are_trained_and_a_search_that_leaves_ends_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fitness, begun, gate, archs = live(), list[Architecture](), threading.Event(), some(12)
     train = fitness._train
 
-    def counted(arch: Architecture) -> Score:
-        trained.append(arch)
+    def gated(arch: Architecture) -> Score:
+        begun.append(arch)
+        if arch != SPACE.canonical(archs[0]):
+            assert gate.wait(60)
         return train(arch)
 
-    monkeypatch.setattr(fitness, "_train", counted)
-    next(iter(fitness(some(3))))
-    assert len(trained) == 1
+    monkeypatch.setattr(fitness, "_train", gated)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    scores = fitness(archs)
+    assert next(scores).value is not None  # while the others wait at the gate
+    threading.Timer(0.2, gate.set).start()
+    scores.close()
+    assert len(begun) < len({SPACE.canonical(arch) for arch in archs})
+
+
+def test_cores_do_not_change_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    archs = some(5)
+    together = list(live()(archs))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    assert list(live()(archs)) == together
 
 
 def test_seed_and_class_draw_other_weights() -> None:
