@@ -20,17 +20,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edgenas.cli import main
 from edgenas.data.images import load_images
 from edgenas.errors import DataError, ExportError, UnknownNameError
-from edgenas.package import runner
+from edgenas.lower import lower
+from edgenas.package import runner as untyped_runner
 from edgenas.package.build import FOLDER, HERE, build
 from edgenas.package.export import export, parse_formats
 from edgenas.package.verify import verify, violation
 from edgenas.run import Run, open_run
 from edgenas.spaces.nasbench201 import NASBench201
 
+runner: Any = untyped_runner
 ARCH = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|nor_conv_1x1~1|avg_pool_3x3~2|"
 MODELS = {"model.onnx", "model.tflite", "model_f16.tflite", "model_int8.tflite"}
 
@@ -226,7 +229,7 @@ def test_the_runner_fails_where_a_model_differs(folder: Path, tmp_path: Path) ->
     assert done.stdout.count("FAILED") == 4
 
 
-def png(image: np.ndarray, kind: int) -> bytes:  # type: ignore[type-arg]
+def png(image: NDArray[np.uint8], kind: int) -> bytes:
     """An RGB image as PNG, each line filtered by `kind` (0 to 4)."""
     height, width = image.shape[:2]
     flat = image.reshape(height, width * 3).astype(int)
@@ -381,7 +384,8 @@ def test_another_runner_is_pointed_out(archive: Path, tmp_path: Path) -> None:
 def test_the_schema_is_read_as_written() -> None:
     schema = {"type": "object", "required": ["a"], "additionalProperties": False, "properties": {"a": {"minimum": 1}}}
     assert violation({"a": 1}, schema, schema) is None
-    for wrong in ([], {}, {"a": 0}, {"a": 1, "b": 2}, {"a": float("nan")}):
+    wrongs: list[Any] = [[], {}, {"a": 0}, {"a": 1, "b": 2}, {"a": float("nan")}]
+    for wrong in wrongs:
         assert violation(wrong, schema, schema) is not None
 
 
@@ -395,7 +399,7 @@ def test_a_mismatch_removes_the_file(run_copy: Run, monkeypatch: pytest.MonkeyPa
     """Weights that differ from those lowered: a fault of lowering, as the check would see it."""
     from edgenas.package import export as module
 
-    real = module.lower
+    real = lower
 
     def faulty(network: Any, example: Any) -> Any:
         graph = real(network, example)
@@ -439,7 +443,7 @@ def test_a_run_that_is_not_trained_is_told(run_copy: Run, capsys: pytest.Capture
 def test_images_other_than_those_of_training_do_not_calibrate(run_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgenas.package import export as module
 
-    real = module.load_images
+    real = load_images
     monkeypatch.setattr(module, "load_images", lambda *a: dataclasses.replace(real(*a), fingerprint="0" * 64))
     with pytest.raises(DataError, match="not what the network was trained on"):
         export(run_copy, ("tflite-int8",))
