@@ -22,6 +22,7 @@ app = typer.Typer(
     " 7 data missing or damaged, 130 interrupted and resumable.",
 )
 app.command("search")(search.search)
+app.command("train")(train.train)
 app.add_typer(devices.app, name="devices")
 app.add_typer(data.app, name="data")
 app.command("doctor")(data.doctor)
