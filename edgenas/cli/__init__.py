@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from edgenas import __version__
-from edgenas.cli import data, devices, runs, search
+from edgenas.cli import data, devices, package, runs, search
 from edgenas.errors import EdgeNASError
 
 app = typer.Typer(
@@ -22,10 +22,14 @@ app = typer.Typer(
     " 7 data missing or damaged, 130 interrupted and resumable.",
 )
 app.command("search")(search.search)
+app.command("train")(train.train)
 app.add_typer(devices.app, name="devices")
 app.add_typer(data.app, name="data")
 app.command("doctor")(data.doctor)
 app.add_typer(runs.app, name="runs")
+app.command("export")(package.export)
+app.command("package")(package.package)
+app.command("verify")(package.verify)
 
 
 def _show_version(asked: bool) -> None:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from edgenas.errors import InterruptedRunError
 from edgenas.units import parse
-
-if TYPE_CHECKING:
-    from edgenas.search import Search
 
 _LIMITS = "Limits (give at least one, with its unit)"
 _WHAT = "What is searched"
@@ -126,12 +121,13 @@ def search(
         "seed": seed,
     }
     # Here, not above: `edgenas --help` answers without loading what only a search needs.
+    from edgenas.cli.progress import follow
     from edgenas.report.text import result_text
     from edgenas.search import search as prepare
 
     job = prepare(run=run, resume=resume, **{name: value for name, value in asked.items() if value is not None})
     try:
-        _follow(job)
+        follow(job)
     except KeyboardInterrupt:
         raise InterruptedRunError(
             f"interrupted; nothing is lost, go on with: edgenas search --resume {job.run.path}"
@@ -143,25 +139,3 @@ def search(
         print(result_text(result, job.run.header))
     if not result["feasible"]:
         raise job.infeasible()
-
-
-def _follow(job: Search) -> None:
-    """Run the search to its end, with its progress on stderr: a live bar in a terminal, else a line now and then."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("starting", total=1.0)
-            for _ in job:
-                bar.update(task, completed=job.share_done, description=job.state)
-        return
-    told_at_s = started_at_s = time.monotonic()
-    for _ in job:
-        now_s = time.monotonic()
-        if now_s - told_at_s > 10:
-            told_at_s = now_s
-            left_s = (now_s - started_at_s) * (1 / job.share_done - 1) if job.share_done else None
-            estimate = "" if left_s is None else f", about {left_s:.0f} s left"
-            print(job.state + estimate, file=sys.stderr, flush=True)

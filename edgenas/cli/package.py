@@ -1,0 +1,69 @@
+"""`edgenas export`, `edgenas package` and `edgenas verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_Run = Annotated[str, typer.Argument(help="A trained run's name under ./runs, or its folder.")]
+
+
+def export(
+    run: _Run,
+    formats: Annotated[
+        str, typer.Option("--format", help="Any of onnx, tflite, tflite-f16, tflite-int8, edgetpu, with commas.")
+    ] = "onnx,tflite,tflite-f16,tflite-int8",
+    output: Annotated[str | None, typer.Option("-o", "--output", help="Folder for the files.  [RUN/export]")] = None,
+    calibration: Annotated[
+        int, typer.Option(min=1, help="Images of the train split that set the ranges of int8.")
+    ] = 128,
+    as_json: _Json = False,
+) -> None:
+    """Write the trained network as model files, each checked against torch on real images.
+
+    Example: edgenas export digits --format onnx,tflite,tflite-f16,tflite-int8,edgetpu
+    """
+    from edgenas.package.export import export as write
+    from edgenas.package.export import parse_formats
+    from edgenas.report.package import export_text
+    from edgenas.run import open_run
+
+    asked, opened = parse_formats(formats), open_run(run)
+    folder = Path(output) if output else opened.path / "export"
+    record = write(opened, asked, folder, calibration)
+    print(json.dumps(record) if as_json else export_text(record, folder))
+
+
+def package(
+    run: _Run,
+    output: Annotated[str, typer.Option("-o", "--output", help="The archive to write, FILE.tar.gz.")],
+    as_json: _Json = False,
+) -> None:
+    """Put models, manifest, model card, golden images and a runner into one reproducible archive.
+
+    Example: edgenas package digits -o digits.tar.gz
+    """
+    from edgenas.package.build import build
+    from edgenas.report.package import package_text
+    from edgenas.run import open_run
+
+    manifest = build(open_run(run), Path(output))
+    print(json.dumps(manifest) if as_json else package_text(manifest, Path(output)))
+
+
+def verify(
+    file: Annotated[str, typer.Argument(help="An archive that `edgenas package` made.")], as_json: _Json = False
+) -> None:
+    """Check a package: its structure, every hash, and what its models make of the golden images.
+
+    Example: edgenas verify digits.tar.gz
+    """
+    from edgenas.package.verify import verify as check
+    from edgenas.report.package import verify_text
+
+    found = check(Path(file))
+    print(json.dumps(found) if as_json else verify_text(found))

@@ -1,0 +1,44 @@
+"""Progress on stderr of a job that is iterated over: a live bar in a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class Job(Protocol):
+    @property
+    def share_done(self) -> float:
+        """In [0, 1]."""
+
+    @property
+    def state(self) -> str:
+        """In a few words."""
+
+    def __iter__(self) -> Iterator[object]: ...
+
+
+def follow(job: Job) -> None:
+    """Run `job` to its end. The time left counts from here: what a resumed job had done before took none of it."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("starting", total=1.0)
+            for _ in job:
+                bar.update(task, completed=job.share_done, description=job.state)
+        return
+    told_at_s = started_at_s = time.monotonic()
+    done_before = job.share_done
+    for _ in job:
+        now_s = time.monotonic()
+        if now_s - told_at_s > 10:
+            told_at_s = now_s
+            gained = job.share_done - done_before
+            left_s = (now_s - started_at_s) * (1 - job.share_done) / gained if gained > 0 else None
+            estimate = "" if left_s is None else f", about {left_s:.0f} s left"
+            print(job.state + estimate, file=sys.stderr, flush=True)

@@ -1,0 +1,239 @@
+"""One archive with all that a trained network needs elsewhere; the same network gives the same bytes."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgenas import cost, plugins
+from edgenas import device as devices
+from edgenas.device import Device
+from edgenas.errors import DataError, EdgeNASError
+from edgenas.lower import LOWERING_VERSION
+from edgenas.package import MANIFEST_VERSION
+from edgenas.package.export import (
+    EDGETPU_FILE,
+    FORMATS,
+    GOLDEN_INPUT,
+    GOLDEN_OUTPUT,
+    RECORD,
+    export_trained,
+    weights_sha256,
+    write_whole,
+)
+from edgenas.run import Run, cost_record
+
+if TYPE_CHECKING:
+    from edgenas.train import Trained
+
+FOLDER = "edgenas_model"  # the only one at the top of an archive
+HERE = Path(__file__).parent
+LICENCES = {
+    "cifar10": "none stated by its authors (Krizhevsky, 2009)",
+    "cifar100": "none stated by its authors (Krizhevsky, 2009)",
+    "imagenet16-120": "ImageNet's terms of access: non-commercial research and education",
+    "digits": "CC BY 4.0 (UCI, Optical Recognition of Handwritten Digits)",
+}
+
+
+def build(run: Run, path: Path) -> dict[str, Any]:
+    """Write the package of the network trained in `run` to `path` (tar.gz); its manifest.
+
+    Takes what `export` left in RUN/export, and exports first what is missing there or was made from other weights.
+    Raises DataError where the run is not trained, ExportError where an export fails or `path` cannot be written.
+    """
+    from edgenas.train import load_trained
+
+    trained = load_trained(run.path)
+    folder = run.path / "export"
+    record = _exported(folder, trained) or export_trained(trained, folder, tuple(FORMATS))
+    return build_from(run, trained, folder, record, path)
+
+
+def build_from(run: Run, trained: Trained, folder: Path, record: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """As `build`, from the files in `folder` that `record` (of export.json) vouches for."""
+    names = [model["file"] for model in record["models"]] + [GOLDEN_INPUT, GOLDEN_OUTPUT]
+    compiled = (record["edgetpu"] or {}).get("compilation")
+    content = {name: (folder / name).read_bytes() for name in [*names, *([EDGETPU_FILE] if compiled else [])]}
+    manifest = _manifest(run, trained, record)
+    content["MODEL_CARD.md"] = _card(manifest).encode()
+    content["manifest.schema.json"] = (HERE / "manifest.schema.json").read_bytes()
+    content["run.py"] = (HERE / "runner.py").read_bytes()
+    manifest["files"] = {
+        name: {"bytes": len(each), "sha256": hashlib.sha256(each).hexdigest()} for name, each in sorted(content.items())
+    }
+    content["manifest.json"] = (json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    write_whole(path, _archive(content))
+    return manifest
+
+
+def _exported(folder: Path, trained: Trained) -> dict[str, Any] | None:
+    """The record of an export of these weights with every format, whose files are what it says; else None."""
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
+        hashes = {model["file"]: model["sha256"] for model in record["models"]}
+        current = (
+            record["weights_sha256"] == weights_sha256(trained)
+            and record["lowering_version"] == LOWERING_VERSION
+            and all(kind.file in hashes for kind in FORMATS.values())
+            and all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == hashes[name] for name in hashes)
+            and all((folder / name).is_file() for name in (GOLDEN_INPUT, GOLDEN_OUTPUT))
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return record if current else None
+
+
+def _manifest(run: Run, trained: Trained, record: Mapping[str, Any]) -> dict[str, Any]:
+    request = run.header.get("request", {})
+    device = _device(request)
+    dataset = record["dataset"]["name"]
+    source = record["models"][0]["input"]
+    height, width = source["shape"][2:] if source["layout"] == "NCHW" else source["shape"][1:3]
+    result = run.result() or {}
+    return {
+        "schema_version": MANIFEST_VERSION,
+        "versions": record["versions"],
+        "architecture": {
+            "space": trained.arch.space,
+            "genes": list(trained.arch.genes),
+            "arch_str": trained.arch_str,
+        },
+        "device": None
+        if device is None
+        else {"name": device.name, "title": device.title, "profile_sha256": device.sha256},
+        "constraints": result.get("constraints", []),
+        "costs": _costs(result, request, trained, device),
+        "dataset": dict(record["dataset"]),
+        "classes": list(trained.class_names),
+        "preprocessing": {
+            "colours": "RGB",
+            "height": height,
+            "width": width,
+            "mean": [float(each) for each in trained.mean],
+            "std": [float(each) for each in trained.std],
+        },
+        "accuracies": _accuracies(trained, record),
+        "models": list(record["models"]),
+        "edgetpu": record["edgetpu"],
+        "golden": dict(record["golden"]),
+        "licences": [
+            {"of": "run.py, manifest.schema.json", "licence": "MIT (the EdgeNAS authors)"},
+            {"of": "models", "licence": "whoever trained them decides; none is given here"},
+            {"of": f"{GOLDEN_INPUT} ({dataset})", "licence": LICENCES.get(dataset, "that of the owner of the images")},
+        ],
+        "weights_sha256": record["weights_sha256"],
+    }
+
+
+def _accuracies(trained: Trained, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def of(what: str, percent: float, images: int) -> dict[str, Any]:
+        dataset = record["dataset"]["name"]
+        return {"of": what, "percent": round(percent, 3), "dataset": dataset, "split": "test", "images": images}
+
+    checks = [(model["file"], model["checked"]) for model in record["models"]]
+    return [
+        of("torch", trained.test_accuracy, trained.test_images),
+        *(of(name, 100 * checked["accuracy"], checked["images"]) for name, checked in checks),
+    ]
+
+
+def _device(request: Mapping[str, Any]) -> Device | None:
+    if "device" not in request:
+        return None
+    try:
+        return devices.load(request["device"])
+    except EdgeNASError as error:
+        raise DataError(f"the device of this run is gone: {error}") from error
+
+
+def _costs(
+    result: Mapping[str, Any], request: Mapping[str, Any], trained: Trained, device: Device | None
+) -> dict[str, Any]:
+    """Those that the search found for its winner; another architecture is priced as the search would have."""
+    winner = result.get("winner") or {}
+    if winner.get("genes") == list(trained.arch.genes):
+        return dict(winner["costs"])
+    if device is None:
+        return {}
+    space = plugins.load("spaces", trained.arch.space)()
+    price = cost.create(request.get("cost", "auto"), space, request["dataset"], device)([trained.arch])[0]
+    return {} if price.error is not None else cost_record(price)
+
+
+def _archive(content: Mapping[str, bytes]) -> bytes:
+    """A tar.gz of FOLDER with no trace of when, where and by whom it was made."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in sorted(content):
+            member = tarfile.TarInfo(f"{FOLDER}/{name}")
+            member.size = len(content[name])
+            member.mode = 0o755 if name == "run.py" else 0o644
+            archive.addfile(member, io.BytesIO(content[name]))
+    return gzip.compress(raw.getvalue(), compresslevel=9, mtime=0)
+
+
+def _card(manifest: Mapping[str, Any]) -> str:
+    """The model card: what the model is, what it may be used for, how good it is."""
+    architecture, dataset, sizes = manifest["architecture"], manifest["dataset"], manifest["preprocessing"]
+    models, golden = manifest["models"], manifest["golden"]
+    torch_accuracy = manifest["accuracies"][0]
+    device = manifest["device"]
+    lines = [
+        f"# An image classifier of {len(manifest['classes'])} classes, found and trained by EdgeNAS",
+        "",
+        f"- Architecture: {architecture['space']} `{architecture['arch_str']}`, genes {architecture['genes']}",
+        f"- Found for: {device['title'] if device else 'no device in particular'}"
+        + "".join(f"; {each['metric']} <= {each['limit']:g} {each['unit']}" for each in manifest["constraints"]),
+        f"- Data: {dataset['name']}; classes: {', '.join(manifest['classes'][:20])}"
+        + (", ..." if len(manifest["classes"]) > 20 else ""),
+        f"- Input: RGB, {sizes['height']} x {sizes['width']}, scaled to [0, 1], then normalised by mean"
+        f" {[round(each, 4) for each in sizes['mean']]} and std {[round(each, 4) for each in sizes['std']]}",
+        f"- Accuracy in torch: {torch_accuracy['percent']:.2f} % of {torch_accuracy['images']} images of the"
+        f" {torch_accuracy['split']} split of {torch_accuracy['dataset']}",
+        "",
+        "## Files",
+        "",
+        "| file | runs on | KiB | input | accuracy % | drop, points | agrees with torch | relative error |",
+        "|---|---|---:|---|---:|---:|---:|---:|",
+    ]
+    for model in models:
+        checked, source = model["checked"], model["input"]
+        lines.append(
+            f"| {model['file']} | {', '.join(model['runtimes'])} | {model['bytes'] / 1024:.1f} |"
+            f" {source['dtype']} {source['layout']} {source['shape']} | {100 * checked['accuracy']:.2f} |"
+            f" {100 * checked['accuracy_drop']:.2f} | {checked['top1_agreement']:.2%} |"
+            f" {checked['relative_error']:.2g} |"
+        )
+    lines += ["", "## Costs", ""]
+    lines += [
+        f"- {metric}: {each['value']:.4g} {each['unit']} ({each['source']})"
+        for metric, each in sorted(manifest["costs"].items())
+    ] or ["Not known."]
+    lines += [
+        "",
+        "Costs are those of the architecture at the benchmark's size; the files here were not timed on the device.",
+        "",
+        "## Use",
+        "",
+        "`python run.py IMAGE` classifies, `python run.py --self-check` runs every file on the"
+        f" {len(golden['top1'])} golden images; both need numpy and one of the runtimes above.",
+        "",
+        "## Limits",
+        "",
+        f"Trained and tested on {dataset['name']} only; how it does on other images is not known. It always names one"
+        " of its classes, also for an image of none of them. The golden images are of the test split and are part"
+        " of the archive: mind their licence, and whose they are, before passing it on.",
+        "",
+        "## Licences",
+        "",
+        *(f"- {each['of']}: {each['licence']}" for each in manifest["licences"]),
+        "",
+    ]
+    return "\n".join(lines)

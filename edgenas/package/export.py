@@ -1,0 +1,302 @@
+"""Model files of a trained network, each checked in its own runtime on real images before it is called written.
+
+What is written beside them, for `edgenas package`: export.json says what was checked, golden/ holds a few images of
+the test split (uint8 [n, h, w, 3]) and torch's logits for them (float32 [n, classes]).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas import __version__
+from edgenas.data.images import load_images, one_batch
+from edgenas.errors import DataError, ExportError, UnknownNameError
+from edgenas.lower import LOWERING_VERSION, Graph, lower
+from edgenas.lower.edgetpu import EdgeTpuReport, check_edgetpu
+from edgenas.lower.verify import FLOAT16, FLOAT32, INT8, Limits, Parity, compare, run_model, write_checked
+from edgenas.package.golden import choose, npy
+from edgenas.run import Run
+
+if TYPE_CHECKING:
+    from edgenas.train import Trained
+
+CALIBRATION_IMAGES = 128  # of the train split
+CHECK_IMAGES = 1000  # at most, of the test split
+RECORD = "export.json"
+GOLDEN_INPUT, GOLDEN_OUTPUT = "golden/input.npy", "golden/output.npy"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of model file. `golden_tolerance` is the relative error allowed on the golden images on other machines,
+    whose kernels may round otherwise; twice the error seen here where that is more."""
+
+    name: str
+    file: str
+    limits: Limits
+    golden_tolerance: float
+    runtimes: tuple[str, ...]
+
+
+_TFLITE_RUNTIMES = ("ai-edge-litert", "tflite-runtime")
+FORMATS = {
+    each.name: each
+    for each in (
+        Format("onnx", "model.onnx", FLOAT32, 1e-4, ("onnxruntime",)),
+        Format("tflite", "model.tflite", FLOAT32, 1e-4, _TFLITE_RUNTIMES),
+        Format("tflite-f16", "model_f16.tflite", FLOAT16, 2e-2, _TFLITE_RUNTIMES),
+        Format("tflite-int8", "model_int8.tflite", INT8, 0.1, _TFLITE_RUNTIMES),
+    )
+}
+EDGETPU = "edgetpu"  # the int8 file, judged (and compiled, where the compiler is installed) for that device
+EDGETPU_FILE = "model_edgetpu.tflite"
+ALL_FORMATS = (*FORMATS, EDGETPU)
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """The formats in a comma-separated list, in this program's order; raises UnknownNameError for any other."""
+    asked = [name.strip() for name in text.split(",") if name.strip()]
+    for name in asked or [text]:
+        if name not in ALL_FORMATS:
+            raise UnknownNameError("format", name, ALL_FORMATS, f"--format takes {', '.join(ALL_FORMATS)}")
+    return tuple(name for name in ALL_FORMATS if name in asked)
+
+
+def export(
+    run: Run,
+    formats: Sequence[str] = tuple(FORMATS),
+    folder: Path | None = None,
+    calibration_images: int = CALIBRATION_IMAGES,
+) -> dict[str, Any]:
+    """Write the network trained in `run` to `folder` (default RUN/export) in each of `formats`; the record of it.
+
+    Float files may differ from torch by 1e-5 relatively (float16: 1e-2); int8 must put 98 % of the test images in
+    torch's class. Calibration images come from the train split. Raises ExportError (a file that disagrees, a disk
+    that is full), and then the file is not there; DataError where the run is not trained or its data is missing.
+    """
+    from edgenas.train import load_trained
+
+    return export_trained(load_trained(run.path), folder or run.path / "export", formats, calibration_images)
+
+
+def export_trained(
+    trained: Trained, folder: Path, formats: Sequence[str], calibration_images: int = CALIBRATION_IMAGES
+) -> dict[str, Any]:
+    """As `export`, for a network at hand."""
+    from edgenas.lower.trace import torch_logits
+
+    test = load_images(trained.dataset, "test")
+    images, labels = one_batch(test, min(CHECK_IMAGES, len(test.labels)), 0, trained.mean, trained.std)
+    expected = torch_logits(trained.network, images)
+    graph = lower(trained.network, _example(images))
+    metadata = _metadata(trained)
+    _remove(folder / RECORD)  # it vouches for all files beside it, so it goes first and comes last
+
+    records: dict[str, dict[str, Any]] = {}
+    models: dict[str, bytes] = {}
+    edgetpu = None
+    needed = {*formats, "tflite-int8"} if EDGETPU in formats else {*formats}
+    wanted = [kind for name, kind in FORMATS.items() if name in needed]
+    for kind in wanted:
+        path = folder / kind.file
+        try:
+            model = _model(kind.name, graph, metadata, trained, calibration_images)
+            parity = write_checked(path, model, images, expected, kind.limits, labels)
+        except BaseException:
+            _remove(path)  # an earlier export's file would pass for this one's
+            raise
+        models[kind.name] = model
+        records[kind.name] = _record(kind, model, parity)
+    if EDGETPU in formats:
+        edgetpu = _for_edgetpu(models["tflite-int8"], folder / EDGETPU_FILE)
+    golden = choose(trained, test, models.values())
+    for kind in wanted:
+        error = compare(run_model(models[kind.name], golden.normalised), golden.logits).relative_error
+        records[kind.name]["golden_tolerance"] = float(f"{max(kind.golden_tolerance, 2 * error):.2g}")
+    write_whole(folder / GOLDEN_INPUT, npy(golden.images))
+    write_whole(folder / GOLDEN_OUTPUT, npy(golden.logits))
+    record = {
+        "weights_sha256": weights_sha256(trained),
+        "lowering_version": LOWERING_VERSION,
+        "calibration_images": calibration_images,
+        "dataset": {"name": test.name, "test_sha256": test.fingerprint},
+        "models": list(records.values()),
+        "edgetpu": None if edgetpu is None else _edgetpu_record(edgetpu),
+        "golden": {
+            "input": GOLDEN_INPUT,
+            "output": GOLDEN_OUTPUT,
+            "labels": golden.labels.tolist(),
+            "top1": golden.logits.argmax(axis=1).tolist(),
+        },
+        "versions": _versions(),
+    }
+    write_whole(folder / RECORD, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
+    return record
+
+
+def _for_edgetpu(model: bytes, compiled: Path) -> EdgeTpuReport:
+    compiled.unlink(missing_ok=True)
+    report = check_edgetpu(model, compiled)
+    if not report.ready:
+        compiled.unlink(missing_ok=True)
+        on_cpu = report.compilation.cpu_operators if report.compilation else {}
+        problems = "; ".join([*report.problems, *(f"{name}: {why}" for name, why in on_cpu.items())])[:300]
+        raise ExportError(
+            f"the model would not run on the Edge TPU as a whole ({problems}); export tflite-int8 instead, or search"
+            " another network"
+        )
+    return report
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be replaced ({error.strerror}); give another folder with -o") from error
+
+
+def weights_sha256(trained: Trained) -> str:
+    """What the exported network is, in one number: architecture, weights and normalisation."""
+    hasher = hashlib.sha256(json.dumps(_metadata(trained), sort_keys=True).encode())
+    for name, tensor in sorted(trained.network.state_dict().items()):
+        hasher.update(name.encode())
+        hasher.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write under a temporary name, then rename. Raises ExportError where that cannot be done."""
+    partial = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        partial = Path(name)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)  # temporary files are private, these need not be
+        os.replace(partial, path)
+    except OSError as error:
+        raise ExportError(
+            f"{path} cannot be written ({error.strerror}); free some space or give another place with -o"
+        ) from error
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+
+
+def _model(name: str, graph: Graph, metadata: Mapping[str, Any], trained: Trained, calibration_images: int) -> bytes:
+    try:
+        if name == "onnx":
+            from edgenas.lower.onnx import to_onnx
+
+            return to_onnx(graph, metadata)
+        from edgenas.lower.tflite import to_tflite
+
+        if name == "tflite":
+            return to_tflite(graph, metadata)
+        from edgenas.lower.quantize import float16, full_int8
+
+        if name == "tflite-f16":
+            return float16(to_tflite(graph, metadata))
+    except ImportError as error:
+        raise ExportError(f"{error.name} is not installed; run: pip install 'edgenas[export]'") from error
+    train = load_images(trained.dataset, "train")
+    if train.fingerprint != trained.dataset_fingerprint:
+        raise DataError(
+            f"{train.source} is not what the network was trained on; bring those images back or train again"
+        )
+    images, _ = one_batch(train, min(calibration_images, len(train.labels)), 0, trained.mean, trained.std)
+    return full_int8(graph, metadata, images)
+
+
+def _metadata(trained: Trained) -> dict[str, Any]:
+    return {
+        "space": trained.arch.space,
+        "genes": list(trained.arch.genes),
+        "arch_str": trained.arch_str,
+        "normalisation": {"mean": [float(each) for each in trained.mean], "std": [float(each) for each in trained.std]},
+        "class_names": list(trained.class_names),
+    }
+
+
+def _record(kind: Format, model: bytes, parity: Parity) -> dict[str, Any]:
+    assert parity.accuracy is not None
+    assert parity.torch_accuracy is not None
+    source, target = _ends(model)
+    checked = {**asdict(parity), "accuracy_drop": round(parity.torch_accuracy - parity.accuracy, 6)}
+    return {
+        "file": kind.file,
+        "format": kind.name,
+        "runtimes": list(kind.runtimes),
+        "bytes": len(model),
+        "sha256": hashlib.sha256(model).hexdigest(),
+        "input": source,
+        "output": target,
+        "checked": {**checked, "relative_error": float(f"{parity.relative_error:.2g}")},
+    }
+
+
+def _ends(model: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What goes in and comes out of a model, as its own runtime says."""
+    if model[4:8] == b"TFL3":
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(model_content=model)
+        details = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        return _tensor("input", "NHWC", details[0]), _tensor("output", "NC", details[1])
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    ends = session.get_inputs()[0], session.get_outputs()[0]
+    source, target = ({"name": end.name, "shape": list(end.shape), "dtype": "float32"} for end in ends)
+    return {**source, "layout": "NCHW"}, {**target, "layout": "NC"}
+
+
+def _tensor(name: str, layout: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    dtype = np.dtype(details["dtype"]).name
+    scale, zero_point = details["quantization"]
+    quantisation = {"scale": float(scale), "zero_point": int(zero_point)} if dtype == "int8" else {}
+    shape = [int(size) for size in details["shape"]]
+    return {"name": name, "layout": layout, "shape": shape, "dtype": dtype, **quantisation}
+
+
+def _example(images: NDArray[np.float32]) -> Any:
+    import torch
+
+    return torch.from_numpy(images[:1])
+
+
+def _edgetpu_record(report: EdgeTpuReport) -> dict[str, Any]:
+    compiled = report.compilation
+    return {
+        "operators": dict(report.operators),
+        "problems": list(report.problems),
+        "note": report.note,
+        "compilation": None
+        if compiled is None
+        else {**asdict(compiled), "cpu_operators": dict(compiled.cpu_operators)},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"edgenas": __version__, "lowering": str(LOWERING_VERSION)}
+    for package in ("torch", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

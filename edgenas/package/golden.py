@@ -1,0 +1,76 @@
+"""The golden images: a few of the test split, and torch's logits for them, to check a model by on other machines."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.data.images import ImageSet
+from edgenas.errors import ExportError
+from edgenas.lower.verify import run_model
+
+if TYPE_CHECKING:
+    from edgenas.train import Trained
+
+CANDIDATES = 1000  # at most, of the test split
+GOLDEN_IMAGES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """`images` uint8 [n, h, w, 3], the same `normalised` float32 [n, 3, h, w], `logits` float32 [n, classes] of torch,
+    `labels` int64 [n]."""
+
+    images: NDArray[np.uint8]
+    normalised: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def choose(trained: Trained, test: ImageSet, models: Collection[bytes]) -> Golden:
+    """Clear cases, so that the check tests the machine and not the network: of each class in turn the test image that
+    torch is as sure of as of most, among those that all files put in torch's class."""
+    from edgenas.lower.trace import torch_logits
+
+    count = min(CANDIDATES, len(test.labels))
+    some = np.unique(np.linspace(0, len(test.labels) - 1, count).astype(int))
+    images = test.images[some]
+    normalised = _normalised(images, trained)
+    logits = torch_logits(trained.network, normalised)
+    predicted = logits.argmax(axis=1)
+    ordered = np.sort(logits, axis=1)
+    margin = ordered[:, -1] - ordered[:, -2]
+    typical = np.argsort(np.abs(margin - np.median(margin)), kind="stable")  # the surest would saturate int8
+    seen: Counter[int] = Counter()
+    turns = []  # (how-manieth of its class, class, image)
+    for i in map(int, typical):
+        turns.append((seen[predicted[i]], int(predicted[i]), i))
+        seen[predicted[i]] += 1
+    chosen: list[int] = []
+    for *_, i in sorted(turns):
+        if all(run_model(model, normalised[i : i + 1]).argmax() == predicted[i] for model in models):
+            chosen.append(i)
+        if len(chosen) == GOLDEN_IMAGES:
+            break
+    if not chosen:
+        raise ExportError("the files agree with torch on no image of the test split; train longer")
+    return Golden(images[chosen], normalised[chosen], logits[chosen], test.labels[some][chosen])
+
+
+def _normalised(images: NDArray[np.uint8], trained: Trained) -> NDArray[np.float32]:
+    """uint8 [n, h, w, 3] as the network takes them: float32 [n, 3, h, w]."""
+    scaled = images.astype(np.float32) / np.float32(255)
+    normalised = (scaled - np.asarray(trained.mean, np.float32)) / np.asarray(trained.std, np.float32)
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
+    return stream.getvalue()

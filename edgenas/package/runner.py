@@ -1,0 +1,322 @@
+"""Classify images with the models beside this file, or check the models themselves.
+
+    python run.py photo.png                      the likeliest classes, by the first model that can run here
+    python run.py --model model_int8.tflite *.npy
+    python run.py --self-check                   run every model on the golden images and compare
+
+Needs Python 3.7 or newer, numpy, and one runtime: onnxruntime for .onnx, ai-edge-litert or tflite-runtime for .tflite.
+Reads PNG, PPM, PGM and NPY (uint8, height x width x 3) by itself, other formats where Pillow is installed.
+Exit codes: 0 done, 1 a check failed, 2 usage, an unreadable image, or no runtime.
+"""
+# mypy: allow-untyped-defs, allow-untyped-calls
+# No annotations: numpy.typing is younger than the oldest numpy this runs with.
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import struct
+import sys
+import zlib
+
+import numpy as np
+
+MOST_PIXELS = 64000000  # of one image; a decompression bomb has billions
+
+
+class FailureError(Exception):
+    """What the user reads, in one sentence."""
+
+
+class Model:
+    """A model file and the runtime that executes it; raises ImportError where no runtime for it is installed."""
+
+    def __init__(self, folder, record):
+        self.record = record
+        path = os.path.join(folder, record["file"])
+        self._run = _onnx(path) if record["file"].endswith(".onnx") else _tflite(path)
+
+    def __call__(self, images, normalisation):
+        """Logits float32 (n, classes) of `images` uint8 (n, height, width, 3)."""
+        mean, std = (np.asarray(normalisation[name], np.float32) for name in ("mean", "std"))
+        scaled = (images.astype(np.float32) / np.float32(255) - mean) / std
+        if self.record["input"]["layout"] == "NCHW":
+            scaled = scaled.transpose(0, 3, 1, 2)
+        source, target = self.record["input"], self.record["output"]
+        results = []
+        for image in scaled:
+            result = self._run(np.ascontiguousarray(_quantise(image[None], source)))
+            if target["dtype"] == "int8":
+                result = (result.astype(np.float32) - target["zero_point"]) * np.float32(target["scale"])
+            results.append(result)
+        return np.concatenate(results)
+
+
+def _quantise(values, tensor):
+    if tensor["dtype"] != "int8":
+        return values
+    return np.clip(np.rint(values / tensor["scale"]) + tensor["zero_point"], -128, 127).astype(np.int8)
+
+
+def _onnx(path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda values: session.run(None, {name: values})[0]
+
+
+def _tflite(path):
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        from tflite_runtime.interpreter import Interpreter
+    interpreter = Interpreter(model_path=path, num_threads=1)
+    interpreter.allocate_tensors()
+    source = interpreter.get_input_details()[0]["index"]
+    target = interpreter.get_output_details()[0]["index"]
+
+    def run(values):
+        interpreter.set_tensor(source, values)
+        interpreter.invoke()
+        return interpreter.get_tensor(target)
+
+    return run
+
+
+def check(folder, manifest, record):
+    """What became of one model on the golden images: a dict with "file", "passed" (None: not run) and "detail"."""
+    images = np.load(os.path.join(folder, manifest["golden"]["input"]), allow_pickle=False)
+    expected = np.load(os.path.join(folder, manifest["golden"]["output"]), allow_pickle=False)
+    try:
+        model = Model(folder, record)
+    except ImportError:
+        return {"file": record["file"], "passed": None, "detail": "not run: needs " + " or ".join(record["runtimes"])}
+    logits = model(images, manifest["preprocessing"])
+    largest = np.abs(expected).max(axis=1)
+    errors = np.abs(logits - expected).max(axis=1) / np.where(largest > 0, largest, 1)
+    error = float(errors.max()) if np.isfinite(logits).all() else float("inf")
+    agreed = int((logits.argmax(axis=1) == np.asarray(manifest["golden"]["top1"])).sum())
+    tolerance = record["golden_tolerance"]
+    return {
+        "file": record["file"],
+        "passed": agreed == len(images) and error <= tolerance,
+        "detail": f"{agreed} of {len(images)} golden images in their class,"
+        f" relative error {error:.2g} (at most {tolerance:.2g})",
+    }
+
+
+def read_image(path):
+    """The image at `path` as uint8 (height, width, 3)."""
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read()
+    except OSError as error:
+        raise FailureError(f"{path} cannot be read ({error.strerror})") from error
+    try:
+        if content.startswith(b"\x93NUMPY"):
+            image = np.load(path, allow_pickle=False)
+        elif content[:2] in (b"P5", b"P6"):
+            image = _netpbm(content)
+        elif content.startswith(b"\x89PNG"):
+            image = _png(content)
+        else:
+            image = None
+    except Exception as error:  # damaged in any way
+        raise FailureError(f"{path} is damaged or of a kind not known here ({error})") from error
+    if image is None:
+        image = _pillow(path)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise FailureError(f"{path} holds no RGB image of bytes, height x width x 3")
+    return image
+
+
+def _netpbm(content):
+    fields: list[int] = []
+    position = 2
+    while len(fields) < 3:
+        while content[position : position + 1].isspace():
+            position += 1
+        if content[position : position + 1] == b"#":
+            position = content.index(b"\n", position)
+            continue
+        start = position
+        while content[position : position + 1].isdigit():
+            position += 1
+        fields.append(int(content[start:position]))
+    width, height, most = fields
+    channels = 3 if content[:2] == b"P6" else 1
+    if most != 255 or width * height > MOST_PIXELS:
+        raise ValueError("more than 255 levels, or too large")
+    pixels = np.frombuffer(content, np.uint8, width * height * channels, position + 1)
+    return np.repeat(pixels.reshape(height, width, channels), 3 // channels, axis=2)
+
+
+def _png(content):
+    """8-bit PNG that is not interlaced; transparency is ignored."""
+    chunks, position, palette, packed = {}, 8, None, []
+    while position < len(content):
+        (size,) = struct.unpack_from(">I", content, position)
+        kind, body = content[position + 4 : position + 8], content[position + 8 : position + 8 + size]
+        if kind == b"IDAT":
+            packed.append(body)
+        chunks[kind] = body
+        position += size + 12
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    if depth != 8 or interlaced or width * height > MOST_PIXELS:
+        raise ValueError("only 8 bits a channel, not interlaced, and not too large; convert it, or install Pillow")
+    stride = width * channels
+    raw = zlib.decompressobj().decompress(b"".join(packed), height * (stride + 1))
+    lines = np.frombuffer(raw, np.uint8).reshape(height, stride + 1)
+    image = np.zeros((height, stride), np.uint8)
+    above = np.zeros(stride, np.uint8)
+    for row in range(height):
+        above = image[row] = _unfiltered(int(lines[row, 0]), lines[row, 1:], above, channels)
+    if colour == 3:
+        palette = np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)
+        return palette[image]
+    image = image.reshape(height, width, channels)
+    return np.repeat(image[..., :1], 3, axis=2) if channels < 3 else image[..., :3].copy()
+
+
+def _unfiltered(kind, line, above, step):
+    """One line of a PNG without its filter (section 9 of the PNG specification); arithmetic is modulo 256."""
+    if kind == 0:
+        return line
+    if kind == 2:
+        return line + above
+    if kind == 1:
+        return np.cumsum(line.reshape(-1, step), axis=0, dtype=np.uint8).reshape(-1)
+    result, up = bytearray(line.tobytes()), above.tobytes()
+    for i in range(len(result)):
+        left = result[i - step] if i >= step else 0
+        if kind == 3:
+            guess = (left + up[i]) // 2
+        elif kind == 4:
+            corner = up[i - step] if i >= step else 0
+            distances = abs(up[i] - corner), abs(left - corner), abs(left + up[i] - 2 * corner)
+            guess = (left, up[i], corner)[distances.index(min(distances))]
+        else:
+            raise ValueError("unknown filter")
+        result[i] = (result[i] + guess) & 255
+    return np.frombuffer(bytes(result), np.uint8)
+
+
+def _pillow(path):
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise FailureError(f"{path} is no PNG, PPM, PGM or NPY; convert it, or install Pillow") from None
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise FailureError(f"{path} has more than {MOST_PIXELS} pixels; make it smaller")
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except FailureError:
+        raise
+    except Exception as error:  # Pillow's decoders complain in many ways
+        raise FailureError(f"{path} cannot be read as an image ({error})") from error
+
+
+def fit(image, height, width):
+    """The middle of `image` in the shape of height : width, resampled to that size by Lanczos' filter."""
+    if image.shape[:2] == (height, width):
+        return image
+    rows, columns = image.shape[:2]
+    zoom = min(rows / height, columns / width)
+    down = _resampling(rows, (rows - zoom * height) / 2, zoom, height)
+    across = _resampling(columns, (columns - zoom * width) / 2, zoom, width)
+    resized = np.einsum("yr,rxc->yxc", down, np.einsum("xw,rwc->rxc", across, image.astype(np.float32)))
+    return np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+
+
+def _resampling(size, start, zoom, count):
+    """Weights (count, size) of every input pixel in every output pixel, which is `zoom` input pixels wide."""
+    centres = start + (np.arange(count) + 0.5) * zoom
+    distance = (np.arange(size)[None] + 0.5 - centres[:, None]) / max(zoom, 1)
+    weights = np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def classify(folder, manifest, records, paths, count):
+    """For each image the `count` likeliest classes: {"image", "model", "classes": [{"name", "probability"}]}."""
+    size = manifest["preprocessing"]["height"], manifest["preprocessing"]["width"]
+    images = np.stack([fit(read_image(path), *size) for path in paths])
+    for record in records:
+        try:
+            logits = Model(folder, record)(images, manifest["preprocessing"]).astype(np.float64)
+        except ImportError:
+            continue
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares = exponentials / exponentials.sum(axis=1, keepdims=True)
+        return [
+            {
+                "image": path,
+                "model": record["file"],
+                "classes": [
+                    {"name": manifest["classes"][i], "probability": round(float(share[i]), 4)}
+                    for i in np.argsort(-share)[:count]
+                ],
+            }
+            for path, share in zip(paths, shares)  # noqa: B905  (Python 3.10)
+        ]
+    raise FailureError("no runtime for these models is installed; run: pip install ai-edge-litert (or onnxruntime)")
+
+
+def main():
+    lines = (__doc__ or "").splitlines()
+    parser = argparse.ArgumentParser(
+        description=lines[0], epilog="\n".join(lines[2:]), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files")
+    parser.add_argument("--model", help="this model file only (default: the first that can run here)")
+    parser.add_argument("--self-check", action="store_true", help="compare the models with the golden output")
+    parser.add_argument("--top", type=int, default=1, metavar="N", help="show the N likeliest classes (default 1)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--folder", default=os.path.dirname(os.path.abspath(__file__)), help="of manifest.json")
+    asked = parser.parse_args()
+    try:
+        return _main(asked, parser)
+    except FailureError as failure:
+        print(f"run.py: {failure}", file=sys.stderr)
+        return 2
+
+
+def _main(asked, parser):
+    try:
+        with open(os.path.join(asked.folder, "manifest.json"), encoding="utf-8") as stream:
+            manifest = json.load(stream)
+    except (OSError, ValueError) as error:
+        raise FailureError(f"manifest.json cannot be read ({error}); unpack the archive again") from error
+    names = [record["file"] for record in manifest["models"]]
+    if asked.model is not None and os.path.basename(asked.model) not in names:
+        raise FailureError("no model {}; there are {}".format(asked.model, ", ".join(names)))
+    chosen = None if asked.model is None else os.path.basename(asked.model)
+    records = [record for record in manifest["models"] if chosen in (None, record["file"])]
+    if not asked.self_check:
+        if not asked.images:
+            parser.error("give images, or --self-check")
+        results = classify(asked.folder, manifest, records, asked.images, max(1, asked.top))
+        for result in results if not asked.json else ():
+            likely = ", ".join("{name} {probability:.1%}".format(**each) for each in result["classes"])
+            print("{}: {}".format(result["image"], likely))
+        if asked.json:
+            print(json.dumps(results))
+        return 0
+    checks = [check(asked.folder, manifest, record) for record in records]
+    if asked.json:
+        print(json.dumps(checks))
+    for each in checks if not asked.json else ():
+        word = {True: "passed", False: "FAILED", None: "skipped"}[each["passed"]]
+        print("{:8}{:22}{}".format(word, each["file"], each["detail"]))
+    if any(each["passed"] is False for each in checks):
+        return 1
+    if all(each["passed"] is None for each in checks):
+        raise FailureError("nothing could be checked; run: pip install ai-edge-litert (or onnxruntime)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""What was exported, packaged and verified, as a person reads it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def export_text(record: Mapping[str, Any], folder: Path) -> str:
+    """A line a file, with how it compares with torch."""
+    images = record["models"][0]["checked"]["images"]
+    lines = [f"checked against torch on {images} test images of {record['dataset']['name']}, written to {folder}:", ""]
+    lines += _models(record)
+    edgetpu = record["edgetpu"]
+    if edgetpu is not None:
+        operators = ", ".join(f"{count} {name}" for name, count in edgetpu["operators"].items())
+        lines += ["", f"  Edge TPU: every operator is int8 and supported, in one subgraph ({operators});"]
+        compiled = edgetpu["compilation"]
+        lines.append(
+            f"  {edgetpu['note']}"
+            if compiled is None
+            else f"  compiled: {compiled['on_tpu']} operators on it, {compiled['on_chip_bytes'] / 1024:.0f} KiB of"
+            f" parameters on chip, {compiled['streamed_bytes'] / 1024:.0f} KiB streamed"
+        )
+    return "\n".join(lines)
+
+
+def _models(record: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for model in record["models"]:
+        checked = model["checked"]
+        lines.append(
+            f"  {model['file']:<20}{model['bytes'] / 1024:8.1f} KiB   accuracy {100 * checked['accuracy']:6.2f} %"
+            f" (torch {100 * checked['torch_accuracy']:.2f} %)   agrees {checked['top1_agreement']:.2%}"
+            f"   relative error {checked['relative_error']:.2g}"
+        )
+    return lines
+
+
+def package_text(manifest: Mapping[str, Any], path: Path) -> str:
+    """What is in the archive, and its hash."""
+    content = path.read_bytes()
+    return "\n".join(
+        [
+            f"{path}: {len(manifest['files']) + 1} files, {len(content) / 1024:.1f} KiB",
+            f"sha256 {hashlib.sha256(content).hexdigest()}",
+            "",
+            *_models(manifest),
+            "",
+            f"  check it anywhere: edgenas verify {path}, or unpack it and: python run.py --self-check",
+        ]
+    )
+
+
+def verify_text(found: Mapping[str, Any]) -> str:
+    """A line a model, and what could not be run here."""
+    manifest = found["manifest"]
+    lines = [f"{found['file']}: {found['files']} files, every hash right; run.py {found['runner']}"]
+    lines.append(f"sha256 {found['sha256']}, by EdgeNAS {ascii(manifest['versions']['edgenas'])[1:-1]}")
+    lines.append("")
+    for model in found["models"]:
+        word = "skipped" if model["passed"] is None else "passed"
+        lines.append(f"  {word:<9}{model['file']:<20}{model['detail']}")
+    return "\n".join(lines)

@@ -1,0 +1,449 @@
+"""Export, package and verify, end to end on a network trained on digits; and archives that are not to be trusted."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgenas.cli import main
+from edgenas.data.images import load_images
+from edgenas.errors import DataError, ExportError, UnknownNameError
+from edgenas.lower import lower
+from edgenas.package import runner as untyped_runner
+from edgenas.package.build import FOLDER, HERE, build
+from edgenas.package.export import export, parse_formats
+from edgenas.package.verify import verify, violation
+from edgenas.run import Run, open_run
+from edgenas.spaces.nasbench201 import NASBench201
+
+runner: Any = untyped_runner
+ARCH = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|nor_conv_1x1~1|avg_pool_3x3~2|"
+MODELS = {"model.onnx", "model.tflite", "model_f16.tflite", "model_int8.tflite"}
+
+
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose winner is trained for a few epochs at a small size."""
+    import torch
+
+    from edgenas.train import Training, TrainSettings
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    folder.mkdir()
+    space = NASBench201()
+    arch = space.parse(ARCH)
+    request = {"device": "raspi4", "dataset": "digits", "cost": "predictor"}
+    (folder / "run.json").write_text(json.dumps({"schema_version": 1, "kind": "search", "request": request}))
+    cost = {"value": 4.2, "unit": "ms", "source": "a test"}
+    result = {
+        "winner": {"genes": list(arch.genes), "costs": {"latency": cost}},
+        "constraints": [{"metric": "latency", "limit": 5.0, "unit": "ms"}],
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+    train, test = load_images("digits"), load_images("digits", "test")
+    settings = TrainSettings(epochs=4, batch_size=32, channels=8, cells=1)
+    for _ in Training(folder / "train", space, arch, "digits", train, test, settings):
+        pass
+    return folder
+
+
+@pytest.fixture(scope="module")
+def archive(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("out") / "digits.tar.gz"
+    build(open_run(str(trained_run)), path)
+    return path
+
+
+@pytest.fixture
+def run_copy(trained_run: Path, archive: Path, tmp_path: Path) -> Run:
+    """The run, exported already, to be spoiled."""
+    return open_run(str(shutil.copytree(trained_run, tmp_path / "run")))
+
+
+def unpacked(archive: Path) -> dict[str, bytes]:
+    with tarfile.open(archive) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+
+
+def packed(path: Path, content: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, each in content.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(each)
+            tar.addfile(member, io.BytesIO(each))
+    return path
+
+
+def vouched(content: dict[str, bytes], change: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[str, bytes]:
+    """`content` with a changed manifest whose hashes fit again: what a careful forger would send."""
+    manifest = json.loads(content[f"{FOLDER}/manifest.json"])
+    hashes = {name: hashlib.sha256(each).hexdigest() for name, each in content.items()}
+    for name, entry in manifest["files"].items():
+        entry["sha256"] = hashes[f"{FOLDER}/{name}"]
+    for record in manifest["models"]:
+        record["sha256"] = hashes[f"{FOLDER}/{record['file']}"]
+    change(manifest)
+    return {**content, f"{FOLDER}/manifest.json": json.dumps(manifest).encode()}
+
+
+def run_command(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return end.value.code if isinstance(end.value.code, int) else 0
+
+
+def test_the_whole_way_by_commands(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, formats = tmp_path / "out", "onnx,tflite,tflite-f16,tflite-int8,edgetpu"
+    assert run_command("export", str(trained_run), "--format", formats, "-o", str(out), "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert {model["file"] for model in record["models"]} == MODELS
+    assert {path.name for path in out.iterdir()} >= MODELS
+    for model in record["models"]:
+        content = (out / model["file"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == model["sha256"]
+        assert model["checked"]["images"] == len(load_images("digits", "test").labels)
+        assert model["checked"]["relative_error"] <= (1e-5 if model["format"] in ("onnx", "tflite") else 1)
+        assert model["checked"]["top1_agreement"] >= 0.98
+        assert abs(model["checked"]["accuracy_drop"]) <= 0.02
+    assert record["edgetpu"]["problems"] == []
+    assert "edgetpu_compiler is not on PATH" in record["edgetpu"]["note"]
+    package = tmp_path / "digits.tar.gz"
+    assert run_command("package", str(trained_run), "-o", str(package)) == 0
+    assert run_command("verify", str(package)) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("passed") == 4
+    assert "8 of 8 golden images" in printed
+
+
+def test_built_twice_the_bytes_are_the_same(run_copy: Run, archive: Path, tmp_path: Path) -> None:
+    build(run_copy, tmp_path / "again.tar.gz")
+    shutil.rmtree(run_copy.path / "export")
+    build(run_copy, tmp_path / "anew.tar.gz")
+    assert (tmp_path / "again.tar.gz").read_bytes() == archive.read_bytes()
+    assert (tmp_path / "anew.tar.gz").read_bytes() == archive.read_bytes()
+
+
+def test_manifest_and_card_say_what_it_is(archive: Path) -> None:
+    content = unpacked(archive)
+    manifest = json.loads(content[f"{FOLDER}/manifest.json"])
+    assert manifest["architecture"]["arch_str"] == ARCH
+    assert manifest["device"]["name"] == "raspi4"
+    assert manifest["costs"] == {"latency": {"value": 4.2, "unit": "ms", "source": "a test"}}
+    assert manifest["versions"]["lowering"].isdigit()
+    int8 = next(model for model in manifest["models"] if model["format"] == "tflite-int8")
+    assert int8["input"]["dtype"] == "int8"
+    assert int8["input"]["layout"] == "NHWC"
+    assert int8["input"]["scale"] > 0
+    assert manifest["accuracies"][0]["of"] == "torch"
+    card = content[f"{FOLDER}/MODEL_CARD.md"].decode()
+    assert "latency <= 5 ms" in card
+    assert "CC BY 4.0" in card
+    assert all(file in card for file in MODELS)
+    here = str(archive.parent.parent).encode()
+    assert not [name for name, each in content.items() if here in each], "a path of this machine"
+
+
+def test_costs_of_another_network_than_the_winner_are_priced_anew(run_copy: Run, tmp_path: Path) -> None:
+    result = json.loads((run_copy.path / "result.json").read_text())
+    result["winner"]["genes"] = [0, 0, 0, 1, 0, 0]
+    (run_copy.path / "result.json").write_text(json.dumps(result))
+    run_copy.header["request"]["cost"] = "analytic"
+    costs = build(run_copy, tmp_path / "other.tar.gz")["costs"]
+    assert costs["macs"]["value"] > 0
+    assert "a test" not in json.dumps(costs)
+
+
+def test_files_that_changed_are_exported_again(run_copy: Run, archive: Path, tmp_path: Path) -> None:
+    (run_copy.path / "export" / "model.onnx").write_bytes(b"of another network")
+    build(run_copy, tmp_path / "mended.tar.gz")
+    assert (tmp_path / "mended.tar.gz").read_bytes() == archive.read_bytes()
+
+
+BLOCKER = """
+import sys, runpy
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocker())
+sys.argv = ["run.py"] + sys.argv[1:]
+runpy.run_path("run.py", run_name="__main__")
+"""
+
+
+def run_in(folder: Path, blocked: set[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    code = BLOCKER.format(blocked={*blocked, "edgenas", "torch", "PIL"})
+    command = [sys.executable, "-I", "-c", code, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def folder(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("elsewhere")
+    with tarfile.open(archive) as tar:
+        tar.extractall(place, filter="data")
+    return place / FOLDER
+
+
+@pytest.mark.parametrize(
+    ("blocked", "passed", "skipped"),
+    [({"onnxruntime", "onnx"}, 3, 1), ({"ai_edge_litert", "tflite_runtime"}, 1, 3)],
+    ids=["only litert", "only onnxruntime"],
+)
+def test_the_runner_checks_itself_with_one_runtime(folder: Path, blocked: set[str], passed: int, skipped: int) -> None:
+    done = run_in(folder, blocked, "--self-check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (done.stdout.count("passed"), done.stdout.count("skipped")) == (passed, skipped)
+
+
+def test_the_runner_without_a_runtime_says_so(folder: Path) -> None:
+    done = run_in(folder, {"onnxruntime", "ai_edge_litert", "tflite_runtime"}, "--self-check")
+    assert done.returncode == 2
+    assert "pip install ai-edge-litert" in done.stderr
+
+
+def test_the_runner_fails_where_a_model_differs(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    golden = np.load(copy / "golden" / "output.npy")
+    np.save(copy / "golden" / "output.npy", golden * np.float32(8))
+    done = run_in(copy, set(), "--self-check")
+    assert done.returncode == 1
+    assert done.stdout.count("FAILED") == 4
+
+
+def png(image: NDArray[np.uint8], kind: int) -> bytes:
+    """An RGB image as PNG, each line filtered by `kind` (0 to 4)."""
+    height, width = image.shape[:2]
+    flat = image.reshape(height, width * 3).astype(int)
+    raw = b""
+    for y in range(height):
+        up = flat[y - 1] if y else np.zeros_like(flat[0])
+        left = np.concatenate([[0, 0, 0], flat[y, :-3]])
+        corner = np.concatenate([[0, 0, 0], up[:-3]])
+        guess = left + up - corner
+        far = [np.abs(guess - each) for each in (left, up, corner)]
+        paeth = np.choose(np.argmin(far, axis=0), [left, up, corner])
+        base = [0 * left, left, up, (left + up) // 2, paeth][kind]
+        raw += bytes([kind]) + ((flat[y] - base) % 256).astype(np.uint8).tobytes()
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
+def test_the_runner_reads_images_without_pillow(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    for kind in range(5):
+        (tmp_path / "a.png").write_bytes(png(image, kind))
+        np.testing.assert_array_equal(runner.read_image(str(tmp_path / "a.png")), image)
+    (tmp_path / "a.ppm").write_bytes(b"P6\n# a comment\n7 5\n255\n" + image.tobytes())
+    np.testing.assert_array_equal(runner.read_image(str(tmp_path / "a.ppm")), image)
+    (tmp_path / "a.pgm").write_bytes(b"P5 7 5 255\n" + image[..., 0].tobytes())
+    np.testing.assert_array_equal(runner.read_image(str(tmp_path / "a.pgm"))[..., 2], image[..., 0])
+    for broken in (b"", b"\x89PNG" + bytes(30), b"P6 9 9 255\n", b"\x93NUMPY"):
+        (tmp_path / "broken").write_bytes(broken)
+        with pytest.raises(runner.FailureError):
+            runner.read_image(str(tmp_path / "broken"))
+
+
+def test_the_runner_resizes_as_the_training_did() -> None:
+    image_module = pytest.importorskip("PIL.Image")
+    ops = pytest.importorskip("PIL.ImageOps")
+    smooth = np.linspace(0, 255, 90 * 60 * 3).reshape(90, 60, 3).astype(np.uint8)
+    wanted = ops.fit(image_module.fromarray(smooth), (32, 32), image_module.Resampling.LANCZOS)
+    assert np.abs(runner.fit(smooth, 32, 32).astype(int) - np.asarray(wanted).astype(int)).max() <= 1
+
+
+def test_the_runner_classifies_files(folder: Path, tmp_path: Path) -> None:
+    images = np.load(folder / "golden" / "input.npy")
+    top1 = json.loads((folder / "manifest.json").read_text())["golden"]["top1"]
+    np.save(tmp_path / "one.npy", images[0])
+    (tmp_path / "two.png").write_bytes(png(images[1], 4))
+    for model in sorted(MODELS):
+        done = run_in(folder, set(), "--model", model, "--json", str(tmp_path / "one.npy"), str(tmp_path / "two.png"))
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert [each["classes"][0]["name"] for each in found] == [str(top1[0]), str(top1[1])]
+    done = run_in(folder, set(), "no-such.png")
+    assert done.returncode == 2
+    assert done.stderr.startswith("run.py: ")
+
+
+def test_the_runner_is_python_3_7() -> None:
+    ast.parse((HERE / "runner.py").read_text(), feature_version=(3, 7))
+
+
+def refusal(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert run_command("verify", str(path)) == 7
+    error = capsys.readouterr().err
+    assert error.startswith("edgenas: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_a_changed_byte_is_noticed(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("run.py", "model.onnx", "golden/input.npy", "MODEL_CARD.md"):
+        content = unpacked(archive)
+        content[f"{FOLDER}/{name}"] += b" "
+        assert f"{name} in" in refusal(packed(tmp_path / "a.tar.gz", content), capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("../evil", tarfile.REGTYPE),
+        (f"{FOLDER}/../../evil", tarfile.REGTYPE),
+        ("/etc/evil", tarfile.REGTYPE),
+        (f"{FOLDER}/link.txt", tarfile.SYMTYPE),
+        (f"{FOLDER}/link.txt", tarfile.LNKTYPE),
+        (f"{FOLDER}/pipe.txt", tarfile.FIFOTYPE),
+    ],
+)
+def test_members_that_lead_elsewhere_are_refused(
+    archive: Path, name: str, kind: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sub" / "a.tar.gz"
+    path.parent.mkdir()
+    with tarfile.open(path, "w:gz") as tar:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, "/etc/passwd"
+        tar.addfile(member)
+    assert "do not trust it" in refusal(path, capsys)
+    assert list(tmp_path.rglob("evil")) == []
+
+
+def test_archives_that_are_not_whole_are_refused(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, whole, content = tmp_path / "a.tar.gz", archive.read_bytes(), unpacked(archive)
+    for length in (0, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        assert "is damaged" in refusal(path, capsys) or length == 0
+    path.write_bytes(gzip.compress(gzip.decompress(whole)[:-20000]))
+    refusal(path, capsys)
+    missing = {name: each for name, each in content.items() if not name.endswith("manifest.json")}
+    assert "no edgenas_model/manifest.json" in refusal(packed(path, missing), capsys)
+    missing = {name: each for name, each in content.items() if not name.endswith("model.onnx")}
+    assert "lacks 'model.onnx'" in refusal(packed(path, missing), capsys)
+    assert "does not know" in refusal(packed(path, {**content, f"{FOLDER}/more.py": b""}), capsys)
+    assert "cannot be read" in refusal(tmp_path / "none.tar.gz", capsys)
+
+
+def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgenas.package.verify.LARGEST_BYTES", 1 << 20)
+    path = tmp_path / "bomb.tar.gz"
+    path.write_bytes(gzip.compress(bytes(4 << 20)))
+    with pytest.raises(DataError, match="unpacks to more"):
+        verify(path)
+
+
+def test_forged_archives_are_refused(archive: Path, tmp_path: Path) -> None:
+    def refused(content: dict[str, bytes], why: str) -> None:
+        with pytest.raises(DataError, match=why):
+            verify(packed(tmp_path / "a.tar.gz", content))
+
+    content = unpacked(archive)
+    model, golden = f"{FOLDER}/model.tflite", f"{FOLDER}/golden/output.npy"
+    other = content[f"{FOLDER}/model_int8.tflite"]
+    refused(vouched({**content, model: other}), "does not (run|do what it did)")
+    refused(vouched({**content, f"{FOLDER}/model.onnx": b"junk"}), "does not run")
+    refused(vouched({**content, golden: content[golden][:-4]}), "is not float32 of shape")
+    refused(vouched(content, lambda manifest: manifest.pop("licences")), "lacks 'licences'")
+    refused(vouched(content, lambda manifest: manifest.update(schema_version=9)), "manifest version 9")
+    refused(vouched(content, lambda manifest: manifest["models"][0].update(file="../x.onnx")), "another form")
+    refused(vouched(content, lambda manifest: manifest["golden"].update(top1=[99] * 8)), "golden classes")
+    refused({**content, f"{FOLDER}/manifest.json": b"[NaN]"}, "not JSON")
+
+
+def test_another_runner_is_pointed_out(archive: Path, tmp_path: Path) -> None:
+    content = {**unpacked(archive), f"{FOLDER}/run.py": b"print('something else')\n"}
+    assert "read it before you run it" in verify(packed(tmp_path / "a.tar.gz", vouched(content)))["runner"]
+    assert verify(archive)["runner"] == "is this EdgeNAS's own"
+
+
+def test_the_schema_is_read_as_written() -> None:
+    schema = {"type": "object", "required": ["a"], "additionalProperties": False, "properties": {"a": {"minimum": 1}}}
+    assert violation({"a": 1}, schema, schema) is None
+    wrongs: list[Any] = [[], {}, {"a": 0}, {"a": 1, "b": 2}, {"a": float("nan")}]
+    for wrong in wrongs:
+        assert violation(wrong, schema, schema) is not None
+
+
+def test_a_format_unknown_is_named() -> None:
+    assert parse_formats("tflite-int8, onnx") == ("onnx", "tflite-int8")
+    with pytest.raises(UnknownNameError, match="did you mean tflite"):
+        parse_formats("onnx,tfltie")
+
+
+def test_a_mismatch_removes_the_file(run_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that differ from those lowered: a fault of lowering, as the check would see it."""
+    from edgenas.package import export as module
+
+    real = lower
+
+    def faulty(network: Any, example: Any) -> Any:
+        graph = real(network, example)
+        last = graph.ops[-1]
+        last.bias = last.bias + np.float32(0.1)  # type: ignore[attr-defined]
+        return graph
+
+    monkeypatch.setattr(module, "lower", faulty)
+    with pytest.raises(ExportError, match="from torch") as caught:
+        export(run_copy, ("onnx",))
+    assert caught.value.exit_code == 6
+    assert not (run_copy.path / "export" / "model.onnx").exists()
+    assert not (run_copy.path / "export" / "export.json").exists()
+
+
+def test_a_full_disk_or_a_wrong_place_leaves_nothing(
+    run_copy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert run_command("package", str(run_copy.path), "-o", str(tmp_path / "file" / "a.tar.gz")) == 6
+    assert run_command("export", str(run_copy.path), "-o", str(tmp_path / "file" / "out"), "--format", "onnx") == 6
+    assert "Not a directory" in capsys.readouterr().err
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ExportError, match="No space left"):
+        build(run_copy, tmp_path / "new" / "a.tar.gz")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_run_that_is_not_trained_is_told(run_copy: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shutil.rmtree(run_copy.path / "train")
+    assert run_command("export", str(run_copy.path)) == 7
+    assert run_command("package", str(run_copy.path), "-o", str(tmp_path / "a.tar.gz")) == 7
+    assert "edgenas train" in capsys.readouterr().err
+    assert not (tmp_path / "a.tar.gz").exists()
+
+
+def test_images_other_than_those_of_training_do_not_calibrate(run_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgenas.package import export as module
+
+    real = load_images
+    monkeypatch.setattr(module, "load_images", lambda *a: dataclasses.replace(real(*a), fingerprint="0" * 64))
+    with pytest.raises(DataError, match="not what the network was trained on"):
+        export(run_copy, ("tflite-int8",))
