@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from edgenas import __version__
-from edgenas.cli import data, devices, package, runs, search
+from edgenas.cli import data, devices, package, runs, search, train
 from edgenas.errors import EdgeNASError
 
 app = typer.Typer(
