@@ -12,9 +12,9 @@ from copy import copy
 from typing import Any
 
 import numpy as np
-from ai_edge_quantizer import qtyping, quantizer, recipe
+from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
-from ai_edge_quantizer.calibrator import CalibrationMode
+from ai_edge_quantizer.utils.qsv_utils import min_max_update
 from numpy.typing import NDArray
 
 from edgenas.errors import ExportError
@@ -63,16 +63,20 @@ def full_int8(graph: Graph, metadata: Mapping[str, Any], images: NDArray[np.floa
     batches = images[: len(images) // batch * batch].reshape(-1, batch, *size).transpose(0, 1, 3, 4, 2)
     model = to_tflite(graph, metadata)
     with _quiet():
-        static = quantizer.Quantizer(model, recipe.static_wi8_ai8())
-        ranges = static.calibrate(
-            {SIGNATURE: [{"input": np.ascontiguousarray(one)} for one in batches]},
+        # The quantiser's own calibrate() averages over the images what each of them spans, and so clips half of them.
+        watched = calibrator.Calibrator(
+            model,
             num_threads=1,
-            mode=CalibrationMode.CALIBRATION_PROFILER_BASED,
+            mode=calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED,
+            qsv_update_func=min_max_update,
         )
+        static_recipe = recipe.static_wi8_ai8()
+        watched.calibrate({SIGNATURE: [{"input": np.ascontiguousarray(one)} for one in batches]}, static_recipe)
+        ranges = watched.get_model_qsvs()
         holding = _with_biases_that_fit(graph, ranges)
         if holding is not graph:
-            static = quantizer.Quantizer(to_tflite(holding, metadata), recipe.static_wi8_ai8())
-        return _quantized(static, ranges)
+            model = to_tflite(holding, metadata)
+        return _quantized(quantizer.Quantizer(model, static_recipe), ranges)
 
 
 def _with_biases_that_fit(graph: Graph, ranges: Mapping[str, Any]) -> Graph:
