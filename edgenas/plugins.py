@@ -16,7 +16,7 @@ from typing import Any
 
 from edgenas.errors import UnknownNameError, UsageError
 
-KINDS = {"spaces": "search space", "fitness": "fitness", "costs": "cost"}  # group -> what one of it is called
+KINDS = {"spaces": "search space", "fitness": "fitness", "costs": "cost", "transports": "transport"}  # group -> what one of it is called
 
 
 @cache
@@ -44,5 +44,9 @@ def load(kind: str, name: str) -> Any:
         if error.name in ("torch", "sklearn", "PIL"):
             raise UsageError(
                 f"{KINDS[kind]} '{name}' needs {error.name}, which is not installed; run: pip install 'edgenas[live]'"
+            ) from error
+        if error.name == "paramiko":
+            raise UsageError(
+                f"{KINDS[kind]} '{name}' needs paramiko, which is not installed; run: pip install 'edgenas[ssh]'"
             ) from error
         raise UsageError(f"plug-in '{name}' ({entry.value}) cannot be imported: {error}") from error

@@ -1,0 +1,2 @@
+"""Boards: how they are reached (transport), talked to (session), kept (registry), shared (pool) and timed honestly
+(protocol of measurement, statistics, store)."""
