@@ -10,7 +10,6 @@ import fcntl
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgenas.architecture import Architecture, Cost, Score, Trial
-from edgenas.errors import DataError, UsageError
+from edgenas.errors import DataError, EdgeNASError, UsageError
+from edgenas.files import write_whole
 from edgenas.units import METRICS
 
 SCHEMA_VERSION = 1
@@ -64,7 +64,8 @@ class Run:
         return _read_object(path) if path.exists() else None
 
     def finish(self, result: dict[str, Any]) -> None:
-        _write_whole(self.path / "result.json", result)
+        advice = f"make room for it, then run: edgenas search --resume {self.path}"
+        _write(self.path / "result.json", result, DataError, advice)
 
     @contextmanager
     def appending(self) -> Iterator[Appender]:
@@ -123,11 +124,12 @@ def create(path: Path, header: dict[str, Any]) -> Run:
         if any(path.iterdir()):
             raise UsageError(f"{path} holds other files; choose an empty or new folder with --run")
         (path / "trials.jsonl").touch()
-        _write_whole(path / "run.json", {"schema_version": SCHEMA_VERSION, **header})
     except OSError as error:
         raise UsageError(
             f"cannot write the run folder {path} ({error.strerror}); choose another place with --run FOLDER"
         ) from error
+    advice = "choose another place with --run FOLDER"
+    _write(path / "run.json", {"schema_version": SCHEMA_VERSION, **header}, UsageError, advice)
     return open_run(str(path))
 
 
@@ -163,6 +165,15 @@ def open_run(name: str) -> Run:
         if path.is_dir():
             raise UsageError(f"{path} is a folder without a run.json, so not a run; `edgenas runs list` lists the runs")
     raise UsageError(f"no run '{name}'; `edgenas runs list` lists the runs")
+
+
+def open_trained(name: str) -> Run:
+    """As `open_run`, or, where an architecture was trained without a search, its folder with an empty header."""
+    for path in (Path(name), RUNS / name):
+        began = (path / "train" / "checkpoint.pt").exists() or (path / "train" / "model.pt").exists()
+        if began and not (path / "run.json").exists():
+            return Run(path, {})
+    return open_run(name)
 
 
 def all_runs(folder: Path = RUNS) -> list[Run]:
@@ -230,16 +241,5 @@ def _read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _write_whole(path: Path, value: dict[str, Any]) -> None:
-    """Write under a temporary name, then rename: the file is there whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(value, file, indent=2, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def _write(path: Path, value: dict[str, Any], error: type[EdgeNASError], advice: str) -> None:
+    write_whole(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), error, advice)

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "edgenas"
 
 # From the bottom up; modules of one layer may import each other.
 LAYERS = [
-    {"errors", "units"},
+    {"errors", "units", "files"},
     {"architecture", "device", "plugins"},
     {"spaces", "data"},
     {"board", "lower", "train"},

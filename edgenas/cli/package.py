@@ -30,9 +30,9 @@ def export(
     from edgenas.package.export import export as write
     from edgenas.package.export import parse_formats
     from edgenas.report.package import export_text
-    from edgenas.run import open_run
+    from edgenas.run import open_trained
 
-    asked, opened = parse_formats(formats), open_run(run)
+    asked, opened = parse_formats(formats), open_trained(run)
     folder = Path(output) if output else opened.path / "export"
     record = write(opened, asked, folder, calibration)
     print(json.dumps(record) if as_json else export_text(record, folder))
@@ -49,9 +49,9 @@ def package(
     """
     from edgenas.package.build import build
     from edgenas.report.package import package_text
-    from edgenas.run import open_run
+    from edgenas.run import open_trained
 
-    manifest = build(open_run(run), Path(output))
+    manifest = build(open_trained(run), Path(output))
     print(json.dumps(manifest) if as_json else package_text(manifest, Path(output)))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.errors import ExportError
+from edgenas.files import write_whole
 
 Logits = NDArray[np.float32]
 
@@ -96,28 +95,15 @@ def write_checked(
     well the file has another name, so `path` is either complete and checked or what it was before.
     Raises ExportError on disagreement beyond `limits`, and where the file cannot be written.
     """
-    partial = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-        partial = Path(name)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(model)
-            stream.flush()
-            os.fsync(stream.fileno())
-        parity = compare(run_model(partial.read_bytes(), images), expected, labels)
+    parity: Parity | None = None
+
+    def check(written: bytes) -> None:
+        nonlocal parity
+        parity = compare(run_model(written, images), expected, labels)
         _require(parity, limits, path)
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)  # temporary files are private, models need not be
-        os.replace(partial, path)
-    except OSError as error:
-        raise ExportError(
-            f"{path} cannot be written ({error.strerror}); free some space or give another folder"
-        ) from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
+
+    write_whole(path, model, ExportError, "free some space or give another folder", check)
+    assert parity is not None
     return parity
 
 

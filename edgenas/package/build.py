@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from edgenas import cost, plugins
 from edgenas import device as devices
 from edgenas.device import Device
-from edgenas.errors import DataError, EdgeNASError
+from edgenas.errors import DataError, EdgeNASError, ExportError
+from edgenas.files import write_whole
 from edgenas.lower import LOWERING_VERSION
 from edgenas.package import MANIFEST_VERSION
 from edgenas.package.export import (
+    ADVICE,
     EDGETPU_FILE,
     FORMATS,
     GOLDEN_INPUT,
@@ -25,7 +27,6 @@ from edgenas.package.export import (
     RECORD,
     export_trained,
     weights_sha256,
-    write_whole,
 )
 from edgenas.run import Run, cost_record
 
@@ -69,7 +70,7 @@ def build_from(run: Run, trained: Trained, folder: Path, record: Mapping[str, An
         name: {"bytes": len(each), "sha256": hashlib.sha256(each).hexdigest()} for name, each in sorted(content.items())
     }
     content["manifest.json"] = (json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-    write_whole(path, _archive(content))
+    write_whole(path, _archive(content), ExportError, ADVICE)
     return manifest
 
 

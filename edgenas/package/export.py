@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from edgenas import __version__
 from edgenas.data.images import load_images, one_batch
 from edgenas.errors import DataError, ExportError, UnknownNameError
+from edgenas.files import write_whole
 from edgenas.lower import LOWERING_VERSION, Graph, lower
 from edgenas.lower.edgetpu import EdgeTpuReport, check_edgetpu
 from edgenas.lower.verify import FLOAT16, FLOAT32, INT8, Limits, Parity, compare, run_model, write_checked
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 128  # of the train split
 CHECK_IMAGES = 1000  # at most, of the test split
 RECORD = "export.json"
+ADVICE = "free some space or give another place with -o"
 GOLDEN_INPUT, GOLDEN_OUTPUT = "golden/input.npy", "golden/output.npy"
 
 
@@ -125,8 +125,8 @@ def export_trained(
     for kind in wanted:
         error = compare(run_model(models[kind.name], golden.normalised), golden.logits).relative_error
         records[kind.name]["golden_tolerance"] = float(f"{max(kind.golden_tolerance, 2 * error):.2g}")
-    write_whole(folder / GOLDEN_INPUT, npy(golden.images))
-    write_whole(folder / GOLDEN_OUTPUT, npy(golden.logits))
+    write_whole(folder / GOLDEN_INPUT, npy(golden.images), ExportError, ADVICE)
+    write_whole(folder / GOLDEN_OUTPUT, npy(golden.logits), ExportError, ADVICE)
     record = {
         "weights_sha256": weights_sha256(trained),
         "lowering_version": LOWERING_VERSION,
@@ -142,7 +142,8 @@ def export_trained(
         },
         "versions": _versions(),
     }
-    write_whole(folder / RECORD, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
+    text = json.dumps(record, indent=2, sort_keys=True) + "\n"
+    write_whole(folder / RECORD, text.encode(), ExportError, ADVICE)
     return record
 
 
@@ -174,30 +175,6 @@ def weights_sha256(trained: Trained) -> str:
         hasher.update(name.encode())
         hasher.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return hasher.hexdigest()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename. Raises ExportError where that cannot be done."""
-    partial = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-        partial = Path(name)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)  # temporary files are private, these need not be
-        os.replace(partial, path)
-    except OSError as error:
-        raise ExportError(
-            f"{path} cannot be written ({error.strerror}); free some space or give another place with -o"
-        ) from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
 
 
 def _model(name: str, graph: Graph, metadata: Mapping[str, Any], trained: Trained, calibration_images: int) -> bytes:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgenas import plugins
 from edgenas import run as runs
-from edgenas.data.images import load_images
+from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from edgenas.train import Training
+    from edgenas.fitness.reference import ResNet
+    from edgenas.train import Training, TrainSettings
 
 
 def train(
@@ -31,116 +33,150 @@ def train(
     `folder` (default: a new one under ./runs).
 
     `run` may also be the folder of an earlier training. `settings`: fields of TrainSettings; None leaves the choice to
-    the default. `resume` goes on from the checkpoint with the settings it has; `restart` removes what was trained.
+    the default. `resume` goes on from the checkpoint with all that it was begun with; `restart` removes what was
+    trained, but not before the new training can begin.
     Raises UsageError for what cannot be asked, DataError for a run or data set that is missing or damaged.
     """
     try:
-        from edgenas.train import Training, TrainSettings, default_epochs
-        from edgenas.train.files import architecture, read_torch
+        from edgenas.train import Training
+        from edgenas.train.files import architecture
     except ImportError as error:
         raise UsageError("training needs torch, which is not installed; run: pip install 'edgenas[live]'") from error
-    asked = {name: value for name, value in settings.items() if value is not None}
     if resume and restart:
         raise UsageError("--resume goes on and --restart starts over; give one of them")
     if (run is None) == (arch is None):
         raise UsageError("give a run or --arch, one of them, like: edgenas train runs/raspi4-latency-5ms")
     if run is not None and (folder is not None or space is not None):
         raise UsageError(f"run {run} has its own folder and space; leave --run and --space out")
+    if arch is not None and (resume or restart):
+        raise UsageError("--arch begins a new training; name the folder of one: edgenas train FOLDER --resume")
 
-    if run is not None:
-        path, winner = _of_run(run)
-        if dataset is not None and dataset != winner["dataset"]:
-            raise UsageError(
-                f"run {run} is of {winner['dataset']}, not {dataset}; leave --dataset out, or train its architecture"
-                f" apart by: edgenas train --arch '{winner['arch_str']}' --dataset {dataset}"
-            )
-    else:
-        if dataset is None:
-            raise UsageError("--arch needs the images to train on; give --dataset, like --dataset digits")
-        name = space or "nasbench201"
-        chosen = plugins.load("spaces", name)()
-        if not hasattr(chosen, "parse"):
-            raise UsageError(f"space {name} reads no --arch; give a run of it")
-        path = runs.place(folder, f"trained-{Path(dataset).name}")
-        winner = {"space": name, "genes": list(chosen.parse(arch).genes), "dataset": dataset}
+    path = _folder(run) if run is not None else runs.place(folder, f"trained-{Path(dataset or '').name}")
+    _check_state(path, resume, restart)
+    what = _asked_for(arch, dataset, space) if arch is not None else _trained_in(path, resume)
+    if dataset is not None and dataset != what["dataset"]:
+        raise UsageError(
+            f"run {path} is of {what['dataset']}, not {dataset}; leave --dataset out, or train its architecture apart"
+            f" by: edgenas train --arch '{what['arch_str']}' --dataset {dataset}"
+        )
     try:
-        network = architecture(winner["space"], winner["genes"])
+        network = architecture(what["space"], what["genes"])
     except ValueError as error:
         raise DataError(f"{path} names no architecture ({error}); start a new run") from error
 
-    checkpoint = path / "train" / "checkpoint.pt"
+    images, test = load_images(what["dataset"], "train"), load_images(what["dataset"], "test")
+    asked = {name: value for name, value in settings.items() if value is not None}
+    if resume:
+        chosen = _settings_before(path, what, asked, distill)
+        distill = what["teacher"] is not None
+    else:
+        chosen = _settings(asked, images)
+    teacher, source = _teacher(path, what["dataset"], images) if distill else (None, None)
     if restart:
         shutil.rmtree(path / "train", ignore_errors=True)
-    elif checkpoint.exists() and not resume:
-        state = "is trained already" if (path / "train" / "result.json").exists() else "is half trained"
-        raise UsageError(
-            f"{path} {state}; go on by: edgenas train {path} --resume, or start over by: edgenas train {path} --restart"
-        )
-    elif resume and not checkpoint.exists():
-        raise UsageError(f"{path} has no training to go on with; run: edgenas train {path}")
-
-    images, test = load_images(winner["dataset"], "train"), load_images(winner["dataset"], "test")
-    reference = winner.get("reference") or "resnet20"
-    if resume:
-        stored = read_torch(checkpoint, path)["identity"]
-        stored_settings = stored["settings"]
-        stored_distill = stored["teacher"] is not None
-        for name, value in {**asked, **({} if distill is None else {"distill": distill})}.items():
-            before = stored_distill if name == "distill" else stored_settings[name]
-            if before != value:
-                flag = "--" + name.replace("_", "-")
-                raise UsageError(f"{path} is trained with {flag} {before}, not {value}; leave {flag} out, or --restart")
-        asked, distill = stored_settings, stored_distill
-    asked.setdefault("epochs", default_epochs(images, asked.get("batch_size", TrainSettings.batch_size)))
-    chosen_settings = TrainSettings(**asked)
-
-    teacher = teacher_source = None
-    if distill:
-        from edgenas.fitness.reference import reference_network
-
-        teacher, words = reference_network(reference, winner["dataset"], images)
-        if teacher.linear.out_features != len(images.class_names):
-            raise UsageError(
-                f"reference {reference} knows {teacher.linear.out_features} classes and {images.name} has"
-                f" {len(images.class_names)}, so it cannot teach; leave --distill out"
-            )
-        teacher_source = f"{words} (sha256 {teacher.fingerprint()[:16]})"
     space_object = plugins.load("spaces", network.space)()
     return Training(
-        path / "train",
-        space_object,
-        network,
-        winner["dataset"],
-        images,
-        test,
-        chosen_settings,
-        teacher,
-        teacher_source,
-        resume,
+        path / "train", space_object, network, what["dataset"], images, test, chosen, teacher, source, resume
     )
 
 
-def _of_run(name: str) -> tuple[Path, dict[str, Any]]:
-    """The folder of a search or an earlier training, and its architecture: space, genes, arch_str, dataset,
-    reference."""
-    from edgenas.train.files import read_torch
-
+def _folder(name: str) -> Path:
+    """The folder of the run or of the earlier training called `name`; raises UsageError where there is none."""
     for path in (Path(name), runs.RUNS / name):
-        if not (path / "run.json").exists() and (path / "train" / "checkpoint.pt").exists():
-            identity = read_torch(path / "train" / "checkpoint.pt", path).get("identity")
-            if not isinstance(identity, dict) or not {"space", "genes", "arch_str", "dataset"} <= set(identity):
-                raise DataError(f"{path}/train/checkpoint.pt is damaged; train again with --arch in a new folder")
-            return path, identity
-    run = runs.open_run(name)
+        if (path / "run.json").exists() or (path / "train" / "checkpoint.pt").exists():
+            return path
+    return runs.open_run(name).path
+
+
+def _check_state(path: Path, resume: bool, restart: bool) -> None:
+    """Raise UsageError where what was trained in `path` would be lost, or is not there to be gone on with."""
+    checkpoint = (path / "train" / "checkpoint.pt").exists()
+    trained = any((path / "train" / name).exists() for name in ("model.pt", "result.json"))
+    if (checkpoint or trained) and not (resume or restart):
+        raise UsageError(
+            f"{path} is {'trained already' if trained else 'half trained'}; go on by: edgenas train {path} --resume,"
+            f" or start over by: edgenas train {path} --restart"
+        )
+    if resume and not checkpoint:
+        lost = f"has lost its checkpoint; start over by: edgenas train {path} --restart"
+        raise UsageError(f"{path} {lost if trained else f'has no training to go on with; run: edgenas train {path}'}")
+
+
+def _asked_for(arch: str, dataset: str | None, space: str | None) -> dict[str, Any]:
+    if dataset is None:
+        raise UsageError("--arch needs the images to train on; give --dataset, like --dataset digits")
+    name = space or "nasbench201"
+    chosen = plugins.load("spaces", name)()
+    if not hasattr(chosen, "parse"):
+        raise UsageError(f"space {name} reads no --arch; give a run of it")
+    return {"space": name, "genes": list(chosen.parse(arch).genes), "dataset": dataset}
+
+
+def _trained_in(path: Path, resume: bool) -> dict[str, Any]:
+    """What is trained in `path`: space, genes, arch_str and dataset; to resume, all of the checkpoint's identity.
+
+    A checkpoint counts where it is to be gone on with, or where there is no search; else the search's winner does.
+    """
+    from edgenas.train.files import read_identity
+    from edgenas.train.files import restart as restart_advice
+
+    searched = (path / "run.json").exists()
+    if resume or not searched:
+        apart = "train again with --arch, in another folder"
+        return read_identity(path, restart_advice(path) if searched else apart)
+    run = runs.open_run(str(path))
     result = run.result()
     if result is None:
-        raise DataError(f"run {run.path} has not ended; finish it by: edgenas search --resume {run.path}")
+        raise DataError(f"run {path} has not ended; finish it by: edgenas search --resume {path}")
     winner = result.get("winner")
     if winner is None:
-        raise UsageError(f"run {run.path} found no network within its limits; search again with a higher limit")
+        raise UsageError(f"run {path} found no network within its limits; search again with a higher limit")
     try:
-        reference = run.header.get("request", {}).get("reference")
-        found = {name: result[name] for name in ("space", "dataset")}
-        return run.path, {**found, "genes": winner["genes"], "arch_str": winner["arch_str"], "reference": reference}
-    except (AttributeError, KeyError, TypeError) as error:
-        raise DataError(f"{run.path}/result.json is damaged; start a new run") from error
+        return {name: result[name] for name in ("space", "dataset")} | {
+            name: winner[name] for name in ("genes", "arch_str")
+        }
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}/result.json is damaged; start a new run") from error
+
+
+def _settings(asked: dict[str, Any], images: ImageSet) -> TrainSettings:
+    from edgenas.train import TrainSettings, default_epochs
+
+    epochs = default_epochs(images, asked.get("batch_size", TrainSettings.batch_size))
+    return TrainSettings(**{"epochs": epochs, **asked})
+
+
+def _settings_before(path: Path, what: dict[str, Any], asked: dict[str, Any], distill: bool | None) -> TrainSettings:
+    """The settings that the training in `path` was begun with; raises UsageError where others are asked for."""
+    from edgenas.train import TrainSettings
+    from edgenas.train.files import damaged
+    from edgenas.train.files import restart as restart_advice
+
+    try:
+        before = TrainSettings(**what["settings"])
+    except (TypeError, UsageError) as error:
+        raise damaged(path / "train" / "checkpoint.pt", restart_advice(path)) from error
+    known = {**asdict(before), "distill": what["teacher"] is not None}
+    for name, value in {**asked, **({} if distill is None else {"distill": distill})}.items():
+        if known[name] != value:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{path} is trained with {flag} {known[name]}, not {value}; leave {flag} out, or start over by:"
+                f" edgenas train {path} --restart"
+            )
+    return before
+
+
+def _teacher(path: Path, dataset: str, images: ImageSet) -> tuple[ResNet, str]:
+    """The reference network of the search in `path`, or else the default one, and what it is in words."""
+    from edgenas.fitness.reference import reference_network
+
+    request = runs.open_run(str(path)).header.get("request", {}) if (path / "run.json").exists() else {}
+    choice = request.get("reference") or "resnet20"
+    teacher, words = reference_network(choice, dataset, images)
+    if teacher.linear.out_features != len(images.class_names):
+        raise UsageError(
+            f"reference {choice} knows {teacher.linear.out_features} classes and {images.name} has"
+            f" {len(images.class_names)}, so it cannot teach; leave --distill out"
+        )
+    return teacher, f"{words} (sha256 {teacher.fingerprint()[:16]})"

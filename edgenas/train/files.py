@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-import os
-import tempfile
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgenas import plugins
 from edgenas.architecture import Architecture, SearchSpace
 from edgenas.errors import DataError
+from edgenas.files import write_whole
 
 VERSION = 1  # of checkpoint.pt, model.pt and result.json
 _LARGEST = 1024  # channels or cells that are believed of a file
@@ -57,7 +58,7 @@ def load_trained(run: str | Path) -> Trained:
                 raise DataError(f"the training of {path} has not ended; run: edgenas train {path} --resume")
         raise DataError(f"{run} is not trained; run: edgenas train {run}")
     path = found[0] / "train" / "model.pt"
-    content = read_torch(path, found[0])
+    content = read_torch(path, restart(found[0]))
     try:
         arch = architecture(content["space"], content["genes"])
         space: SearchSpace = plugins.load("spaces", arch.space)()
@@ -74,7 +75,10 @@ def load_trained(run: str | Path) -> Trained:
         # No memory before the file's weights fit, so that a small file cannot ask for a huge network.
         with torch.device("meta"):
             network = space.build(arch, len(names), **size)
-        network.load_state_dict(weights(content["network"]), strict=True, assign=True)
+        network.load_state_dict(weights(content["network"], network.state_dict()), strict=True, assign=True)
+        test_accuracy, test_images = float(content["test_accuracy"]), int(content["test_images"])
+        if not (0 <= test_accuracy <= 100 and test_images > 0):
+            raise ValueError("no accuracy")
         return Trained(
             arch,
             space.describe(arch),
@@ -85,11 +89,11 @@ def load_trained(run: str | Path) -> Trained:
             (height, width),
             str(content["dataset"]),
             str(content["dataset_fingerprint"]),
-            float(content["test_accuracy"]),
-            int(content["test_images"]),
+            test_accuracy,
+            test_images,
         )
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _damaged(path, found[0]) from error
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise damaged(path, restart(found[0])) from error
 
 
 def architecture(space: Any, genes: Any) -> Architecture:
@@ -105,56 +109,90 @@ def architecture(space: Any, genes: Any) -> Architecture:
     return Architecture(space, tuple(genes))
 
 
-def weights(state: Any) -> dict[str, Tensor]:
-    """`state`, if it is a state dict of finite tensors, laid out plainly; else ValueError."""
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError("no weights")
-    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
-        raise ValueError("weights that are not finite")
-    return {str(name): value.contiguous() for name, value in state.items()}
+def weights(state: Any, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state`, if it is a state dict of finite tensors of the names, shapes and types of `like`; else ValueError."""
+    if not isinstance(state, Mapping) or set(state) != set(like):
+        raise ValueError("no weights of this network")
+    for name, wanted in like.items():
+        value = state[name]
+        if not isinstance(value, Tensor) or value.shape != wanted.shape or value.dtype != wanted.dtype:
+            raise ValueError(f"{name} is of another shape")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} is not finite")
+    return {name: state[name].contiguous() for name in like}
 
 
-def read_torch(path: Path, run: Path) -> dict[str, Any]:
-    """The dict of this VERSION in `path`, tensors on the CPU, nothing run; raises DataError for anything else."""
+def read_identity(run: Path, advice: str) -> dict[str, Any]:
+    """What the training in `run` is of, as its checkpoint says; raises DataError ending in `advice`."""
+    path = run / "train" / "checkpoint.pt"
+    identity = read_torch(path, advice).get("identity")
+    names = {"space", "genes", "arch_str", "dataset", "dataset_fingerprint", "teacher", "settings"}
+    if not isinstance(identity, dict) or set(identity) != names or not isinstance(identity["dataset"], str):
+        raise damaged(path, advice)
+    return identity
+
+
+def epoch_line(value: Any) -> dict[str, Any]:
+    """`value`, if it is what the loop noted of an epoch; else ValueError."""
+    numbers = {"epoch", "train_loss", "learning_rate", "seconds"}
+    if not (isinstance(value, dict) and set(value) == {*numbers, "val_accuracy"}):
+        raise ValueError("no epoch")
+    if not all(isinstance(value[name], int | float) and math.isfinite(value[name]) for name in numbers):
+        raise ValueError("no epoch")
+    return value
+
+
+@contextlib.contextmanager
+def tensorboard(folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What takes an epoch's line to TensorBoard's files in `folder`/tensorboard, or nowhere where it is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        yield lambda line: None
+        return
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
+
+        def log(line: dict[str, Any]) -> None:
+            for name in ("train_loss", "val_accuracy", "learning_rate"):
+                if line[name] is not None:
+                    writer.add_scalar(name, line[name], line["epoch"])
+
+        yield log
+
+
+def read_torch(path: Path, advice: str) -> dict[str, Any]:
+    """The dict of this VERSION in `path`, tensors on the CPU, nothing run.
+
+    Raises DataError, its message ending in `advice`, for anything else.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch names no common base for what a damaged or malicious file makes it raise
-        raise _damaged(path, run) from error
+        raise damaged(path, advice) from error
     if not isinstance(content, dict) or content.get("version") != VERSION:
-        raise _damaged(path, run)
+        raise damaged(path, advice)
     return content
 
 
 def write_torch(path: Path, content: dict[str, Any]) -> None:
     buffer = io.BytesIO()  # torch tells a full disk by an error that names neither file nor reason
     torch.save({"version": VERSION, **content}, buffer)
-    write_whole(path, buffer.getvalue())
+    write(path, buffer.getvalue())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, (json.dumps({"schema_version": VERSION, **content}, indent=2, allow_nan=False) + "\n").encode())
+    write(path, (json.dumps({"schema_version": VERSION, **content}, indent=2, allow_nan=False) + "\n").encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename. Raises DataError where the disk is full or read-only."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written ({error.strerror}); make room for it, then run: edgenas train"
-            f" {path.parent.parent} --resume"
-        ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+def write(path: Path, content: bytes) -> None:
+    """Write a file of RUN/train whole or not at all; raises DataError where the disk is full or read-only."""
+    write_whole(path, content, DataError, f"make room for it, then run: edgenas train {path.parent.parent} --resume")
 
 
-def _damaged(path: Path, run: Path) -> DataError:
-    return DataError(f"{path} is damaged or not EdgeNAS's; train again: edgenas train {run} --restart")
+def restart(run: Path) -> str:
+    """The advice to train `run` again."""
+    return f"train again: edgenas train {run} --restart"
+
+
+def damaged(path: Path, advice: str) -> DataError:
+    return DataError(f"{path} is damaged or not EdgeNAS's; {advice}")

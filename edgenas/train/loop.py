@@ -14,8 +14,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,50 +26,23 @@ from torch import Tensor, nn
 
 from edgenas.architecture import Architecture, SearchSpace
 from edgenas.data.images import ImageSet, held_out
-from edgenas.errors import DataError, EdgeNASError, UsageError
-from edgenas.train.files import read_torch, weights, write_json, write_torch, write_whole
+from edgenas.errors import EdgeNASError, UsageError
+from edgenas.train.batches import NOT_FLIPPED, PADDING, accuracy, augmented, normalised
+from edgenas.train.files import (
+    damaged,
+    epoch_line,
+    read_torch,
+    restart,
+    tensorboard,
+    weights,
+    write,
+    write_json,
+    write_torch,
+)
+from edgenas.train.settings import TrainSettings
 
-PADDING = 4  # pixels by which a crop may be off
 MOMENTUM = 0.9
 TEMPERATURE, TEACHER_WEIGHT = 4.0, 0.5  # of distillation
-NOT_FLIPPED = ("digits",)  # data sets whose mirror images are none of theirs
-_EVALUATION_BATCH = 256
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """What weights depend on besides architecture, images and teacher. `patience`: None, or stop after so many epochs
-    without a better accuracy on a fifth of the training images, held out for that, and keep the best epoch's weights.
-    """
-
-    epochs: int
-    batch_size: int = 64
-    learning_rate: float = 0.1  # at the start; a cosine brings it to 0 at the end
-    weight_decay: float = 5e-4
-    seed: int = 0
-    patience: int | None = None
-    channels: int = 16  # C
-    cells: int = 5  # N: cells a stage
-
-    def __post_init__(self) -> None:
-        for sound, problem in (
-            (self.epochs >= 1, f"--epochs {self.epochs} trains nothing; give 1 or more"),
-            (self.batch_size >= 2, f"--batch-size {self.batch_size} is too small for batch norm; give 2 or more"),
-            (0 < self.learning_rate < math.inf, f"--learning-rate {self.learning_rate} is not positive; give 0.1"),
-            (0 <= self.weight_decay < math.inf, f"--weight-decay {self.weight_decay} is negative; give 0.0005"),
-            (self.seed >= 0, f"--seed {self.seed} is negative; give 0 or more"),
-            (self.patience is None or self.patience >= 1, f"--patience {self.patience} never waits; give 1 or more"),
-        ):
-            if not sound:
-                raise UsageError(problem)
-
-
-def default_epochs(image_set: ImageSet, batch_size: int = TrainSettings.batch_size) -> int:
-    """Digits are learned in 15 epochs; natural images take 100, or 60 where they are few, and 1,000 steps at least."""
-    count = len(image_set.images)
-    if image_set.name == "digits":
-        return 15
-    return 100 if count >= 20_000 else max(60, math.ceil(1_000 * batch_size / count))
 
 
 class Training:
@@ -100,9 +73,11 @@ class Training:
         validating = held_out(images.labels) if settings.patience else np.zeros(len(images.labels), bool)
         self.train_indexes, self.val_indexes = np.flatnonzero(~validating), np.flatnonzero(validating)
         self.batch_size = min(settings.batch_size, len(self.train_indexes))
-        self.steps_per_epoch = len(self.train_indexes) // self.batch_size  # what an epoch leaves over is left out
         if min(images.images.shape[1:3]) <= PADDING:
             raise UsageError(f"{images.source} has images too small to train on; give larger ones")
+        if self.batch_size < 2 or (settings.patience and not len(self.val_indexes)):
+            raise UsageError(f"{images.source} has too few images to train on so; add some, or leave --patience out")
+        self.steps_per_epoch = len(self.train_indexes) // self.batch_size  # what an epoch leaves over is left out
         # What a checkpoint must agree in, to be gone on with.
         self.identity = {
             "space": space.name,
@@ -136,55 +111,68 @@ class Training:
             self._restore()
         else:
             self._save_checkpoint()
-        write_whole(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history).encode())
+        self._write_metrics()
 
     def __iter__(self) -> Iterator[int]:
         """Train; yields the number of steps done. A checkpoint is on the disk before the next epoch begins.
 
-        Raises EdgeNASError where the loss is not finite; the checkpoint stays that of the epoch before.
+        Raises EdgeNASError where the loss is not finite; the checkpoint stays that of the epoch before. Raises
+        DataError where the disk is full.
         """
-        settings, total_steps = self.settings, self.settings.epochs * self.steps_per_epoch
-        while not self.finished:
-            epoch, started_at_s = len(self.history), time.perf_counter()
-            self.network.train()
-            loss_sum = torch.zeros((), device=self.device)
-            order = np.random.default_rng([settings.seed, 0, epoch]).permutation(self.train_indexes)
-            for start in range(0, self.steps_per_epoch * self.batch_size, self.batch_size):
-                random = np.random.default_rng([settings.seed, 1, self.steps_done])
-                rate = settings.learning_rate * (1 + math.cos(math.pi * self.steps_done / total_steps)) / 2
-                self.optimizer.param_groups[0]["lr"] = rate
-                images, labels = self._augmented(order[start : start + self.batch_size], random)
-                loss = self._loss(images, labels, seed=int(random.integers(2**62)))
-                self.optimizer.zero_grad()
-                torch.autograd.backward(loss)
-                self.optimizer.step()
-                loss_sum += loss.detach()
-                self.steps_done += 1
-                yield self.steps_done
-            val_accuracy = self._accuracy(self.images, self.val_indexes) if len(self.val_indexes) else None
-            train_loss = loss_sum.item() / self.steps_per_epoch
-            if not math.isfinite(train_loss) or not _finite(self.network):
-                raise EdgeNASError(
-                    f"the loss is not finite in epoch {epoch + 1}, and the checkpoint of epoch {epoch} is kept; train"
-                    f" with a lower rate: edgenas train {self.folder.parent} --restart --learning-rate"
-                    f" {settings.learning_rate / 4:g}"
-                )
-            if val_accuracy is not None and (self.best is None or val_accuracy > self.best["accuracy"]):
-                weights = {name: value.clone() for name, value in self.network.state_dict().items()}
-                self.best = {"accuracy": val_accuracy, "epoch": epoch + 1, "network": weights}
-            self.history.append(
-                {
-                    "epoch": epoch + 1,
+        with tensorboard(self.folder) as log:
+            while not self.finished:
+                started_at_s = time.perf_counter()
+                train_loss, rate = yield from self._epoch(len(self.history))
+                val_accuracy = self._validate() if len(self.val_indexes) else None
+                line = {
+                    "epoch": len(self.history) + 1,
                     "train_loss": train_loss,
                     "val_accuracy": val_accuracy,
                     "learning_rate": rate,
                     "seconds": round(time.perf_counter() - started_at_s, 3),
                 }
-            )
-            self._save_checkpoint()
-            self._log(self.history[-1])
+                self.history.append(line)
+                self._save_checkpoint()
+                self._write_metrics()
+                log(line)
         if not (self.folder / "result.json").exists():
             self._finish()
+
+    def _epoch(self, epoch: int) -> Generator[int, None, tuple[float, float]]:
+        """Show the network every image once; the mean loss, and the learning rate of the last step."""
+        settings, total_steps = self.settings, self.settings.epochs * self.steps_per_epoch
+        self.network.train()
+        loss_sum = torch.zeros((), device=self.device)
+        order = np.random.default_rng([settings.seed, 0, epoch]).permutation(self.train_indexes)
+        for start in range(0, self.steps_per_epoch * self.batch_size, self.batch_size):
+            random = np.random.default_rng([settings.seed, 1, self.steps_done])
+            rate = settings.learning_rate * (1 + math.cos(math.pi * self.steps_done / total_steps)) / 2
+            self.optimizer.param_groups[0]["lr"] = rate
+            indexes = order[start : start + self.batch_size]
+            images = augmented(self.pixels, indexes, random, mirror=self.images.name not in NOT_FLIPPED)
+            loss = self._loss(images, self.labels[indexes], seed=int(random.integers(2**62)))
+            self.optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            self.optimizer.step()
+            loss_sum += loss.detach()
+            self.steps_done += 1
+            yield self.steps_done
+        train_loss = loss_sum.item() / self.steps_per_epoch
+        if not math.isfinite(train_loss) or not _finite(self.network):
+            raise EdgeNASError(
+                f"the loss is not finite in epoch {epoch + 1}, and the checkpoint of epoch {epoch} is kept; train with"
+                f" a lower rate: edgenas train {self.folder.parent} --restart --learning-rate"
+                f" {settings.learning_rate / 4:g}"
+            )
+        return train_loss, rate
+
+    def _validate(self) -> float:
+        """The accuracy (%) on the images held out; keeps the weights if they are the best so far."""
+        found = accuracy(self.network, self.images, self.val_indexes, self.images)
+        if self.best is None or found > self.best["accuracy"]:
+            kept = {name: value.clone() for name, value in self.network.state_dict().items()}
+            self.best = {"accuracy": found, "epoch": len(self.history) + 1, "network": kept}
+        return found
 
     @property
     def finished(self) -> bool:
@@ -210,27 +198,6 @@ class Training:
         content: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
         return content
 
-    def _augmented(self, indexes: np.ndarray[Any, Any], random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Random crops of reflect-padded images, half of them mirrored: uint8 [b, 3, h, w]; and labels [b].
-
-        Padding, cropping and mirroring are one look-up: of row i of the crop, in the image reflected at its borders.
-        """
-        height, width = self.pixels.shape[1:3]
-
-        def positions(side: int) -> np.ndarray[Any, Any]:
-            offsets = random.integers(-PADDING, PADDING + 1, len(indexes))
-            reflected: np.ndarray[Any, Any] = np.abs(offsets[:, None] + np.arange(side))
-            crops: np.ndarray[Any, Any] = (side - 1) - np.abs((side - 1) - reflected)
-            return crops
-
-        rows, columns = positions(height), positions(width)
-        if self.images.name not in NOT_FLIPPED:
-            mirrored = random.random(len(indexes)) < 0.5
-            columns[mirrored] = columns[mirrored, ::-1]
-        chosen, down, across = (torch.from_numpy(each).to(self.device) for each in (indexes, rows, columns))
-        pixels = self.pixels[chosen[:, None, None], down[:, :, None], across[:, None, :]]
-        return pixels.permute(0, 3, 1, 2), self.labels[chosen]
-
     def _loss(self, pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
         scaled = pixels.float() / 255
         on_cuda = self.device.type == "cuda"
@@ -239,7 +206,7 @@ class Training:
             torch.autocast(self.device.type, torch.bfloat16, enabled=on_cuda and torch.cuda.is_bf16_supported()),
         ):
             torch.manual_seed(seed)
-            logits = self.network(_normalised(scaled, self.images)).float()
+            logits = self.network(normalised(scaled, self.images)).float()
         loss = F.cross_entropy(logits, labels)
         if self.teacher is None:
             return loss
@@ -248,18 +215,6 @@ class Training:
         softened = F.log_softmax(logits / TEMPERATURE, dim=1)
         distance = F.kl_div(softened, taught, reduction="batchmean", log_target=True) * TEMPERATURE**2
         return (1 - TEACHER_WEIGHT) * loss + TEACHER_WEIGHT * distance
-
-    @torch.no_grad()
-    def _accuracy(self, image_set: ImageSet, indexes: np.ndarray[Any, Any]) -> float:
-        """% of the images at `indexes` that the network puts in their class."""
-        self.network.eval()
-        right = 0
-        for start in range(0, len(indexes), _EVALUATION_BATCH):
-            chosen = indexes[start : start + _EVALUATION_BATCH]
-            pixels = torch.from_numpy(image_set.images[chosen]).to(self.device).permute(0, 3, 1, 2)
-            logits = self.network(_normalised(pixels.float() / 255, self.images))
-            right += int((logits.argmax(dim=1).cpu() == torch.from_numpy(image_set.labels[chosen])).sum())
-        return 100 * right / len(indexes)
 
     def _save_checkpoint(self) -> None:
         write_torch(
@@ -275,7 +230,7 @@ class Training:
 
     def _restore(self) -> None:
         path = self.folder / "checkpoint.pt"
-        content = read_torch(path, self.folder.parent)
+        content = read_torch(path, restart(self.folder.parent))
         stored = content.get("identity")
         if stored != self.identity:
             names = sorted(
@@ -283,44 +238,42 @@ class Training:
                 for name in self.identity
                 if not isinstance(stored, dict) or stored.get(name) != self.identity[name]
             )
+            changed = " and ".join(names).replace("_", " ")
             raise UsageError(
-                f"the training of {self.folder.parent} cannot go on: its {' and '.join(names).replace('_', ' ')} changed"
-                f" since it began; bring back what it was, or start over: edgenas train {self.folder.parent} --restart"
+                f"the training of {self.folder.parent} cannot go on: its {changed} changed since it began; bring back"
+                f" what it was, or {restart(self.folder.parent)}"
             )
         try:
-            self.network.load_state_dict(weights(content["network"]))
-            self.optimizer.load_state_dict(content["optimizer"])
-            self.history, self.best = list(content["history"]), content["best"]
+            shapes = self.network.state_dict()
+            self.history, self.best = [epoch_line(each) for each in content["history"]], content["best"]
             if self.best is not None:
-                weights(self.best["network"])
-            self.steps_done = len(self.history) * self.steps_per_epoch
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f"{path} is damaged; start over: edgenas train {self.folder.parent} --restart") from error
+                weights(self.best["network"], shapes)
+                self.best = {**self.best, "accuracy": float(self.best["accuracy"]), "epoch": int(self.best["epoch"])}
+            self.network.load_state_dict(weights(content["network"], shapes))
+            parameters = list(self.network.parameters())
+            for number, state in content["optimizer"]["state"].items():
+                if state["momentum_buffer"].shape != parameters[number].shape:
+                    raise ValueError("momenta of another network")
+            self.optimizer.load_state_dict(content["optimizer"])
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise damaged(path, restart(self.folder.parent)) from error
+        self.steps_done = len(self.history) * self.steps_per_epoch
 
-    def _log(self, line: dict[str, Any]) -> None:
-        """Add an epoch to metrics.jsonl, and to TensorBoard's files where TensorBoard is installed."""
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
-            for name in ("train_loss", "val_accuracy", "learning_rate"):
-                if line[name] is not None:
-                    writer.add_scalar(name, line[name], line["epoch"])
+    def _write_metrics(self) -> None:
+        lines = "".join(json.dumps(line) + "\n" for line in self.history)
+        write(self.folder / "metrics.jsonl", lines.encode())
 
     def _finish(self) -> None:
         """Test the weights, the best ones where there was a validation, and write model.pt and result.json."""
         if self.best is not None:
             self.network.load_state_dict(self.best["network"])
-        test_accuracy = self._accuracy(self.test, np.arange(len(self.test.images)))
+        test_accuracy = accuracy(self.network, self.test, np.arange(len(self.test.images)), self.images)
         common = {name: value for name, value in self.identity.items() if name != "settings"}
         outcome = {"test_accuracy": test_accuracy, "test_images": len(self.test.images)}
         model = {
             "channels": self.settings.channels,
             "cells": self.settings.cells,
-            "network": weights({name: value.cpu() for name, value in self.network.state_dict().items()}),
+            "network": {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()},
             "mean": list(self.images.mean),
             "std": list(self.images.std),
             "class_names": list(self.images.class_names),
@@ -339,11 +292,6 @@ class Training:
             "seconds": round(sum(line["seconds"] for line in self.history), 3),
         }
         write_json(self.folder / "result.json", result)
-
-
-def _normalised(scaled: Tensor, image_set: ImageSet) -> Tensor:
-    mean, std = (scaled.new_tensor(each).view(-1, 1, 1) for each in (image_set.mean, image_set.std))
-    return (scaled - mean) / std
 
 
 def _finite(network: nn.Module) -> bool:

@@ -1,0 +1,55 @@
+"""Images on their way into a network: random crops and mirror images, normalisation, and the accuracy on a set."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgenas.data.images import ImageSet
+
+PADDING = 4  # pixels by which a crop may be off
+NOT_FLIPPED = ("digits",)  # data sets whose mirror images are none of theirs
+_EVALUATION_BATCH = 256
+
+
+def augmented(pixels: Tensor, indexes: NDArray[np.int64], random: np.random.Generator, mirror: bool) -> Tensor:
+    """Random crops of the reflect-padded images of `pixels`, uint8 [n, h, w, 3], at `indexes`: uint8 [b, 3, h, w].
+
+    With `mirror`, half of them are mirrored. Padding, cropping and mirroring are one look-up: of row i of the crop, in
+    the image reflected at its borders.
+    """
+    height, width = pixels.shape[1:3]
+
+    def positions(side: int) -> NDArray[np.int64]:
+        offsets = random.integers(-PADDING, PADDING + 1, len(indexes))
+        reflected = np.abs(offsets[:, None] + np.arange(side))
+        crops: NDArray[np.int64] = (side - 1) - np.abs((side - 1) - reflected)
+        return crops
+
+    rows, columns = positions(height), positions(width)
+    if mirror:
+        mirrored = random.random(len(indexes)) < 0.5
+        columns[mirrored] = columns[mirrored, ::-1]
+    chosen, down, across = (torch.from_numpy(each).to(pixels.device) for each in (indexes, rows, columns))
+    return pixels[chosen[:, None, None], down[:, :, None], across[:, None, :]].permute(0, 3, 1, 2)
+
+
+def normalised(scaled: Tensor, image_set: ImageSet) -> Tensor:
+    """Images [b, 3, h, w] scaled to [0, 1], normalised by the mean and the deviation of `image_set`."""
+    mean, std = (scaled.new_tensor(each).view(-1, 1, 1) for each in (image_set.mean, image_set.std))
+    return (scaled - mean) / std
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, image_set: ImageSet, indexes: NDArray[np.int64], trained_on: ImageSet) -> float:
+    """% of the images of `image_set` at `indexes` that `network` puts in their class; leaves it in evaluation mode."""
+    network.eval()
+    device, right = next(network.parameters()).device, 0
+    for start in range(0, len(indexes), _EVALUATION_BATCH):
+        chosen = indexes[start : start + _EVALUATION_BATCH]
+        pixels = torch.from_numpy(image_set.images[chosen]).to(device).permute(0, 3, 1, 2)
+        logits = network(normalised(pixels.float() / 255, trained_on))
+        right += int((logits.argmax(dim=1).cpu() == torch.from_numpy(image_set.labels[chosen])).sum())
+    return 100 * right / len(indexes)

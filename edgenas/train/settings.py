@@ -1,0 +1,45 @@
+"""What a training depends on besides architecture, images and teacher."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgenas.data.images import ImageSet
+from edgenas.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """`patience`: None, or stop after so many epochs without a better accuracy on a fifth of the training images, held
+    out for that, and keep the best epoch's weights. Raises UsageError for a value that trains nothing.
+    """
+
+    epochs: int
+    batch_size: int = 64
+    learning_rate: float = 0.1  # at the start; a cosine brings it to 0 at the end
+    weight_decay: float = 5e-4
+    seed: int = 0
+    patience: int | None = None
+    channels: int = 16  # C
+    cells: int = 5  # N: cells a stage
+
+    def __post_init__(self) -> None:
+        for sound, problem in (
+            (self.epochs >= 1, f"--epochs {self.epochs} trains nothing; give 1 or more"),
+            (self.batch_size >= 2, f"--batch-size {self.batch_size} is too small for batch norm; give 2 or more"),
+            (0 < self.learning_rate < math.inf, f"--learning-rate {self.learning_rate} is not positive; give 0.1"),
+            (0 <= self.weight_decay < math.inf, f"--weight-decay {self.weight_decay} is negative; give 0.0005"),
+            (self.seed >= 0, f"--seed {self.seed} is negative; give 0 or more"),
+            (self.patience is None or self.patience >= 1, f"--patience {self.patience} never waits; give 1 or more"),
+        ):
+            if not sound:
+                raise UsageError(problem)
+
+
+def default_epochs(image_set: ImageSet, batch_size: int = TrainSettings.batch_size) -> int:
+    """Digits are learned in 15 epochs; natural images take 100, or 60 where they are few, and 1,000 steps at least."""
+    count = len(image_set.images)
+    if image_set.name == "digits":
+        return 15
+    return 100 if count >= 20_000 else max(60, math.ceil(1_000 * batch_size / count))
