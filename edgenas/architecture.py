@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +40,16 @@ class Cost:
     values: Mapping[str, float] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What a measurement that can be relied on says of a winner: whether it keeps its limits, its costs (metric ->
+    value in its canonical unit), and where these come from or why there are none."""
+
+    verdict: Literal["PASS", "FAIL", "UNSTABLE"]
+    values: Mapping[str, float]
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +119,14 @@ class CostProvider(Protocol):
     exhaustive: bool  # pricing the whole space takes well under a second
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]: ...
+
+
+@runtime_checkable
+class Confirming(Protocol):
+    """A cost provider whose prices, good enough to search by, can be measured again with more care."""
+
+    def confirm(self, arch: Architecture, limits: Mapping[str, float]) -> Confirmation:
+        """Measure `arch` and judge it against `limits`, metric -> limit. Raises BoardError where no board is left."""
+
+    def close(self) -> None:
+        """Give back what it holds, such as boards."""

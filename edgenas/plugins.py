@@ -16,7 +16,12 @@ from typing import Any
 
 from edgenas.errors import UnknownNameError, UsageError
 
-KINDS = {"spaces": "search space", "fitness": "fitness", "costs": "cost", "transports": "transport"}  # group -> what one of it is called
+KINDS = {
+    "spaces": "search space",
+    "fitness": "fitness",
+    "costs": "cost",
+    "transports": "transport",
+}  # group -> what one of it is called
 
 
 @cache

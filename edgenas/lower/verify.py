@@ -100,14 +100,15 @@ def write_checked(
     def check(written: bytes) -> None:
         nonlocal parity
         parity = compare(run_model(written, images), expected, labels)
-        _require(parity, limits, path)
+        require(parity, limits, path.name)
 
     write_whole(path, model, ExportError, "free some space or give another folder", check)
     assert parity is not None
     return parity
 
 
-def _require(parity: Parity, limits: Limits, path: Path) -> None:
+def require(parity: Parity, limits: Limits, name: str) -> None:
+    """Raises ExportError, speaking of the model by `name`, where it does not keep to `limits`."""
     wrong = None
     if not np.isfinite(parity.relative_error):
         wrong = "gives NaN or infinite logits"
@@ -117,7 +118,7 @@ def _require(parity: Parity, limits: Limits, path: Path) -> None:
         wrong = f"agrees on {parity.top1_agreement:.1%} of {parity.images} images, not {limits.top1_agreement:.0%}"
     if wrong is not None:
         raise ExportError(
-            f"{path.name} {wrong}, from torch; it was not kept: train longer or give more calibration images"
+            f"{name} {wrong}, from torch; it was not kept: train longer or give more calibration images"
         )
 
 

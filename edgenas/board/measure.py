@@ -1,0 +1,286 @@
+"""Timing models on one board: A-B-A around the pinned reference, again where that fails, every sample kept.
+
+A failed measurement is a value (Failed); a board that is lost, busy or does not answer is a BoardError.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from edgenas.board import statistics
+from edgenas.board.model import Model, reference
+from edgenas.board.session import RefusedError, Session
+from edgenas.board.statistics import LARGEST_DRIFT, Summary, summarise
+from edgenas.board.store import Store
+from edgenas.device import Device, Measurement
+from edgenas.errors import BoardError
+
+ATTEMPTS = 3  # at a block whose reference moves, or a model whose samples do not settle
+OVERHEAD_S = 60.0  # that loading and warming up a model may take on a slow board
+_COOLING_S = 300.0
+_ABOUT_THE_MODEL = {"missing", "hash", "model", "wrong", "timeout", "crash", "memory", "runtime", "impossible"}
+_THROTTLED_NOW, _THROTTLED_SINCE_BOOT = 0xF, 0xF0000  # vcgencmd get_throttled
+
+
+@dataclass(frozen=True)
+class Tier:
+    """How often and how long a model is timed: `processes` times `repeats` repeats of at least `min_repeat_ms`, or
+    `max_repeat_s` at most, each raw sample over as many inferences as last `min_sample_ms`."""
+
+    name: Literal["screen", "final"]
+    processes: int
+    repeats: int
+    min_repeat_ms: float
+    warmup_runs: int
+    warmup_s: float
+    pause_s: float
+    min_sample_ms: float = 1.0
+
+    @classmethod
+    def screen(cls, how: Measurement) -> Tier:
+        """Of a candidate within a search."""
+        return cls("screen", 1, how.repeats, how.min_repeat_ms, how.warmup_runs, how.warmup_s, how.pause_s)
+
+    @classmethod
+    def final(cls, how: Measurement) -> Tier:
+        """Of a winner: processes of their own, one long repeat each."""
+        length_ms = how.final_process_s * 1e3
+        return cls("final", how.final_processes, 1, length_ms, how.warmup_runs, how.warmup_s, how.pause_s)
+
+    def plan(self) -> dict[str, Any]:
+        """As the wire protocol has it."""
+        return {
+            "warmup_runs": self.warmup_runs,
+            "warmup_s": self.warmup_s,
+            "repeats": self.repeats,
+            "min_repeat_ms": self.min_repeat_ms,
+            "min_runs": 0,
+            "max_repeat_s": max(20.0, 2 * self.min_repeat_ms / 1e3),
+            "pause_s": self.pause_s,
+            "min_sample_ms": self.min_sample_ms,
+        }
+
+    def timeout_s(self) -> float:
+        """Of one process."""
+        return OVERHEAD_S + self.warmup_s + self.repeats * (20.0 + 2 * self.min_repeat_ms / 1e3 + self.pause_s)
+
+
+_REFERENCE_TIER = Tier("screen", 1, 3, 60.0, 5, 0.1, 0.02)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`record` is what the store keeps; its last attempt counts."""
+
+    record: Mapping[str, Any]
+    from_store: bool
+
+    @property
+    def summary(self) -> Summary:
+        """Computed on reading, with the problems that the raw samples alone do not show."""
+        last = self.record["attempts"][-1]
+        found = summarise(last["samples_ns"], last["inner"])
+        return Summary(**{**asdict(found), "problems": (*last["problems"], *found.problems)})
+
+    @property
+    def energy_mj(self) -> float | None:
+        """Per inference, where the board has a power rail that can be read."""
+        value = self.record["attempts"][-1]["energy_mj"]
+        return None if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """No measurement came about; the reason is about the model, not the board."""
+
+    error: str
+
+
+Outcome = Measured | Failed
+
+
+class Bench:
+    """Times models on the board behind `session`, a `device`, with `threads`; the store answers for what is known."""
+
+    def __init__(
+        self, session: Session, device: Device, board: str, threads: int, store: Store, prepare: bool = True
+    ) -> None:
+        if device.measurement is None:
+            raise ValueError(f"nothing can be measured on {device.name}")
+        self.session, self.device, self.board, self.threads, self.store = session, device, board, threads, store
+        self.how, self.prepare = device.measurement, prepare
+        state = session.facts["state"]
+        self._coolest_c = _hottest(state)
+
+    def __call__(self, models: Sequence[Model], tier: Tier) -> list[Outcome]:
+        """One outcome each, in order. The reference is timed before and after all that the store does not know; where
+        it moved by more than 3 % in between, all is timed again, and after that said to be unstable."""
+        outcomes: list[Outcome | None] = []
+        for model in models:
+            runtime = self.runtime(model)
+            if runtime is None:
+                names = ", ".join(each["name"] for each in self.session.facts["runtimes"]) or "none"
+                outcomes.append(Failed(f"board {self.board} has no runtime for {model.format} files (it has: {names})"))
+                continue
+            record = self.store.find(self.fingerprint(model, tier, runtime))
+            outcomes.append(None if record is None else Measured(record, from_store=True))
+        waiting = [index for index, outcome in enumerate(outcomes) if outcome is None]
+        attempts: dict[int, list[dict[str, Any]]] = {index: [] for index in waiting}
+        for attempt in range(ATTEMPTS if waiting else 0):
+            self._lease(tier, len(waiting))
+            self._cool_down()
+            before = self._reference(models[waiting[0]])
+            for index in waiting:
+                try:
+                    attempts[index].append(self._attempt(models[index], tier))
+                except RefusedError as error:
+                    if error.kind not in _ABOUT_THE_MODEL:
+                        raise
+                    outcomes[index] = Failed(str(error))
+            after = self._reference(models[waiting[0]])
+            waiting = [index for index in waiting if outcomes[index] is None]
+            drift = statistics.moved(before, after)
+            for index in waiting:
+                found = attempts[index][-1]
+                found["reference_ms"] = [before.median_ms, after.median_ms]
+                if drift > LARGEST_DRIFT:
+                    found["problems"].append(
+                        f"the reference model moved by {drift:.0%} meanwhile (at most {LARGEST_DRIFT:.0%})"
+                    )
+            last = attempt == ATTEMPTS - 1
+            for index in waiting:
+                record = self._record(models[index], tier, attempts[index])
+                measured = Measured(record, from_store=False)
+                if last or measured.summary.stable:
+                    # What does not settle is kept under a key of its own: the next time it is measured again.
+                    fingerprint = record["fingerprint"]
+                    if not measured.summary.stable:
+                        fingerprint = {**fingerprint, "unstable_at": record["measured_at"]}
+                    self.store.keep(fingerprint, record)
+                    outcomes[index] = measured
+            waiting = [index for index in waiting if outcomes[index] is None]
+            if not waiting:
+                break
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def runtime(self, model: Model) -> dict[str, Any] | None:
+        """Of the board's runtimes for `model`, the one that the device's profile names, else the first."""
+        able = [each for each in self.session.facts["runtimes"] if model.format in each["formats"]]
+        preferred = [each for each in able if each["name"] == self.device.runtime]
+        return next(iter(preferred or able), None)
+
+    def fingerprint(self, model: Model, tier: Tier, runtime: Mapping[str, Any]) -> dict[str, Any]:
+        """All that a measurement depends on and that can be known before it."""
+        facts = self.session.facts
+        state = facts["state"]
+        return {
+            "model_sha256": model.sha256,
+            "lowering_version": model.lowering_version,
+            "runtime": runtime["name"],
+            "runtime_version": runtime.get("version"),
+            "threads": self.threads,
+            "prepare": self.prepare,
+            "affinity": state.get("affinity"),
+            "governor": state.get("governor"),
+            "max_clocks_mhz": state.get("max_clocks_mhz"),
+            "board_id": facts.get("board_id"),
+            "boot_id": facts.get("boot_id"),
+            "agent_version": facts.get("version"),
+            "device": self.device.name,
+            "tier": asdict(tier),
+        }
+
+    def _attempt(self, model: Model, tier: Tier) -> dict[str, Any]:
+        """The samples of all processes of `tier`, after the golden output was checked."""
+        runtime = self.runtime(model)
+        assert runtime is not None
+        golden = None
+        if model.golden is not None:
+            golden = {
+                "input": self.session.put(model.golden.source, ".input").reference(),
+                "output": self.session.put(model.golden.target, ".output").reference(),
+                "relative_error": model.golden.relative_error,
+            }
+        file = {**self.session.put(model.content, f".{model.format}").reference(), "format": model.format}
+        replies = [
+            self.session.time(
+                tier.timeout_s(),
+                model=file,
+                runtime=runtime["name"],
+                threads=self.threads,
+                affinity=None,
+                plan=tier.plan(),
+                fresh=tier.name == "final",
+                golden=golden,
+                prepare=self.prepare,
+            )
+            for _ in range(tier.processes)
+        ]
+        energies = [reply["energy_mj"] for reply in replies if reply.get("energy_mj") is not None]
+        return {
+            "samples_ns": [repeat for reply in replies for repeat in reply.pop("samples_ns")],
+            "inner": min(reply.get("inner", 1) for reply in replies),
+            "energy_mj": sum(energies) / len(energies) if energies else None,
+            "problems": [problem for reply in replies for problem in _disturbances(reply)],
+            "processes": replies,
+        }
+
+    def _reference(self, like: Model) -> Summary:
+        attempt = self._attempt(reference(like.format), _REFERENCE_TIER)
+        return summarise(attempt["samples_ns"], attempt["inner"])
+
+    def _record(self, model: Model, tier: Tier, attempts: list[dict[str, Any]]) -> dict[str, Any]:
+        runtime = self.runtime(model)
+        assert runtime is not None
+        return {
+            "schema_version": 1,
+            "board": self.board,
+            "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            "checked": model.golden is not None,
+            "note": model.note,
+            "fingerprint": self.fingerprint(model, tier, runtime),
+            "attempts": attempts,
+        }
+
+    def _lease(self, tier: Tier, count: int) -> None:
+        """For as long as the block can take at most."""
+        self.session.lease(min(86_400.0, tier.timeout_s() * tier.processes * count + 4 * OVERHEAD_S))
+
+    def _cool_down(self) -> None:
+        """Wait until the board is at most 5 degrees above what it was when first seen. Raises BoardError where it stays
+        hot, for then nothing can be timed."""
+        deadline_s = time.monotonic() + _COOLING_S
+        while self._coolest_c is not None:
+            now_c = _hottest(self.session.call("info", 15.0)["state"])
+            if now_c is None or now_c <= max(self._coolest_c, 45.0) + 5.0:
+                return
+            if time.monotonic() > deadline_s:
+                raise BoardError(
+                    f"board {self.board} stays at {now_c:.0f} degrees C; end what runs there, or cool it, then run again"
+                )
+            time.sleep(2.0)
+
+
+def _disturbances(reply: Mapping[str, Any]) -> list[str]:
+    """What happened to the board while it timed a model, in words."""
+    problems = []
+    before, after = reply.get("before") or {}, reply.get("after") or {}
+    bits = after.get("throttled")
+    if isinstance(bits, int):
+        fresh = bits & ~(before.get("throttled") or 0) & _THROTTLED_SINCE_BOOT
+        if bits & _THROTTLED_NOW or fresh:
+            low_voltage = (bits | bits >> 16) & 1
+            problems.append("the board's voltage fell too low" if low_voltage else "the board throttled its clocks")
+    if before.get("governor") != after.get("governor"):
+        problems.append("the governor was changed meanwhile")
+    return problems
+
+
+def _hottest(state: Mapping[str, Any]) -> float | None:
+    zones = state.get("temperature_c")
+    values = [each for each in zones.values() if isinstance(each, int | float)] if isinstance(zones, dict) else []
+    return float(max(values)) if values else None

@@ -1,0 +1,232 @@
+"""Several boards of one device timing models side by side, while the next models are made."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from os import getpid
+
+from edgenas.board.measure import Bench, Failed, Outcome, Tier
+from edgenas.board.model import Model
+from edgenas.board.registry import Board, refuse_simulated
+from edgenas.board.session import AgentSession, RefusedError, Session
+from edgenas.board.store import Store
+from edgenas.device import Device
+from edgenas.errors import BoardError
+
+BLOCK = 8  # models between two timings of the reference, at most
+PATIENCE_S = 60.0  # with a board that is lost or busy
+LOSSES = 2  # of boards that a model may see before it is given up
+
+
+def connect(board: Board) -> Session:
+    """A session with `board`. Raises BoardError where it does not answer."""
+    if board.transport == "adb":
+        from edgenas.board.phone import PhoneSession
+
+        return PhoneSession(board.connect())
+    return AgentSession(board.connect(), board.python, f"edgenas, process {getpid()} on {socket.gethostname()}")
+
+
+@dataclass
+class _Job:
+    number: int
+    model: Model
+    tier: Tier
+    losses: int = 0  # of boards, while it ran; from the first on it runs in a block of its own
+
+
+class Pool:
+    """Boards of `device`, connected when first needed and kept until `close`.
+
+    A board that is lost in the middle of a block is connected to again for `patience_s`, while its models go to the
+    others; what it had not answered for is timed anew.
+    """
+
+    def __init__(
+        self,
+        boards: Sequence[Board],
+        device: Device,
+        store: Store | None = None,
+        connect: Callable[[Board], Session] = connect,
+        patience_s: float = PATIENCE_S,
+        block: int = BLOCK,
+    ) -> None:
+        refuse_simulated(device)
+        self.boards, self.device, self.store = list(boards), device, store or Store()
+        self._connect, self._patience_s, self._block = connect, patience_s, block
+        self._waiting: queue.Queue[_Job | None] = queue.Queue()
+        self._answers: queue.Queue[tuple[_Job, Outcome] | BaseException] = queue.Queue()
+        self._benches: dict[str, Bench] = {}
+        self._lost: dict[str, str] = {}  # board -> why it was given up
+        self._outstanding = 0
+        self._closing = threading.Event()
+        self._workers: dict[str, threading.Thread] = {}
+
+    def measure(self, models: Iterable[Model], tier: Tier) -> Iterator[tuple[int, Outcome]]:
+        """(number of the model, its outcome) as they come; `models` is drawn from only as boards get free.
+
+        Raises BoardError where no board is left; what was timed before is in the store.
+        """
+        self._start()
+        source = enumerate(models)
+        exhausted = False
+        ahead = len(self.boards) * 2 * self._block
+        while True:
+            while not exhausted and self._outstanding < ahead:
+                for number, model in source:
+                    self._outstanding += 1
+                    self._waiting.put(_Job(number, model, tier))
+                    break
+                else:
+                    exhausted = True
+                if not self._answers.empty():
+                    break
+            if exhausted and not self._outstanding:
+                return
+            answer = self._answers.get()
+            if isinstance(answer, BoardError):
+                if len(self._lost) == len(self.boards):
+                    self._drain()
+                    raise self._all_lost()
+                continue
+            if isinstance(answer, BaseException):
+                raise answer
+            job, outcome = answer
+            self._outstanding -= 1
+            yield job.number, outcome
+
+    def one(self, model: Model, tier: Tier) -> Outcome:
+        """As `measure`, of a single model."""
+        ((_, outcome),) = self.measure([model], tier)
+        return outcome
+
+    def close(self) -> None:
+        """Give the boards back."""
+        self._closing.set()
+        for _ in self._workers:
+            self._waiting.put(None)
+        for worker in self._workers.values():
+            worker.join(timeout=10.0)
+        for bench in self._benches.values():
+            bench.session.close()
+        self._benches.clear()
+        self._workers.clear()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        """A thread for each board that has none; one that was given up gets another chance."""
+        self._closing.clear()
+        self._lost.clear()
+        for board in self.boards:
+            worker = self._workers.get(board.name)
+            if worker is None or not worker.is_alive():
+                self._workers[board.name] = threading.Thread(
+                    target=self._work, args=(board,), name=f"board {board.name}", daemon=True
+                )
+                self._workers[board.name].start()
+
+    def _work(self, board: Board) -> None:
+        """Take models in blocks, until closed or until the board is given up."""
+        try:
+            while (job := self._waiting.get()) is not None:
+                jobs = [job] if job.losses else [job, *self._more(job.tier)]
+                try:
+                    bench = self._bench(board)
+                except BoardError as error:
+                    self._put_back(jobs)
+                    if not self._reconnected(board, error):
+                        return
+                    continue
+                try:
+                    outcomes = bench([each.model for each in jobs], job.tier)
+                except BoardError as error:
+                    self._again(jobs, board, error)
+                    if not self._reconnected(board, error):
+                        return
+                else:
+                    for each, outcome in zip(jobs, outcomes, strict=True):
+                        self._answers.put((each, outcome))
+        except BaseException as error:  # shown where the models come from, not lost with this thread
+            self._answers.put(error)
+
+    def _more(self, tier: Tier) -> list[_Job]:
+        """What else waits, up to this board's share of it and the length of a block."""
+        share = min(self._block - 1, self._waiting.qsize() // max(1, len(self.boards) - len(self._lost)))
+        jobs: list[_Job] = []
+        with contextlib.suppress(queue.Empty):
+            while len(jobs) < share:
+                job = self._waiting.get_nowait()
+                if job is None or job.losses or job.tier != tier:
+                    self._waiting.put(job)
+                    break
+                jobs.append(job)
+        return jobs
+
+    def _bench(self, board: Board) -> Bench:
+        if board.name not in self._benches:
+            session = self._connect(board)
+            self._benches[board.name] = Bench(session, self.device, board.name, board.threads, self.store)
+        return self._benches[board.name]
+
+    def _again(self, jobs: Sequence[_Job], board: Board, error: BoardError) -> None:
+        """Put back what a lost board had taken; a model that keeps taking boards down is given up instead."""
+        busy = isinstance(error, RefusedError) and error.kind in ("busy", "lease")
+        for job in jobs:
+            job.losses += not busy
+            if job.losses > LOSSES:
+                self._answers.put((job, Failed(f"board {board.name} was lost each time it ran ({error})")))
+            else:
+                self._waiting.put(job)
+
+    def _put_back(self, jobs: Sequence[_Job]) -> None:
+        for job in jobs:
+            self._waiting.put(job)
+
+    def _reconnected(self, board: Board, error: BoardError) -> bool:
+        """Whether the board came back within the patience; if not, it is given up and said to be lost."""
+        bench = self._benches.pop(board.name, None)
+        if bench is not None:
+            bench.session.close()
+        deadline_s, pause_s = time.monotonic() + self._patience_s, 0.2
+        while not self._closing.is_set():
+            try:
+                self._bench(board).session.lease(60.0)
+                return True
+            except BoardError as again:
+                error = again
+                late = self._benches.pop(board.name, None)
+                if late is not None:
+                    late.session.close()
+            if time.monotonic() + pause_s > deadline_s:
+                break
+            time.sleep(pause_s)
+            pause_s = min(5.0, pause_s * 2)
+        self._lost[board.name] = str(error)
+        self._answers.put(error)
+        return False
+
+    def _drain(self) -> None:
+        """Forget what waits: it belongs to a call that fails."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._waiting.get_nowait()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._answers.get_nowait()
+        self._outstanding = 0
+
+    def _all_lost(self) -> BoardError:
+        (name, reason), *others = self._lost.items()
+        more = f", and {len(others)} more boards" if others else ""
+        return BoardError(f"board {name}{more} is lost ({reason}); see: edgenas board check {name}")

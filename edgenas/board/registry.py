@@ -1,0 +1,151 @@
+"""The user's boards: which there are and how each is reached, in boards.json of the user's configuration folder
+(EDGENAS_CONFIG_DIR moves it)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from edgenas import device as devices
+from edgenas import plugins
+from edgenas.board.transport import Transport
+from edgenas.errors import BoardError, DataError, UnknownNameError, UsageError
+from edgenas.files import write_whole
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Board:
+    """One board of `device` (a name or a profile's path), reached by `transport` with `options` of that plug-in.
+
+    `python` is the interpreter there that runs the agent, `threads` how many a model may use.
+    """
+
+    name: str
+    device: str
+    transport: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    python: str = "python3"
+    threads: int = 1
+
+    def connect(self) -> Transport:
+        """Raises BoardError where the board does not answer."""
+        transport: Transport = plugins.load("transports", self.transport)(**self.options)
+        return transport
+
+
+def config_dir() -> Path:
+    """The user's configuration folder; it need not exist."""
+    text = os.environ.get("EDGENAS_CONFIG_DIR")
+    if text:
+        return Path(text)
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("edgenas", appauthor=False))
+
+
+def data_dir() -> Path:
+    """The folder of what was measured and must be kept (EDGENAS_STATE_DIR moves it); it need not exist."""
+    text = os.environ.get("EDGENAS_STATE_DIR")
+    if text:
+        return Path(text)
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("edgenas", appauthor=False))
+
+
+def boards() -> dict[str, Board]:
+    """All boards by name. Raises DataError where boards.json is damaged."""
+    path = _path()
+    if not path.exists():
+        return {}
+    try:
+        entries = json.loads(path.read_text())
+        known = {each.name for each in fields(Board)}
+        found = {}
+        for name, entry in entries["boards"].items():
+            if set(entry) - known or not isinstance(entry["options"], dict) or entry["name"] != name:
+                raise ValueError(f"board {name}")
+            found[name] = Board(**entry)
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({error}); mend it, or remove it and add your boards again") from error
+
+
+def board(name: str) -> Board:
+    """Raises UnknownNameError for a name that is none of a board."""
+    found = boards()
+    if name not in found:
+        hint = "`edgenas board list` lists them" if found else "add one: edgenas board add here --device host --local"
+        raise UnknownNameError("board", name, found, hint)
+    return found[name]
+
+
+def pool(device: str, names: list[str] | None = None) -> list[Board]:
+    """The boards of `device`, or those called `names`, which must be of it. Raises BoardError where there is none."""
+    if names:
+        chosen = [board(name) for name in names]
+        for each in chosen:
+            if each.device != device:
+                raise UsageError(f"board {each.name} is a {each.device}, not a {device}; give boards of one device")
+        return chosen
+    chosen = [each for each in boards().values() if each.device == device]
+    if not chosen:
+        how = "--local" if device == "host" else "--adb SERIAL" if device == "pixel3" else "--ssh USER@HOST"
+        raise BoardError(f"there is no board of {device} yet; add one: edgenas board add NAME --device {device} {how}")
+    return chosen
+
+
+def add(entry: Board) -> None:
+    """Keep `entry`. Raises UsageError for a name that is taken or odd, or a device that cannot be measured."""
+    if not _NAME.fullmatch(entry.name):
+        raise UsageError(f"'{entry.name}' is no name for a board; use letters, digits, '.', '_' and '-'")
+    if entry.threads < 1:
+        raise UsageError(f"--threads {entry.threads} runs nothing; give 1 or more")
+    refuse_simulated(devices.load(entry.device))
+    plugins.load("transports", entry.transport)
+    found = boards()
+    if entry.name in found:
+        raise UsageError(f"there is a board {entry.name} already; first: edgenas board remove {entry.name}")
+    _write({**found, entry.name: entry})
+
+
+def remove(name: str) -> None:
+    """Forget the board; what was measured on it stays in the store. Raises UnknownNameError."""
+    board(name)
+    _write({other: entry for other, entry in boards().items() if other != name})
+
+
+def refuse_simulated(device: devices.Device) -> None:
+    """Raises UsageError for a device on which nothing can be measured, since it only exists as a table."""
+    if device.kind == "simulated" or device.measurement is None:
+        raise UsageError(
+            f"{device.name} exists as a simulated table only, so no board of it can be timed; search it by its table:"
+            f" edgenas search --device {device.name} --cost auto"
+        )
+
+
+def local(name: str, device: str, threads: int = 1) -> Board:
+    """This computer as a board."""
+    return Board(name, device, "local", {}, sys.executable, threads)
+
+
+def _path() -> Path:
+    return config_dir() / "boards.json"
+
+
+def _write(entries: Mapping[str, Board]) -> None:
+    content = {"schema_version": 1, "boards": {name: asdict(entry) for name, entry in sorted(entries.items())}}
+    write_whole(
+        _path(),
+        (json.dumps(content, indent=2) + "\n").encode(),
+        BoardError,
+        "make room, or point EDGENAS_CONFIG_DIR at another folder",
+    )

@@ -1,0 +1,253 @@
+"""Talking to the agent on a board: requests and replies of the wire protocol (agents/README.md), none of it trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgenas.board.transport import Process, Transport
+from edgenas.errors import BoardError
+
+PROTOCOL = 1
+PREFIX = b"@edgenas "
+WORK = ".edgenas"  # on the board, in the home of its user
+LONGEST_REPLY = 64 * 2**20  # bytes
+CONNECT_TIMEOUT_S = 30.0
+REPLY_TIMEOUT_S = 15.0  # beyond what the asked work itself may take
+TRANSFER_TIMEOUT_S = 120.0
+
+
+class RefusedError(BoardError):
+    """The agent answered that it cannot do what was asked; `kind` as in the wire protocol."""
+
+    def __init__(self, kind: str, message: str, detail: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file on the board, named after its content."""
+
+    name: str
+    sha256: str
+
+    def reference(self) -> dict[str, str]:
+        return {"file": self.name, "sha256": self.sha256}
+
+
+class Session(Protocol):
+    """A board that answers, leased to this program."""
+
+    address: str
+    facts: Mapping[str, Any]  # what `info` of the wire protocol says
+
+    def put(self, content: bytes, suffix: str) -> File:
+        """Bring `content` to the board, once."""
+
+    def call(self, op: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
+        """The agent's answer. Raises RefusedError where it says no, BoardError where it does not answer in time."""
+
+    def lease(self, seconds: float) -> None:
+        """Take the board for so long, or take it for longer. Raises RefusedError ("busy") where another has it."""
+
+    def time(self, timeout_s: float, **fields: Any) -> dict[str, Any]:
+        """What `time` of the wire protocol answers, checked to be possible."""
+
+    def close(self) -> None:
+        """Give the lease back and hang up."""
+
+
+class AgentSession:
+    """A session with `edgenas_agent.py`, which is brought to the board if need be and ends with the session."""
+
+    def __init__(self, transport: Transport, python: str = "python3", holder: str = "edgenas") -> None:
+        self.address = transport.address
+        self._transport = transport
+        self._holder = holder
+        self._token: str | None = None
+        self._requests = 0
+        self._received = b""
+        self._there: set[str] = set()
+        source, version = agent()
+        self.agent_path = f"{WORK}/agents/{version[:16]}.py"
+        try:
+            self._process = self._started(python, source, version)
+            self.facts: Mapping[str, Any] = _facts(self.call("info", REPLY_TIMEOUT_S), self.address)
+        except BaseException:
+            transport.close()
+            raise
+
+    def call(self, op: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
+        self._requests += 1
+        number, deadline_s = self._requests, time.monotonic() + timeout_s
+        line = json.dumps({"id": number, "op": op, **fields}, allow_nan=False) + "\n"
+        self._process.send(line.encode(), timeout_s)
+        while True:
+            reply = self._reply(self._process, deadline_s)
+            if reply.get("id") == number:  # others answer what was given up on
+                break
+        if reply.get("ok") is True and isinstance(reply.get("result"), dict):
+            result: dict[str, Any] = reply["result"]
+            return result
+        detail = reply.get("detail")
+        raise RefusedError(
+            str(reply.get("kind", "internal")),
+            f"{self.address}: {_plain(reply.get('error', 'the agent gives no reason'))}",
+            detail if isinstance(detail, dict) else {},
+        )
+
+    def put(self, content: bytes, suffix: str) -> File:
+        digest = hashlib.sha256(content).hexdigest()
+        name = f"{digest[:32]}{suffix}"
+        if name not in self._there:
+            with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
+                source = Path(folder) / name
+                source.write_bytes(content)
+                self._transport.push(source, f"{WORK}/work/files/{name}", TRANSFER_TIMEOUT_S)
+            self._there.add(name)
+        return File(name, digest)
+
+    def get(self, name: str, target: Path) -> None:
+        """Bring the file `name`, which the agent wrote, here."""
+        self._transport.pull(f"{WORK}/work/files/{name}", target, TRANSFER_TIMEOUT_S)
+
+    def lease(self, seconds: float) -> None:
+        answer = self.call("lease", REPLY_TIMEOUT_S, holder=self._holder, seconds=seconds, token=self._token)
+        self._token = str(answer.get("token"))
+
+    def time(self, timeout_s: float, **fields: Any) -> dict[str, Any]:
+        started_s = time.monotonic()
+        fields = {"token": self._token, "timeout_s": timeout_s, **fields}
+        raw = self.call("time", timeout_s + REPLY_TIMEOUT_S, **fields)
+        return possible(raw, fields["plan"], time.monotonic() - started_s, self.address)
+
+    def close(self) -> None:
+        with contextlib.suppress(BoardError):
+            if self._token is not None:
+                self.call("release", 2.0, token=self._token)
+            self.call("close", 2.0)
+        self._transport.close()
+
+    def _started(self, python: str, source: Path, version: str) -> Process:
+        """The agent, running and of `version`; it is brought there where it is missing or another."""
+        problem = "it does not start"
+        for attempt in range(2):
+            if attempt:
+                self._transport.push(source, self.agent_path, TRANSFER_TIMEOUT_S)
+            process = self._transport.run([python, "-u", self.agent_path, "--work", f"{WORK}/work"])
+            self._received = b""
+            try:
+                hello = self._reply(process, time.monotonic() + CONNECT_TIMEOUT_S)
+            except BoardError as error:
+                problem = process.stderr_tail.strip().splitlines()[-1:][0] if process.stderr_tail.strip() else str(error)
+                process.kill()
+                continue
+            if hello.get("protocol") == PROTOCOL and hello.get("version") == version:
+                return process
+            problem = f"it is version {_plain(hello.get('version'))[:16]}, not {version[:16]}"
+            process.kill()
+        raise BoardError(
+            f"{self.address}: the agent does not run with {python} ({_plain(problem)}); a board needs Python 3.6 or"
+            " newer: install it there, or name it by: edgenas board add ... --python PATH"
+        )
+
+    def _reply(self, process: Process, deadline_s: float) -> dict[str, Any]:
+        """The next reply; lines without the prefix were printed by something else."""
+        while True:
+            line, newline, rest = self._received.partition(b"\n")
+            if newline:
+                self._received = rest
+                if line.startswith(PREFIX):
+                    return self._parsed(line[len(PREFIX) :])
+                continue
+            if len(self._received) > LONGEST_REPLY:
+                raise BoardError(f"{self.address}: the agent's reply has no end; reconnect by running the command again")
+            chunk = process.receive(max(0.0, deadline_s - time.monotonic()))
+            if not chunk:
+                raise BoardError(
+                    f"{self.address}: the agent ended ({_plain(process.stderr_tail.strip()[-200:]) or 'no reason'});"
+                    " look at the board by: edgenas board check"
+                )
+            self._received += chunk
+
+    def _parsed(self, text: bytes) -> dict[str, Any]:
+        try:
+            reply = json.loads(text)
+        except (ValueError, RecursionError):
+            reply = None
+        if not isinstance(reply, dict):
+            raise BoardError(f"{self.address}: the agent's reply is no JSON object; run the command again")
+        return reply
+
+
+def possible(raw: dict[str, Any], plan: Mapping[str, Any], elapsed_s: float, address: str) -> dict[str, Any]:
+    """`raw`, a reply to `time`, if its samples can be true; else RefusedError of kind "impossible".
+
+    Each is a whole positive number of ns, each repeat lasts as long as `plan` asks and all of them no longer than
+    this program waited by its own clock.
+    """
+    samples, inner = raw.get("samples_ns"), raw.get("inner", 1)
+    problem = None
+    if not (isinstance(samples, list) and samples and all(isinstance(each, list) and each for each in samples)):
+        problem = "no samples"
+    elif not (type(inner) is int and inner >= 1):
+        problem = f"an inner loop of {inner!r:.20}"
+    elif not all(type(sample) is int and sample > 0 for repeat in samples for sample in repeat):
+        problem = "samples that are not whole positive numbers"
+    elif len(samples) != plan["repeats"]:
+        problem = f"{len(samples)} repeats where {plan['repeats']} were asked for"
+    else:
+        lasted_s = [sum(repeat) * inner / 1e9 for repeat in samples]
+        if sum(lasted_s) > elapsed_s * 1.02 + 0.05:
+            problem = f"samples that sum to {sum(lasted_s):.3g} s within {elapsed_s:.3g} s"
+        elif min(lasted_s) < 0.9 * plan["min_repeat_ms"] / 1e3 and min(lasted_s) < 0.9 * plan["max_repeat_s"]:
+            problem = f"a repeat of {min(lasted_s) * 1e3:.3g} ms where {plan['min_repeat_ms']:g} ms were asked for"
+    for name in ("init_ns", "first_ns", "peak_memory_kb"):
+        value = raw.get(name)
+        if problem is None and not (value is None or (type(value) is int and value >= 0)):
+            problem = f"{name} = {value!r:.20}"
+    energy = raw.get("energy_mj")
+    if problem is None and energy is not None and not (isinstance(energy, float | int) and 0 < energy < math.inf):
+        problem = f"an energy of {energy!r:.20}"
+    if problem is not None:
+        raise RefusedError("impossible", f"{address}: the agent reports {problem}, which cannot be", {})
+    return raw
+
+
+@cache
+def agent() -> tuple[Path, str]:
+    """The agent's file, and the sha256 (hex) of its content, which is its version."""
+    package = Path(__file__).resolve().parent.parent
+    shipped = package / "_agents"
+    folder = shipped if shipped.is_dir() else package.parent / "agents"
+    path = folder / "edgenas_agent.py"
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _facts(facts: dict[str, Any], address: str) -> dict[str, Any]:
+    """`facts` of a board, if they have the types that this program relies on."""
+    runtimes, state = facts.get("runtimes"), facts.get("state")
+    sound = isinstance(runtimes, list) and isinstance(state, dict) and isinstance(facts.get("boot_id"), str | None)
+    for each in runtimes if isinstance(runtimes, list) else ():
+        sound = sound and isinstance(each, dict) and isinstance(each.get("name"), str)
+        sound = sound and isinstance(each.get("formats"), list)
+    if not sound:
+        raise BoardError(f"{address}: the agent's facts about the board are not as agreed; run the command again")
+    return facts
+
+
+def _plain(text: Any) -> str:
+    """Another machine's words in one line of printable characters."""
+    line = " ".join(str(text).split())[:400]
+    return "".join(character if character.isprintable() else "?" for character in line)

@@ -1,0 +1,159 @@
+"""Costs measured on boards: every candidate is built, lowered, written, checked here and timed there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from edgenas.architecture import Architecture, Confirmation, Cost, SearchSpace
+from edgenas.board import registry
+from edgenas.board.measure import Failed, Measured, Outcome, Tier
+from edgenas.board.pool import Pool
+from edgenas.cost.analytic import input_of
+from edgenas.device import Device
+from edgenas.errors import ExportError, UsageError
+from edgenas.units import show
+
+if TYPE_CHECKING:
+    from edgenas.board.model import Model
+
+_CALIBRATION_IMAGES = 8
+
+
+class LiveCost:
+    """Prices `latency` (ms), and `energy` (mJ) where the device has it, by timing networks with random weights.
+
+    The network of a class (space.canonical) is what is timed: dead branches are pruned from a model file, so all cells
+    of a class run as the same one. Values are medians of the screening tier; `confirm` measures at the final one.
+    """
+
+    kind = "live"
+    exhaustive = False
+
+    def __init__(self, space: SearchSpace, dataset: str, device: Device, pool: Pool) -> None:
+        from edgenas.lower import LOWERING_VERSION
+
+        if device.measurement is None:
+            raise UsageError(f"{device.name} cannot be measured; leave --cost live out")
+        self.metrics = device.metrics & {"latency", "energy"}
+        self.fingerprint = f"live:{device.sha256}:lowering {LOWERING_VERSION}"
+        self._space, self._device, self._pool = space, device, pool
+        self._how = device.measurement
+        self._num_classes, self._image_size = input_of(dataset)
+
+    def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
+        classes = list(dict.fromkeys(self._space.canonical(arch) for arch in archs))
+        costs: dict[Architecture, Cost] = {}
+        order: list[Architecture] = []
+        for number, outcome in self._pool.measure(self._models(classes, costs, order), Tier.screen(self._how)):
+            costs[order[number]] = self._cost(outcome)
+        return [costs[self._space.canonical(arch)] for arch in archs]
+
+    def confirm(self, arch: Architecture, limits: Mapping[str, float]) -> Confirmation:
+        """Measure `arch` at the final tier and judge it against `limits`, metric -> limit in its canonical unit."""
+        outcome = self._pool.one(self.model(self._space.canonical(arch)), Tier.final(self._how))
+        if isinstance(outcome, Failed):
+            return Confirmation("FAIL", {}, outcome.error)
+        summary = outcome.summary
+        limit_ms = limits.get("latency", float("inf"))
+        verdict = summary.verdict(limit_ms)
+        values = {"latency": summary.median_ms}
+        if outcome.energy_mj is not None:
+            values["energy"] = outcome.energy_mj
+            if verdict == "PASS" and outcome.energy_mj > limits.get("energy", float("inf")):
+                verdict = "FAIL"
+        return Confirmation(verdict, values, _words(outcome))
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def model(self, arch: Architecture) -> Model:
+        """The model file that stands for `arch`, checked here: random weights that follow from the architecture alone.
+
+        Raises ExportError where it cannot be lowered or does not run here.
+        """
+        import numpy as np
+        import torch
+
+        from edgenas.board.model import with_golden
+        from edgenas.lower import LOWERING_VERSION, lower
+        from edgenas.lower.trace import torch_logits
+        from edgenas.lower.verify import FLOAT32, UNTRAINED, compare, require, run_model
+
+        seed = int.from_bytes(hashlib.sha256(repr((arch.space, arch.genes)).encode()).digest()[:8], "big") >> 1
+        size = self._image_size
+        images = np.random.default_rng(0).normal(size=(_CALIBRATION_IMAGES, 3, size, size)).astype(np.float32)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = self._space.build(arch, self._num_classes).eval()
+        graph = lower(network, torch.zeros(1, 3, size, size))
+        metadata = {"space": arch.space, "genes": list(arch.genes), "weights": f"random, seed {seed}"}
+        limits = FLOAT32
+        if self._device.model_format == "onnx":
+            from edgenas.lower.onnx import to_onnx
+
+            content = to_onnx(graph, metadata)
+        elif self._device.model_format == "tflite":
+            from edgenas.lower.tflite import to_tflite
+
+            content = to_tflite(graph, metadata)
+        else:
+            from edgenas.lower.quantize import full_int8
+
+            content, limits = full_int8(graph, metadata, images), UNTRAINED
+        found = run_model(content, images[:1])
+        require(compare(found, torch_logits(network, images[:1])), limits, f"the model of {self._space.describe(arch)}")
+        return with_golden(content, images[:1], found, lowering_version=LOWERING_VERSION)
+
+    def _models(
+        self, classes: Sequence[Architecture], costs: dict[Architecture, Cost], order: list[Architecture]
+    ) -> Iterator[Model]:
+        """A model for each class that gives one, whose class goes to `order`; for the others, why not, to `costs`."""
+        for arch in classes:
+            if not self._space.is_connected(arch):
+                costs[arch] = Cost(error="the input never reaches the output, so there is nothing to time")
+                continue
+            try:
+                model = self.model(arch)
+            except ExportError as error:
+                costs[arch] = Cost(error=str(error))
+                continue
+            order.append(arch)
+            yield model
+
+    def _cost(self, outcome: Outcome) -> Cost:
+        if isinstance(outcome, Failed):
+            return Cost(error=outcome.error)
+        values = {"latency": round(outcome.summary.median_ms, 6)}
+        if "energy" in self.metrics:
+            if outcome.energy_mj is None:
+                return Cost(values, {"latency": _words(outcome)}, "the board has no power rail that can be read")
+            values["energy"] = round(outcome.energy_mj, 6)
+        return Cost(values, dict.fromkeys(values, _words(outcome)))
+
+
+def create(space: SearchSpace, dataset: str, device: Device, boards: Sequence[str] = ()) -> LiveCost:
+    """Measured on the user's boards of `device`, or those called `boards`.
+
+    Raises UsageError for a device that only exists as a table, BoardError where there is no board of it.
+    """
+    registry.refuse_simulated(device)
+    try:
+        import torch  # noqa: F401  # candidates are built in it
+    except ImportError as error:
+        raise UsageError("--cost live needs torch, which is not installed; run: pip install 'edgenas[live]'") from error
+    return LiveCost(space, dataset, device, Pool(registry.pool(device.name, list(boards)), device))
+
+
+def _words(outcome: Measured) -> str:
+    """Where the number comes from."""
+    record, summary = outcome.record, outcome.summary
+    fingerprint = record["fingerprint"]
+    text = (
+        f"measured on board {record['board']} ({fingerprint['runtime']} {fingerprint['runtime_version']},"
+        f" {fingerprint['threads']} thread{'s' * (fingerprint['threads'] > 1)}, median of {summary.n}, 95 % interval"
+        f" {show(summary.low_ms, 'latency')} to {show(summary.high_ms, 'latency')})"
+    )
+    return text + "".join(f"; unstable: {problem}" for problem in summary.problems[:1])
+
