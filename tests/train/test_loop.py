@@ -1,0 +1,300 @@
+"""The training loop: what it computes, what it leaves behind, and that nothing stops it from coming to the same end."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgenas.errors import DataError, EdgeNASError, UsageError
+from edgenas.train import TrainSettings, default_epochs, load_trained
+from edgenas.train import loop as module
+from tests.train.worlds import SETTINGS, bits, checkpoint, image_set, outcome, prepare, run_out
+
+STEPS = 3  # an epoch: 50 images in batches of 16
+STEPS_HELD_OUT = 2  # with 10 of them held out
+
+
+def test_it_learns_and_tells(tmp_path: Path) -> None:
+    training = run_out(prepare(tmp_path, epochs=8))
+    result = training.result()
+    assert result["test_accuracy"] >= 95
+    assert result["test_images"] == 20
+    assert (result["epochs"], result["train_images"], result["val_images"]) == (8, 50, 0)
+    assert result["teacher"] is None
+    assert result["settings"]["batch_size"] == 16
+    assert training.share_done == 1
+    losses = [line["train_loss"] for line in outcome(tmp_path)[1]]
+    assert [line["epoch"] for line in outcome(tmp_path)[1]] == list(range(1, 9))
+    assert losses[-1] < losses[0] / 2
+    trained = load_trained(tmp_path)
+    images = torch.from_numpy(image_set(20, seed=1).images).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (trained.mean, trained.std))
+    right = (trained.network((images - mean) / std).argmax(dim=1).numpy() == np.arange(20) % 2).mean()
+    assert 100 * float(right) == pytest.approx(result["test_accuracy"])
+
+
+def test_the_rate_falls_along_a_cosine(tmp_path: Path) -> None:
+    training = prepare(tmp_path, learning_rate=0.2)
+    rates = []
+    for _ in training:
+        rates.append(training.optimizer.param_groups[0]["lr"])
+    assert len(rates) == 4 * STEPS
+    assert rates[0] == 0.2
+    assert rates[6] == pytest.approx(0.1)
+    assert 0 < rates[-1] < 0.01
+    assert np.all(np.diff(rates) < 0)
+    assert [line["learning_rate"] for line in training.history] == rates[STEPS - 1 :: STEPS]
+
+
+def test_a_step_is_nesterov_s_with_weight_decay(tmp_path: Path) -> None:
+    training = prepare(tmp_path, weight_decay=0.1)
+    before = {name: value.detach().clone() for name, value in training.network.named_parameters()}
+    run_out(training, steps=1)
+    moved = 0
+    for name, value in training.network.named_parameters():
+        if value.grad is not None:
+            descent = value.grad + 0.1 * before[name]
+            torch.testing.assert_close(value.detach(), before[name] - SETTINGS.learning_rate * 1.9 * descent)
+            moved += 1
+    assert moved > 10
+
+
+@pytest.mark.parametrize("patience", [None, 3])
+@pytest.mark.parametrize("epoch", [0, 1, 3])
+def test_stopped_in_any_epoch_it_comes_to_the_same_end(tmp_path: Path, epoch: int, patience: int | None) -> None:
+    run_out(prepare(tmp_path / "whole", patience=patience))
+    steps = epoch * (STEPS_HELD_OUT if patience else STEPS) + 1
+    run_out(prepare(tmp_path / "cut", patience=patience), steps)
+    assert len(checkpoint(tmp_path / "cut")["history"]) == epoch
+    run_out(prepare(tmp_path / "cut", patience=patience, resume=True))
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+    assert checkpoint(tmp_path / "cut")["identity"] == checkpoint(tmp_path / "whole")["identity"]
+
+
+def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 2)):
+        run_out(prepare(tmp_path / name, seed=seed, epochs=1))
+    assert outcome(tmp_path / "a")[0] != outcome(tmp_path / "b")[0]
+
+
+def test_stopped_before_the_last_file_it_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_out(prepare(tmp_path / "whole"))
+
+    def killed(path: Path, content: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    training = prepare(tmp_path / "cut")
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_out(training)
+    assert not (tmp_path / "cut" / "train" / "result.json").exists()
+    run_out(prepare(tmp_path / "cut", resume=True))
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+    assert (tmp_path / "cut" / "train" / "result.json").exists()
+
+
+def test_patience_ends_early_and_keeps_the_best_epoch(tmp_path: Path) -> None:
+    training = run_out(prepare(tmp_path, epochs=9, patience=2, learning_rate=1e-12))
+    result, stored = training.result(), checkpoint(tmp_path)
+    assert result["epochs"] == 3  # nothing is learned, so the first epoch stays the best
+    assert (result["train_images"], result["val_images"]) == (40, 10)
+    assert stored["best"]["epoch"] == 1
+    assert result["val_accuracy"] == stored["best"]["accuracy"] == stored["history"][0]["val_accuracy"]
+    best, last = bits(stored["best"]["network"]), bits(stored["network"])
+    assert outcome(tmp_path)[0] == best != last  # batch norms go on counting
+
+
+def test_held_out_images_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[int] = set()
+    real = module.augmented
+
+    def watched(pixels: Tensor, indexes: Any, random: Any, mirror: bool) -> Tensor:
+        seen.update(indexes.tolist())
+        assert mirror
+        return real(pixels, indexes, random, mirror)
+
+    monkeypatch.setattr(module, "augmented", watched)
+    training = run_out(prepare(tmp_path, patience=9))
+    assert seen
+    assert not seen & set(training.val_indexes.tolist())
+
+
+def test_digits_are_not_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirrored = []
+    real = module.augmented
+
+    def watched(pixels: Tensor, indexes: Any, random: Any, mirror: bool) -> Tensor:
+        mirrored.append(mirror)
+        return real(pixels, indexes, random, mirror)
+
+    monkeypatch.setattr(module, "augmented", watched)
+    run_out(prepare(tmp_path, images=image_set(name="digits"), epochs=1))
+    assert mirrored == [False] * STEPS
+
+
+class Teacher(nn.Module):
+    """Knows the stripes the wrong way round, and wants images in [0, 1]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert 0 <= float(images.min()) < float(images.max()) <= 1
+        lying = (images[:, :, 1:] - images[:, :, :-1]).abs().mean(dim=(1, 2, 3))
+        standing = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().mean(dim=(1, 2, 3))
+        return 40 * torch.stack([standing, lying], dim=1)
+
+
+def test_a_teacher_is_learned_from_and_recorded(tmp_path: Path) -> None:
+    alone, taught = prepare(tmp_path / "alone"), prepare(tmp_path / "taught", teacher=Teacher())
+    run_out(alone)
+    run_out(taught)
+    assert outcome(tmp_path / "alone")[0] != outcome(tmp_path / "taught")[0]
+    assert taught.result()["teacher"] == "a teacher"
+    assert outcome(tmp_path / "taught")[1][-1]["train_loss"] > outcome(tmp_path / "alone")[1][-1]["train_loss"]
+    with pytest.raises(UsageError, match="its teacher changed"):
+        prepare(tmp_path / "taught", resume=True)
+
+
+def test_with_a_teacher_it_resumes_to_the_same_end(tmp_path: Path) -> None:
+    run_out(prepare(tmp_path / "whole", teacher=Teacher()))
+    run_out(prepare(tmp_path / "cut", teacher=Teacher()), STEPS + 1)
+    run_out(prepare(tmp_path / "cut", teacher=Teacher(), resume=True))
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+def test_other_images_or_settings_are_not_gone_on_with(tmp_path: Path) -> None:
+    run_out(prepare(tmp_path), STEPS + 1)
+    with pytest.raises(UsageError, match=r"its dataset fingerprint changed .* --restart"):
+        prepare(tmp_path, resume=True, images=image_set(seed=5))
+    with pytest.raises(UsageError, match="its settings changed"):
+        prepare(tmp_path, resume=True, epochs=5)
+
+
+def test_a_rate_too_high_is_told_and_nothing_is_kept_of_it(tmp_path: Path) -> None:
+    training = prepare(tmp_path, learning_rate=1e30)
+    before = (tmp_path / "train" / "checkpoint.pt").read_bytes()
+    with pytest.raises(EdgeNASError, match=r"not finite in epoch 1, .* --restart --learning-rate 2.5e\+29$"):
+        run_out(training)
+    assert (tmp_path / "train" / "checkpoint.pt").read_bytes() == before
+    assert not (tmp_path / "train" / "model.pt").exists()
+
+
+def test_what_was_learned_before_a_loss_that_is_not_finite_is_kept(tmp_path: Path) -> None:
+    run_out(prepare(tmp_path / "whole"))
+    training = prepare(tmp_path / "cut")
+    steps = iter(training)
+    while next(steps) <= STEPS:
+        pass
+    with torch.no_grad():
+        next(training.network.parameters()).fill_(math.inf)
+    with pytest.raises(EdgeNASError, match="epoch 2, and the checkpoint of epoch 1 is kept"):
+        list(steps)
+    run_out(prepare(tmp_path / "cut", resume=True))
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("write", range(1, 10))
+def test_a_full_disk_is_told_and_gone_on_from(tmp_path: Path, write: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever write it is that fails."""
+    run_out(prepare(tmp_path / "whole", epochs=3))
+    training = prepare(tmp_path / "cut", epochs=3)
+    real, calls = os.fsync, iter(range(1, 100))
+
+    def full(descriptor: int) -> None:
+        if next(calls) >= write:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        if write < 9:
+            with pytest.raises(DataError, match=r"No space left on device\); make room .* --resume$"):
+                run_out(training)
+            assert not (tmp_path / "cut" / "train" / "result.json").exists()
+        else:  # two files an epoch and two at the end: there are eight to fail
+            run_out(training)
+    assert not list((tmp_path / "cut").rglob("*.partial"))
+    run_out(prepare(tmp_path / "cut", epochs=3, resume=True))
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"epochs": 0}, "--epochs 0"),
+        ({"batch_size": 1}, "--batch-size 1"),
+        ({"learning_rate": 0.0}, "--learning-rate 0.0"),
+        ({"learning_rate": math.nan}, "--learning-rate nan"),
+        ({"learning_rate": math.inf}, "--learning-rate inf"),
+        ({"weight_decay": -1.0}, "--weight-decay -1.0"),
+        ({"seed": -1}, "--seed -1"),
+        ({"patience": 0}, "--patience 0"),
+    ],
+)
+def test_unsound_settings_are_refused(change: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        TrainSettings(**{"epochs": 1, **change})
+
+
+def test_images_too_small_or_too_few_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="too small to train on"):
+        prepare(tmp_path, images=image_set(side=4))
+    with pytest.raises(UsageError, match="leave --patience out"):
+        prepare(tmp_path, images=image_set(4), patience=1)
+    with pytest.raises(UsageError, match="too few images"):
+        prepare(tmp_path, images=image_set(1))
+    assert not (tmp_path / "train").exists()
+
+
+def test_default_epochs() -> None:
+    assert default_epochs(image_set(name="digits")) == 15
+    assert default_epochs(image_set(3_200)) == 60
+    assert default_epochs(image_set(640)) == 100  # 1,000 steps
+    assert default_epochs(image_set(20_000, side=1)) == 100
+
+
+def test_tensorboard_is_told_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, float, int]] = []
+    folders = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str) -> None:
+            folders.append(folder)
+
+        def __enter__(self) -> SummaryWriter:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            told.append(("closed", 0.0, 0))
+
+        def add_scalar(self, name: str, value: float, epoch: int) -> None:
+            told.append((name, value, epoch))
+
+    fake = types.ModuleType("torch.utils.tensorboard")
+    fake.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    run_out(prepare(tmp_path, epochs=2, patience=2))
+    lines = [json.loads(line) for line in (tmp_path / "train" / "metrics.jsonl").read_text().splitlines()]
+    names = ("train_loss", "val_accuracy", "learning_rate")
+    assert told == [(name, line[name], line["epoch"]) for line in lines for name in names] + [("closed", 0.0, 0)]
+    assert folders == [str(tmp_path / "train" / "tensorboard")]
+
+
+def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed (optional)"
+    )
+    run_out(prepare(tmp_path, epochs=2))
+    events = accumulator.EventAccumulator(str(tmp_path / "train" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train_loss")] == [1, 2]
