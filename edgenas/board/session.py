@@ -55,7 +55,7 @@ class Session(Protocol):
     def put(self, content: bytes, suffix: str) -> File:
         """Bring `content` to the board, once."""
 
-    def call(self, op: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
+    def call(self, op: str, wait_s: float, /, **fields: Any) -> dict[str, Any]:
         """The agent's answer. Raises RefusedError where it says no, BoardError where it does not answer in time."""
 
     def lease(self, seconds: float) -> None:
@@ -88,11 +88,11 @@ class AgentSession:
             transport.close()
             raise
 
-    def call(self, op: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
+    def call(self, op: str, wait_s: float, /, **fields: Any) -> dict[str, Any]:
         self._requests += 1
-        number, deadline_s = self._requests, time.monotonic() + timeout_s
+        number, deadline_s = self._requests, time.monotonic() + wait_s
         line = json.dumps({"id": number, "op": op, **fields}, allow_nan=False) + "\n"
-        self._process.send(line.encode(), timeout_s)
+        self._process.send(line.encode(), wait_s)
         while True:
             reply = self._reply(self._process, deadline_s)
             if reply.get("id") == number:  # others answer what was given up on

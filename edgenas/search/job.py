@@ -9,19 +9,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 from edgenas import __version__, cost, plugins
 from edgenas import device as devices
 from edgenas import run as runs
-from edgenas.architecture import Architecture, Constraint, CostProvider, Fitness, SearchSpace, Trial
-from edgenas.data.accuracy import load_accuracies
+from edgenas.architecture import Constraint, CostProvider, Fitness, SearchSpace, Trial
 from edgenas.device import Device
 from edgenas.errors import DataError, InfeasibleError, UnknownNameError, UsageError
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness import FitnessSettings, table
 from edgenas.search.genetic import PAPER as PAPER_SEARCH
 from edgenas.search.genetic import Generation, SearchSettings, evolve
+from edgenas.search.landscape import BenchmarkedSpace, Landscape, survey
 from edgenas.units import METRICS, show
 
 PRESETS = {
@@ -29,15 +29,6 @@ PRESETS = {
     "paper": (PAPER_FITNESS, PAPER_SEARCH),
 }
 LIVE_BUDGET = 200  # classes trained by default when training them takes seconds each
-
-
-@runtime_checkable
-class BenchmarkedSpace(Protocol):
-    """A space small enough to list, whose members a benchmark numbers."""
-
-    def all_architectures(self) -> list[Architecture]: ...
-
-    def index_of(self, arch: Architecture) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -191,16 +182,6 @@ class Search:
         return InfeasibleError(f"infeasible on {self.device.name}: no cell has {limits}; {facts}; raise the limit")
 
 
-@dataclass(frozen=True)
-class Landscape:
-    """What is known of the whole space before a search begins."""
-
-    feasible: int  # connected cells that meet every limit
-    smallest: dict[str, tuple[float, str]]  # metric -> smallest cost of a connected cell, and its source
-    accuracies: list[float] | None  # benchmark test accuracy in % by index, where it is on this machine
-    best_accuracy: float | None  # of the feasible cells
-
-
 def search(run: str | None = None, resume: str | None = None, **asked: Any) -> Search:
     """Prepare the search that `asked`, fields of SearchRequest, describes, in the new run folder `run`; or go on with
     the run `resume`, which has every setting: what is asked beside it must agree with it.
@@ -250,7 +231,7 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     else:
         _check_unchanged(resumed, header)
         opened = resumed
-    landscape = _landscape(space, prices, constraints, request.dataset)
+    landscape = survey(space, prices, constraints, request.dataset)
     return Search(request, device, space, score, prices, constraints, settings, opened, landscape, started_at)
 
 
@@ -290,30 +271,6 @@ def _check_unchanged(run: runs.Run, header: dict[str, Any]) -> None:
             f"run {run.path} cannot go on: its {' and '.join(changed)} changed since it began; bring back what it was"
             " made with, or start a new run"
         )
-
-
-def _landscape(
-    space: SearchSpace, prices: CostProvider, constraints: list[Constraint], dataset: str
-) -> Landscape | None:
-    if not (isinstance(space, BenchmarkedSpace) and prices.exhaustive):
-        return None
-    archs = space.all_architectures()
-    known = load_accuracies(dataset)
-    accuracies = None if known is None else [float(accuracy) for accuracy in known]
-    feasible = 0
-    best_accuracy: float | None = None
-    smallest: dict[str, tuple[float, str]] = {}
-    for index, (arch, price) in enumerate(zip(archs, prices(archs), strict=True)):
-        if price.error is not None or not space.is_connected(arch):
-            continue
-        for metric, value in price.values.items():
-            if metric not in smallest or value < smallest[metric][0]:
-                smallest[metric] = (value, price.sources[metric])
-        if all(price.values[each.metric] <= each.limit for each in constraints):
-            feasible += 1
-            if accuracies is not None:
-                best_accuracy = max(accuracies[index], best_accuracy or 0.0)
-    return Landscape(feasible, smallest, accuracies, best_accuracy)
 
 
 def _stem(device: Device, constraints: list[Constraint]) -> str:

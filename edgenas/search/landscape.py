@@ -1,0 +1,51 @@
+"""What can be known of a whole space before a search begins, where it can be listed and priced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from edgenas.architecture import Architecture, Constraint, CostProvider, SearchSpace
+from edgenas.data.accuracy import load_accuracies
+
+
+@runtime_checkable
+class BenchmarkedSpace(Protocol):
+    """A space small enough to list, whose members a benchmark numbers."""
+
+    def all_architectures(self) -> list[Architecture]: ...
+
+    def index_of(self, arch: Architecture) -> int: ...
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """What is known of the whole space before a search begins."""
+
+    feasible: int  # connected cells that meet every limit
+    smallest: dict[str, tuple[float, str]]  # metric -> smallest cost of a connected cell, and its source
+    accuracies: list[float] | None  # benchmark test accuracy in % by index, where it is on this machine
+    best_accuracy: float | None  # of the feasible cells
+
+
+def survey(space: SearchSpace, prices: CostProvider, constraints: list[Constraint], dataset: str) -> Landscape | None:
+    """None where the space is too large, or a price too dear, to see it all."""
+    if not (isinstance(space, BenchmarkedSpace) and prices.exhaustive):
+        return None
+    archs = space.all_architectures()
+    known = load_accuracies(dataset)
+    accuracies = None if known is None else [float(accuracy) for accuracy in known]
+    feasible = 0
+    best_accuracy: float | None = None
+    smallest: dict[str, tuple[float, str]] = {}
+    for index, (arch, price) in enumerate(zip(archs, prices(archs), strict=True)):
+        if price.error is not None or not space.is_connected(arch):
+            continue
+        for metric, value in price.values.items():
+            if metric not in smallest or value < smallest[metric][0]:
+                smallest[metric] = (value, price.sources[metric])
+        if all(price.values[each.metric] <= each.limit for each in constraints):
+            feasible += 1
+            if accuracies is not None:
+                best_accuracy = max(accuracies[index], best_accuracy or 0.0)
+    return Landscape(feasible, smallest, accuracies, best_accuracy)
