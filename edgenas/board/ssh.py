@@ -1,0 +1,150 @@
+"""A board reached by SSH: commands on channels of one connection, files by SFTP."""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import paramiko
+
+from edgenas.board.local import arriving, partial_name
+from edgenas.board.ssh_connection import Options, connect, endpoint, hang_up, read_config
+from edgenas.board.ssh_process import Link, SSHProcess, kill, path, start
+from edgenas.errors import BoardError
+
+
+class SSH:
+    """A board at `host`, logged in to at once; `host` may be a name out of ~/.ssh/config.
+
+    `jump` is a comma-separated list of hosts to go through, as in `ssh -J`. `timeout_s` holds for each step of
+    connecting and for the start of a command. A lost connection stays lost: make a new SSH.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        user: str | None = None,
+        port: int | None = None,
+        key: Path | None = None,
+        jump: str | None = None,
+        timeout_s: float = 10.0,
+        known_hosts: Path | None = None,
+        config: Path | None = None,
+    ) -> None:
+        options = Options(timeout_s, key, known_hosts, read_config(config))
+        target = endpoint(host, user, port, jump, options)
+        self.address = target.address
+        self._timeout_s = timeout_s
+        self._way = connect(target, options)
+        self._link = Link(self.address, self._way[-1].get_transport())
+        self._processes: list[SSHProcess] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        self._sftp: paramiko.SFTPClient | None = None
+        self._sftp_lock = threading.Lock()  # paramiko's SFTP client mixes up replies of several threads
+
+    def run(
+        self, command: Sequence[str], *, cwd: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> SSHProcess:
+        self._check_open()
+        process = start(self._link, command, self._timeout_s, path(cwd) if cwd else None, environment or {})
+        with self._lock:
+            self._processes = [*(one for one in self._processes if one.running), process]
+            closed = self._closed
+        if closed:  # meanwhile
+            process.kill()
+        return process
+
+    def push(self, source: Path, target: str, timeout_s: float) -> None:
+        target = path(target)
+        folder, name = posixpath.split(target)
+        partial = posixpath.join(folder, partial_name(name))
+        with self._files(timeout_s, f"receive {target}") as sftp, source.open("rb") as reader:
+            try:
+                _make_folders(sftp, folder)
+                sftp.putfo(reader, partial)
+                sftp.posix_rename(partial, target)
+            except BaseException:
+                with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                    sftp.remove(partial)
+                raise
+
+    def pull(self, source: str, target: Path, timeout_s: float) -> None:
+        with (
+            self._files(timeout_s, f"send {source}") as sftp,
+            arriving(target) as partial,
+            sftp.open(path(source), "rb") as reader,
+            partial.open("wb") as writer,
+        ):
+            expected = reader.stat().st_size
+            while chunk := reader.read(32768):  # what one SFTP packet carries
+                writer.write(chunk)
+            if writer.tell() != expected:
+                raise BoardError(f"{self.address}: {source} changed while it was fetched; fetch it again")
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            processes, self._processes = self._processes, []
+        kill([process for process in processes if process.running])
+        hang_up(self._way)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BoardError(f"{self.address}: the connection has been closed; open a new one")
+        if not self._link.transport.is_active():
+            raise self._link.lost()
+
+    @contextlib.contextmanager
+    def _files(self, timeout_s: float, doing: str) -> Iterator[paramiko.SFTPClient]:
+        """The SFTP session, for this thread alone; thrown away after an error that may leave it out of step."""
+        self._check_open()
+        deadline_s = time.monotonic() + timeout_s
+        if not self._sftp_lock.acquire(timeout=timeout_s):
+            raise BoardError(f"{self.address}: did not {doing} within {timeout_s:g} s: other files are on the way")
+        try:
+            if self._sftp is None:
+                self._sftp = self._open_sftp(max(0.0, deadline_s - time.monotonic()))
+            sftp = self._sftp
+            channel = sftp.get_channel()
+            assert channel
+            rest_s = max(0.0, deadline_s - time.monotonic())
+            channel.settimeout(rest_s)
+            with self._link.within(rest_s, doing, channel.close):
+                try:
+                    yield sftp
+                except (FileNotFoundError, PermissionError):
+                    raise  # answers, with the session in step
+                except BaseException:
+                    self._sftp = None
+                    channel.close()
+                    raise
+        finally:
+            self._sftp_lock.release()
+
+    def _open_sftp(self, timeout_s: float) -> paramiko.SFTPClient:
+        with self._link.within(timeout_s, "open a channel", lambda: None):
+            channel = self._link.transport.open_session(timeout=timeout_s)
+        try:
+            with self._link.within(timeout_s, "start SFTP (apt install openssh-sftp-server there?)", channel.close):
+                channel.settimeout(timeout_s)
+                channel.invoke_subsystem("sftp")
+                return paramiko.SFTPClient(channel)
+        except BaseException:
+            channel.close()
+            raise
+
+
+def _make_folders(sftp: paramiko.SFTPClient, folder: str) -> None:
+    if not folder:
+        return
+    try:
+        sftp.stat(folder)
+    except FileNotFoundError:
+        _make_folders(sftp, posixpath.dirname(folder))
+        with contextlib.suppress(OSError):  # another made it meanwhile, or the write that follows tells
+            sftp.mkdir(folder)
