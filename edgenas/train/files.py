@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +167,9 @@ def read_torch(path: Path, advice: str) -> dict[str, Any]:
     Raises DataError, its message ending in `advice`, for anything else.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch does not look at the checksums
+                raise ValueError("a checksum is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch names no common base for what a damaged or malicious file makes it raise
         raise damaged(path, advice) from error

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from edgenas.errors import DataError, EdgeNASError, UsageError
-from edgenas.train import TrainSettings, default_epochs, load_trained
+from edgenas.train import TrainSettings, batches, default_epochs, load_trained
 from edgenas.train import loop as module
 from tests.train.worlds import SETTINGS, bits, checkpoint, image_set, outcome, prepare, run_out
 
@@ -118,7 +118,7 @@ def test_patience_ends_early_and_keeps_the_best_epoch(tmp_path: Path) -> None:
 
 def test_held_out_images_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[int] = set()
-    real = module.augmented
+    real = batches.augmented
 
     def watched(pixels: Tensor, indexes: Any, random: Any, mirror: bool) -> Tensor:
         seen.update(indexes.tolist())
@@ -133,7 +133,7 @@ def test_held_out_images_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.
 
 def test_digits_are_not_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mirrored = []
-    real = module.augmented
+    real = batches.augmented
 
     def watched(pixels: Tensor, indexes: Any, random: Any, mirror: bool) -> Tensor:
         mirrored.append(mirror)
