@@ -1117,7 +1117,7 @@ def predict(job, model, values):
 
 
 def check_golden(job, model, inputs):
-    """max |output - expected| / max |expected| of the worst row. Raises AgentError of kind wrong where it is too large."""
+    """max |output - expected| / max |expected| of the worst row. Raises AgentError, kind wrong, where too large."""
     import numpy
 
     expected = numpy.fromfile(job["golden"]["output"], dtype="<f4")
