@@ -6,11 +6,19 @@ def test_my_space(): check_space(MySpace())
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from edgenas.architecture import Architecture, CostProvider, Fitness, SearchSpace
+from edgenas.board.transport import Transport, output
+from edgenas.errors import BoardError
 from edgenas.units import METRICS
 
 
@@ -71,3 +79,193 @@ def check_fitness(fitness: Fitness, space: SearchSpace, samples: int = 20, seed:
     for arch, score in zip(archs, scores, strict=True):
         assert (score.value is None) == (score.error is not None), f"{arch} needs a score or a reason, not both"
         assert score.value is None or math.isfinite(score.value), f"{arch} scores {score.value}"
+
+
+LITERAL_ARGUMENTS = (
+    "",
+    "two words",
+    "'",
+    '"',
+    "$HOME `id` $(id)",
+    "line\nbreak",
+    "\\n",
+    "*",
+    "~",
+    "; exit 3",
+    "-n",
+    "Grüße 板",
+)
+PATIENCE_S = 20.0  # longer than any healthy board takes for what is asked here
+
+
+def check_transport(make: Callable[[], Transport]) -> None:
+    """The promises of Transport, on a board with a POSIX shell and its usual commands; `make` connects to it anew.
+
+    Leaves files in the folder edgenas-check of the board's home.
+    """
+    with contextlib.closing(make()) as transport:
+        assert transport.address, "a transport needs an address, for messages"
+        _check_commands(transport)
+        _check_timeouts(transport)
+        _check_kill(transport)
+        _check_files(transport)
+        _check_threads(transport)
+    _check_close(make)
+
+
+def _refused(action: Callable[[], object], promise: str) -> None:
+    with contextlib.suppress(BoardError):
+        action()
+        raise AssertionError(promise)
+
+
+def _said(transport: Transport, *command: str) -> str:
+    done = output(transport, command, PATIENCE_S)
+    assert done.exit_code == 0, f"{command} ends with {done.exit_code}: {done.stderr}"
+    return done.stdout.decode()
+
+
+def _check_commands(transport: Transport) -> None:
+    literally = output(
+        transport, ["sh", "-c", 'for one in "$@"; do printf "%s|" "$one"; done', "sh", *LITERAL_ARGUMENTS], PATIENCE_S
+    )
+    assert literally.stdout.decode() == "".join(f"{one}|" for one in LITERAL_ARGUMENTS), "arguments are taken literally"
+    for code in (0, 1, 3, 255):
+        assert output(transport, ["sh", "-c", f"exit {code}"], PATIENCE_S).exit_code == code, "exit codes arrive"
+    done = output(transport, ["sh", "-c", "echo out; echo trouble >&2; exit 4"], PATIENCE_S)
+    assert (done.exit_code, done.stdout, done.stderr.strip()) == (4, b"out\n", "trouble"), "the streams are kept apart"
+    noisy = output(transport, ["sh", "-c", "yes complaint | head -c 300000 >&2; echo last >&2"], PATIENCE_S)
+    assert noisy.stderr.endswith("last"), "the end of standard error is kept, and much of it stalls nothing"
+    assert len(noisy.stderr) <= 4096, "no more than 4 KiB of standard error is kept"
+    large = output(transport, ["sh", "-c", "yes 0123456789abcde | head -c 1000000"], PATIENCE_S)
+    assert large.stdout == b"0123456789abcde\n" * 62_500, "standard output arrives whole"
+    assert _said(transport, "sh", "-c", "cd / && pwd") == "/\n", "the shell is a usual one"
+    _said(transport, "mkdir", "-p", "edgenas-check/a b")
+    there = output(
+        transport,
+        ["sh", "-c", 'basename "$PWD"; printf %s "$EDGENAS_CHECK"'],
+        PATIENCE_S,
+        cwd="edgenas-check/a b",
+        environment={"EDGENAS_CHECK": "$x 'y'"},
+    )
+    assert there.stdout == b"a b\n$x 'y'", "the folder and the environment asked for are there"
+    try:
+        missing = output(transport, ["edgenas-no-such-command"], PATIENCE_S)
+        assert missing.exit_code in (126, 127), "a missing command is an error"
+    except BoardError:
+        pass
+    _refused(lambda: output(transport, ["echo", "a\0b"], PATIENCE_S), "an argument with a NUL is refused")
+
+
+def _check_timeouts(transport: Transport) -> None:
+    echo = transport.run(["cat"])
+    for line in (b"one\n", b"two\n", bytes(range(256))):
+        echo.send(line, PATIENCE_S)
+        received = b""
+        while len(received) < len(line):
+            chunk = echo.receive(PATIENCE_S)
+            assert chunk, "output goes on while the command runs"
+            received += chunk
+        assert received == line, "bytes arrive as they were sent, without waiting for more"
+    _refused(lambda: echo.receive(0.2), "silence is a BoardError at the timeout")
+    _refused(lambda: echo.wait(0.2), "a command that does not end is a BoardError at the timeout")
+    echo.send(b"still there", PATIENCE_S)
+    assert echo.receive(PATIENCE_S) == b"still there", "a timeout does not harm the command"
+    echo.kill()
+    assert echo.wait(PATIENCE_S) != 0, "what was killed has not succeeded"
+    echo.kill()
+    _refused(lambda: echo.send(b"x" * 100_000, PATIENCE_S), "what has ended takes no input")
+    _refused(lambda: output(transport, ["sleep", "1000"], 0.3), "a long command is a BoardError at the timeout")
+    deaf = transport.run(["sleep", "1000"])
+    _refused(lambda: deaf.send(bytes(8 * 2**20), 0.5), "a command that does not read is a BoardError at the timeout")
+    deaf.kill()
+    assert _said(transport, "echo", "usable") == "usable\n", "a transport is usable after a timeout"
+
+
+def _sleepers(transport: Transport) -> tuple[object, Sequence[str], Callable[[], None]]:
+    """A command that has a child, the process ids of both, and how to kill it."""
+    process = transport.run(["sh", "-c", "sleep 1000 & echo $$ $!; wait"])
+    line = b""
+    while not line.endswith(b"\n"):
+        line += process.receive(PATIENCE_S)
+    return process, line.decode().split(), process.kill
+
+
+def _ends(transport: Transport, pid: str) -> bool:
+    """Whether `pid` is gone, or a zombie, before patience is."""
+    script = 'kill -0 "$1" 2>/dev/null || exit 1; [ ! -r "/proc/$1/stat" ] || read -r _ _ state _ < "/proc/$1/stat"; '
+    script += 'test "$state" != Z'
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        if output(transport, ["sh", "-c", script, "sh", pid], PATIENCE_S).exit_code:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _check_kill(transport: Transport) -> None:
+    process, pids, kill = _sleepers(transport)
+    kill()
+    assert all(_ends(transport, pid) for pid in pids), "kill ends a command and its children"
+    del process
+
+
+def _check_files(transport: Transport) -> None:
+    content = random.Random(0).randbytes(1_000_000)
+    with tempfile.TemporaryDirectory() as folder:
+        source, back = Path(folder) / "source", Path(folder) / "new folder" / "back"
+        for target in ("edgenas-check/new/deep er/it's.bin", "~/edgenas-check/tilde.bin"):
+            source.write_bytes(content)
+            transport.push(source, target, PATIENCE_S)
+            transport.pull(target, back, PATIENCE_S)
+            assert back.read_bytes() == content, "a file comes back as it went"
+            count = _said(transport, "sh", "-c", 'wc -c < "$1"', "sh", target.removeprefix("~/"))
+            assert int(count) == len(content), "commands see pushed files under the same path"
+            source.write_bytes(b"")
+            transport.push(source, target, PATIENCE_S)
+            transport.pull(target, back, PATIENCE_S)
+            assert back.read_bytes() == b"", "a later file replaces an earlier one"
+        old = "edgenas-check/old.bin"
+        transport.push(source, old, PATIENCE_S)
+        source.write_bytes(content)
+        _refused(lambda: transport.push(source, old, 0.0), "no time to push is a BoardError")
+        transport.pull(old, back, PATIENCE_S)
+        assert back.read_bytes() == b"", "a push that fails leaves what was there"
+        absent = Path(folder) / "absent"
+        _refused(lambda: transport.push(absent, old, PATIENCE_S), "a missing file is a BoardError")
+        _refused(lambda: transport.push(source, f"{old}/below", PATIENCE_S), "a folder that is a file is a BoardError")
+        _refused(lambda: transport.pull("edgenas-check/none", absent, PATIENCE_S), "a missing file is a BoardError")
+        assert not absent.exists(), "a pull that fails leaves nothing"
+        assert {path.name for path in Path(folder).iterdir()} == {"source", "new folder"}, "nothing partial stays here"
+        names = set(_said(transport, "ls", "-A", "edgenas-check").split("\n")[:-1])
+        assert names == {"a b", "new", "old.bin", "tilde.bin"}, "nothing partial stays on the board"
+
+
+def _check_threads(transport: Transport) -> None:
+    def work(number: int) -> None:
+        content = random.Random(number).randbytes(100_000)
+        with tempfile.TemporaryDirectory() as folder:
+            source, back = Path(folder) / "source", Path(folder) / "back"
+            source.write_bytes(content)
+            for turn in range(3):
+                target = f"edgenas-check/thread {number}"
+                transport.push(source, target, PATIENCE_S)
+                assert _said(transport, "echo", f"{number} {turn}") == f"{number} {turn}\n", "threads share a transport"
+                transport.pull(target, back, PATIENCE_S)
+                assert back.read_bytes() == content, "threads share a transport"
+        _said(transport, "rm", target)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+
+
+def _check_close(make: Callable[[], Transport]) -> None:
+    closed, other = make(), make()
+    with contextlib.closing(other):
+        process, pids, _ = _sleepers(closed)
+        closed.close()
+        closed.close()
+        assert all(_ends(other, pid) for pid in pids), "close ends what was started"
+        _refused(lambda: closed.run(["true"]), "a closed transport starts nothing")
+        _refused(lambda: closed.pull("edgenas-check/old.bin", Path("never"), 1.0), "a closed transport moves no file")
+        del process

@@ -70,7 +70,7 @@ def endpoint(host: str, user: str | None, port: int | None, jump: str | None, op
         jump = None
         if settings.get("proxycommand", "none") != "none":
             raise BoardError(f"ssh {host}: ProxyCommand is not followed; write ProxyJump instead in ~/.ssh/config")
-    keys = [options.key] if options.key else [Path(name).expanduser() for name in settings.get("identityfile", [])]
+    keys = [Path(name).expanduser() for name in settings.get("identityfile", [])]
     if options.key and not options.key.is_file():
         raise BoardError(f"ssh {host}: there is no key {options.key}; make one with: ssh-keygen -f {options.key}")
     known = settings.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2").split()
@@ -81,7 +81,7 @@ def endpoint(host: str, user: str | None, port: int | None, jump: str | None, op
         host=hostname,
         user=user or settings.get("user") or getpass.getuser(),
         port=port,
-        keys=tuple(key for key in keys if key.is_file()),
+        keys=tuple(key for key in ([options.key] if options.key else []) + keys if key.is_file()),
         only_these_keys=settings.get("identitiesonly", "no") == "yes",
         known_hosts=(options.known_hosts,)
         if options.known_hosts
@@ -101,7 +101,6 @@ def connect(target: Endpoint, options: Options, hops: int = 0) -> list[paramiko.
             *before, last = (part.strip() for part in target.jump.removeprefix("ssh://").split(","))
             user, _, rest = last.rpartition("@")
             host, port = _host_and_port(rest)
-            # The key given by hand is for the board; jump hosts have theirs from the configuration or the agent.
             way = connect(endpoint(host, user or None, port, ",".join(before) or None, options), options, hops + 1)
         way.append(_client(target, _socket(target, way, options.timeout_s), options.timeout_s))
     except BaseException:

@@ -1,0 +1,122 @@
+"""A real OpenSSH server on the loopback interface, with a host key, a user and a home of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgenas.board.ssh import SSH
+
+SSHD = Path("/usr/sbin/sshd")
+HOST = "127.0.0.1"
+USER = "edgenas-test"
+NO_CONFIG = Path(os.devnull)
+
+
+@dataclass(frozen=True)
+class Server:
+    port: int
+    user: str
+    home: Path
+    folder: Path
+
+    @property
+    def key(self) -> Path:
+        return self.folder / "user_key"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.folder / "known_hosts"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def connect(self, **other: Any) -> SSH:
+        """Log in as the user of this server is meant to; `other` arguments of SSH come first."""
+        arguments: dict[str, Any] = {"host": HOST, "user": self.user, "port": self.port, "key": self.key}
+        arguments |= {"known_hosts": self.known_hosts, "config": NO_CONFIG}
+        return SSH(**{**arguments, **other})
+
+
+def make_key(path: Path) -> Path:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True, timeout=30)
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def known_host(port: int, public_key: Path) -> str:
+    kind, key, *_ = public_key.read_text().split()
+    return f"[{HOST}]:{port} {kind} {key}\n"
+
+
+@contextlib.contextmanager
+def ordinary_user() -> Iterator[tuple[str, Path]]:
+    """A user without privileges and its home, where that can be made; else the one who runs the tests."""
+    if os.geteuid() != 0 or not shutil.which("useradd"):
+        yield getpass.getuser(), Path.home()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="edgenas-home-"))
+    home = folder / USER
+    with contextlib.suppress(KeyError):  # left by a session that was killed
+        pwd.getpwnam(USER)
+        subprocess.run(["userdel", USER], check=True, timeout=60, capture_output=True)
+    subprocess.run(["useradd", "-m", "-d", str(home), "-s", "/bin/bash", USER], check=True, timeout=60)
+    subprocess.run(["usermod", "-p", "*", USER], check=True, timeout=60)  # no password, but not locked either
+    folder.chmod(0o755)
+    try:
+        yield USER, home
+    finally:
+        subprocess.run(["userdel", USER], timeout=60, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def server(user: str, home: Path, extra_config: str = "") -> Iterator[Server]:
+    # Not below pytest's folder, which the ordinary user may not enter.
+    folder = Path(tempfile.mkdtemp(prefix="edgenas-sshd-"))
+    folder.chmod(0o755)
+    one = Server(free_port(), user, home, folder)
+    host_key, authorized = make_key(folder / "host_key"), folder / "authorized_keys"
+    make_key(one.key)
+    shutil.copy(folder / "user_key.pub", authorized)
+    authorized.chmod(0o644)
+    one.known_hosts.write_text(known_host(one.port, folder / "host_key.pub"))
+    config = folder / "config"
+    config.write_text(
+        f"ListenAddress {HOST}\nPort {one.port}\nHostKey {host_key}\nAuthorizedKeysFile {authorized}\n"
+        f"PidFile {folder}/pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
+        f"KbdInteractiveAuthentication no\nMaxStartups 100\nSubsystem sftp internal-sftp\n{extra_config}"
+    )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # sshd insists
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection((HOST, one.port), 5):
+                break
+            if process.poll() is not None:
+                raise RuntimeError(f"sshd does not start: {one.log}")
+            time.sleep(0.05)
+        yield one
+    finally:
+        process.terminate()
+        process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,148 @@
+"""SSH over a network that fails: every call ends in a BoardError of its own accord, and the next connection works."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgenas.board.ssh import SSH
+from edgenas.board.transport import output
+from edgenas.errors import BoardError
+from tests.board.proxy import Proxy
+from tests.board.sshd import HOST, Server, known_host
+
+TIMEOUT_S = 1.0
+LARGE = 24 * 2**20  # bytes: more than all buffers on the way hold
+
+
+class Link:
+    """A way to a board through a proxy."""
+
+    def __init__(self, sshd: Server, proxy: Proxy, folder: Path) -> None:
+        self.proxy = proxy
+        self._sshd = sshd
+        self._known = folder / "known_hosts"
+        self._known.write_text(known_host(proxy.port, sshd.folder / "host_key.pub"))
+
+    def connect(self, timeout_s: float = TIMEOUT_S) -> SSH:
+        return self._sshd.connect(host=HOST, port=self.proxy.port, known_hosts=self._known, timeout_s=timeout_s)
+
+
+@pytest.fixture
+def link(sshd: Server, tmp_path: Path) -> Iterator[Link]:
+    with Proxy(sshd.port) as proxy:
+        link = Link(sshd, proxy, tmp_path)
+        yield link
+        proxy.heal()
+        fresh = link.connect(timeout_s=20.0)
+        assert output(fresh, ["echo", "works"], 20.0).stdout == b"works\n", "the next connection works"
+        names = output(fresh, ["ls", "-A", "pushed"], 20.0).stdout.decode().split()
+        assert all(name.endswith(".part") for name in names), "no file arrived in part"
+        fresh.close()
+
+
+SILENCES: list[Callable[[Proxy], None]] = [Proxy.drop, Proxy.hold, Proxy.half_open]
+FAULTS = [*SILENCES, Proxy.cut]
+
+
+@pytest.mark.parametrize("silence", SILENCES[:2], ids=lambda fault: fault.__name__)
+def test_connecting(link: Link, silence: Callable[[Proxy], None]) -> None:
+    silence(link.proxy)
+    with pytest.raises(BoardError, match=r"did not finish its handshake|banner"):
+        link.connect()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_starting_a_command(link: Link, fault: Callable[[Proxy], None]) -> None:
+    board = link.connect()
+    fault(link.proxy)
+    with pytest.raises(BoardError, match=r"within 1 s|connection was lost"):
+        output(board, ["echo", "out"], TIMEOUT_S)
+    board.close()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_talking_to_a_command(link: Link, fault: Callable[[Proxy], None]) -> None:
+    board = link.connect()
+    process = board.run(["cat"])
+    process.send(b"ping", 20.0)
+    assert process.receive(20.0) == b"ping"
+    fault(link.proxy)
+    with pytest.raises(BoardError):
+        process.send(bytes(LARGE), TIMEOUT_S)
+    with pytest.raises(BoardError):
+        process.receive(TIMEOUT_S)
+    with pytest.raises(BoardError):
+        process.wait(TIMEOUT_S)
+    board.close()
+
+
+def test_a_cut_during_a_command_is_told_from_its_end(link: Link) -> None:
+    board = link.connect()
+    process = board.run(["sleep", "1000"])
+    threading.Timer(0.2, link.proxy.cut).start()
+    with pytest.raises(BoardError, match="connection was lost"):
+        process.receive(20.0)
+    with pytest.raises(BoardError, match="connection was lost"):
+        process.wait(20.0)
+    with pytest.raises(BoardError, match="connection was lost"):
+        board.run(["true"])
+    board.close()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_pushing(link: Link, fault: Callable[[Proxy], None], moment: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(LARGE))
+    board = link.connect()
+    if moment == "during":
+        link.proxy.delay_s = 0.01  # or it would have arrived by then
+        threading.Timer(0.3, fault, [link.proxy]).start()
+    else:
+        fault(link.proxy)
+    with pytest.raises(BoardError, match=r"within 1 s|connection was lost"):
+        board.push(source, "pushed/file", TIMEOUT_S)
+    board.close()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_pulling(link: Link, fault: Callable[[Proxy], None], tmp_path: Path) -> None:
+    board = link.connect()
+    assert output(board, ["sh", "-c", f"head -c {LARGE} /dev/zero > large"], 20.0).exit_code == 0
+    link.proxy.delay_s = 0.01
+    threading.Timer(0.3, fault, [link.proxy]).start()
+    with pytest.raises(BoardError, match=r"within 1 s|connection was lost"):
+        board.pull("large", tmp_path / "new" / "large", TIMEOUT_S)
+    assert list((tmp_path / "new").iterdir()) == []
+    board.close()
+
+
+def test_a_slow_network_works(link: Link, tmp_path: Path) -> None:
+    link.proxy.delay_s = 0.03
+    board = link.connect(timeout_s=20.0)
+    source, back = tmp_path / "source", tmp_path / "back"
+    source.write_bytes(bytes(100_000))
+    board.push(source, "slow", 20.0)
+    board.pull("slow", back, 20.0)
+    assert back.read_bytes() == bytes(100_000)
+    assert output(board, ["echo", "slow"], 20.0).stdout == b"slow\n"
+    board.close()
+
+
+def test_threads_end_with_the_connection(link: Link) -> None:
+    board = link.connect()
+    before = threading.active_count()
+    link.proxy.hold()
+    with pytest.raises(BoardError):
+        board.run(["true"])
+    board.close()
+    for _ in range(200):
+        if threading.active_count() < before:  # paramiko's own is gone, and no timer stays
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"threads stay: {threading.enumerate()}")

@@ -1,0 +1,37 @@
+"""This computer as a board."""
+
+from pathlib import Path
+
+import pytest
+
+from edgenas.board.local import Local
+from edgenas.board.transport import output
+from edgenas.errors import BoardError
+from edgenas.testing import check_transport
+
+
+def test_local_conforms(tmp_path: Path) -> None:
+    check_transport(lambda: Local(tmp_path / "home"))
+
+
+def test_environment_and_home_are_the_boards(tmp_path: Path) -> None:
+    board = Local(tmp_path / "home", {"EDGENAS_A": "board", "EDGENAS_B": "board"})
+    done = output(
+        board, ["sh", "-c", "echo $HOME $PWD $EDGENAS_A $EDGENAS_B"], 10.0, environment={"EDGENAS_B": "command"}
+    )
+    home = str((tmp_path / "home").resolve())
+    assert done.stdout.decode().split() == [home, home, "board", "command"]
+    board.close()
+
+
+def test_missing_command_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BoardError, match="there is no nothing-like-it; install it"):
+        Local(tmp_path).run(["nothing-like-it"])
+
+
+def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
+    board = Local(tmp_path)
+    process = board.run(["sh", "-c", "(sleep 1000; touch late) & echo $!"])
+    process.receive(10.0)
+    assert process.wait(10.0) == 0
+    assert process.receive(10.0) == b"", "the pipe's other end is closed, so the child is gone"
