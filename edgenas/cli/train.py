@@ -61,7 +61,7 @@ def train(
 ) -> None:
     """Train a run's winner at full size.
 
-    Example: edgenas train host-macs-20M
+    Example: edgenas train digits --epochs 2
     """
     # Here, not above: `edgenas --help` answers without loading torch.
     from edgenas.cli.progress import follow
