@@ -19,7 +19,8 @@ from edgenas.board.store import Store
 from edgenas.device import Device, Measurement
 from edgenas.errors import BoardError
 
-ATTEMPTS = 3  # at a block whose reference moves, or a model whose samples do not settle
+# At a block whose reference moves, or a model whose samples do not settle.
+ATTEMPTS = {"screen": 2, "final": 3}
 OVERHEAD_S = 60.0  # that loading and warming up a model may take on a slow board
 _COOLING_S = 300.0
 _ABOUT_THE_MODEL = {"missing", "hash", "model", "wrong", "timeout", "crash", "memory", "runtime", "impossible"}
@@ -130,7 +131,7 @@ class Bench:
             outcomes.append(None if record is None else Measured(record, from_store=True))
         waiting = [index for index, outcome in enumerate(outcomes) if outcome is None]
         attempts: dict[int, list[dict[str, Any]]] = {index: [] for index in waiting}
-        for attempt in range(ATTEMPTS if waiting else 0):
+        for attempt in range(ATTEMPTS[tier.name] if waiting else 0):
             self._lease(tier, len(waiting))
             self._cool_down()
             before = self._reference(models[waiting[0]])
@@ -151,7 +152,7 @@ class Bench:
                     found["problems"].append(
                         f"the reference model moved by {drift:.0%} meanwhile (at most {LARGEST_DRIFT:.0%})"
                     )
-            last = attempt == ATTEMPTS - 1
+            last = attempt == ATTEMPTS[tier.name] - 1
             for index in waiting:
                 record = self._record(models[index], tier, attempts[index])
                 measured = Measured(record, from_store=False)
@@ -260,7 +261,7 @@ class Bench:
                 return
             if time.monotonic() > deadline_s:
                 raise BoardError(
-                    f"board {self.board} stays at {now_c:.0f} degrees C; end what runs there, or cool it, then run again"
+                    f"board {self.board} stays at {now_c:.0f} degrees C; end what runs there or cool it, then run again"
                 )
             time.sleep(2.0)
 

@@ -86,7 +86,7 @@ def read(path: Path) -> Model:
 
 
 def reference(kind: Literal["onnx", "tflite"]) -> Model:
-    """The pinned model whose time tells whether the board itself changed; written by `python -m edgenas.board.model`."""
+    """The pinned model whose time tells whether the board itself changed; `python -m edgenas.board.model` wrote it."""
     path = Path(__file__).with_name(_REFERENCES[kind])
     return Model(path.read_bytes(), kind)
 

@@ -150,7 +150,8 @@ class AgentSession:
             try:
                 hello = self._reply(process, time.monotonic() + CONNECT_TIMEOUT_S)
             except BoardError as error:
-                problem = process.stderr_tail.strip().splitlines()[-1:][0] if process.stderr_tail.strip() else str(error)
+                said = process.stderr_tail.strip().splitlines()
+                problem = said[-1] if said else str(error)
                 process.kill()
                 continue
             if hello.get("protocol") == PROTOCOL and hello.get("version") == version:
@@ -172,7 +173,7 @@ class AgentSession:
                     return self._parsed(line[len(PREFIX) :])
                 continue
             if len(self._received) > LONGEST_REPLY:
-                raise BoardError(f"{self.address}: the agent's reply has no end; reconnect by running the command again")
+                raise BoardError(f"{self.address}: the agent's reply has no end; run the command again")
             chunk = process.receive(max(0.0, deadline_s - time.monotonic()))
             if not chunk:
                 raise BoardError(

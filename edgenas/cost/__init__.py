@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Cost, CostProvider, SearchSpace
+from edgenas.architecture import Architecture, Confirming, Cost, CostProvider, SearchSpace
 from edgenas.device import Device
+from edgenas.errors import UsageError
 
 
 class Joined:
@@ -31,15 +32,34 @@ class Joined:
         ]
 
 
-def create(kind: str, space: SearchSpace, dataset: str, device: Device) -> CostProvider:
+class JoinedConfirming(Joined):
+    """As Joined, where `priced` can be confirmed."""
+
+    def __init__(self, counted: CostProvider, priced: CostProvider, confirming: Confirming) -> None:
+        super().__init__(counted, priced)
+        self.confirm = confirming.confirm
+        self.close = confirming.close
+
+
+def create(kind: str, space: SearchSpace, dataset: str, device: Device, boards: Sequence[str] = ()) -> CostProvider:
     """Prices of `space`'s architectures for `dataset` on `device`: MACs and parameters always, and what `kind` adds.
 
-    `kind` is "analytic" (nothing), "table" (HW-NAS-Bench), "predictor" (of the device's profile), another plug-in's
-    name, or "auto": the table where it is on this machine and covers device and data set, else the predictor, else
-    nothing. Raises what the chosen plug-in raises.
+    `kind` is "analytic" (nothing), "table" (HW-NAS-Bench), "predictor" (of the device's profile), "live" (measured on
+    `boards`, by default all of the device), another plug-in's name, or "auto": the table where it is on this machine
+    and covers device and data set, else the predictor, else nothing. Raises what the chosen plug-in raises.
     """
     counted: CostProvider = plugins.load("costs", "analytic")(space, dataset, device)
-    priced = _best(space, dataset, device) if kind == "auto" else plugins.load("costs", kind)(space, dataset, device)
+    if boards and kind != "live":
+        raise UsageError(f"--cost {kind} asks no board; leave --board out, or measure there by --cost live")
+    priced: CostProvider | None
+    if kind == "auto":
+        priced = _best(space, dataset, device)
+    elif boards:
+        priced = plugins.load("costs", kind)(space, dataset, device, boards)
+    else:
+        priced = plugins.load("costs", kind)(space, dataset, device)
+    if isinstance(priced, Confirming):
+        return JoinedConfirming(counted, priced, priced)
     return counted if priced is None or priced.kind == counted.kind else Joined(counted, priced)
 
 

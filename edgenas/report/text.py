@@ -42,6 +42,10 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         limit = f"of {show(limits[metric], metric)}" if metric in limits else ""
         rows.append([f"  {metric}", value, limit, price["source"]])
     rows.append(["  phi", f"{winner['phi']:.4f}", "", header["fitness_source"]])
+    again = winner.get("measured_again")
+    if again is not None:
+        for metric, value in again["values"].items():
+            rows.append([f"  {metric}", show(value, metric), again["verdict"], f"again: {again['source']}"])
     if winner["test_accuracy"] is not None:
         best = result["best_possible_accuracy"]
         rows.append(

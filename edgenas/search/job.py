@@ -14,9 +14,26 @@ from typing import Any, cast
 from edgenas import __version__, cost, plugins
 from edgenas import device as devices
 from edgenas import run as runs
-from edgenas.architecture import Constraint, CostProvider, Fitness, SearchSpace, Trial
+from edgenas.architecture import (
+    Architecture,
+    Confirmation,
+    Confirming,
+    Constraint,
+    CostProvider,
+    Fitness,
+    SearchSpace,
+    Trial,
+)
 from edgenas.device import Device
-from edgenas.errors import DataError, InfeasibleError, UnknownNameError, UsageError
+from edgenas.errors import (
+    BoardError,
+    DataError,
+    EdgeNASError,
+    InfeasibleError,
+    UnknownNameError,
+    UnstableError,
+    UsageError,
+)
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness import FitnessSettings, table
 from edgenas.search.genetic import PAPER as PAPER_SEARCH
@@ -28,6 +45,7 @@ PRESETS = {
     "default": (FitnessSettings(), SearchSettings()),
     "paper": (PAPER_FITNESS, PAPER_SEARCH),
 }
+MOST_CONFIRMED = 5  # cells measured again before a search is given up
 LIVE_BUDGET = 200  # classes trained by default when training them takes seconds each
 
 
@@ -47,6 +65,7 @@ class SearchRequest:
     params_m: float | None = None
     fitness: str = "auto"
     cost: str = "auto"
+    board: str | None = None  # names, comma-separated, of the boards that measure; None: all of the device
     preset: str = "default"
     method: str = "penalty"
     generations: int | None = None
@@ -87,6 +106,7 @@ class Search:
     last: Generation | None = None
     trials: list[Trial] = field(default_factory=list)
     scored: int = 0  # classes
+    confirmations: list[tuple[Trial, Confirmation]] = field(default_factory=list)  # of winners measured again
 
     @property
     def share_done(self) -> float:
@@ -97,6 +117,8 @@ class Search:
     @property
     def state(self) -> str:
         """Where the search stands, in a few words."""
+        if self.last is not None and self.last.ended is not None and isinstance(self.cost, Confirming):
+            return f"measuring the winner again, candidate {len(self.confirmations) + 1}"
         if self.last is None or self.last.best is None:
             seen = "nothing within the limits yet"
         else:
@@ -109,25 +131,59 @@ class Search:
 
         Yields nothing where it is known beforehand that no cell meets the limits.
         """
-        with self.run.appending() as store:
-            known = self.run.trials()
-            if self.landscape is not None and self.landscape.feasible == 0:
-                self.run.finish(self.result())
-                return
-            for event in evolve(self.space, self.fitness, self.cost, self.constraints, self.settings, known):
-                if isinstance(event, Generation):
-                    self.last = event
-                else:
-                    self.trials.append(event)
-                    self.scored += event.trained
-                    if event.number >= len(known):
-                        store.append(event, self.space.describe(event.arch))
-                yield event
+        try:
+            with self.run.appending() as store:
+                known = self.run.trials()
+                if self.landscape is not None and self.landscape.feasible == 0:
+                    self.run.finish(self.result())
+                    return
+                for event in evolve(self.space, self.fitness, self.cost, self.constraints, self.settings, known):
+                    if isinstance(event, Generation):
+                        self.last = event
+                    else:
+                        self.trials.append(event)
+                        self.scored += event.trained
+                        if event.number >= len(known):
+                            store.append(event, self.space.describe(event.arch))
+                    yield event
+                self._confirm()
+        except BoardError as error:
+            raise BoardError(
+                f"{error}; nothing is lost, then go on with: edgenas search --resume {self.run.path}"
+            ) from error
+        finally:
+            if isinstance(self.cost, Confirming):
+                self.cost.close()
         self.run.finish(self.result())
+
+    def _confirm(self) -> None:
+        """Where costs were measured, measure the best cells again, one by one, until one surely keeps the limits."""
+        if not isinstance(self.cost, Confirming):
+            return
+        limits = {each.metric: each.limit for each in self.constraints}
+        classes: set[Architecture] = set()
+        for trial in sorted((each for each in self.trials if each.feasible), key=lambda each: -each.fitness):
+            key = self.space.canonical(trial.arch)
+            if key in classes:
+                continue
+            classes.add(key)
+            found = self.cost.confirm(trial.arch, limits)
+            self.confirmations.append((trial, found))
+            # A board too restless to judge this one will not judge another.
+            if found.verdict != "FAIL" or len(self.confirmations) == MOST_CONFIRMED:
+                return
+
+    @property
+    def best(self) -> Trial | None:
+        """The best that keeps every limit: of those measured again the first that passed, else the first."""
+        passed = [trial for trial, found in self.confirmations if found.verdict == "PASS"]
+        if self.confirmations:
+            return (passed or [self.confirmations[0][0]])[0]
+        return self.last.best if self.last else None
 
     def result(self) -> dict[str, Any]:
         """The outcome as `--json` prints it; `feasible` is False and `winner` None where no limit-keeper was seen."""
-        best = self.last.best if self.last else None
+        best = self.best
         counts = (self.last.requested, self.last.distinct, self.last.trained) if self.last else (0, 0, 0)
         return {
             "schema_version": runs.SCHEMA_VERSION,
@@ -141,6 +197,9 @@ class Search:
             "feasible": best is not None,
             "winner": None if best is None else self._winner(best),
             "best_possible_accuracy": self.landscape.best_accuracy if self.landscape else None,
+            "confirmations": [
+                {"arch_str": self.space.describe(trial.arch), **asdict(found)} for trial, found in self.confirmations
+            ],
             "evaluations": dict(zip(("requested", "distinct", "trained"), counts, strict=True)),
             "seconds": round(time.perf_counter() - self.started_at, 3),
             "run": str(self.run.path),
@@ -157,10 +216,29 @@ class Search:
             "phi": best.score.value,
             "fitness": best.fitness,
             "costs": runs.cost_record(best.cost),
+            "measured_again": next((asdict(found) for trial, found in self.confirmations if trial is best), None),
             "test_accuracy": None if accuracies is None or index is None else accuracies[index],
         }
 
-    def infeasible(self) -> InfeasibleError:
+    def problem(self) -> EdgeNASError | None:
+        """What a user must be told by an error although the search has ended; None where all is well."""
+        if self.best is None:
+            return self._infeasible()
+        verdicts = [found.verdict for _, found in self.confirmations]
+        if not verdicts or "PASS" in verdicts:
+            return None
+        how_many = f"none of the {len(verdicts)} best cells" if len(verdicts) > 1 else "the only cell found"
+        if "UNSTABLE" in verdicts:
+            reason = next(found.source for _, found in self.confirmations if found.verdict == "UNSTABLE")
+            return UnstableError(
+                f"{how_many} could be timed well enough to be judged ({reason}); quiet the board as `edgenas board"
+                f" check` says, then: edgenas search --resume {self.run.path}"
+            )
+        return InfeasibleError(
+            f"{how_many} kept the limits when measured again at length; search with a limit a little lower"
+        )
+
+    def _infeasible(self) -> InfeasibleError:
         """The error that says by how much the limits are out of reach."""
         limits = " and ".join(f"{each.metric} <= {show(each.limit, each.metric)}" for each in self.constraints)
         parts = []
@@ -191,6 +269,8 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     started_at = time.perf_counter()
     resumed = runs.open_run(resume) if resume is not None else None
     request = SearchRequest(**asked) if resumed is None else _stored_request(resumed, asked)
+    if resumed is not None and "board" in asked:
+        request = replace(request, board=asked["board"])
     if request.preset not in PRESETS:
         raise UnknownNameError("preset", request.preset, PRESETS, f"--preset is {' or '.join(PRESETS)}")
     constraints = request.constraints()
@@ -200,9 +280,15 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     device = devices.load(request.device)
     space = plugins.load("spaces", request.space)()
 
-    prices = cost.create(request.cost, space, request.dataset, device)
+    boards = [name.strip() for name in (request.board or "").split(",") if name.strip()]
+    prices = cost.create(request.cost, space, request.dataset, device, boards)
     for constraint in constraints:
         if constraint.metric not in prices.metrics:
+            if constraint.metric in device.metrics and request.cost != "live":
+                raise UsageError(
+                    f"nothing here foretells the {constraint.metric} of {device.name}; measure it on a board by --cost"
+                    " live (`edgenas board add --help` says how to name one)"
+                )
             raise UsageError(
                 f"{device.name} has no {constraint.metric} to limit, only {', '.join(sorted(prices.metrics))};"
                 " `edgenas devices` lists what each device has"
@@ -253,6 +339,8 @@ def _stored_request(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
     except (KeyError, TypeError) as error:
         raise DataError(f"{run.path}/run.json does not hold a search's settings; start a new run") from error
     for name, value in asked.items():
+        if name == "board":
+            continue  # other boards of the device may go on
         if getattr(stored, name) != value:
             flag = "--" + name.removesuffix("_ms").removesuffix("_mj").removesuffix("_m").replace("_", "-")
             raise UsageError(
