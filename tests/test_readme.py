@@ -76,9 +76,12 @@ def small_search(photos: Path) -> None:
     space = NASBench201()
     arch = space.parse("|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|")
     dataset = str(image_folder(photos, count=60))
-    found = runs.create(Path("runs/digits"), {"kind": "search", "request": {"dataset": dataset}})
-    winner = {"genes": list(arch.genes), "arch_str": space.describe(arch), "costs": {}}
-    found.finish({"space": space.name, "dataset": dataset, "winner": winner})
+    other = runs.open_run("raspi4-latency-5ms")
+    result = other.result()
+    assert result is not None
+    header = {**other.header, "request": {**other.header["request"], "dataset": dataset}}
+    winner = {**result["winner"], "genes": list(arch.genes), "arch_str": space.describe(arch)}
+    runs.create(Path("runs/digits"), header).finish({**result, "dataset": dataset, "winner": winner})
 
 
 @pytest.mark.parametrize("name", ["search", "train", "export", "package", "verify"])

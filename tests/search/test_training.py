@@ -1,0 +1,205 @@
+"""What is asked of `edgenas train` and what is made of it; and the command itself, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgenas import run as runs
+from edgenas.cli import main, progress
+from edgenas.errors import DataError, UsageError
+from edgenas.fitness import reference
+from edgenas.search.training import train
+from tests.train.worlds import ARCH, SPACE, checkpoint, image_folder, outcome, run_out
+
+pytestmark = pytest.mark.usefixtures("workplace")
+
+ARCH_STR = SPACE.describe(ARCH)
+SMALL: dict[str, Any] = {"channels": 4, "cells": 1, "epochs": 2, "batch_size": 16}
+
+
+@pytest.fixture(autouse=True)
+def photos(workplace: Path) -> Path:
+    return image_folder(workplace / "photos")
+
+
+def searched(name: str = "mine", **change: Any) -> Path:
+    """A search that has ended, without searching."""
+    run = runs.create(runs.RUNS / name, {"kind": "search", "request": {"dataset": "photos"}})
+    winner = {"genes": list(ARCH.genes), "arch_str": ARCH_STR, "costs": {}}
+    run.finish({"space": SPACE.name, "dataset": "photos", "winner": winner, **change})
+    return run.path
+
+
+def command(text: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        main(text.split())
+    captured = capsys.readouterr()
+    return end.value.code if isinstance(end.value.code, int) else 0, captured.out, captured.err
+
+
+def test_the_winner_is_trained_where_it_was_found() -> None:
+    path = searched()
+    result = run_out(train("mine", **SMALL)).result()
+    assert result["arch_str"] == ARCH_STR
+    assert result["epochs"] == 2
+    with pytest.raises(UsageError, match=r"is trained already; .* --resume, .* --restart"):
+        train("mine", **SMALL)
+    before = outcome(path)
+    assert run_out(train(str(path), resume=True)).result() == result
+    (path / "train" / "checkpoint.pt").unlink()
+    with pytest.raises(UsageError, match="is trained already"):
+        train("mine", **SMALL)
+    with pytest.raises(UsageError, match="has lost its checkpoint"):
+        train("mine", resume=True)
+    run_out(train("mine", restart=True, **SMALL))
+    assert outcome(path) == before
+
+
+def test_half_trained_it_resumes_with_what_it_was_begun_with() -> None:
+    run_out(train(arch=ARCH_STR, dataset="photos", folder="whole", seed=3, **SMALL))
+    run_out(train(arch=ARCH_STR, dataset="photos", folder="cut", seed=3, **SMALL), 3)
+    with pytest.raises(UsageError, match="is half trained"):
+        train("cut")
+    with pytest.raises(UsageError, match="with --epochs 2, not 3; leave --epochs out"):
+        train("cut", resume=True, epochs=3)
+    with pytest.raises(UsageError, match="with --distill False, not True"):
+        train("cut", resume=True, distill=True)
+    with pytest.raises(UsageError, match=r"is of photos, not digits; .* --arch '\|"):
+        train("cut", resume=True, dataset="digits")
+    run_out(train("cut", resume=True, seed=3))
+    assert outcome(Path("runs/cut")) == outcome(Path("runs/whole"))
+
+
+def test_a_restart_that_cannot_begin_loses_nothing() -> None:
+    run_out(train(arch=ARCH_STR, dataset="photos", folder="mine", **SMALL))
+    before = outcome(Path("runs/mine"))
+    with pytest.raises(UsageError, match="--epochs 0"):
+        train("mine", restart=True, epochs=0)
+    Path("photos").rename("elsewhere")
+    with pytest.raises(UsageError, match="no data set 'photos'"):
+        train("mine", restart=True)
+    assert outcome(Path("runs/mine")) == before
+
+
+def test_a_teacher_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched()
+    torch.manual_seed(0)
+    classes = {"count": 3}
+
+    def network(choice: str, dataset: str, images: Any) -> tuple[reference.ResNet, str]:
+        assert (choice, dataset) == ("resnet20", "photos")
+        return reference.ResNet(20, classes["count"]).eval().requires_grad_(False), "a reference"
+
+    monkeypatch.setattr(reference, "reference_network", network)
+    with pytest.raises(UsageError, match=r"knows 3 classes .* leave --distill out"):
+        train("mine", distill=True, **SMALL)
+    classes["count"] = 2
+    job = train("mine", distill=True, **SMALL)
+    assert str(job.identity["teacher"]).startswith("a reference (sha256 ")
+    assert job.teacher is not None
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ({}, "give a run or --arch"),
+        ({"run": "mine", "arch": ARCH_STR}, "give a run or --arch"),
+        ({"run": "mine", "resume": True, "restart": True}, "give one of them"),
+        ({"run": "mine", "folder": "x"}, "leave --run and --space out"),
+        ({"run": "mine", "resume": True}, "has no training to go on with"),
+        ({"run": "none"}, "no run 'none'"),
+        ({"arch": ARCH_STR}, "give --dataset"),
+        ({"arch": "nonsense", "dataset": "photos"}, "nonsense"),
+        ({"arch": ARCH_STR, "dataset": "photos", "resume": True}, "--arch begins a new training"),
+        ({"arch": ARCH_STR, "dataset": "photos", "space": "none"}, "none"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_asked(asked: dict[str, Any], problem: str) -> None:
+    searched()
+    with pytest.raises(UsageError, match=problem):
+        train(**asked)
+
+
+def test_a_search_without_a_winner() -> None:
+    searched("infeasible", winner=None)
+    with pytest.raises(UsageError, match="found no network within its limits"):
+        train("infeasible")
+    runs.create(runs.RUNS / "unended", {"kind": "search"})
+    with pytest.raises(DataError, match=r"has not ended; .* edgenas search --resume runs/unended"):
+        train("unended")
+    searched("damaged", winner={"genes": [0]})
+    with pytest.raises(DataError, match="is damaged"):
+        train("damaged")
+
+
+def test_a_damaged_checkpoint_without_a_search_says_what_helps() -> None:
+    run_out(train(arch=ARCH_STR, dataset="photos", folder="mine", **SMALL), 1)
+    Path("runs/mine/train/checkpoint.pt").write_bytes(b"junk")
+    with pytest.raises(DataError, match="train again with --arch, in another folder"):
+        train("mine", restart=True)
+
+
+KILLED = """
+import os, signal, sys, torch
+torch.set_num_threads(int(sys.argv[1]))
+from edgenas.cli import main
+from edgenas.train import Training
+whole = Training._loss
+
+def killed(self, *arguments, **named):
+    if self.steps_done == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(self, *arguments, **named)
+
+Training._loss = killed
+main(sys.argv[2:])
+"""
+
+
+def test_killed_it_goes_on_to_the_same_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    text = f"train --arch {ARCH_STR} --dataset photos --epochs 2 --batch-size 16"
+    threads = str(torch.get_num_threads())
+    done = subprocess.run([sys.executable, "-c", KILLED, threads, *text.split(), "--run", "killed"], timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert len(checkpoint(Path("runs/killed"))["history"]) == 1
+    code, out, err = command("train killed --resume --json", capsys)
+    assert code == 0, err
+    assert json.loads(out)["epochs"] == 2
+    code, out, err = command(f"{text} --run whole", capsys)
+    assert code == 0, err
+    assert "test images of photos are right, after 2 epochs" in out
+    assert outcome(Path("runs/killed")) == outcome(Path("runs/whole"))
+    code, _, err = command("export killed --format onnx", capsys)  # a training without a search is exported too
+    assert code == 0, err
+
+
+def test_interrupted_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(job: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress, "follow", interrupted)
+    searched()
+    code, _, err = command("train mine", capsys)
+    assert code == 130
+    assert "edgenas train runs/mine --resume" in err
+
+
+def test_the_time_left_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = iter(range(0, 10_000, 11))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(now_s)))  # type: ignore[attr-defined]
+    searched()
+    job = train("mine", **SMALL)
+    progress.follow(job)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "epoch 1 of 2, about 33 s left"  # one of four steps took 11 s
+    assert lines[-1].endswith("about 0 s left")
+    assert lines[-1].startswith("epoch 2 of 2, training loss ")
