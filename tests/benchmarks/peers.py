@@ -168,7 +168,8 @@ def latencies_ms(ours: bytes, theirs: bytes, runs: int, resolver: Any) -> tuple[
     """Medians of both models' single runs on one thread, in turn: ours, theirs, ours, ...
 
     Where an interpreter's memory happens to lie changes an int8 latency by several percent, so both models are loaded
-    anew PLACINGS times, ours first and theirs first in turn, and the median over the placings counts.
+    anew PLACINGS times, ours first and theirs first in turn. The placing with the median ratio counts: medians of each
+    model by itself could come from a quiet moment and from a busy one.
     """
     medians = []
     for placing in range(PLACINGS):
@@ -180,8 +181,8 @@ def latencies_ms(ours: bytes, theirs: bytes, runs: int, resolver: Any) -> tuple[
                 start = time.perf_counter()
                 interpreters[which].invoke()
                 times[which].append(1e3 * (time.perf_counter() - start))
-        medians.append([median(of_one) for of_one in times])
-    return median(pair[0] for pair in medians), median(pair[1] for pair in medians)
+        medians.append((median(times[0]), median(times[1])))
+    return sorted(medians, key=lambda pair: pair[1] / pair[0])[PLACINGS // 2]
 
 
 def _prepared(model: bytes, resolver: Any) -> Any:
