@@ -32,6 +32,9 @@ def simplify(graph: Graph) -> Graph:
     prune(graph)
     merge_duplicates(graph)
     fold_affines(graph)
+    if sink_affines(graph):
+        merge_duplicates(graph)
+        fold_affines(graph)
     drop_idle_activations(graph)
     fuse_activations(graph)
     fuse_padding(graph)
@@ -126,6 +129,37 @@ def _shift_into(
         whole = [term for term in source.inputs if term.shape == value.shape] if isinstance(source, Add) else []
         return any(_shift_into(term, shift, uses, producers) for term in whole)
     return True
+
+
+def sink_affines(graph: Graph) -> bool:
+    """A leftover affine moves behind an average pooling, and an offset behind a sum, which may take it in; True if so.
+
+    An average that leaves padding out of its count is linear and keeps constants, so the two commute.
+    """
+    uses, producers = graph.uses(), graph.producers()
+    ops: list[Op] = []
+    for op in graph.ops:
+        ops.append(op)
+        for position, value in enumerate(op.inputs):
+            source = producers.get(value)
+            if not isinstance(source, Affine) or uses[value] > 1 or not _commute(source, op):
+                continue
+            inner = Value(value.name, op.output.shape)
+            op.inputs[position] = source.inputs[0]
+            source.inputs, source.output, op.output = [inner], op.output, inner
+            producers[source.output], producers[inner], uses[inner] = source, op, 1
+            ops.remove(source)
+            ops.append(source)
+            break
+    sunk = ops != graph.ops
+    graph.ops = ops
+    return sunk
+
+
+def _commute(affine: Affine, op: Op) -> bool:
+    if isinstance(op, Pool):
+        return op.kind == "average" and not op.include_padding
+    return isinstance(op, Add) and bool((affine.scale == 1).all()) and affine.output.shape == op.output.shape
 
 
 def drop_idle_activations(graph: Graph) -> None:

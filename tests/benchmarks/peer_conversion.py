@@ -8,6 +8,7 @@ time counts, so that nobody is charged for imports.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -61,6 +62,8 @@ def _onnx2tf(folder: Path, number: int, genes: list[int], images: Any) -> dict[s
     with tempfile.TemporaryDirectory() as output:
         last = Path(output, "calibration.npy")
         np.save(last, np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+        os.chdir(output)  # where it looks for sample images, which it else downloads even if given others
+        np.save("calibration_image_sample_data_20x128x128x3_float32.npy", np.zeros((20, 128, 128, 3), np.float32))
         start = time.perf_counter()
         onnx2tf.convert(
             input_onnx_file_path=str(folder / f"{number}.onnx"),
@@ -77,4 +80,4 @@ def _onnx2tf(folder: Path, number: int, genes: list[int], images: Any) -> dict[s
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]).resolve())

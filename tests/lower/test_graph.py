@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgenas.architecture import Architecture
@@ -12,6 +15,7 @@ from edgenas.lower import Graph, lower
 from edgenas.lower.edgetpu import operator_counts
 from edgenas.lower.graph import Activation, Conv, Mean, Pool
 from edgenas.lower.tflite import to_tflite
+from edgenas.lower.verify import run_model
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.lower.networks import Mixed, MobileNetLike, with_statistics
 
@@ -91,6 +95,26 @@ def test_convolutions_of_zeros_become_one_offset_of_another_convolution() -> Non
             return out
 
     assert kinds(lower(with_statistics(Constant()), EXAMPLE)) == ["Conv"]
+
+
+def test_an_offset_before_an_average_pooling_joins_the_sum_behind_it() -> None:
+    """Node 2 is the pooled input plus a convolution of zeros; its pooling goes into a sum with a convolution."""
+    counts = Counter(operator_counts(to_tflite(cell(0, 4, 3, 2, 3, 4), {})))
+    assert counts["DEPTHWISE_CONV_2D"] <= 1  # the last norm
+    assert counts["ADD"] == 3 + 2  # one a cell and one a join
+
+
+@pytest.mark.parametrize(("counts_padding", "order"), [(True, ["Conv", "Pool"]), (False, ["Pool", "Conv"])])
+def test_only_an_average_without_padding_lets_an_offset_pass(counts_padding: bool, order: list[str]) -> None:
+    class Offset(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.avg_pool2d(x * 2 + 1.5, 3, 2, 1, count_include_pad=counts_padding)
+
+    network, images = Offset().eval(), np.random.default_rng(0).standard_normal((2, 3, 8, 8), np.float32)
+    graph = lower(network, torch.zeros(1, 3, 8, 8))
+    assert kinds(graph) == order
+    logits = run_model(to_tflite(graph, {}), images)
+    assert np.allclose(logits.transpose(0, 3, 1, 2), network(torch.from_numpy(images)).numpy(), atol=1e-6)
 
 
 def test_a_disconnected_cell_keeps_input_and_output_and_little_else() -> None:
