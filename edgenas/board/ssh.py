@@ -45,6 +45,7 @@ class SSH:
         self._lock = threading.Lock()
         self._closed = False
         self._sftp: paramiko.SFTPClient | None = None
+        self._sftp_channel: paramiko.Channel | None = None
         self._sftp_lock = threading.Lock()  # paramiko's SFTP client mixes up replies of several threads
 
     def run(
@@ -107,36 +108,40 @@ class SSH:
         if not self._sftp_lock.acquire(timeout=timeout_s):
             raise BoardError(f"{self.address}: did not {doing} within {timeout_s:g} s: other files are on the way")
         try:
-            if self._sftp is None:
-                self._sftp = self._open_sftp(max(0.0, deadline_s - time.monotonic()))
-            sftp = self._sftp
-            channel = sftp.get_channel()
-            assert channel
-            rest_s = max(0.0, deadline_s - time.monotonic())
-            channel.settimeout(rest_s)
-            with self._link.within(rest_s, doing, channel.close):
+            with self._link.within(timeout_s, doing, self._hang_up_sftp):
+                sftp = self._sftp or self._open_sftp(deadline_s - time.monotonic())
+                channel = sftp.get_channel()
+                assert channel
+                channel.settimeout(max(0.0, deadline_s - time.monotonic()))
                 try:
                     yield sftp
                 except (FileNotFoundError, PermissionError):
                     raise  # answers, with the session in step
                 except BaseException:
-                    self._sftp = None
-                    channel.close()
+                    self._hang_up_sftp()
                     raise
         finally:
             self._sftp_lock.release()
 
     def _open_sftp(self, timeout_s: float) -> paramiko.SFTPClient:
-        with self._link.within(timeout_s, "open a channel", lambda: None):
-            channel = self._link.transport.open_session(timeout=timeout_s)
+        started_s = time.monotonic()
+        self._sftp_channel = channel = self._link.transport.open_session(timeout=timeout_s)
+        channel.settimeout(timeout_s)
         try:
-            with self._link.within(timeout_s, "start SFTP (apt install openssh-sftp-server there?)", channel.close):
-                channel.settimeout(timeout_s)
-                channel.invoke_subsystem("sftp")
-                return paramiko.SFTPClient(channel)
-        except BaseException:
-            channel.close()
+            channel.invoke_subsystem("sftp")
+        except paramiko.SSHException as error:
+            if time.monotonic() < started_s + timeout_s and not self._link.gone():
+                raise BoardError(
+                    f"{self.address}: has no SFTP server; install it there: sudo apt install openssh-sftp-server"
+                ) from error
             raise
+        self._sftp = paramiko.SFTPClient(channel)
+        return self._sftp
+
+    def _hang_up_sftp(self) -> None:
+        self._sftp = None
+        if self._sftp_channel is not None:
+            self._sftp_channel.close()
 
 
 def _make_folders(sftp: paramiko.SFTPClient, folder: str) -> None:

@@ -16,7 +16,7 @@ from edgenas.errors import BoardError
 
 POLL_S = 0.05  # how often a waiting call looks at its own deadline
 GRACE_S = 1.0  # after which a call that cannot be ended alone takes the connection with it
-KILL_S = 5.0
+KILL_S = 2.0
 
 
 class Link:
@@ -35,9 +35,16 @@ class Link:
 
         def expire() -> None:
             expired.set()
-            abort()
+            attempt(abort)
 
-        timers = [threading.Timer(timeout_s, expire), threading.Timer(timeout_s + GRACE_S, self.transport.close)]
+        def attempt(ending: Callable[[], object]) -> None:
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                ending()
+
+        timers = [
+            threading.Timer(max(0.0, timeout_s), expire),
+            threading.Timer(max(0.0, timeout_s) + GRACE_S, attempt, [self.transport.close]),
+        ]
         for timer in timers:
             timer.daemon = True
             timer.start()
@@ -49,13 +56,18 @@ class Link:
                     f"{self.address}: did not {doing} within {timeout_s:g} s; see that the board is on and the "
                     "network works, then try again"
                 ) from error
-            if not self.transport.is_active():
+            if not isinstance(error, FileNotFoundError | PermissionError) and self.gone():
                 raise self.lost() from error
             reason = getattr(error, "strerror", None) or str(error) or "the channel was closed"
             raise BoardError(f"{self.address}: cannot {doing}: {reason}") from error
         finally:
             for timer in timers:
                 timer.cancel()
+
+    def gone(self) -> bool:
+        """Whether the connection has ended; channels learn of that a moment before."""
+        self.transport.join(0.2)
+        return not self.transport.is_active()
 
     def lost(self) -> BoardError:
         return BoardError(f"{self.address}: the connection was lost; see that the board is on, then connect again")
@@ -106,12 +118,14 @@ class SSHProcess:
 
     @property
     def running(self) -> bool:
-        return not self._channel.closed and not self._channel.exit_status_ready()
+        """Whether nothing is known of its end; a channel closed from here ends no command."""
+        told = self._channel.exit_status != -1 or (self._channel.closed and self._channel.eof_received)
+        return not (told or self._killed)
 
     def send(self, data: bytes, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
         rest = memoryview(data)
-        with self.link.within(timeout_s, f"pass input to {self._name}", self._channel.close):
+        with self.link.within(timeout_s, f"pass input to {self._name}", lambda: None):
             while rest:
                 if self._channel.closed or self._channel.exit_status_ready():
                     raise self._ended()

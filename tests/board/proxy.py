@@ -42,7 +42,7 @@ class Proxy:
                 # Linger of zero seconds: close sends a reset.
                 with contextlib.suppress(OSError):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                _close(end)
+                _close(end, socket.SHUT_RD)
 
     def half_open(self) -> None:
         """End the targets' side, and leave the clients' side open and silent, as a board does that lost power."""
@@ -110,10 +110,7 @@ class Proxy:
                     self.cut()
 
 
-def _close(end: socket.socket) -> None:
+def _close(end: socket.socket, directions: int = socket.SHUT_RDWR) -> None:
     with contextlib.suppress(OSError):
-        if end.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or not end.getsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER
-        ):
-            end.shutdown(socket.SHUT_RDWR)  # wakes who waits in recv or accept
+        end.shutdown(directions)  # a thread that waits in recv or accept would keep the socket open
     end.close()

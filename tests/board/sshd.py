@@ -7,6 +7,7 @@ import getpass
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -20,7 +21,7 @@ from edgenas.board.ssh import SSH
 
 SSHD = Path("/usr/sbin/sshd")
 HOST = "127.0.0.1"
-USER = "edgenas-test"
+USER = f"edgenas-{os.getpid()}"  # of this session alone
 NO_CONFIG = Path(os.devnull)
 
 
@@ -74,21 +75,23 @@ def ordinary_user() -> Iterator[tuple[str, Path]]:
         return
     folder = Path(tempfile.mkdtemp(prefix="edgenas-home-"))
     home = folder / USER
-    with contextlib.suppress(KeyError):  # left by a session that was killed
-        pwd.getpwnam(USER)
-        subprocess.run(["userdel", USER], check=True, timeout=60, capture_output=True)
     subprocess.run(["useradd", "-m", "-d", str(home), "-s", "/bin/bash", USER], check=True, timeout=60)
     subprocess.run(["usermod", "-p", "*", USER], check=True, timeout=60)  # no password, but not locked either
     folder.chmod(0o755)
+    user_id = pwd.getpwnam(USER).pw_uid
     try:
         yield USER, home
     finally:
-        subprocess.run(["userdel", USER], timeout=60, capture_output=True)
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if process.stat().st_uid == user_id:
+                    os.kill(int(process.name), signal.SIGKILL)
+        subprocess.run(["userdel", "-f", USER], timeout=60, capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def server(user: str, home: Path, extra_config: str = "") -> Iterator[Server]:
+def server(user: str, home: Path, subsystem: str = "Subsystem sftp internal-sftp") -> Iterator[Server]:
     # Not below pytest's folder, which the ordinary user may not enter.
     folder = Path(tempfile.mkdtemp(prefix="edgenas-sshd-"))
     folder.chmod(0o755)
@@ -102,7 +105,7 @@ def server(user: str, home: Path, extra_config: str = "") -> Iterator[Server]:
     config.write_text(
         f"ListenAddress {HOST}\nPort {one.port}\nHostKey {host_key}\nAuthorizedKeysFile {authorized}\n"
         f"PidFile {folder}/pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
-        f"KbdInteractiveAuthentication no\nMaxStartups 100\nSubsystem sftp internal-sftp\n{extra_config}"
+        f"KbdInteractiveAuthentication no\nMaxStartups 100\n{subsystem}\n"
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd insists

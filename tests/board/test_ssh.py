@@ -12,7 +12,7 @@ from edgenas.board.ssh import SSH
 from edgenas.board.transport import output
 from edgenas.errors import BoardError
 from edgenas.testing import check_transport
-from tests.board.sshd import HOST, NO_CONFIG, Server, known_host, make_key
+from tests.board.sshd import HOST, NO_CONFIG, Server, known_host, make_key, server
 
 
 def said(board: SSH, *command: str) -> str:
@@ -167,3 +167,13 @@ def test_nothing_there(tmp_path: Path, sshd: Server) -> None:
         sshd.connect(port=1)
     with pytest.raises(BoardError, match=r"no host is called no-such-host\.invalid"):
         SSH("no-such-host.invalid", config=NO_CONFIG)
+
+
+def test_a_board_without_sftp_is_explained(board_user: tuple[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with server(*board_user, subsystem="") as bare:
+        board = bare.connect()
+        with pytest.raises(BoardError, match="has no SFTP server; install it there"):
+            board.push(tmp_path / "file", "file", 20.0)
+        assert said(board, "echo", "usable") == "usable\n"
+        board.close()
