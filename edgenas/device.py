@@ -68,11 +68,12 @@ class Measurable:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A regression fitted by `edgenas.cost.fit`, and how well it did on networks it had not seen."""
+    """A regression fitted by `edgenas.cost.fit` or, to few samples, by `edgenas.cost.fewshot`, and how well it did on
+    networks it had not seen. Few samples are held out in turn: `n_held_out` is then their number, as `n_train` is."""
 
     model: LinearModel
     target: Literal["value", "log"]  # what the model predicts: the metric in its canonical unit, or its natural log
-    smallest: float  # the smallest value it was fitted to; no prediction goes below it
+    smallest: float  # no prediction goes below it: the smallest value it was fitted to, or less after few samples
     held_out_spearman: float  # rank correlation with the measured values, in [-1, 1]
     held_out_within_10_percent: float  # share of predictions within 10 % of the measured value, in [0, 1]
     n_train: int

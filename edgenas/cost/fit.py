@@ -11,7 +11,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
+import json
 import sys
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +26,9 @@ from edgenas import device as devices
 from edgenas.cost.predictor import FEATURE_COUNTS, FEATURES, active_features, evaluate
 from edgenas.data import files
 from edgenas.data.hwnasbench_file import SIZE, read_hwnasbench
-from edgenas.device import Device, LinearModel, Measurable, Predictor
+from edgenas.device import Device, Identity, LinearModel, Measurable, Measurement, Predictor
 from edgenas.errors import DataError, EdgeNASError, UsageError
+from edgenas.files import write_whole
 from edgenas.spaces.nasbench201 import NASBench201
 
 Values = NDArray[np.float64]
@@ -158,6 +162,50 @@ def write(device: Device, predictors: dict[str, Predictor]) -> None:
     device.path.write_text(f"{text.partition(_MARK)[0].rstrip()}\n\n{_MARK}{tables}", encoding="utf-8")
 
 
+def write_profile(
+    path: Path,
+    name: str,
+    title: str,
+    base: Device,
+    predictors: Mapping[str, Predictor],
+    measurement: Measurement | None = None,
+    identity: Identity | None = None,
+) -> Device:
+    """A new board's profile at `path`, which `--device` then accepts: metric -> predictor, and all else as `base`,
+    the device it was timed as (its runtime and model format; `identity` and `measurement` where None).
+
+    Returns it as read back. Raises UsageError, leaving `path` as it was, where it would not be valid.
+    """
+    measurement, identity = measurement or base.measurement or Measurement(), identity or base.identity
+    head = {
+        "name": name,
+        "title": title,
+        "description": f"Profiled by measuring {', '.join(sorted(predictors))} of a few cells on it.",
+        "kind": "board",
+        "runtime": base.runtime,
+        "model_format": base.model_format,
+    }
+    lines = [f"{key} = {_quoted(value)}" for key, value in head.items()]
+    lines.append(f"metrics = [{', '.join(_quoted(metric) for metric in sorted(predictors))}]")
+    text = "\n".join(lines) + "\n"
+    text += _toml("identity", vars(identity)) + _toml("measurement", vars(measurement))
+    text += "".join(_toml(f"predictor.{metric}", vars(predictors[metric])) for metric in sorted(predictors))
+
+    def check(written: bytes) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            trial = Path(folder) / path.name
+            trial.write_bytes(written)
+            devices.read(trial)
+
+    write_whole(path, text.encode(), UsageError, "give a folder that can be written to", check)
+    return devices.read(path)
+
+
+def _quoted(text: str) -> str:
+    """`text` as a TOML basic string: JSON's escapes, and DEL, which only TOML forbids."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
 def _toml(name: str, table: dict[str, Any]) -> str:
     lines, nested = [f"\n[{name}]"], []
     for key, value in table.items():
@@ -168,7 +216,7 @@ def _toml(name: str, table: dict[str, Any]) -> str:
             rows = [", ".join(numbers[i : i + 25]) for i in range(0, len(numbers), 25)]  # a row is a pair of edges
             lines.append(f"{key} = [\n" + "".join(f"  {row},\n" for row in rows) + "]")
         elif value is not None:
-            lines.append(f"{key} = " + (f'"{value}"' if isinstance(value, str) else repr(value)))
+            lines.append(f"{key} = " + (_quoted(value) if isinstance(value, str) else repr(value)))
     return "\n".join(lines) + "\n" + "".join(nested)
 
 

@@ -1,4 +1,4 @@
-"""Costs predicted by the regression in a device's profile (fitted by edgenas.cost.fit)."""
+"""Costs predicted by the regression in a device's profile (fitted by edgenas.cost.fit or edgenas.cost.fewshot)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from edgenas.device import Device, LinearModel
 from edgenas.errors import UsageError
 
 FEATURES = "nasbench201-pairs-v1"
+GRAPH_FEATURES = "nasbench201-pairs-graph-v1"  # those and the eight of `graph_features`
 SPACE = "nasbench201"
 _EDGES = 6
 _OPERATIONS = 5
-_PAIRS = tuple(combinations(range(_EDGES), 2))
-FEATURE_COUNTS = {FEATURES: 2 * len(_PAIRS) * _OPERATIONS**2}
+PAIRS = tuple(combinations(range(_EDGES), 2))
+_ONE_HOT = 2 * len(PAIRS) * _OPERATIONS**2
+FEATURE_COUNTS = {FEATURES: _ONE_HOT, GRAPH_FEATURES: _ONE_HOT + 8}
 
 
 def active_features(genes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -28,19 +30,73 @@ def active_features(genes: NDArray[np.int64]) -> NDArray[np.int64]:
     the operations whose result is not used. Both forms together predict better than either: the held-out Spearman on
     raspi4 is 0.981, with only the first 0.973, with only the second 0.967.
     """
+    first, second = np.array(PAIRS).T
+    pairs = [form[:, first] * _OPERATIONS + form[:, second] for form in (genes, _without_unused(genes))]
+    return np.concatenate(pairs, axis=1) + np.arange(2 * len(PAIRS)) * _OPERATIONS**2
+
+
+def _without_unused(genes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n, 6) genes with `none` in place of operations whose result does not reach the output."""
     into_out = genes[:, 3:] != 0  # edges 0-3, 1-3, 2-3
     used2 = into_out[:, 2]
     used1 = into_out[:, 1] | ((genes[:, 2] != 0) & used2)
     used = np.stack([used1, used2, used2], axis=1)  # of edges 0-1, 0-2, 1-2, by the node they lead to
-    trimmed = np.concatenate([np.where(used, genes[:, :3], 0), genes[:, 3:]], axis=1)
-    first, second = np.array(_PAIRS).T
-    pairs = [form[:, first] * _OPERATIONS + form[:, second] for form in (genes, trimmed)]
-    return np.concatenate(pairs, axis=1) + np.arange(2 * len(_PAIRS)) * _OPERATIONS**2
+    return np.concatenate([np.where(used, genes[:, :3], 0), genes[:, 3:]], axis=1)
+
+
+def graph_features(genes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n, 6) genes -> (n, 8): what a cell costs beyond its operations, one by one.
+
+    For each operation but `none`, how many nodes feed one (a runtime may run equal operations on one input as one);
+    how many nodes feed a convolution (one ReLU each); the edges of the longest path to the output; the sums of two
+    terms; the inner nodes that data from the input flows through. All without unused operations, the last two also
+    without those whose input is zero.
+    """
+    used = _without_unused(genes)
+    live1 = used[:, 0] != 0
+    live2 = (used[:, 1] != 0) | ((used[:, 2] != 0) & live1)
+    from_live = np.stack([live1, live1, live2], axis=1)  # edges 1-2, 1-3, 2-3
+    live = used.copy()
+    live[:, [2, 4, 5]] = np.where(from_live, used[:, [2, 4, 5]], 0)
+    live = _without_unused(live)
+
+    outgoing, incoming = ([0, 1, 3], [2, 4], [5]), ([1, 2], [3, 4, 5])
+    feeds = [sum((used[:, edges] == op).any(axis=1).astype(int) for edges in outgoing) for op in range(1, _OPERATIONS)]
+    convolves = (used == 2) | (used == 3)
+    relus = sum(convolves[:, edges].any(axis=1).astype(int) for edges in outgoing)
+    length = np.where(used != 0, 1, -_EDGES)
+    to1 = length[:, 0]
+    to2 = np.maximum(length[:, 1], to1 + length[:, 2])
+    longest = np.maximum(np.max([length[:, 3], to1 + length[:, 4], to2 + length[:, 5]], axis=0), 0)
+    sums = sum(np.maximum((live[:, edges] != 0).sum(axis=1) - 1, 0) for edges in incoming)
+    inner = (live[:, 0] != 0).astype(int) + (live[:, [1, 2]] != 0).any(axis=1)
+    return np.stack([*feeds, relus, longest, sums, inner], axis=1).astype(np.float64)
+
+
+def dense_features(genes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n, 6) genes -> (n, 758): the features GRAPH_FEATURES, the binary ones written out as zeros and ones."""
+    features = np.zeros((len(genes), FEATURE_COUNTS[GRAPH_FEATURES]))
+    np.put_along_axis(features, active_features(genes), 1.0, axis=1)
+    features[:, _ONE_HOT:] = graph_features(genes)
+    return features
 
 
 def evaluate(model: LinearModel, active: NDArray[np.int64]) -> NDArray[np.float64]:
     """`model` at the features `active`, (n, k) as `active_features` gives them: (n,)."""
     values: NDArray[np.float64] = model.intercept + np.array(model.coefficients)[active].sum(axis=1)
+    return values
+
+
+def predict(
+    model: LinearModel, genes: NDArray[np.int64], active: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
+    """`model`, of either kind of features, at (n, 6) genes: (n,). `active`: their `active_features`, where known."""
+    values = evaluate(model, active_features(genes) if active is None else active)
+    if model.features == GRAPH_FEATURES:
+        # Column by column: a matrix product may round differently for one cell than for many.
+        weights = model.coefficients[_ONE_HOT:]
+        for weight, column in zip(weights, graph_features(genes).T, strict=True):
+            values = values + weight * column
     return values
 
 
@@ -64,16 +120,17 @@ class PredictedCost:
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
         if not archs:
             return []
-        active = active_features(np.array([arch.genes for arch in archs]))
+        genes = np.array([arch.genes for arch in archs])
+        active = active_features(genes)
         runs = np.ones(len(archs), dtype=bool)
         columns: list[list[Any]] = []
         for predictor in self._predictors.values():
-            values = evaluate(predictor.model, active)
+            values = predict(predictor.model, genes, active)
             if predictor.target == "log":
                 values = np.exp(values)
             columns.append(np.maximum(values, predictor.smallest).round(6).tolist())
             if predictor.measurable is not None:
-                runs &= evaluate(predictor.measurable.model, active) > 0
+                runs &= predict(predictor.measurable.model, genes, active) > 0
         names, failed = list(self._predictors), Cost(error=self._error)
         return [
             Cost(dict(zip(names, row, strict=True)), self._sources) if ok else failed

@@ -1,0 +1,236 @@
+"""A latency predictor from few measurements: what `edgenas board profile` measures, and what it makes of it.
+
+Bayesian linear regression (Rasmussen and Williams 2006, chapter 2; in its dual form, a Gaussian process): the cost of
+a cell is a weighted sum of features in blocks (`prior.BLOCKS`), the weights of a block having a normal prior of one
+common variance. One block is the predictions of the devices whose profiles are shipped, so a new board starts from
+what is known of six others; the rest are counts of operations, of their places and of pairs of places, and what of a
+cell's graph costs time. The blocks' variances and the noise are type-II maximum likelihood (same book, section 5.4):
+first over the *prior devices*, each predicted from the others, which gives a starting point; then, held near that
+point, over the board's own samples. Every block is linear in the features of `edgenas.cost.predictor`, so what comes
+out is one `LinearModel` that needs no other profile.
+
+Where a device plays the board in a test, its profile must not be among the prior devices; nothing is then known of it
+but its samples. The choice of blocks itself is this module's, made in knowledge of all six.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas import device as devices
+from edgenas.architecture import Architecture, Cost, SearchSpace
+from edgenas.cost.fit import judge
+from edgenas.cost.predictor import GRAPH_FEATURES, SPACE, dense_features, predict
+from edgenas.cost.prior import Prior, grams_of, likeliest, shipped_prior
+from edgenas.device import LinearModel, Measurable, Predictor
+from edgenas.errors import BoardError, UsageError
+from edgenas.spaces.nasbench201 import NASBench201
+
+Values = NDArray[np.float64]
+FEWEST = 5  # samples that a fit needs
+MOST_ATTEMPTS = 3  # times the wanted number of samples, where cells turn out not to run
+CANDIDATES = 600  # cells that a seed draws and the samples are chosen from
+FOLDS = 10
+_NEAR = 2.0  # prior deviation of a board's log variances from those common to the prior devices
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What `profile` found out: metric -> predictor, and every measurement made, failed ones too, in order."""
+
+    predictors: dict[str, Predictor]
+    samples: list[tuple[Architecture, Cost]]
+
+
+def choose_samples(
+    space: SearchSpace,
+    n: int,
+    seed: int,
+    prior: Prior | None = None,
+    taken: Sequence[Architecture] = (),
+    failed: Sequence[Architecture] = (),
+) -> list[Architecture]:
+    """`n` connected cells, none of `failed`, whose measurement after those `taken` tells most about all others.
+
+    Greedy: of CANDIDATES cells drawn with `seed`, each time the one that lowers the sum of their posterior variances
+    most (integrated-variance design; Seo et al. 2000, "Gaussian process regression: active data selection").
+    Raises UsageError for another space than nasbench201 and for more cells than there are candidates.
+    """
+    prior = prior or shipped_prior()
+    archs = _connected(space)
+    if not 1 <= n <= CANDIDATES - len(taken) - len(failed):
+        raise UsageError(f"{n} samples cannot be chosen; give --samples from {FEWEST} to {CANDIDATES // MOST_ATTEMPTS}")
+    drawn = np.random.default_rng(seed).choice(len(archs), CANDIDATES, replace=False)
+    known = {*taken, *failed}
+    pool = [*taken, *(archs[i] for i in drawn if archs[i] not in known)]
+    worth = np.ones(len(pool))
+    if failed:  # a cell that will not run either tells nothing
+        signs = np.array([1.0] * len(taken) + [-1.0] * len(failed))
+        runs = predict(regress(_genes([*taken, *failed]), signs, prior), _genes(pool))
+        worth = np.clip((1 + runs) / 2, 0.01, 1.0)
+    variances = np.exp(prior.log_variances)
+    projected = prior.projected(dense_features(_genes(pool)))
+    root = np.concatenate([np.sqrt(v) * x for v, x in zip(variances[:-1], projected, strict=True)], axis=1)
+    covariance = root @ root.T + 1.0  # 1: the unknown level
+    open_, order = np.ones(len(pool), dtype=bool), []
+    for step in range(len(taken) + n):
+        diagonal = np.diag(covariance) + variances[-1]
+        gain = np.where(open_, worth * (covariance**2).sum(axis=0) / diagonal, -np.inf)
+        best = step if step < len(taken) else int(gain.argmax())
+        open_[best] = False
+        covariance -= np.outer(covariance[:, best], covariance[best]) / diagonal[best]
+        order.append(best)
+    return [pool[i] for i in order[-n:]]
+
+
+def fit_fewshot(
+    archs: Sequence[Architecture], values: Sequence[float], fitted_on: str, prior: Prior | None = None
+) -> Predictor:
+    """The predictor of the measured `values`, positive and in the metric's unit; NaN where a cell did not run.
+
+    Its held-out figures come from FOLDS-fold cross-validation, each sample out once (one by one below FOLDS samples),
+    with everything but the prior fitted again. They speak of cells like the samples: chosen ones are more unlike each
+    other than cells at large, which makes ranks easier and values harder to predict. Where three or more cells did
+    not run and three or more did, it also learns which, if that beats always giving the commoner answer.
+    Raises UsageError for fewer than FEWEST cells that ran.
+    """
+    prior = prior or shipped_prior()
+    genes, every = _genes(archs), np.array(values, dtype=np.float64)
+    runs = np.isfinite(every)
+    if runs.sum() < FEWEST:
+        raise UsageError(f"{runs.sum()} measured cells are too few for a predictor; give --samples {FEWEST} or more")
+    if not (every[runs] > 0).all():
+        raise UsageError("a measured cost is not positive; measure that cell again")
+    cells, measured = genes[runs], every[runs]
+    smallest = _rounded(float(measured.min()) / 4)  # a few samples hardly hold the space's smallest value
+    held_out = np.maximum(_cross_validated(cells, measured, prior), smallest)
+    judgement = judge(held_out, measured)
+    record = json.dumps([[list(arch.genes), value] for arch, value in zip(archs, every.tolist(), strict=True)])
+    return Predictor(
+        model=regress(cells, measured, prior),
+        target="value",
+        smallest=smallest,
+        held_out_spearman=round(judgement.spearman, 4),
+        held_out_within_10_percent=round(judgement.within, 4),
+        n_train=len(measured),
+        n_held_out=len(measured),
+        fitted_on=fitted_on,
+        fitted_at=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        data_sha256=hashlib.sha256(record.encode()).hexdigest(),
+        measurable=_measurable(genes, runs, prior),
+    )
+
+
+def regress(genes: NDArray[np.int64], values: Values, prior: Prior) -> LinearModel:
+    """The posterior mean, given `values` (n,) of the cells `genes` (n, 6), as one model of GRAPH_FEATURES."""
+    features = dense_features(genes)
+    projected, level, spread = prior.projected(features), values.mean(), float(values.std()) or 1.0
+    grams, targets = grams_of(projected), (values - level) / spread
+    variances = np.exp(likeliest([(grams, targets)], prior.log_variances, _NEAR))
+    dual = np.linalg.solve(np.tensordot(variances, grams, 1) + 1.0, targets)
+    coefficients = spread * sum(
+        variance * (block @ (dual @ part))
+        for variance, block, part in zip(variances[:-1], prior.blocks, projected, strict=True)
+    )
+    intercept = float(level + spread * dual.sum() - prior.mean @ coefficients)
+    # As many decimals as give the typical value six digits; finer than any board is measured.
+    decimals = 6 - int(np.floor(np.log10(np.abs(values).mean())))
+    return LinearModel(GRAPH_FEATURES, round(intercept, decimals), tuple(coefficients.round(decimals).tolist()))
+
+
+def measure_samples(
+    measure: Callable[[Sequence[Architecture]], list[Cost]],
+    space: SearchSpace,
+    samples: int,
+    seed: int,
+    prior: Prior | None = None,
+) -> list[tuple[Architecture, Cost]]:
+    """Every cell measured, in order, until `samples` of them have run.
+
+    A cell that `measure` gives an error for stays in the list and another is chosen, up to MOST_ATTEMPTS x `samples`
+    cells in all.
+    """
+    found: list[tuple[Architecture, Cost]] = []
+    while missing := samples - sum(cost.error is None for _, cost in found):
+        missing = min(missing, MOST_ATTEMPTS * samples - len(found))
+        if missing == 0:
+            break
+        # What failed told nothing of the values: the choice is made as if only the others had been measured.
+        ran = [arch for arch, cost in found if cost.error is None]
+        failed = [arch for arch, cost in found if cost.error is not None]
+        archs = choose_samples(space, missing, seed, prior, ran, failed)
+        found += zip(archs, measure(archs), strict=True)
+    return found
+
+
+def profile(
+    measure: Callable[[Sequence[Architecture]], list[Cost]],
+    space: SearchSpace,
+    samples: int = 30,
+    seed: int = 0,
+    *,
+    fitted_on: str,
+    prior: Prior | None = None,
+) -> Profile:
+    """Measures well-chosen cells until `samples` of them have run, and fits a predictor of every metric they all have.
+
+    `fitted_on` says in words what was measured, for the profile. Raises UsageError for a number of `samples` that
+    cannot be, BoardError where too few of the cells tried ran; what `measure` raises ends it.
+    """
+    prior = prior or shipped_prior()
+    if samples < FEWEST:
+        raise UsageError(f"{samples} samples are too few for a predictor; give --samples {FEWEST} or more")
+    found = measure_samples(measure, space, samples, seed, prior)
+    good = [cost for _, cost in found if cost.error is None]
+    if len(good) < FEWEST:
+        reason = next(cost.error for _, cost in found if cost.error is not None)
+        raise BoardError(f"only {len(good)} of {len(found)} cells ran ({reason}); run: edgenas board check NAME")
+    metrics = sorted(set.intersection(*(set(cost.values) for cost in good)) & devices.DEVICE_METRICS)
+    archs = [arch for arch, _ in found]
+    predictors = {}
+    for metric in metrics:
+        values = [cost.values[metric] if cost.error is None else float("nan") for _, cost in found]
+        predictors[metric] = fit_fewshot(archs, values, fitted_on, prior)
+    return Profile(predictors, found)
+
+
+def _cross_validated(genes: NDArray[np.int64], values: Values, prior: Prior) -> Values:
+    """What each value is predicted to be from the folds it is not in."""
+    folds = np.random.default_rng(0).permutation(len(values)) % min(FOLDS, len(values))
+    predicted = np.empty(len(values))
+    for fold in range(int(folds.max()) + 1):
+        out = folds == fold
+        predicted[out] = predict(regress(genes[~out], values[~out], prior), genes[out])
+    return predicted
+
+
+def _measurable(genes: NDArray[np.int64], runs: NDArray[np.bool_], prior: Prior) -> Measurable | None:
+    """Least-squares classification (Rasmussen and Williams 2006, section 6.5), where the samples bear it."""
+    if min(runs.sum(), (~runs).sum()) < 3:
+        return None
+    signs = np.where(runs, 1.0, -1.0)
+    accuracy = float(((_cross_validated(genes, signs, prior) > 0) == runs).mean())
+    if accuracy <= max(runs.mean(), 1 - runs.mean()):
+        return None
+    return Measurable(regress(genes, signs, prior), round(accuracy, 4))
+
+
+def _genes(archs: Sequence[Architecture]) -> NDArray[np.int64]:
+    return np.array([arch.genes for arch in archs], dtype=np.int64).reshape(-1, 6)
+
+
+def _connected(space: SearchSpace) -> list[Architecture]:
+    if space.name != SPACE or not isinstance(space, NASBench201):
+        raise UsageError(f"a device is profiled by cells of {SPACE}, not {space.name}; leave --space out")
+    return [arch for arch in space.all_architectures() if space.is_connected(arch)]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
