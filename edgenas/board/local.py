@@ -79,7 +79,7 @@ class Child:
             try:
                 while rest:
                     if not _ready(self._stdin.fileno(), select.POLLOUT, deadline_s):
-                        raise BoardError(f"{self._address}: {self._name} did not read its input within {timeout_s:g} s")
+                        raise BoardError(f"{self._address}: {self._name} did not read its input in {timeout_s:.3g} s")
                     with contextlib.suppress(BlockingIOError):
                         rest = rest[os.write(self._stdin.fileno(), rest) :]
             except OSError as error:
@@ -91,7 +91,7 @@ class Child:
             if self._stdout.closed:
                 return b""
             if not _ready(self._stdout.fileno(), select.POLLIN, time.monotonic() + timeout_s):
-                raise BoardError(f"{self._address}: {self._name} said nothing for {timeout_s:g} s")
+                raise BoardError(f"{self._address}: {self._name} said nothing for {timeout_s:.3g} s")
             chunk = os.read(self._stdout.fileno(), CHUNK)
             if not chunk:
                 self._stdout.close()
@@ -101,7 +101,7 @@ class Child:
         try:
             exit_code = self._popen.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
-            raise BoardError(f"{self._address}: {self._name} did not end within {timeout_s:g} s") from error
+            raise BoardError(f"{self._address}: {self._name} did not end within {timeout_s:.3g} s") from error
         self._end_group()
         self._stderr_reader.join(1.0)
         return exit_code
@@ -228,7 +228,7 @@ class Local:
             with arriving(target) as partial, source.open("rb") as reader, partial.open("wb") as writer:
                 for chunk in iter(lambda: reader.read(CHUNK), b""):
                     if time.monotonic() > deadline_s:
-                        raise BoardError(f"{self.address}: {source.name} was not copied within {timeout_s:g} s")
+                        raise BoardError(f"{self.address}: {source.name} was not copied within {timeout_s:.3g} s")
                     writer.write(chunk)
         except OSError as error:
             raise BoardError(f"{self.address}: {source} cannot be copied to {target}: {error.strerror}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import paramiko
 
 from edgenas.board.local import CHUNK, TAIL
+from edgenas.board.remote_shell import announced, command_line
 from edgenas.errors import BoardError
 
 POLL_S = 0.05  # how often a waiting call looks at its own deadline
@@ -77,7 +77,7 @@ def start(
     link: Link, command: Sequence[str], timeout_s: float, cwd: str | None, environment: Mapping[str, str]
 ) -> SSHProcess:
     token = secrets.token_hex(8)
-    line = _command_line(command, cwd, environment, token)
+    line = command_line(command, cwd, environment, token)
     with link.within(timeout_s, f"start {command[0]}", lambda: None):
         channel = link.transport.open_session(timeout=timeout_s)
     with link.within(timeout_s, f"start {command[0]}", channel.close):
@@ -104,7 +104,7 @@ class SSHProcess:
 
     def __init__(self, link: Link, channel: paramiko.Channel, name: str, token: str) -> None:
         self.link, self._channel, self._name = link, channel, name
-        self._mark = f"@pid {token} ".encode()
+        self._token = token
         self._head = b""
         self._pid: int | None = None
         self._tail = bytearray()
@@ -173,10 +173,8 @@ class SSHProcess:
 
     def _find_pid(self, deadline_s: float, timeout_s: float) -> None:
         while self._pid is None:
-            _, mark, after = self._head.partition(self._mark)
-            number, end, rest = after.partition(b"\n")
-            if mark and end:
-                self._pid, self._head = int(number), rest
+            if found := announced(self._head, self._token):
+                self._pid, self._head = found
                 return
             chunk = self._receive(deadline_s, timeout_s)
             if not chunk:
@@ -203,17 +201,6 @@ class SSHProcess:
     def _ended(self) -> BoardError:
         tail = self.stderr_tail.splitlines()
         return BoardError(f"{self.link.address}: {self._name} has ended{': ' + tail[-1] if tail else ''}")
-
-
-def _command_line(command: Sequence[str], cwd: str | None, environment: Mapping[str, str], token: str) -> str:
-    """A line for any login shell, that leaves `command` as the leader of the group sshd makes for a session."""
-    if any("\0" in text for text in (*command, *environment.values())):
-        raise BoardError(f"{command[0]!r} cannot be started: an argument holds a NUL")
-    assignments = [f"{name}={value}" for name, value in environment.items()]
-    argv = ["env", *assignments, *command] if assignments else list(command)
-    folder = f"cd -- {shlex.quote(cwd)} && " if cwd else ""
-    script = f'echo "@pid {token} $$"; {folder}exec {shlex.join(argv)}'
-    return f"exec sh -c {shlex.quote(script)}"
 
 
 def path(path: str) -> str:

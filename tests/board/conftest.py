@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.board import sshd as openssh
+from tests.board.fake_adbd import FakePhone
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +38,27 @@ def jump_sshd(board_user: tuple[str, Path]) -> Iterator[openssh.Server]:
 @pytest.fixture(autouse=True)
 def _no_ssh_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+
+
+@pytest.fixture(scope="session")
+def adb_server_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an adb server of these tests alone."""
+    if shutil.which("adb") is None:
+        pytest.skip("needs adb: apt-get install adb")
+    port = openssh.free_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("adb")))  # where adb makes its key
+        patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+        yield port
+        subprocess.run(["adb", "-P", str(port), "kill-server"], timeout=30, capture_output=True)
+
+
+@pytest.fixture
+def phone(adb_server_port: int, tmp_path: Path) -> Iterator[FakePhone]:
+    """A phone that the adb client reaches at `phone.serial`."""
+    folder = tmp_path / "phone"
+    folder.mkdir()
+    phone = FakePhone(folder)
+    yield phone
+    phone.close()
+    subprocess.run(["adb", "-P", str(adb_server_port), "disconnect", phone.serial], timeout=30, capture_output=True)

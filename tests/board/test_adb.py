@@ -1,0 +1,73 @@
+"""adb: the real client against a phone that is emulated on the loopback interface."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgenas.board.adb import Adb
+from edgenas.board.transport import output
+from edgenas.errors import BoardError
+from edgenas.testing import check_transport
+from tests.board.fake_adbd import FakePhone, State
+
+
+def test_adb_conforms(phone: FakePhone, adb_server_port: int) -> None:
+    check_transport(lambda: Adb(phone.serial, server_port=adb_server_port))
+
+
+def test_pushed_files_stay_executable(phone: FakePhone, adb_server_port: int, tmp_path: Path) -> None:
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\necho works as $0\n")
+    tool.chmod(0o755)
+    board = Adb(phone.serial, server_port=adb_server_port)
+    board.push(tool, "tool", 20.0)
+    assert output(board, ["./tool"], 20.0).stdout == b"works as ./tool\n"
+    board.close()
+
+
+def test_a_phone_that_goes_away_is_not_taken_for_success(phone: FakePhone, adb_server_port: int) -> None:
+    board = Adb(phone.serial, server_port=adb_server_port)
+    process = board.run(["sh", "-c", "echo begun; sleep 1000"])
+    assert process.receive(20.0) == b"begun\n"
+    phone.close()
+    with pytest.raises(BoardError, match=r"closed|offline|not connected"):
+        process.wait(20.0)
+    with pytest.raises(BoardError, match=r"closed|offline|not connected"):
+        output(board, ["true"], 20.0)
+    board.close()
+
+
+@pytest.fixture
+def troubled(request: pytest.FixtureRequest, adb_server_port: int, tmp_path: Path) -> Iterator[FakePhone]:
+    state: State = request.param
+    phone = FakePhone(tmp_path, state)
+    yield phone
+    subprocess.run(["adb", "-P", str(adb_server_port), "disconnect", phone.serial], timeout=30, capture_output=True)
+    phone.close()
+
+
+@pytest.mark.parametrize(
+    ("troubled", "message"),
+    [
+        ("offline", "is offline; plug its cable in again"),
+        ("unauthorized", "does not trust this computer; unlock its screen"),
+    ],
+    indirect=["troubled"],
+)
+def test_states_are_explained(troubled: FakePhone, message: str, adb_server_port: int) -> None:
+    with pytest.raises(BoardError, match=message):
+        Adb(troubled.serial, server_port=adb_server_port, timeout_s=2.0)
+
+
+def test_a_phone_that_is_not_there(adb_server_port: int) -> None:
+    with pytest.raises(BoardError, match="adb NONE: is not connected; plug it in, turn on USB debugging"):
+        Adb("NONE", server_port=adb_server_port)
+
+
+def test_no_adb() -> None:
+    with pytest.raises(BoardError, match="there is no no-adb-here; install it"):
+        Adb("X", adb="no-adb-here")
