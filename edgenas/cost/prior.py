@@ -19,7 +19,7 @@ Values = NDArray[np.float64]
 BLOCKS = ("devices", "counts", "used counts", "graph", "places", "used places", "used pairs")
 _REFERENCE_CELLS = 2_000  # that the features' means and spreads are taken over
 _PRIOR_CELLS = 150  # of each prior device that the blocks' variances are learned from
-_LEAST_NOISE = 0.01  # of the variance of the values: no board repeats itself better, and predictors have no noise
+_LEAST_NOISE = 1e-3  # of the variance of the values: repeats within 1 %, of values that differ by 30 %
 _LOOSE = 3.0  # prior deviation of the log variances common to the prior devices
 
 
