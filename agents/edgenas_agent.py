@@ -234,7 +234,7 @@ class Agent:
             "pause_s": number(plan, "pause_s", 0, 600, 0.1),
         }
         golden = typed(request, "golden", dict, optional=True)
-        if golden:
+        if golden is not None:
             job["golden"] = {
                 "input": self.checked_file(typed(golden, "input", dict)),
                 "output": self.checked_file(typed(golden, "output", dict)),
@@ -425,6 +425,15 @@ def read(path):
         return None
 
 
+def affinity():
+    """The processors that this process may use, also where the interpreter cannot say (PyPy)."""
+    spans = re.search(r"^Cpus_allowed_list:\s+(\S+)", read("/proc/self/status") or "", re.M)
+    if not spans:
+        return list(range(os.cpu_count() or 1))
+    ends = [[int(end) for end in span.split("-")] for span in spans.group(1).split(",")]
+    return [cpu for end in ends for cpu in range(end[0], end[-1] + 1)]
+
+
 def command(arguments, timeout_s=10):
     """The output of a tool of the board's, or None where it is absent or fails."""
     if shutil.which(arguments[0]) is None:
@@ -505,7 +514,7 @@ class Board:
             "uptime_s": float(uptime),
             "monotonic_s": time.monotonic(),
             "wall_s": time.time(),
-            "affinity": sorted(os.sched_getaffinity(0)),
+            "affinity": affinity(),
             "notes": notes,
         }
 
@@ -987,7 +996,7 @@ def perform(job):
     else:
         result = time_model(job) if job["kind"] == "time" else run_model(job)
     runtime = {"name": job["runtime"]["name"], "version": job["runtime"]["version"]}
-    return dict(result, runtime=runtime, threads=job["threads"], affinity=sorted(os.sched_getaffinity(0)))
+    return dict(result, runtime=runtime, threads=job["threads"], affinity=affinity())
 
 
 ONNX_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}

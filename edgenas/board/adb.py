@@ -22,6 +22,7 @@ KILL_S = 5.0
 # What adb complains of -> what is wrong and what mends it; the first that is found holds.
 CURES = {
     "unauthorized": "does not trust this computer; unlock its screen, accept 'Allow USB debugging', then try again",
+    "authorizing": "does not trust this computer yet; unlock its screen, accept 'Allow USB debugging', then try again",
     "offline": "is offline; plug its cable in again, or run: adb reconnect offline",
     "no permissions": "may not be used by you; run: sudo usermod -aG plugdev $USER, then log in again",
     "more than one": "is one of several; say which by the serial that this prints: adb devices",
@@ -30,6 +31,9 @@ CURES = {
     "cannot connect to daemon": "cannot be asked for, as the adb server does not run; run: adb start-server",
     "closed": "closed the connection; see whether it is still there: adb devices",
 }
+# How the complaints begin that are about the phone, and not about a file or of a command.
+_ADBS_OWN = ("error: ", "adb: no ", "adb: more ", "adb: device ", "adb: error: failed to get feature set")
+_PASSING = ("offline", "authorizing", "connecting")  # states of a phone on the network that has not answered yet
 
 
 class Adb:
@@ -133,9 +137,9 @@ class Adb:
         except FileNotFoundError as error:
             raise BoardError(f"there is no {self._client[0]}; install it: sudo apt install adb") from error
         except (subprocess.TimeoutExpired, OSError) as error:
-            raise self._error("the adb server does not start", "cannot connect to daemon") from error
+            raise self._error("the adb server does not start", "error: cannot connect to daemon") from error
         if done.returncode:
-            raise self._error("the adb server does not start", "cannot connect to daemon")
+            raise self._error("the adb server does not start", "error: cannot connect to daemon")
 
     def _await_device(self, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
@@ -143,8 +147,7 @@ class Adb:
             code, state, problem = self._adb([*self._device, "get-state"], timeout_s)
             if code == 0 and state.strip() == "device":
                 break
-            # A phone on the network is offline until it has answered for the first time.
-            if "offline" not in state + problem or time.monotonic() > deadline_s:
+            if time.monotonic() > deadline_s or not any(passing in state + problem for passing in _PASSING):
                 raise self._error(f"is in state {state.strip() or 'unknown'}", state + problem)
             time.sleep(0.1)
         _, features, _ = self._adb([*self._device, "features"], timeout_s)
@@ -168,11 +171,9 @@ class Adb:
             child.kill()
 
     def _error(self, what: str, problem: str) -> BoardError:
+        own = [line for line in problem.splitlines() if line.startswith(_ADBS_OWN)]
         for sign, cure in CURES.items():
-            # Of adb's own complaints only: a command's may hold the same words.
-            if any(
-                sign in line for line in problem.splitlines() if line.startswith(("error:", "adb: ")) or sign == what
-            ):
+            if any(sign in line for line in own):
                 return BoardError(f"{self.address}: {cure}")
         last = (problem.strip().splitlines() or ["adb gives no reason; try: adb devices"])[-1]
         return BoardError(f"{self.address}: {what}: {last}")

@@ -156,4 +156,3 @@ def _words(outcome: Measured) -> str:
         f" {show(summary.low_ms, 'latency')} to {show(summary.high_ms, 'latency')})"
     )
     return text + "".join(f"; unstable: {problem}" for problem in summary.problems[:1])
-

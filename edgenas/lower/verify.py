@@ -117,9 +117,7 @@ def require(parity: Parity, limits: Limits, name: str) -> None:
     elif parity.top1_agreement < limits.top1_agreement:
         wrong = f"agrees on {parity.top1_agreement:.1%} of {parity.images} images, not {limits.top1_agreement:.0%}"
     if wrong is not None:
-        raise ExportError(
-            f"{name} {wrong}, from torch; it was not kept: train longer or give more calibration images"
-        )
+        raise ExportError(f"{name} {wrong}, from torch; it was not kept: train longer or give more calibration images")
 
 
 def _batches(images: NDArray[np.float32], batch: int, size: list[int]) -> list[NDArray[np.float32]]:

@@ -183,7 +183,7 @@ def models() -> Models:
     )
 
 
-FAKE_ONNXRUNTIME = '''
+FAKE_ONNXRUNTIME = """
 import os, sys, time
 import numpy
 __version__ = "9.9.9"
@@ -224,20 +224,21 @@ class InferenceSession:
         if HOW == "abort": sys.stderr.write("terminate called"); os.abort()
         if HOW == "exit": os._exit(3)
         if HOW == "memory": self.hoard = bytearray(2 ** 40)
+        if HOW == "gigabyte": self.hoard = bytearray(2 ** 30)
         if HOW == "bad_alloc": raise RuntimeError("std::bad_alloc")
         if HOW == "killed": os.kill(os.getpid(), 9)
         if HOW == "stopped": os.kill(os.getpid(), 19)
         if HOW == "worker stopped": os.kill(os.getppid(), 19); os.kill(os.getpid(), 19)
         if HOW == "worker killed": os.kill(os.getppid(), 9); time.sleep(1000)
         time.sleep(float(os.environ.get("FAKE_SLEEP_S", "0")))
-'''
+"""
 
 
 @pytest.fixture
 def faulty(tmp_path: Path, start: StartAgent) -> StartAgent:
     """Start an agent that finds a fake onnxruntime, which does what FAKE says: faulty("hang")."""
     package = tmp_path / "fakes" / "onnxruntime"
-    package.mkdir(parents=True)
+    package.mkdir(parents=True)  # found first: PYTHONPATH comes before what is installed
     (package / "__init__.py").write_text(FAKE_ONNXRUNTIME)
 
     def start_faulty(how: str, *flags: str, **environment: Any) -> AgentProcess:

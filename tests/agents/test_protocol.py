@@ -28,7 +28,9 @@ def test_info_is_what_the_board_is(start: StartAgent) -> None:
     assert info["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert info["protocol"] == 1
     assert info["cores"] == os.cpu_count()
-    assert info["memory_mb"] == pytest.approx(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20, rel=0.01)
+    assert info["memory_mb"] == pytest.approx(
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20, rel=0.01
+    )
     assert info["state"]["affinity"] == sorted(os.sched_getaffinity(0))
     formats = {runtime["name"]: runtime["formats"] for runtime in info["runtimes"]}
     assert formats["onnxruntime"] == ["onnx"]
@@ -69,10 +71,8 @@ def test_a_request_in_pieces_and_two_at_once(start: StartAgent) -> None:
 
 def test_an_endless_line_ends_the_agent(start: StartAgent) -> None:
     agent = start()
-    agent.send_raw(b"x" * (2**20 + 1))
     with pytest.raises(BrokenPipeError):  # it is read no further
-        for _ in range(100):
-            agent.send_raw(b"x" * 65536)
+        agent.send_raw(b"x" * 2**23)
     reply = agent.reply()
     assert (reply["id"], reply["kind"]) == (None, "request")
     assert agent.process.wait(30) == 2

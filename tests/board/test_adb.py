@@ -54,7 +54,7 @@ def troubled(request: pytest.FixtureRequest, adb_server_port: int, tmp_path: Pat
     ("troubled", "message"),
     [
         ("offline", "is offline; plug its cable in again"),
-        ("unauthorized", "does not trust this computer; unlock its screen"),
+        ("unauthorized", r"does not trust this computer.*; unlock its screen"),
     ],
     indirect=["troubled"],
 )
