@@ -75,17 +75,24 @@ class SSH:
                 raise
 
     def pull(self, source: str, target: Path, timeout_s: float) -> None:
-        with (
-            self._files(timeout_s, f"send {source}") as sftp,
-            arriving(target) as partial,
-            sftp.open(path(source), "rb") as reader,
-            partial.open("wb") as writer,
-        ):
-            expected = reader.stat().st_size
-            while chunk := reader.read(32768):  # what one SFTP packet carries
-                writer.write(chunk)
-            if writer.tell() != expected:
-                raise BoardError(f"{self.address}: {source} changed while it was fetched; fetch it again")
+        # Not by SFTP, of which paramiko has one packet on the way at a time, or else a thread that dies aloud.
+        self._check_open()
+        deadline_s = time.monotonic() + timeout_s
+        process = start(self._link, ["cat", "--", path(source)], timeout_s, None, {})
+        try:
+            with arriving(target) as partial, partial.open("wb") as writer:
+                while chunk := process.receive(max(0.0, deadline_s - time.monotonic())):
+                    writer.write(chunk)
+                if process.wait(max(0.0, deadline_s - time.monotonic())):
+                    raise BoardError(f"{self.address}: cannot send {source}: {process.stderr_tail}")
+        except OSError as error:
+            raise BoardError(f"{self.address}: {target} cannot be written: {error.strerror}") from error
+        except BoardError as error:
+            if time.monotonic() < deadline_s:
+                raise
+            raise BoardError(f"{self.address}: did not send {source} within {timeout_s:g} s; try again") from error
+        finally:
+            process.kill()
 
     def close(self) -> None:
         with self._lock:

@@ -1,10 +1,12 @@
 """This computer as a board."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgenas.board.local import Local
+from edgenas.board.local import Child, Local
 from edgenas.board.transport import output
 from edgenas.errors import BoardError
 from edgenas.testing import check_transport
@@ -35,3 +37,42 @@ def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
     process.receive(10.0)
     assert process.wait(10.0) == 0
     assert process.receive(10.0) == b"", "the pipe's other end is closed, so the child is gone"
+
+
+class Splitting(Local):
+    """Takes arguments apart at spaces."""
+
+    def run(self, command: Sequence[str], **other: Any) -> Child:
+        return super().run(" ".join(command).split(" "), **other)
+
+
+class Leaking(Local):
+    """Ends nothing when closed."""
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class Partial(Local):
+    """Writes in place."""
+
+    def push(self, source: Path, target: str, timeout_s: float) -> None:
+        place = self._path(target)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(source.read_bytes() if source.exists() else b"")
+
+
+@pytest.mark.parametrize(
+    ("broken", "promise"),
+    [
+        (Splitting, "arguments are taken literally"),
+        (Partial, "no time to push is a BoardError"),
+        (Leaking, "close ends what was started"),
+    ],
+)
+def test_the_check_sees_a_broken_transport(
+    broken: type[Local], promise: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenas.testing.PATIENCE_S", 2.0)
+    with pytest.raises(AssertionError, match=promise):
+        check_transport(lambda: broken(tmp_path / "home"))
