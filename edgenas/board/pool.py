@@ -27,9 +27,9 @@ LOSSES = 2  # of boards that a model may see before it is given up
 def connect(board: Board) -> Session:
     """A session with `board`. Raises BoardError where it does not answer."""
     if board.transport == "adb":
-        from edgenas.board.phone import PhoneSession
-
-        return PhoneSession(board.connect())
+        raise BoardError(
+            f"board {board.name} is reached by adb, over which models are not timed yet; use another board"
+        )
     return AgentSession(board.connect(), board.python, f"edgenas, process {getpid()} on {socket.gethostname()}")
 
 

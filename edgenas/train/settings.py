@@ -38,8 +38,8 @@ class TrainSettings:
 
 
 def default_epochs(image_set: ImageSet, batch_size: int = TrainSettings.batch_size) -> int:
-    """Digits are learned in 15 epochs; natural images take 100, or 60 where they are few, and 1,000 steps at least."""
+    """Digits are learned in 15 epochs; natural images take 100, or 120 where they are few, and 1,000 steps at least."""
     count = len(image_set.images)
     if image_set.name == "digits":
         return 15
-    return 100 if count >= 20_000 else max(60, math.ceil(1_000 * batch_size / count))
+    return 100 if count >= 20_000 else max(120, math.ceil(1_000 * batch_size / count))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 AGENT = Path(__file__).parents[2] / "agents" / "edgenas_agent.py"
 PATIENCE_S = 60.0  # what a reply may take on a busy machine before a test fails
-PLAN = {
+PLAN: dict[str, float] = {
     "warmup_runs": 2, "warmup_s": 0, "repeats": 2, "min_repeat_ms": 1, "min_runs": 3, "max_repeat_s": 5, "pause_s": 0,
 }  # fmt: skip
 

@@ -237,8 +237,10 @@ for argument in "$@"; do case "$argument" in
     --saveEngine=*) echo engine > "${argument#*=}";;
     --loadEngine=*) [ -s "${argument#*=}" ] || exit 1;;
     --loadInputs=input:*) [ -s "${argument#*:}" ] || exit 1; loaded=1;;
-    --exportTimes=*) echo '[{"startInMs": 0, "latencyMs": 1.25}, {"startInMs": 2, "latencyMs": 1.5}]' > "${argument#*=}";;
-    --exportOutput=*) [ "$loaded" ] && echo "[{\\"name\\": \\"y\\", \\"values\\": [$LOGITS]}]" > "${argument#*=}";;
+    --exportTimes=*)
+      echo '[{"startInMs": 0, "latencyMs": 1.25}, {"startInMs": 2, "latencyMs": 1.5}]' > "${argument#*=}";;
+    --exportOutput=*)
+      [ "$loaded" ] && echo "[{\\"name\\": \\"y\\", \\"values\\": [$LOGITS]}]" > "${argument#*=}";;
 esac; done; sleep 0.01
 """
 

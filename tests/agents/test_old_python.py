@@ -18,7 +18,7 @@ from tests.agents.conftest import AGENT, Models, StartAgent
 
 def test_the_agent_is_python_3_6() -> None:
     pytest.importorskip("vermin")
-    command = [sys.executable, "-m", "vermin", "-t=3.6-", "--no-tips", str(AGENT)]
+    command = [str(Path(sys.executable).with_name("vermin")), "-t=3.6-", "--no-tips", str(AGENT)]
     checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
 

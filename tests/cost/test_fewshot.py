@@ -82,7 +82,9 @@ def test_held_out_figures_do_not_flatter_noise(space: NASBench201) -> None:
 
 
 def test_failed_cells_are_kept_replaced_and_learned(space: NASBench201) -> None:
-    refuses = lambda arch: arch.genes[0] == 3  # noqa: E731
+    def refuses(arch: Architecture) -> bool:
+        return arch.genes[0] == 3
+
     profile = fewshot.profile(play(refuses), space, 40, 0, fitted_on="made up")
     failed = [arch for arch, result in profile.samples if result.error is not None]
     assert failed
@@ -123,7 +125,7 @@ def test_a_model_prices_as_its_features_say() -> None:
     genes = fit.all_genes()[:500]
     features = dense_features(genes)
     weights = random.normal(size=features.shape[1])
-    model = device.LinearModel("nasbench201-pairs-graph-v1", 1.5, tuple(weights.tolist()))
+    model = device.LinearModel("nasbench201-pairs-graph-v1", 1.5, tuple(float(weight) for weight in weights))
     assert predict(model, genes) == pytest.approx(1.5 + features @ weights)
 
 
@@ -157,8 +159,14 @@ def test_a_profile_that_would_not_be_valid_leaves_the_old_one(space: NASBench201
 
 def test_a_prior_knows_only_the_devices_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaving a device out leaves all of it out: the prior is the same whatever that device's profile says."""
-    load, opened = device.load, []
-    monkeypatch.setattr(device, "load", lambda name: opened.append(name) or load(name))
+    load = device.load
+    opened: list[str] = []
+
+    def noted(name: str) -> device.Device:
+        opened.append(name)
+        return load(name)
+
+    monkeypatch.setattr(device, "load", noted)
     names = tuple(name for name in SIX if name != "raspi4")
     prior_of.cache_clear()
     prior = prior_of(names)
