@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import signal
 import socket
 import struct
 import subprocess
@@ -32,6 +33,7 @@ class FakePhone:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._connections: list[socket.socket] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -55,6 +57,10 @@ class FakePhone:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.unplug()
+        for process in self.processes:  # switched off
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        self.processes.clear()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -168,6 +174,7 @@ class _Stream:
             start_new_session=True,  # as adbd does
             bufsize=0,
         )
+        self._link.phone.processes.append(self._process)
         return self._process
 
     def _exec(self, command: str) -> None:
