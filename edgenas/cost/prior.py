@@ -44,7 +44,7 @@ def shipped_prior() -> Prior:
 
 @cache
 def prior_of(names: tuple[str, ...]) -> Prior:
-    """The prior from the latency predictors of the shipped devices `names` and nothing else; takes about three seconds."""
+    """The prior from the latency predictors of the shipped devices `names` alone; takes about three seconds."""
     return learn_prior([devices.load(name) for name in names])
 
 

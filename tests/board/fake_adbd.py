@@ -58,7 +58,7 @@ class FakePhone:
         self._listener.close()
         self.unplug()
         for process in self.processes:  # switched off
-            with contextlib.suppress(ProcessLookupError):
+            if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
         self.processes.clear()
 

@@ -125,7 +125,7 @@ def test_a_model_prices_as_its_features_say() -> None:
     genes = fit.all_genes()[:500]
     features = dense_features(genes)
     weights = random.normal(size=features.shape[1])
-    model = device.LinearModel("nasbench201-pairs-graph-v1", 1.5, tuple(float(weight) for weight in weights))
+    model = device.LinearModel("nasbench201-pairs-graph-v1", 1.5, tuple(map(float, np.atleast_1d(weights))))
     assert predict(model, genes) == pytest.approx(1.5 + features @ weights)
 
 
