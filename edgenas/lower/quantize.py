@@ -21,6 +21,7 @@ from edgenas.errors import ExportError
 from edgenas.lower.graph import Array, Conv, Graph, Linear, Value
 from edgenas.lower.tflite import SIGNATURE, to_tflite
 
+_GROUP = 32  # calibration images whose extremes are taken together
 _SMALLEST_RANGE = 1e-9  # the quantiser takes no tensor to span less
 _BIAS_LIMIT = 2.0**30  # biases are int32 in steps of input scale x weight scale
 
@@ -63,20 +64,34 @@ def full_int8(graph: Graph, metadata: Mapping[str, Any], images: NDArray[np.floa
     batches = images[: len(images) // batch * batch].reshape(-1, batch, *size).transpose(0, 1, 3, 4, 2)
     model = to_tflite(graph, metadata)
     with _quiet():
-        # The quantiser's own calibrate() averages over the images what each of them spans, and so clips half of them.
+        static_recipe = recipe.static_wi8_ai8()
+        ranges = _ranges(model, batches, static_recipe)
+        holding = _with_biases_that_fit(graph, ranges)
+        if holding is not graph:
+            model = to_tflite(holding, metadata)
+        return _quantized(quantizer.Quantizer(model, static_recipe), ranges)
+
+
+def _ranges(model: bytes, batches: NDArray[np.float32], static_recipe: Any) -> dict[str, Any]:
+    """By tensor, the smallest and largest value that _GROUP images give it, on average over all such groups.
+
+    The quantiser's own calibrate() averages what single images span, and so clips half of them; the extremes of all
+    images would leave few steps to what most of them need.
+    """
+    groups = []
+    for group in np.array_split(batches, max(1, len(batches) // _GROUP)):
         watched = calibrator.Calibrator(
             model,
             num_threads=1,
             mode=calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED,
             qsv_update_func=min_max_update,
         )
-        static_recipe = recipe.static_wi8_ai8()
-        watched.calibrate({SIGNATURE: [{"input": np.ascontiguousarray(one)} for one in batches]}, static_recipe)
-        ranges = watched.get_model_qsvs()
-        holding = _with_biases_that_fit(graph, ranges)
-        if holding is not graph:
-            model = to_tflite(holding, metadata)
-        return _quantized(quantizer.Quantizer(model, static_recipe), ranges)
+        watched.calibrate({SIGNATURE: [{"input": np.ascontiguousarray(one)} for one in group]}, static_recipe)
+        groups.append(watched.get_model_qsvs())
+    return {
+        name: {end: np.mean([group[name][end] for group in groups], axis=0) for end in groups[0][name]}
+        for name in groups[0]
+    }
 
 
 def _with_biases_that_fit(graph: Graph, ranges: Mapping[str, Any]) -> Graph:
