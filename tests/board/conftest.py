@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,8 +52,19 @@ def adb_server_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("adb")))  # where adb makes its key
         patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+        log = tmp_path_factory.mktemp("adb-log") / "log"
+        with log.open("wb") as stream:
+            # In the foreground: one that adb starts by itself could not be ended by its process id.
+            server = subprocess.Popen(["adb", "-P", str(port), "nodaemon", "server"], stdout=stream, stderr=stream)
+        for _ in range(200):
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5):
+                break
+            if server.poll() is not None:
+                raise RuntimeError(f"adb's server does not start: {log.read_text()}")
+            time.sleep(0.05)
         yield port
-        subprocess.run(["adb", "-P", str(port), "kill-server"], timeout=30, capture_output=True)
+        server.kill()
+        server.wait(30)
 
 
 @pytest.fixture
