@@ -259,7 +259,7 @@ def test_images_too_small_or_too_few_are_refused(tmp_path: Path) -> None:
 def test_default_epochs() -> None:
     assert default_epochs(image_set(name="digits")) == 15
     assert default_epochs(image_set(3_200)) == 120
-    assert default_epochs(image_set(640)) == 100  # 1,000 steps
+    assert default_epochs(image_set(320)) == 200  # 1,000 steps
     assert default_epochs(image_set(20_000, side=1)) == 100
 
 
