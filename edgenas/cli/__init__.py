@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from edgenas import __version__
-from edgenas.cli import data, devices, package, runs, search, train
+from edgenas.cli import board, data, devices, package, runs, search, train
 from edgenas.errors import EdgeNASError
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 app.command("search")(search.search)
 app.command("train")(train.train)
+app.command("measure")(board.measure)
+app.add_typer(board.app, name="board")
 app.add_typer(devices.app, name="devices")
 app.add_typer(data.app, name="data")
 app.command("doctor")(data.doctor)

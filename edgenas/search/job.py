@@ -103,10 +103,16 @@ class Search:
     run: runs.Run
     landscape: Landscape | None  # None where the space is too large, or a price too dear, to see it all
     started_at: float  # time.perf_counter()
+    ended_at: float | None = None  # likewise; None while it goes on
     last: Generation | None = None
     trials: list[Trial] = field(default_factory=list)
     scored: int = 0  # classes
     confirmations: list[tuple[Trial, Confirmation]] = field(default_factory=list)  # of winners measured again
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or has taken so far."""
+        return round((self.ended_at or time.perf_counter()) - self.started_at, 3)
 
     @property
     def share_done(self) -> float:
@@ -135,7 +141,7 @@ class Search:
             with self.run.appending() as store:
                 known = self.run.trials()
                 if self.landscape is not None and self.landscape.feasible == 0:
-                    self.run.finish(self.result())
+                    self._finish()
                     return
                 for event in evolve(self.space, self.fitness, self.cost, self.constraints, self.settings, known):
                     if isinstance(event, Generation):
@@ -154,6 +160,11 @@ class Search:
         finally:
             if isinstance(self.cost, Confirming):
                 self.cost.close()
+        self._finish()
+
+    def _finish(self) -> None:
+        """Stop the clock, so that what is stored and what is shown are one result."""
+        self.ended_at = time.perf_counter()
         self.run.finish(self.result())
 
     def _confirm(self) -> None:
@@ -201,7 +212,7 @@ class Search:
                 {"arch_str": self.space.describe(trial.arch), **asdict(found)} for trial, found in self.confirmations
             ],
             "evaluations": dict(zip(("requested", "distinct", "trained"), counts, strict=True)),
-            "seconds": round(time.perf_counter() - self.started_at, 3),
+            "seconds": self.seconds,
             "run": str(self.run.path),
         }
 

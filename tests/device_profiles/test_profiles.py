@@ -25,7 +25,7 @@ def test_profile_loads_and_is_small(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_metrics_are_those_that_exist(name: str) -> None:
     profile = device.load(name)
-    expected = {"latency", "energy"} if name in ENERGY else set() if name == "host" else {"latency"}
+    expected = {"latency", "energy"} if name in ENERGY else {"latency"}
     assert profile.metrics == expected
     assert set(profile.hwnasbench) == expected
     prefix = {"jetson_tx2": "edgegpu"}.get(name, name)  # HW-NAS-Bench calls the Jetson its edge GPU

@@ -1,0 +1,188 @@
+"""`edgenas board` and `edgenas measure`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgenas.errors import BoardError, ExportError, InfeasibleError, UnstableError, UsageError
+from edgenas.units import parse, show
+
+app = typer.Typer(no_args_is_help=True, help="Keep, check and use your boards. Example: edgenas board list")
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_Name = Annotated[str, typer.Argument(help="The board's name.")]
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="What you call it.")],
+    device: Annotated[str, typer.Option(help="What it is: a device's name, or the path of your own profile.")],
+    ssh: Annotated[
+        str | None, typer.Option(help="Reached by SSH: [USER@]HOST[:PORT], or a name of ~/.ssh/config.")
+    ] = None,
+    adb: Annotated[str | None, typer.Option(help="Reached by adb: its serial, as `adb devices` lists it.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="It is this computer.")] = False,
+    key: Annotated[Path | None, typer.Option(help="The private key to log in with.  [as ssh does]")] = None,
+    jump: Annotated[str | None, typer.Option(help="Through this host: [USER@]HOST[:PORT].")] = None,
+    python: Annotated[str, typer.Option(help="Python 3.6 or newer there.")] = "python3",
+    threads: Annotated[int, typer.Option(help="Threads a model may use there.")] = 1,
+) -> None:
+    """Add a board: --ssh, --adb or --local.
+
+    Example: edgenas board add here --device host --local
+    """
+    from edgenas.board import registry
+
+    if (ssh is not None) + (adb is not None) + local != 1:
+        raise UsageError("say how the board is reached, by one of --ssh USER@HOST, --adb SERIAL and --local")
+    if ssh is None and (key is not None or jump is not None):
+        raise UsageError("--key and --jump belong to --ssh; leave them out")
+    if local:
+        entry = registry.local(name, device, threads)
+    elif ssh is not None:
+        user, at, rest = ssh.rpartition("@")
+        host, colon, port = rest.partition(":")
+        if not host or (colon and not port.isdigit()) or (at and not user):
+            raise UsageError(f"--ssh {ssh} is no address; write it like pi@192.168.0.7 or pi@raspberry:22")
+        options: dict[str, Any] = {"host": host, "user": user or None, "port": int(port) if port else None}
+        options |= {"key": str(key) if key else None, "jump": jump}
+        set_options = {option: value for option, value in options.items() if value is not None}
+        entry = registry.Board(name, device, "ssh", set_options, python, threads)
+    else:
+        entry = registry.Board(name, device, "adb", {"serial": adb}, python, threads)
+    registry.add(entry)
+    print(f"{name} is a board of {device}; look at it by: edgenas board check {name}")
+
+
+@app.command("list")
+def list_boards(as_json: _Json = False) -> None:
+    """List your boards.
+
+    Example: edgenas board list
+    """
+    from dataclasses import asdict
+
+    from edgenas.board import registry
+    from edgenas.report.boards import boards_text
+
+    found = [asdict(each) for each in registry.boards().values()]
+    print(json.dumps(found) if as_json else boards_text(found))
+
+
+@app.command()
+def check(name: _Name, as_json: _Json = False) -> None:
+    """Say what would spoil a timing on a board, and how to cure it.
+
+    Example: edgenas board check here
+    """
+    from dataclasses import asdict
+
+    from edgenas import device as devices
+    from edgenas.board import registry
+    from edgenas.board.check import check as examine
+    from edgenas.board.pool import connect
+    from edgenas.report.boards import findings_text
+
+    entry = registry.board(name)
+    session = connect(entry)
+    try:
+        findings = examine(session, devices.load(entry.device))
+        if as_json:
+            facts = dict(session.facts)
+            print(json.dumps({"board": name, "facts": facts, "findings": [asdict(each) for each in findings]}))
+        else:
+            print(findings_text(name, session.facts, findings))
+    finally:
+        session.close()
+
+
+@app.command()
+def remove(name: _Name) -> None:
+    """Forget a board; what was measured on it is kept.
+
+    Example: edgenas board remove here
+    """
+    from edgenas.board import registry
+
+    registry.remove(name)
+    print(f"{name} is forgotten")
+
+
+@app.command()
+def bench(name: _Name, as_json: _Json = False) -> None:
+    """Time a small fixed network on a board, and how fast the board answers.
+
+    Example: edgenas board bench here
+    """
+    from edgenas import device as devices
+    from edgenas.board import registry
+    from edgenas.board.check import bench as time_reference
+    from edgenas.board.measure import Bench
+    from edgenas.board.pool import connect
+    from edgenas.board.store import Store
+    from edgenas.report.boards import measured_text
+
+    entry = registry.board(name)
+    session = connect(entry)
+    try:
+        device = devices.load(entry.device)
+        fact = time_reference(Bench(session, device, name, entry.threads, Store()))
+    finally:
+        session.close()
+    if as_json:
+        print(json.dumps(fact))
+    elif "error" not in fact:
+        print(f"{name} answers within {fact['round_trip_ms']:.2g} ms; the reference model:\n")
+        print(measured_text(fact))
+    if "error" in fact:
+        raise BoardError(f"{fact['error']}; see: edgenas board check {name}")
+
+
+def measure(
+    model: Annotated[Path, typer.Argument(help="An .onnx or .tflite file.")],
+    board: Annotated[str, typer.Option(help="The board's name.")],
+    latency: Annotated[str | None, typer.Option(help="Judge it against this limit, like 5ms.")] = None,
+    tier: Annotated[str, typer.Option(help="final: a minute of processes of their own; screen: a second.")] = "final",
+    as_json: _Json = False,
+) -> None:
+    """Time a model file on a board.
+
+    Example: edgenas measure model.onnx --board here --latency 5ms --tier screen
+    """
+    from edgenas import device as devices
+    from edgenas.board.check import measured_fact
+    from edgenas.board.measure import Failed, Tier
+    from edgenas.board.model import read
+    from edgenas.board.pool import Pool
+    from edgenas.board.registry import board as board_called
+    from edgenas.report.boards import measured_text
+
+    if tier not in ("screen", "final"):
+        raise UsageError(f"no tier '{tier}'; --tier is screen or final")
+    limit_ms = parse(latency, "latency") if latency else None
+    entry, content = board_called(board), read(model)
+    device = devices.load(entry.device)
+    assert device.measurement is not None  # else it would be no board
+    with Pool([entry], device) as pool:
+        outcome = pool.one(content, (Tier.final if tier == "final" else Tier.screen)(device.measurement))
+    if isinstance(outcome, Failed):
+        raise ExportError(f"{model} was not timed: {outcome.error}")
+    summary = outcome.summary
+    stable = "STABLE" if summary.stable else "UNSTABLE"
+    verdict: str = stable if limit_ms is None else summary.verdict(limit_ms)
+    fact = {"model": str(model), "board": board, "verdict": verdict, "limit_ms": limit_ms, **measured_fact(outcome)}
+    print(json.dumps(fact) if as_json else measured_text(fact))
+    if verdict == "UNSTABLE":
+        raise UnstableError(
+            f"the measurement does not settle ({summary.problems[0]}); cure what `edgenas board check {board}` names"
+        )
+    if verdict == "FAIL":
+        assert limit_ms is not None
+        raise InfeasibleError(
+            f"{model} takes up to {show(summary.high_ms, 'latency')}, more than {show(limit_ms, 'latency')}; search a"
+            f" smaller one: edgenas search --latency {limit_ms:g}ms --cost live"
+        )

@@ -1,0 +1,73 @@
+"""Boards and measurements as a person reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgenas.board.check import Finding
+from edgenas.report.text import table_text
+from edgenas.units import show
+
+
+def boards_text(entries: Sequence[Mapping[str, Any]]) -> str:
+    if not entries:
+        return "no board yet; add one: edgenas board add here --device host --local"
+    rows = [
+        [
+            each["name"],
+            each["device"],
+            each["transport"],
+            " ".join(f"{name}={value}" for name, value in each["options"].items()) or "-",
+            str(each["threads"]),
+        ]
+        for each in entries
+    ]
+    return table_text(["NAME", "DEVICE", "TRANSPORT", "ADDRESS", "THREADS"], rows)
+
+
+def findings_text(name: str, facts: Mapping[str, Any], findings: Sequence[Finding]) -> str:
+    """What `edgenas board check` prints."""
+    what = facts.get("model") or facts.get("cpu") or facts.get("machine")
+    rows = [["  good" if each.ok else "  MEND", each.subject, each.detail] for each in findings]
+    lines = [f"{name}: {what}, {facts.get('cores')} cores, Python {facts.get('python')}", ""]
+    for row, each, line in zip(rows, findings, table_text(rows[0], rows[1:]).splitlines(), strict=True):
+        lines.append(line)
+        if not each.ok and each.cure:
+            lines.append(f"{' ' * len(row[0])}  -> {each.cure}")
+    bad = sum(not each.ok for each in findings)
+    lines += [
+        "",
+        "nothing found that would spoil a timing" if not bad else f"{bad} to mend before timings can be trusted",
+    ]
+    return "\n".join(lines)
+
+
+def measured_text(fact: Mapping[str, Any]) -> str:
+    """What `edgenas measure` prints, from its --json object."""
+    low, high = fact["interval_ms"]
+    rows = [
+        ["  median", show(fact["median_ms"], "latency"), f"95 % interval {low:.4g} to {high:.4g} ms"],
+        ["  min, p90, p99", show(fact["min_ms"], "latency"), f"{fact['p90_ms']:.4g} and {fact['p99_ms']:.4g} ms"],
+    ]
+    if fact["first_inference_ms"] is not None:
+        rows.append(["  first inference", show(fact["first_inference_ms"], "latency"), ""])
+    if fact["init_ms"] is not None:
+        rows.append(["  loading", show(fact["init_ms"], "latency"), ""])
+    if fact["peak_memory_mb"] is not None:
+        rows.append(["  peak memory", f"{fact['peak_memory_mb']:.0f} MiB", ""])
+    if fact["energy_mj"] is not None:
+        rows.append(["  energy", show(fact["energy_mj"], "energy"), "an inference, by the board's own power rail"])
+    key = fact["fingerprint"]
+    of = f", of {show(fact['limit_ms'], 'latency')}" if fact.get("limit_ms") is not None else ""
+    lines = [f"{fact['verdict']}{of}"] if "verdict" in fact else []
+    lines += [table_text(rows[0], rows[1:])]
+    lines.append(
+        f"  {fact['samples']} samples, {key['tier']['name']} tier, {key['runtime']} {key['runtime_version']},"
+        f" {key['threads']} thread{'s' * (key['threads'] > 1)}"
+        + (f", as measured at {fact['measured_at']}" if fact["from_store"] else "")
+    )
+    if not fact["output_checked"] and fact["note"]:
+        lines.append(f"  {fact['note']}")
+    lines += [f"  unstable: {problem}" for problem in fact["problems"]]
+    return "\n".join(lines)
