@@ -78,6 +78,19 @@ def test_minimum_runs_and_longest_repeat(faulty: StartAgent) -> None:
     assert all(1 <= len(samples) <= 4 for samples in result["samples_ns"])
 
 
+def test_short_inferences_are_timed_many_in_a_row(faulty: StartAgent) -> None:
+    agent = faulty("", FAKE_SLEEP_S="0.001")
+    request, token = small_request(agent), agent.leased()
+    plan = {**PLAN, "min_repeat_ms": 40, "repeats": 2, "min_sample_ms": 10}
+    result = agent.result("time", token=token, **{**request, "plan": plan})
+    assert 2 <= result["inner"] <= 10  # of about 1 ms each, in 10 ms
+    for samples_ns in result["samples_ns"]:
+        assert all(1e6 <= ns < 10e6 * 10 for ns in samples_ns)  # a sample is of one inference
+        assert sum(samples_ns) * result["inner"] > 30e6
+    result = agent.result("time", token=token, **{**request, "plan": {**plan, "min_sample_ms": 0.5}})
+    assert result["inner"] == 1
+
+
 def test_short_samples_are_noted(faulty: StartAgent) -> None:
     agent = faulty("")
     notes = agent.result("time", token=agent.leased(), **small_request(agent))["notes"]
