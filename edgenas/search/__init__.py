@@ -1,5 +1,6 @@
 """Searching: `search(...)` prepares what `edgenas search` runs; `genetic.evolve` is the algorithm itself."""
 
-from edgenas.search.job import Search, SearchRequest, search
+from edgenas.search.job import Search
+from edgenas.search.request import SearchRequest, search
 
 __all__ = ["Search", "SearchRequest", "search"]

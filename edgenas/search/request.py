@@ -1,0 +1,187 @@
+"""What a search is asked, and how what is asked becomes a `Search` that is ready to go."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import platform
+import time
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from edgenas import __version__, cost, plugins
+from edgenas import device as devices
+from edgenas import run as runs
+from edgenas.architecture import Constraint
+from edgenas.device import Device
+from edgenas.errors import DataError, UnknownNameError, UsageError
+from edgenas.fitness import PAPER as PAPER_FITNESS
+from edgenas.fitness import FitnessSettings, table
+from edgenas.search.genetic import PAPER as PAPER_SEARCH
+from edgenas.search.genetic import SearchSettings
+from edgenas.search.job import Search
+from edgenas.search.landscape import survey
+from edgenas.units import show
+
+PRESETS = {
+    "default": (FitnessSettings(), SearchSettings()),
+    "paper": (PAPER_FITNESS, PAPER_SEARCH),
+}
+LIVE_BUDGET = 200  # classes trained by default when training them takes seconds each
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """Everything a search depends on, as asked; None leaves the choice to the preset (see `edgenas search --help`).
+
+    Limits are in canonical units: ms, mJ, M MACs, M parameters.
+    """
+
+    space: str = "nasbench201"
+    dataset: str = "cifar10"
+    device: str = "host"
+    latency_ms: float | None = None
+    energy_mj: float | None = None
+    macs_m: float | None = None
+    params_m: float | None = None
+    fitness: str = "auto"
+    cost: str = "auto"
+    board: str | None = None  # names, comma-separated, of the boards that measure; None: all of the device
+    preset: str = "default"
+    method: str = "penalty"
+    generations: int | None = None
+    population: int | None = None
+    epochs: int | None = None
+    beta: float | None = None
+    batch_size: int | None = None
+    cells: int | None = None
+    channels: int | None = None
+    reference: str | None = None
+    seed: int = 0
+    budget: int | None = None
+
+    def constraints(self) -> list[Constraint]:
+        limits = {
+            "latency": self.latency_ms,
+            "energy": self.energy_mj,
+            "macs": self.macs_m,
+            "params": self.params_m,
+        }
+        return [Constraint(metric, limit) for metric, limit in limits.items() if limit is not None]
+
+
+def search(run: str | None = None, resume: str | None = None, **asked: Any) -> Search:
+    """Prepare the search that `asked`, fields of SearchRequest, describes, in the new run folder `run`; or go on with
+    the run `resume`, which has every setting: what is asked beside it must agree with it.
+
+    Raises UsageError for what cannot be asked and DataError for data that is missing or damaged.
+    """
+    started_at = time.perf_counter()
+    resumed = runs.open_run(resume) if resume is not None else None
+    request = SearchRequest(**asked) if resumed is None else _stored_request(resumed, asked)
+    if resumed is not None and "board" in asked:
+        request = replace(request, board=asked["board"])
+    if request.preset not in PRESETS:
+        raise UnknownNameError("preset", request.preset, PRESETS, f"--preset is {' or '.join(PRESETS)}")
+    constraints = request.constraints()
+    if not constraints:
+        raise UsageError("a search needs a limit; give one, like --latency 5ms (or --energy, --macs, --params)")
+    fitness_settings, settings = _settings(request)
+    device = devices.load(request.device)
+    space = plugins.load("spaces", request.space)()
+
+    boards = [name.strip() for name in (request.board or "").split(",") if name.strip()]
+    prices = cost.create(request.cost, space, request.dataset, device, boards)
+    for constraint in constraints:
+        if constraint.metric not in prices.metrics:
+            if constraint.metric in device.metrics and request.cost != "live":
+                raise UsageError(
+                    f"nothing here foretells the {constraint.metric} of {device.name}; measure it on a board by --cost"
+                    " live (`edgenas board add --help` says how to name one)"
+                )
+            raise UsageError(
+                f"{device.name} has no {constraint.metric} to limit, only {', '.join(sorted(prices.metrics))};"
+                " `edgenas devices` lists what each device has"
+            )
+    scoring = request.fitness
+    if scoring == "auto":
+        scoring = "table" if table.fits(space.name, request.dataset, fitness_settings) else "live"
+    score = plugins.load("fitness", scoring)(space, request.dataset, fitness_settings)
+    if settings.budget is None and settings.economical and not score.exhaustive:
+        settings = replace(settings, budget=LIVE_BUDGET)
+
+    header = {
+        "kind": "search",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "request": asdict(replace(request, fitness=scoring, cost=prices.kind)),
+        "search_settings": asdict(settings),
+        "fitness_settings": asdict(fitness_settings),
+        "device_profile_sha256": device.sha256,
+        "cost_fingerprint": prices.fingerprint,
+        "fitness_fingerprint": score.fingerprint,
+        "fitness_source": score.source,
+        "versions": _versions(),
+    }
+    if resumed is None:
+        opened = runs.create(runs.place(run, _stem(device, constraints)), header)
+    else:
+        _check_unchanged(resumed, header)
+        opened = resumed
+    landscape = survey(space, prices, constraints, request.dataset)
+    return Search(request.dataset, device, space, score, prices, constraints, settings, opened, landscape, started_at)
+
+
+def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings]:
+    """The preset's settings, with what was asked in their place."""
+
+    def overridden(settings: Any) -> Any:
+        names = {each.name for each in fields(settings)}
+        asked = {name: value for name, value in asdict(request).items() if name in names and value is not None}
+        return replace(settings, **asked)
+
+    fitness_settings, search_settings = PRESETS[request.preset]
+    return overridden(fitness_settings), overridden(search_settings)
+
+
+def _stored_request(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
+    try:
+        stored = SearchRequest(**run.header["request"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{run.path}/run.json does not hold a search's settings; start a new run") from error
+    for name, value in asked.items():
+        if name == "board":
+            continue  # other boards of the device may go on
+        if getattr(stored, name) != value:
+            flag = "--" + name.removesuffix("_ms").removesuffix("_mj").removesuffix("_m").replace("_", "-")
+            raise UsageError(
+                f"run {run.path} was made with {flag} {getattr(stored, name)}, not {value}; leave {flag} out to go on"
+                " with it, or start a new run"
+            )
+    return stored
+
+
+def _check_unchanged(run: runs.Run, header: dict[str, Any]) -> None:
+    """A history can only go on from the very same settings and data."""
+    kept = ("search_settings", "fitness_settings", "device_profile_sha256", "cost_fingerprint", "fitness_fingerprint")
+    changed = [name.replace("_", " ") for name in kept if run.header.get(name) != header[name]]
+    if changed:
+        raise UsageError(
+            f"run {run.path} cannot go on: its {' and '.join(changed)} changed since it began; bring back what it was"
+            " made with, or start a new run"
+        )
+
+
+def _stem(device: Device, constraints: list[Constraint]) -> str:
+    """A folder name that says what the run is about, like raspi4-latency-5ms."""
+    return "-".join([device.name, *(f"{each.metric}-{show(each.limit, each.metric)}" for each in constraints)]).replace(
+        " ", ""
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"edgenas": __version__, "python": platform.python_version()}
+    for package in ("numpy", "torch"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
