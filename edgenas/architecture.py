@@ -130,3 +130,21 @@ class Confirming(Protocol):
 
     def close(self) -> None:
         """Give back what it holds, such as boards."""
+
+
+@runtime_checkable
+class Correctable(Confirming, Protocol):
+    """A confirming provider of cheap prices that measurements correct."""
+
+    @property
+    def corrections(self) -> int:
+        """How many measurements the prices rest on; where it has not changed, neither have they."""
+
+    def knows(self, arch: Architecture) -> bool:
+        """Whether the price of `arch` is a measured one."""
+
+    def measure(self, archs: Sequence[Architecture]) -> list[Cost]:
+        """What they cost, as measured; no price changes by it. Raises BoardError where no board is left."""
+
+    def correct(self, measured: Mapping[Architecture, Cost]) -> None:
+        """Take in what `measure` said."""

@@ -1,4 +1,5 @@
-"""A run is a folder: `run.json` says what was asked, `trials.jsonl` what was seen, one line a trial.
+"""A run is a folder: `run.json` says what was asked, `trials.jsonl` what was seen, one line a trial, and, where boards
+corrected a predictor, `measured.jsonl` what they said, one line a class.
 
 Nothing is ever rewritten. A trial is on the disk before the search goes on, so a run that was killed at any moment
 goes on from its folder; only a torn last line is forgiven. `result.json` is added when the run has ended.
@@ -11,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,35 @@ class Run:
                 ) from error
             trials.append(trial)
         return trials
+
+    def measured(self) -> dict[Architecture, Cost]:
+        """What boards said so far, in the order they said it. Raises DataError for a damaged line that is not the
+        last."""
+        path = self.path / "measured.jsonl"
+        found: dict[Architecture, Cost] = {}
+        for line in (path.read_bytes() if path.exists() else b"").split(b"\n")[:-1]:
+            try:
+                record = json.loads(line)
+                found[Architecture(record["space"], tuple(record["genes"]))] = _cost(record)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DataError(
+                    f"line {len(found) + 1} of {path} is damaged ({error}); cut the file before that line, then"
+                    f" `edgenas search --resume {self.path}` measures again what it lacks"
+                ) from error
+        return found
+
+    def keep_measured(self, measured: Mapping[Architecture, Cost]) -> None:
+        """Add what boards said; call while `appending`."""
+        lines = [
+            {"space": arch.space, "genes": list(arch.genes), "costs": cost_record(cost), "cost_error": cost.error}
+            for arch, cost in measured.items()
+        ]
+        path = self.path / "measured.jsonl"
+        with path.open("ab") as file:
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)
+            file.write(b"".join(json.dumps(line, allow_nan=False).encode() + b"\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
 
     def result(self) -> dict[str, Any] | None:
         """What the search printed with --json when it ended, or None while it has not."""
@@ -214,20 +244,24 @@ def _record(trial: Trial, description: str) -> dict[str, Any]:
 
 
 def _trial(record: dict[str, Any]) -> Trial:
-    costs = record["costs"]
     return Trial(
         number=record["trial"],
         generation=record["generation"],
         arch=Architecture(record["space"], tuple(record["genes"])),
         score=Score(record["phi"], record["loss"], record["score_error"]),
-        cost=Cost(
-            {metric: entry["value"] for metric, entry in costs.items()},
-            {metric: entry["source"] for metric, entry in costs.items()},
-            record["cost_error"],
-        ),
+        cost=_cost(record),
         fitness=-math.inf if record["fitness"] is None else record["fitness"],
         feasible=record["feasible"],
         trained=record["trained"],
+    )
+
+
+def _cost(record: dict[str, Any]) -> Cost:
+    costs = record["costs"]
+    return Cost(
+        {metric: entry["value"] for metric, entry in costs.items()},
+        {metric: entry["source"] for metric, entry in costs.items()},
+        record["cost_error"],
     )
 
 

@@ -49,15 +49,15 @@ def search(
     cost: Annotated[
         str | None,
         typer.Option(
-            help="table: HW-NAS-Bench; predictor: the profile's own; live: measured on your boards; analytic: counted."
-            "  [table where it is here]",
+            help="table: HW-NAS-Bench; predictor: the profile's own; live: each measured on your boards; hybrid: predicted,"
+            " the best measured; analytic: counted.  [table where it is here]",
             rich_help_panel=_HOW,
         ),
     ] = None,
     board: Annotated[
         str | None,
         typer.Option(
-            help="With --cost live: these boards, comma-separated.  [all of the device]", rich_help_panel=_HOW
+            help="With --cost live or hybrid: these boards, comma-separated.  [all of the device]", rich_help_panel=_HOW
         ),
     ] = None,
     preset: Annotated[

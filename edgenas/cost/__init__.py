@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Confirming, Cost, CostProvider, SearchSpace
+from edgenas.architecture import Architecture, Confirming, Correctable, Cost, CostProvider, SearchSpace
 from edgenas.device import Device
 from edgenas.errors import UsageError
 
@@ -41,16 +41,30 @@ class JoinedConfirming(Joined):
         self.close = confirming.close
 
 
+class JoinedCorrectable(JoinedConfirming):
+    """As Joined, where `priced` can be corrected."""
+
+    def __init__(self, counted: CostProvider, priced: CostProvider, correctable: Correctable) -> None:
+        super().__init__(counted, priced, correctable)
+        self.knows, self.measure, self.correct = correctable.knows, correctable.measure, correctable.correct
+        self._correctable = correctable
+
+    @property
+    def corrections(self) -> int:
+        return self._correctable.corrections
+
+
 def create(kind: str, space: SearchSpace, dataset: str, device: Device, boards: Sequence[str] = ()) -> CostProvider:
     """Prices of `space`'s architectures for `dataset` on `device`: MACs and parameters always, and what `kind` adds.
 
     `kind` is "analytic" (nothing), "table" (HW-NAS-Bench), "predictor" (of the device's profile), "live" (measured on
-    `boards`, by default all of the device), another plug-in's name, or "auto": the table where it is on this machine
-    and covers device and data set, else the predictor, else nothing. Raises what the chosen plug-in raises.
+    `boards`, by default all of the device), "hybrid" (the predictor, corrected there), another plug-in's name, or
+    "auto": the table where it is on this machine and covers device and data set, else the predictor, else nothing.
+    Raises what the chosen plug-in raises.
     """
     counted: CostProvider = plugins.load("costs", "analytic")(space, dataset, device)
-    if boards and kind != "live":
-        raise UsageError(f"--cost {kind} asks no board; leave --board out, or measure there by --cost live")
+    if boards and kind not in ("live", "hybrid"):
+        raise UsageError(f"--cost {kind} asks no board; leave --board out, or measure there by --cost live or hybrid")
     priced: CostProvider | None
     if kind == "auto":
         priced = _best(space, dataset, device)
@@ -58,6 +72,8 @@ def create(kind: str, space: SearchSpace, dataset: str, device: Device, boards: 
         priced = plugins.load("costs", kind)(space, dataset, device, boards)
     else:
         priced = plugins.load("costs", kind)(space, dataset, device)
+    if isinstance(priced, Correctable):
+        return JoinedCorrectable(counted, priced, priced)
     if isinstance(priced, Confirming):
         return JoinedConfirming(counted, priced, priced)
     return counted if priced is None or priced.kind == counted.kind else Joined(counted, priced)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
-from edgenas.architecture import Architecture, Constraint, Cost, CostProvider, Fitness, Score, SearchSpace, Trial
+from edgenas.architecture import (
+    Architecture,
+    Constraint,
+    Correctable,
+    Cost,
+    CostProvider,
+    Fitness,
+    Score,
+    SearchSpace,
+    Trial,
+)
 from edgenas.errors import DataError, UsageError
 
 
@@ -67,21 +77,21 @@ def evolve(
 ) -> Iterator[Trial | Generation]:
     """Yield every trial as soon as it is judged, and a Generation after the last of each generation.
 
-    A class is scored once and a cell priced once. `known`, the trials of an interrupted search with the same
-    arguments, are yielded again instead of being judged again: the history is the same to the bit.
+    A class is scored once and a cell priced once, or, where `cost` is Correctable, again after each generation in
+    which it was corrected. `known`, the trials of an interrupted search with the same arguments, are yielded again
+    instead of being judged again: the history is the same to the bit.
 
     Raises DataError when `known` is not the beginning of this search's history.
     """
     rng = random.Random(settings.seed)
     trials: dict[Architecture, Trial] = {}
     scores: dict[Architecture, Score] = {}  # by canonical form
-    prices: dict[Architecture, Cost] = {trial.arch: trial.cost for trial in known}
+    correctable = cost if isinstance(cost, Correctable) else None
+    corrections = correctable.corrections if correctable else 0
+    prices: dict[Architecture, Cost] = {} if correctable else {trial.arch: trial.cost for trial in known}
     replay = {trial.arch: trial for trial in known}
     requested = sampled = 0
-
-    def rank(trial: Trial) -> tuple[float, tuple[int, ...], tuple[int, ...]]:
-        # Ties go by canonical order: simulated devices have only a few dozen distinct latencies.
-        return (-trial.fitness, space.canonical(trial.arch).genes, trial.arch.genes)
+    by_rank = partial(rank, space)
 
     def random_cell() -> Architecture:
         return Architecture(space.name, tuple(rng.randrange(options) for options in space.choices))
@@ -162,6 +172,14 @@ def evolve(
     population: list[Trial] = []
     best: Trial | None = None
     for index in range(settings.generations):
+        if correctable is not None and correctable.corrections != corrections:
+            corrections = correctable.corrections
+            prices.clear()
+            trials.update((trial.arch, trial) for trial in repriced(trials.values(), cost, constraints))
+            # What a wrong price threw out comes back.
+            standing = best_of_classes(space, trials.values()) if settings.economical else population
+            population = sorted((trials[trial.arch] for trial in standing), key=by_rank)[: settings.population]
+            best = min((trial for trial in trials.values() if trial.feasible), key=by_rank, default=None)
         # Elitism: the fittest and the best that meets the limits are never lost; they may be two.
         elite = [] if settings.economical else [*population[:1], *([best] if best else [])]
         wanted = list(dict.fromkeys(trial.arch for trial in elite))
@@ -175,13 +193,10 @@ def evolve(
 
         members = [trials[arch] for arch in wanted if arch in trials]
         if settings.economical:
-            classes: dict[Architecture, Trial] = {}
-            for trial in sorted(members + population, key=rank):
-                classes.setdefault(space.canonical(trial.arch), trial)
-            members = list(classes.values())
-        members.sort(key=rank)
+            members = best_of_classes(space, members + population)
+        members.sort(key=by_rank)
         feasible = [trial for trial in [*members, *([best] if best else [])] if trial.feasible]
-        best = min(feasible, key=rank, default=None)
+        best = min(feasible, key=by_rank, default=None)
         population = members[: settings.population]
         if best is not None and best not in population:
             population[-1] = best
@@ -196,6 +211,30 @@ def evolve(
         yield Generation(index, tuple(population), best, requested, len(trials), len(scores), sampled, ended)
         if ended:
             return
+
+
+def rank(space: SearchSpace, trial: Trial) -> tuple[float, tuple[int, ...], tuple[int, ...]]:
+    """What the fittest has least of. Ties go by canonical order: simulated devices have only a few dozen distinct
+    latencies."""
+    return (-trial.fitness, space.canonical(trial.arch).genes, trial.arch.genes)
+
+
+def best_of_classes(space: SearchSpace, trials: Iterable[Trial]) -> list[Trial]:
+    """Of the trials of each class the fittest; fittest first."""
+    classes: dict[Architecture, Trial] = {}
+    for trial in sorted(trials, key=partial(rank, space)):
+        classes.setdefault(space.canonical(trial.arch), trial)
+    return list(classes.values())
+
+
+def repriced(trials: Iterable[Trial], cost: CostProvider, constraints: Sequence[Constraint]) -> list[Trial]:
+    """`trials`, judged by what they cost now."""
+    found = []
+    old = list(trials)
+    for trial, price in zip(old, cost([trial.arch for trial in old]), strict=True):
+        fitness, feasible = _judged(trial.score, price, constraints)
+        found.append(replace(trial, cost=price, fitness=fitness, feasible=feasible))
+    return found
 
 
 _FOREIGN_HISTORY = (
@@ -217,8 +256,11 @@ def _trial(
     constraints: Sequence[Constraint],
     trained: bool,
 ) -> Trial:
-    fitness = -math.inf
-    if score.value is not None and cost.error is None:
-        fitness = score.value + sum(constraint.penalty(cost) for constraint in constraints)
-    feasible = score.value is not None and _meets(cost, constraints)
-    return Trial(number, generation, arch, score, cost, fitness, feasible, trained)
+    return Trial(number, generation, arch, score, cost, *_judged(score, cost, constraints), trained)
+
+
+def _judged(score: Score, cost: Cost, constraints: Sequence[Constraint]) -> tuple[float, bool]:
+    """Fitness (Eq. 4), and whether every limit is met."""
+    if score.value is None or cost.error is not None:
+        return -math.inf, False
+    return score.value + sum(constraint.penalty(cost) for constraint in constraints), _meets(cost, constraints)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -13,6 +13,8 @@ from edgenas.architecture import (
     Confirmation,
     Confirming,
     Constraint,
+    Correctable,
+    Cost,
     CostProvider,
     Fitness,
     SearchSpace,
@@ -20,11 +22,12 @@ from edgenas.architecture import (
 )
 from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError, InfeasibleError, UnstableError
-from edgenas.search.genetic import Generation, SearchSettings, evolve
+from edgenas.search.genetic import Generation, SearchSettings, best_of_classes, evolve, repriced
 from edgenas.search.landscape import BenchmarkedSpace, Landscape
 from edgenas.units import METRICS, show
 
 MOST_CONFIRMED = 5  # cells measured again before a search is given up
+SHORTLIST = 4  # leading classes that are measured after each generation, where costs are predicted and boards asked
 
 
 @dataclass
@@ -84,12 +87,14 @@ class Search:
                 for event in evolve(self.space, self.fitness, self.cost, self.constraints, self.settings, known):
                     if isinstance(event, Generation):
                         self.last = event
+                        self._measure(event.population)
                     else:
                         self.trials.append(event)
                         self.scored += event.trained
                         if event.number >= len(known):
                             store.append(event, self.space.describe(event.arch))
                     yield event
+                self._settle()
                 self._confirm()
         except BoardError as error:
             raise BoardError(
@@ -105,17 +110,37 @@ class Search:
         self.ended_at = time.perf_counter()
         self.run.finish(self.result())
 
+    def _measure(self, trials: Sequence[Trial]) -> bool:
+        """Where boards correct predicted costs, measure the leading classes of `trials` that are only predicted yet;
+        whether there were any. A resumed run has what was measured before from its folder."""
+        if not isinstance(self.cost, Correctable):
+            return False
+        known = self.run.measured()
+        leaders = [each for each in trials if each.score.value is not None and each.cost.error is None]
+        classes = [self.space.canonical(each.arch) for each in best_of_classes(self.space, leaders)[:SHORTLIST]]
+        wanted = [arch for arch in classes if not self.cost.knows(arch)]
+        missing = [arch for arch in wanted if arch not in known]
+        if missing:
+            found: dict[Architecture, Cost] = dict(zip(missing, self.cost.measure(missing), strict=True))
+            self.run.keep_measured(found)
+            known |= found
+        if wanted:
+            self.cost.correct({arch: known[arch] for arch in wanted})
+        return bool(wanted)
+
+    def _settle(self) -> None:
+        """Measure until everything that leads within the limits has a measured cost."""
+        while isinstance(self.cost, Correctable):
+            self.trials = repriced(self.trials, self.cost, self.constraints)
+            if not self._measure([each for each in self.trials if each.feasible] or self.trials):
+                return
+
     def _confirm(self) -> None:
         """Where costs were measured, measure the best cells again, one by one, until one surely keeps the limits."""
         if not isinstance(self.cost, Confirming):
             return
         limits = {each.metric: each.limit for each in self.constraints}
-        classes: set[Architecture] = set()
-        for trial in sorted((each for each in self.trials if each.feasible), key=lambda each: -each.fitness):
-            key = self.space.canonical(trial.arch)
-            if key in classes:
-                continue
-            classes.add(key)
+        for trial in best_of_classes(self.space, [each for each in self.trials if each.feasible]):
             found = self.cost.confirm(trial.arch, limits)
             self.confirmations.append((trial, found))
             # A board too restless to judge this one will not judge another.
@@ -128,6 +153,8 @@ class Search:
         passed = [trial for trial, found in self.confirmations if found.verdict == "PASS"]
         if self.confirmations:
             return (passed or [self.confirmations[0][0]])[0]
+        if isinstance(self.cost, Correctable) and self.ended_at is not None:
+            return next(iter(best_of_classes(self.space, [each for each in self.trials if each.feasible])), None)
         return self.last.best if self.last else None
 
     def result(self) -> dict[str, Any]:

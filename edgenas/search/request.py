@@ -95,7 +95,7 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     prices = cost.create(request.cost, space, request.dataset, device, boards)
     for constraint in constraints:
         if constraint.metric not in prices.metrics:
-            if constraint.metric in device.metrics and request.cost != "live":
+            if constraint.metric in device.metrics and request.cost not in ("live", "hybrid"):
                 raise UsageError(
                     f"nothing here foretells the {constraint.metric} of {device.name}; measure it on a board by --cost"
                     " live (`edgenas board add --help` says how to name one)"

@@ -1,0 +1,146 @@
+"""Costs predicted while the search runs, and measured for its shortlist; each measurement corrects the predictor.
+
+What the boards say of a cell, over what the predictor says, is a factor. Its logarithm is taken to be a Gaussian
+process over cells (Rasmussen and Williams 2006, chapter 2): a level common to all cells, which the first measurements
+settle (another runtime, clock or thread count than the predictor's); a part linear in how many of each operation the
+cell has (one may be slower than predicted); and a part that cells share as far as they share pairs of operations. The
+scales are of maximum marginal likelihood on a grid (section 5.4).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.architecture import Architecture, Cost, SearchSpace
+from edgenas.board import registry
+from edgenas.cost import live, predictor
+from edgenas.cost.predictor import active_features
+from edgenas.device import Device
+from edgenas.errors import UsageError
+
+_COUNT_SCALES = (0.01, 0.03, 0.1, 0.3)  # of what an operation more changes, in log units
+_PAIR_SCALES = (0.02, 0.05, 0.1, 0.2, 0.4)  # of what the pairs do
+_NOISE_SCALES = (0.005, 0.02, 0.05, 0.1)  # of a measurement
+_LEVEL_VARIANCE = 1.0  # the level may well be a factor of three
+
+Values = NDArray[np.float64]
+
+
+class HybridCost:
+    """The prices of `predicted`, corrected by what `measured` found so far, or those themselves.
+
+    A class (space.canonical) has one price, as it runs as one network.
+    """
+
+    kind = "hybrid"
+    exhaustive = False  # cheap, but not yet to be believed: no limit is given up before something was measured
+
+    def __init__(self, space: SearchSpace, predicted: predictor.PredictedCost, measured: live.LiveCost) -> None:
+        self.metrics = predicted.metrics & measured.metrics
+        self.fingerprint = f"hybrid:{predicted.fingerprint} + {measured.fingerprint}"
+        self.confirm, self.close, self.measure = measured.confirm, measured.close, measured
+        self._space, self._predicted = space, predicted
+        self._known: dict[Architecture, Cost] = {}  # class -> what the boards said
+        self._corrections: dict[str, Correction] = {}
+
+    @property
+    def corrections(self) -> int:
+        """How many measurements the prices rest on."""
+        return len(self._known)
+
+    def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
+        classes = [self._space.canonical(arch) for arch in archs]
+        unknown = list(dict.fromkeys(each for each in classes if each not in self._known))
+        priced = dict(zip(unknown, self._corrected(unknown), strict=True))
+        return [self._known.get(each) or priced[each] for each in classes]
+
+    def knows(self, arch: Architecture) -> bool:
+        """Whether the price of `arch` is a measured one, or known to be none."""
+        return self._space.canonical(arch) in self._known
+
+    def correct(self, measured: Mapping[Architecture, Cost]) -> None:
+        """Take in what `measure` said of some cells."""
+        self._known.update({self._space.canonical(arch): cost for arch, cost in measured.items()})
+        ran = [arch for arch, cost in self._known.items() if cost.error is None]
+        predicted = dict(zip(ran, self._predicted(ran), strict=True))
+        ran = [arch for arch in ran if predicted[arch].error is None]
+        for metric in self.metrics if ran else ():
+            factors = [self._known[arch].values[metric] / predicted[arch].values[metric] for arch in ran]
+            self._corrections[metric] = Correction(_genes(ran), np.log(factors))
+
+    def _corrected(self, archs: Sequence[Architecture]) -> list[Cost]:
+        predicted = self._predicted(archs)
+        if not self._corrections or not archs:
+            return predicted
+        factors = {metric: each(_genes(archs)).tolist() for metric, each in self._corrections.items()}
+        note = f"; corrected by {len(self._known)} measured cells"
+        return [
+            cost
+            if cost.error is not None
+            else Cost(
+                {metric: round(cost.values[metric] * factors[metric][row], 6) for metric in self.metrics},
+                {metric: cost.sources[metric] + note for metric in self.metrics},
+            )
+            for row, cost in enumerate(predicted)
+        ]
+
+
+class Correction:
+    """The factor at any cell, given `log_factors` (n,) at the cells `genes` (n, 6)."""
+
+    def __init__(self, genes: NDArray[np.int64], log_factors: Values) -> None:
+        self._genes, self._active = genes, active_features(genes)
+        counts, pairs = self._alike(genes)
+        best = -math.inf
+        for scales in itertools.product(_COUNT_SCALES, _PAIR_SCALES, _NOISE_SCALES):
+            covariance = _covariance(counts, pairs, scales) + scales[2] ** 2 * np.eye(len(genes))
+            triangle = np.linalg.cholesky(covariance)
+            dual = np.linalg.solve(covariance, log_factors)
+            likelihood = -log_factors @ dual / 2 - np.log(np.diag(triangle)).sum()
+            if likelihood > best:
+                best, self._dual, self._scales = float(likelihood), dual, scales
+
+    def __call__(self, genes: NDArray[np.int64]) -> Values:
+        """(n, 6) genes -> (n,) factors, the posterior's median."""
+        # Row by row: a matrix product may round differently for one cell than for many.
+        factors: Values = np.exp((_covariance(*self._alike(genes), self._scales) * self._dual).sum(axis=1))
+        return factors
+
+    def _alike(self, genes: NDArray[np.int64]) -> tuple[Values, Values]:
+        """(n, 6) genes -> how alike each is to each measured cell, twice (n, m): by the counts of its operations, and
+        by the share of its pairs that the other has too."""
+        active = active_features(genes)
+        counts = np.stack([_counts(genes) @ each for each in _counts(self._genes)], axis=1).astype(np.float64)
+        return counts, np.stack([(active == each).mean(axis=1) for each in self._active], axis=1)
+
+
+def _counts(genes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n, 6) genes -> (n, 4): how many of each operation that does something."""
+    return np.stack([(genes == operation).sum(axis=1) for operation in range(1, 5)], axis=1)
+
+
+def _covariance(counts: Values, pairs: Values, scales: tuple[float, ...]) -> Values:
+    return _LEVEL_VARIANCE + scales[0] ** 2 * counts + scales[1] ** 2 * pairs
+
+
+def create(space: SearchSpace, dataset: str, device: Device, boards: Sequence[str] = ()) -> HybridCost:
+    """The predictor of `device`'s profile, corrected on the user's boards of it, or on those called `boards`.
+
+    Raises UsageError for a device without a predictor or without hardware, BoardError where there is no board of it.
+    """
+    registry.refuse_simulated(device)
+    if not device.predictor:
+        raise UsageError(
+            f"{device.name} has no predictor to begin with; measure one on a board of it, by `edgenas board profile"
+            " BOARD`, and search with the device file that makes, or search by --cost live"
+        )
+    return HybridCost(space, predictor.create(space, dataset, device), live.create(space, dataset, device, boards))
+
+
+def _genes(archs: Sequence[Architecture]) -> NDArray[np.int64]:
+    return np.array([arch.genes for arch in archs], dtype=np.int64).reshape(-1, 6)
