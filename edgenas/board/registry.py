@@ -89,14 +89,17 @@ def board(name: str) -> Board:
 
 
 def pool(device: str, names: list[str] | None = None) -> list[Board]:
-    """The boards of `device`, or those called `names`, which must be of it. Raises BoardError where there is none."""
+    """The boards of `device`, or those called `names`, which must be of it. Raises BoardError where there is none.
+
+    A device that was profiled on a board has the board's name, and so that board.
+    """
     if names:
         chosen = [board(name) for name in names]
         for each in chosen:
-            if each.device != device:
+            if device not in (each.device, each.name):
                 raise UsageError(f"board {each.name} is a {each.device}, not a {device}; give boards of one device")
         return chosen
-    chosen = [each for each in boards().values() if each.device == device]
+    chosen = [each for each in boards().values() if device in (each.device, each.name)]
     if not chosen:
         how = "--local" if device == "host" else "--adb SERIAL" if device == "pixel3" else "--ssh USER@HOST"
         raise BoardError(f"there is no board of {device} yet; add one: edgenas board add NAME --device {device} {how}")

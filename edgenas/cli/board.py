@@ -142,6 +142,33 @@ def bench(name: _Name, as_json: _Json = False) -> None:
         raise BoardError(f"{fact['error']}; see: edgenas board check {name}")
 
 
+@app.command()
+def profile(
+    name: _Name,
+    samples: Annotated[int, typer.Option(help="Cells to measure.")] = 30,
+    seed: Annotated[int, typer.Option(help="Same seed, same first cells.")] = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The device's file.  [NAME.toml]")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Make a device of a board: measure some cells on it and fit a predictor.
+
+    Example: edgenas board profile here --samples 30
+    """
+    from edgenas.cli.progress import follow
+    from edgenas.cost.profiling import profile_board
+    from edgenas.report.text import device_fact, device_text
+
+    job = profile_board(name, samples, seed, output)
+    follow(job)
+    assert job.device is not None
+    fact = {**device_fact(job.device), "samples": job.ran, "failed": len(job.found) - job.ran}
+    if as_json:
+        print(json.dumps(fact))
+    else:
+        print(device_text(fact))
+        print(f"\nsearch for it by: edgenas search --device {job.path} --latency 5ms")
+
+
 def measure(
     model: Annotated[Path, typer.Argument(help="An .onnx or .tflite file.")],
     board: Annotated[str, typer.Option(help="The board's name.")],

@@ -20,8 +20,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,15 +39,8 @@ FEWEST = 5  # samples that a fit needs
 MOST_ATTEMPTS = 3  # times the wanted number of samples, where cells turn out not to run
 CANDIDATES = 600  # cells that a seed draws and the samples are chosen from
 FOLDS = 10
+_AT_ONCE = 8  # cells given to `measure` together, so that progress can be told
 _NEAR = 2.0  # prior deviation of a board's log variances from those common to the prior devices
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What `profile` found out: metric -> predictor, and every measurement made, failed ones too, in order."""
-
-    predictors: dict[str, Predictor]
-    samples: list[tuple[Architecture, Cost]]
 
 
 def choose_samples(
@@ -153,12 +145,14 @@ def measure_samples(
     samples: int,
     seed: int,
     prior: Prior | None = None,
-) -> list[tuple[Architecture, Cost]]:
+) -> Iterator[tuple[Architecture, Cost]]:
     """Every cell measured, in order, until `samples` of them have run.
 
-    A cell that `measure` gives an error for stays in the list and another is chosen, up to MOST_ATTEMPTS x `samples`
-    cells in all.
+    For a cell that `measure` gives an error for another is chosen, up to MOST_ATTEMPTS x `samples` cells in all.
+    Raises UsageError for a number of `samples` that cannot be; what `measure` raises ends it.
     """
+    if samples < FEWEST:
+        raise UsageError(f"{samples} samples are too few for a predictor; give --samples {FEWEST} or more")
     found: list[tuple[Architecture, Cost]] = []
     while missing := samples - sum(cost.error is None for _, cost in found):
         missing = min(missing, MOST_ATTEMPTS * samples - len(found))
@@ -168,31 +162,24 @@ def measure_samples(
         ran = [arch for arch, cost in found if cost.error is None]
         failed = [arch for arch, cost in found if cost.error is not None]
         archs = choose_samples(space, missing, seed, prior, ran, failed)
-        found += zip(archs, measure(archs), strict=True)
-    return found
+        for start in range(0, len(archs), _AT_ONCE):
+            some = archs[start : start + _AT_ONCE]
+            measured = list(zip(some, measure(some), strict=True))
+            found += measured
+            yield from measured
 
 
 def profile(
-    measure: Callable[[Sequence[Architecture]], list[Cost]],
-    space: SearchSpace,
-    samples: int = 30,
-    seed: int = 0,
-    *,
-    fitted_on: str,
-    prior: Prior | None = None,
-) -> Profile:
-    """Measures well-chosen cells until `samples` of them have run, and fits a predictor of every metric they all have.
+    found: Sequence[tuple[Architecture, Cost]], fitted_on: str, prior: Prior | None = None
+) -> dict[str, Predictor]:
+    """Metric -> a predictor of every metric that all cells in `found`, measured ones, have.
 
-    `fitted_on` says in words what was measured, for the profile. Raises UsageError for a number of `samples` that
-    cannot be, BoardError where too few of the cells tried ran; what `measure` raises ends it.
+    `fitted_on` says in words what was measured, for the profile. Raises BoardError where too few of the cells ran.
     """
     prior = prior or shipped_prior()
-    if samples < FEWEST:
-        raise UsageError(f"{samples} samples are too few for a predictor; give --samples {FEWEST} or more")
-    found = measure_samples(measure, space, samples, seed, prior)
     good = [cost for _, cost in found if cost.error is None]
     if len(good) < FEWEST:
-        reason = next(cost.error for _, cost in found if cost.error is not None)
+        reason = next((cost.error for _, cost in found if cost.error is not None), "none was tried")
         raise BoardError(f"only {len(good)} of {len(found)} cells ran ({reason}); run: edgenas board check NAME")
     metrics = sorted(set.intersection(*(set(cost.values) for cost in good)) & devices.DEVICE_METRICS)
     archs = [arch for arch, _ in found]
@@ -200,7 +187,7 @@ def profile(
     for metric in metrics:
         values = [cost.values[metric] if cost.error is None else float("nan") for _, cost in found]
         predictors[metric] = fit_fewshot(archs, values, fitted_on, prior)
-    return Profile(predictors, found)
+    return predictors
 
 
 def _cross_validated(genes: NDArray[np.int64], values: Values, prior: Prior) -> Values:

@@ -65,7 +65,7 @@ def main() -> int:
             figures: dict[str, list[float]] = {"ridge": [], "random": [], "profile": [], "within": [], "tried": []}
             held_out = ""
             for seed in range(DRAWS):
-                found = measure_samples(board(name, values), space, count, seed, prior)
+                found = list(measure_samples(board(name, values), space, count, seed, prior))
                 ran = np.array([space.index_of(arch) for arch, cost in found if cost.error is None])
                 drawn = np.random.default_rng(seed).choice(able, count, replace=False)
                 for key, sample in (("profile", ran), ("random", drawn)):

@@ -61,9 +61,9 @@ def test_choosing_goes_on_where_it_stopped_and_avoids_what_is_known(space: NASBe
 
 
 def test_thirty_samples_of_a_made_up_board_rank_all_cells(space: NASBench201) -> None:
-    profile = fewshot.profile(play(), space, 30, 0, fitted_on="made up")
-    assert len(profile.samples) == 30
-    predictor = profile.predictors["latency"]
+    found = list(fewshot.measure_samples(play(), space, 30, 0))
+    assert len(found) == 30
+    predictor = fewshot.profile(found, "made up")["latency"]
     predicted = np.maximum(predict(predictor.model, fit.all_genes()), predictor.smallest)
     judgement = fit.judge(predicted, truth())
     assert judgement.spearman > 0.98
@@ -85,24 +85,25 @@ def test_failed_cells_are_kept_replaced_and_learned(space: NASBench201) -> None:
     def refuses(arch: Architecture) -> bool:
         return arch.genes[0] == 3
 
-    profile = fewshot.profile(play(refuses), space, 40, 0, fitted_on="made up")
-    failed = [arch for arch, result in profile.samples if result.error is not None]
+    found = list(fewshot.measure_samples(play(refuses), space, 40, 0))
+    failed = [arch for arch, result in found if result.error is not None]
     assert failed
     assert all(refuses(arch) for arch in failed)
-    assert len(profile.samples) - len(failed) == 40
-    assert len({arch for arch, _ in profile.samples}) == len(profile.samples)
-    assert profile.predictors["latency"].n_train == 40
+    assert len(found) - len(failed) == 40
+    assert len({arch for arch, _ in found}) == len(found)
+    assert fewshot.profile(found, "made up")["latency"].n_train == 40
 
 
 def test_a_board_that_runs_nothing_says_why(space: NASBench201) -> None:
+    found = list(fewshot.measure_samples(play(lambda arch: True), space, 10, 0))
     with pytest.raises(BoardError, match=r"only 0 of 30 cells ran \(does not compile\)"):
-        fewshot.profile(play(lambda arch: True), space, 10, 0, fitted_on="made up")
+        fewshot.profile(found, "made up")
 
 
 @pytest.mark.parametrize("samples", [0, 4, 601])
 def test_a_number_of_samples_that_cannot_be_is_refused(space: NASBench201, samples: int) -> None:
     with pytest.raises(UsageError, match="give --samples"):
-        fewshot.profile(play(), space, samples, 0, fitted_on="made up")
+        list(fewshot.measure_samples(play(), space, samples, 0))
 
 
 def test_graph_features_of_cells_worked_by_hand() -> None:
@@ -130,14 +131,14 @@ def test_a_model_prices_as_its_features_say() -> None:
 
 
 def test_the_profile_written_is_a_device_at_once(space: NASBench201, tmp_path: Path) -> None:
-    profile = fewshot.profile(play(), space, 20, 0, fitted_on='20 cells on "mine"')
+    predictors = fewshot.profile(list(fewshot.measure_samples(play(), space, 20, 0)), '20 cells on "mine"')
     path = tmp_path / "new" / "mine.toml"
     title = 'My "board" \\ ü'
-    written = fit.write_profile(path, "mine", title, device.load("raspi4"), profile.predictors)
+    written = fit.write_profile(path, "mine", title, device.load("raspi4"), predictors)
     assert (written.kind, written.name, written.title) == ("board", "mine", title)
     assert written == device.load(str(path))
     assert written.metrics == {"latency"}
-    assert written.predictor["latency"] == profile.predictors["latency"]
+    assert written.predictor["latency"] == predictors["latency"]
     provider = cost.create("predictor", space, "cifar10", written)
     archs = space.all_architectures()
     prices = provider(archs)
