@@ -49,8 +49,8 @@ def search(
     cost: Annotated[
         str | None,
         typer.Option(
-            help="table: HW-NAS-Bench; predictor: the profile's own; live: measured on your boards; hybrid: predicted, the"
-            " best measured; analytic: counted.  [table where it is here]",
+            help="table: HW-NAS-Bench; predictor: the profile's own; live: measured on your boards; hybrid: predicted,"
+            " and the best measured; analytic: counted.  [table where it is here]",
             rich_help_panel=_HOW,
         ),
     ] = None,

@@ -48,14 +48,8 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
             rows.append([f"  {metric}", show(value, metric), again["verdict"], f"again: {again['source']}"])
     if winner["test_accuracy"] is not None:
         best = result["best_possible_accuracy"]
-        rows.append(
-            [
-                "  accuracy",
-                f"{winner['test_accuracy']:.2f} %",
-                f"of {best:.2f} %",
-                "NAS-Bench-201, test; the best possible at these costs",
-            ]
-        )
+        of, which = ("", "") if best is None else (f"of {best:.2f} %", "; the best possible at these costs")
+        rows.append(["  accuracy", f"{winner['test_accuracy']:.2f} %", of, f"NAS-Bench-201, test{which}"])
     body = table_text(rows[0], rows[1:])
     counts = result["evaluations"]
     lines += [

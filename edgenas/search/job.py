@@ -20,6 +20,7 @@ from edgenas.architecture import (
     SearchSpace,
     Trial,
 )
+from edgenas.data.accuracy import load_accuracies
 from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError, InfeasibleError, UnstableError
 from edgenas.search.genetic import Generation, SearchSettings, best_of_classes, evolve, repriced
@@ -184,7 +185,7 @@ class Search:
     def _winner(self, best: Trial) -> dict[str, Any]:
         benchmarked = isinstance(self.space, BenchmarkedSpace)
         index = cast(BenchmarkedSpace, self.space).index_of(best.arch) if benchmarked else None
-        accuracies = self.landscape.accuracies if self.landscape else None
+        accuracies = load_accuracies(self.dataset) if benchmarked else None
         return {
             "genes": list(best.arch.genes),
             "arch_str": self.space.describe(best.arch),
@@ -193,7 +194,7 @@ class Search:
             "fitness": best.fitness,
             "costs": runs.cost_record(best.cost),
             "measured_again": next((asdict(found) for trial, found in self.confirmations if trial is best), None),
-            "test_accuracy": None if accuracies is None or index is None else accuracies[index],
+            "test_accuracy": None if accuracies is None or index is None else float(accuracies[index]),
         }
 
     def problem(self) -> EdgeNASError | None:
@@ -203,16 +204,14 @@ class Search:
         verdicts = [found.verdict for _, found in self.confirmations]
         if not verdicts or "PASS" in verdicts:
             return None
-        how_many = f"none of the {len(verdicts)} best cells" if len(verdicts) > 1 else "the only cell found"
         if "UNSTABLE" in verdicts:
             reason = next(found.source for _, found in self.confirmations if found.verdict == "UNSTABLE")
             return UnstableError(
-                f"{how_many} could be timed well enough to be judged ({reason}); quiet the board as `edgenas board"
+                f"the winner could not be timed well enough to be judged ({reason}); quiet the board as `edgenas board"
                 f" check` says, then: edgenas search --resume {self.run.path}"
             )
-        return InfeasibleError(
-            f"{how_many} kept the limits when measured again at length; search with a limit a little lower"
-        )
+        which = f"none of the {len(verdicts)} best cells kept" if len(verdicts) > 1 else "the only cell found broke"
+        return InfeasibleError(f"{which} the limits when measured again at length; search with a limit a little lower")
 
     def _infeasible(self) -> InfeasibleError:
         """The error that says by how much the limits are out of reach."""

@@ -24,8 +24,7 @@ class Landscape:
 
     feasible: int  # connected cells that meet every limit
     smallest: dict[str, tuple[float, str]]  # metric -> smallest cost of a connected cell, and its source
-    accuracies: list[float] | None  # benchmark test accuracy in % by index, where it is on this machine
-    best_accuracy: float | None  # of the feasible cells
+    best_accuracy: float | None  # benchmark test accuracy in % of the best feasible cell, where it is on this machine
 
 
 def survey(space: SearchSpace, prices: CostProvider, constraints: list[Constraint], dataset: str) -> Landscape | None:
@@ -33,8 +32,7 @@ def survey(space: SearchSpace, prices: CostProvider, constraints: list[Constrain
     if not (isinstance(space, BenchmarkedSpace) and prices.exhaustive):
         return None
     archs = space.all_architectures()
-    known = load_accuracies(dataset)
-    accuracies = None if known is None else [float(accuracy) for accuracy in known]
+    accuracies = load_accuracies(dataset)
     feasible = 0
     best_accuracy: float | None = None
     smallest: dict[str, tuple[float, str]] = {}
@@ -47,5 +45,5 @@ def survey(space: SearchSpace, prices: CostProvider, constraints: list[Constrain
         if all(price.values[each.metric] <= each.limit for each in constraints):
             feasible += 1
             if accuracies is not None:
-                best_accuracy = max(accuracies[index], best_accuracy or 0.0)
-    return Landscape(feasible, smallest, accuracies, best_accuracy)
+                best_accuracy = max(float(accuracies[index]), best_accuracy or 0.0)
+    return Landscape(feasible, smallest, best_accuracy)
