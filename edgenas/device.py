@@ -38,7 +38,7 @@ class Identity:
 class Measurement:
     """How a network is timed: `repeats` repeats of at least `min_repeat_ms` each, `pause_s` apart, after a warm-up
     of `warmup_runs` runs or `warmup_s` seconds, whichever is longer; a winner again in `final_processes` fresh
-    processes of at least `final_process_s` each."""
+    processes of at least `final_process_s` each. It runs on the cores `affinity`; none: wherever the system puts it."""
 
     warmup_runs: int = 10
     warmup_s: float = 0.5
@@ -47,6 +47,7 @@ class Measurement:
     pause_s: float = 0.1
     final_processes: int = 5
     final_process_s: float = 10.0
+    affinity: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ def _check(device: Device, path: Path) -> None:
         for metric in sorted(set(named) - device.metrics):
             raise UsageError(f"{path}: [{table}] speaks of {metric}; add \"{metric}\" to the list 'metrics' as well")
     for key, value in vars(device.measurement or Measurement()).items():
-        if value < 0 or (value == 0 and key in ("repeats", "final_processes")):
+        smallest = min(value, default=0) if isinstance(value, tuple) else value
+        if smallest < 0 or (value == 0 and key in ("repeats", "final_processes")):
             raise UsageError(f"{path}: measurement.{key} = {value} measures nothing; give a positive number")
 
 

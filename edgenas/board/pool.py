@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import getpid
+from pathlib import Path
 
 from edgenas.board.measure import Bench, Failed, Outcome, Tier
 from edgenas.board.model import Model
+from edgenas.board.phone import PhoneSession
 from edgenas.board.registry import Board, refuse_simulated
 from edgenas.board.session import AgentSession, RefusedError, Session
 from edgenas.board.store import Store
@@ -26,11 +28,11 @@ LOSSES = 2  # of boards that a model may see before it is given up
 
 def connect(board: Board) -> Session:
     """A session with `board`. Raises BoardError where it does not answer."""
+    holder = f"edgenas, process {getpid()} on {socket.gethostname()}"
     if board.transport == "adb":
-        raise BoardError(
-            f"board {board.name} is reached by adb, over which models are not timed yet; use another board"
-        )
-    return AgentSession(board.connect(), board.python, f"edgenas, process {getpid()} on {socket.gethostname()}")
+        tool = Path(board.benchmark_model) if board.benchmark_model else None
+        return PhoneSession(board.connect(), tool, holder)
+    return AgentSession(board.connect(), board.python, holder)
 
 
 @dataclass
@@ -176,7 +178,9 @@ class Pool:
     def _bench(self, board: Board) -> Bench:
         if board.name not in self._benches:
             session = self._connect(board)
-            self._benches[board.name] = Bench(session, self.device, board.name, board.threads, self.store)
+            self._benches[board.name] = Bench(
+                session, self.device, board.name, board.threads, self.store, affinity=board.affinity
+            )
         return self._benches[board.name]
 
     def _again(self, jobs: Sequence[_Job], board: Board, error: BoardError) -> None:

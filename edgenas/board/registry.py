@@ -14,6 +14,7 @@ from typing import Any
 
 from edgenas import device as devices
 from edgenas import plugins
+from edgenas.board.phone_shell import cores
 from edgenas.board.transport import Transport
 from edgenas.errors import BoardError, DataError, UnknownNameError, UsageError
 from edgenas.files import write_whole
@@ -25,7 +26,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class Board:
     """One board of `device` (a name or a profile's path), reached by `transport` with `options` of that plug-in.
 
-    `python` is the interpreter there that runs the agent, `threads` how many a model may use.
+    `python` is the interpreter there that runs the agent, `threads` how many a model may use, `cores` which, like
+    4-7 (none: as the device's profile says); `benchmark_model` is the path here of the tool that a phone needs.
     """
 
     name: str
@@ -34,6 +36,16 @@ class Board:
     options: Mapping[str, Any] = field(default_factory=dict)
     python: str = "python3"
     threads: int = 1
+    cores: str = ""
+    benchmark_model: str = ""
+
+    @property
+    def affinity(self) -> list[int]:
+        """The numbers of `cores`. Raises UsageError where they are none."""
+        found = cores(self.cores) if self.cores else []
+        if found is None:
+            raise UsageError(f"--cores {self.cores} names no cores; write them like 4-7 or 0,2")
+        return found
 
     def connect(self) -> Transport:
         """Raises BoardError where the board does not answer."""
@@ -112,6 +124,8 @@ def add(entry: Board) -> None:
         raise UsageError(f"'{entry.name}' is no name for a board; use letters, digits, '.', '_' and '-'")
     if entry.threads < 1:
         raise UsageError(f"--threads {entry.threads} runs nothing; give 1 or more")
+    if entry.affinity and len(entry.affinity) < entry.threads:
+        raise UsageError(f"--threads {entry.threads} share the cores {entry.cores}; give fewer threads or more --cores")
     refuse_simulated(devices.load(entry.device))
     plugins.load("transports", entry.transport)
     found = boards()

@@ -103,7 +103,7 @@ class AgentSession:
         detail = reply.get("detail")
         raise RefusedError(
             str(reply.get("kind", "internal")),
-            f"{self.address}: {_plain(reply.get('error', 'the agent gives no reason'))}",
+            f"{self.address}: {plain(reply.get('error', 'the agent gives no reason'))}",
             detail if isinstance(detail, dict) else {},
         )
 
@@ -156,10 +156,10 @@ class AgentSession:
                 continue
             if hello.get("protocol") == PROTOCOL and hello.get("version") == version:
                 return process
-            problem = f"it is version {_plain(hello.get('version'))[:16]}, not {version[:16]}"
+            problem = f"it is version {plain(hello.get('version'))[:16]}, not {version[:16]}"
             process.kill()
         raise BoardError(
-            f"{self.address}: the agent does not run with {python} ({_plain(problem)}); a board needs Python 3.6 or"
+            f"{self.address}: the agent does not run with {python} ({plain(problem)}); a board needs Python 3.6 or"
             " newer: install it there, or name it by: edgenas board add ... --python PATH"
         )
 
@@ -177,7 +177,7 @@ class AgentSession:
             chunk = process.receive(max(0.0, deadline_s - time.monotonic()))
             if not chunk:
                 raise BoardError(
-                    f"{self.address}: the agent ended ({_plain(process.stderr_tail.strip()[-200:]) or 'no reason'});"
+                    f"{self.address}: the agent ended ({plain(process.stderr_tail.strip()[-200:]) or 'no reason'});"
                     " look at the board by: edgenas board check"
                 )
             self._received += chunk
@@ -196,9 +196,10 @@ def possible(raw: dict[str, Any], plan: Mapping[str, Any], elapsed_s: float, add
     """`raw`, a reply to `time`, if its samples can be true; else RefusedError of kind "impossible".
 
     Each is a whole positive number of ns, each repeat lasts as long as `plan` asks and all of them no longer than
-    this program waited by its own clock.
+    this program waited by its own clock. Where repeats differ in their inner loop, `averaged_runs` has that of each.
     """
     samples, inner = raw.get("samples_ns"), raw.get("inner", 1)
+    loops = raw.get("averaged_runs")
     problem = None
     if not (isinstance(samples, list) and samples and all(isinstance(each, list) and each for each in samples)):
         problem = "no samples"
@@ -208,8 +209,12 @@ def possible(raw: dict[str, Any], plan: Mapping[str, Any], elapsed_s: float, add
         problem = "samples that are not whole positive numbers"
     elif len(samples) != plan["repeats"]:
         problem = f"{len(samples)} repeats where {plan['repeats']} were asked for"
+    elif loops is not None and not (
+        isinstance(loops, list) and len(loops) == len(samples) and all(type(n) is int and n >= inner for n in loops)
+    ):
+        problem = f"averages over {loops!r:.40} runs"
     else:
-        lasted_s = [sum(repeat) * inner / 1e9 for repeat in samples]
+        lasted_s = [sum(repeat) * n / 1e9 for repeat, n in zip(samples, loops or [inner] * len(samples), strict=True)]
         if sum(lasted_s) > elapsed_s * 1.02 + 0.05:
             problem = f"samples that sum to {sum(lasted_s):.3g} s within {elapsed_s:.3g} s"
         elif min(lasted_s) < 0.9 * plan["min_repeat_ms"] / 1e3 and min(lasted_s) < 0.9 * plan["max_repeat_s"]:
@@ -248,7 +253,7 @@ def _facts(facts: dict[str, Any], address: str) -> dict[str, Any]:
     return facts
 
 
-def _plain(text: Any) -> str:
+def plain(text: Any) -> str:
     """Another machine's words in one line of printable characters."""
     line = " ".join(str(text).split())[:400]
     return "".join(character if character.isprintable() else "?" for character in line)

@@ -30,17 +30,26 @@ def add(
     jump: Annotated[str | None, typer.Option(help="Through this host: [USER@]HOST[:PORT].")] = None,
     python: Annotated[str, typer.Option(help="Python 3.6 or newer there.")] = "python3",
     threads: Annotated[int, typer.Option(help="Threads a model may use there.")] = 1,
+    cores: Annotated[str, typer.Option(help="Cores it may use, like 4-7.  [as the device's profile says]")] = "",
+    benchmark_model: Annotated[
+        Path | None, typer.Option(help="TFLite's benchmark_model, brought to a phone.  [the one that is there]")
+    ] = None,
 ) -> None:
     """Add a board: --ssh, --adb or --local.
 
     Example: edgenas board add here --device host --local
     """
+    from dataclasses import replace
+
     from edgenas.board import registry
 
     if (ssh is not None) + (adb is not None) + local != 1:
         raise UsageError("say how the board is reached, by one of --ssh USER@HOST, --adb SERIAL and --local")
     if ssh is None and (key is not None or jump is not None):
         raise UsageError("--key and --jump belong to --ssh; leave them out")
+    if benchmark_model is not None and (adb is None or not benchmark_model.is_file()):
+        problem = "is no file" if adb is not None else "is for phones"
+        raise UsageError(f"--benchmark-model {benchmark_model} {problem}; give the tool's path, beside --adb SERIAL")
     if local:
         entry = registry.local(name, device, threads)
     elif ssh is not None:
@@ -54,7 +63,8 @@ def add(
         entry = registry.Board(name, device, "ssh", set_options, python, threads)
     else:
         entry = registry.Board(name, device, "adb", {"serial": adb}, python, threads)
-    registry.add(entry)
+    tool = str(benchmark_model.resolve()) if benchmark_model else ""
+    registry.add(replace(entry, cores=cores, benchmark_model=tool))
     print(f"{name} is a board of {device}; look at it by: edgenas board check {name}")
 
 
@@ -130,7 +140,7 @@ def bench(name: _Name, as_json: _Json = False) -> None:
     session = connect(entry)
     try:
         device = devices.load(entry.device)
-        fact = time_reference(Bench(session, device, name, entry.threads, Store()))
+        fact = time_reference(Bench(session, device, name, entry.threads, Store(), affinity=entry.affinity))
     finally:
         session.close()
     if as_json:
