@@ -116,12 +116,17 @@ def names() -> list[str]:
     return sorted(path.stem for path in profiles().glob("*.toml"))
 
 
+def is_path(name_or_path: str) -> bool:
+    """Whether it stands for a file: it ends in .toml or holds a path separator."""
+    return name_or_path.endswith(".toml") or "/" in name_or_path or os.sep in name_or_path
+
+
 def load(name_or_path: str) -> Device:
     """The device called so, or the profile in the file of that path (ending in .toml or holding a path separator).
 
     Raises UnknownNameError for an unknown name, UsageError for a file that is missing or is no valid profile.
     """
-    if name_or_path.endswith(".toml") or "/" in name_or_path or os.sep in name_or_path:
+    if is_path(name_or_path):
         return read(Path(name_or_path).expanduser())
     if name_or_path not in names():
         raise UnknownNameError("device", name_or_path, names(), "`edgenas devices` lists them")

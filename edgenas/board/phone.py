@@ -290,7 +290,10 @@ class PhoneSession:
         deadline_s = time.monotonic() + wait_s
         token = secrets.token_hex(8)
         begin, mark = f"@asked {token}", f"@said {token}\n".encode()
-        text = f"echo '{begin}'\n(\n{script}\n) </dev/null 2>&1; echo; echo '{mark.decode().strip()}'\n"
+        # Printed at once: a second small packet would wait for the first to be acknowledged, 40 ms.
+        text = (
+            f"said=$( (\n{script}\n) </dev/null 2>&1 ); printf '%s\\n' '{begin}' \"$said\" '{mark.decode().strip()}'\n"
+        )
         self._shell.send(text.encode(), wait_s)
         while mark not in self._said:
             chunk = self._shell.receive(max(0.0, deadline_s - time.monotonic()))

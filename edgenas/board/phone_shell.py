@@ -69,7 +69,7 @@ verdict() {
   else echo "busy $((until - now)) $holder"; fi
 }
 case {action} in
-take)
+(take)
   if ! current; then
     rm -rf claim.$mine; mkdir claim.$mine && claim claim.$mine/claim
     next=lease.$((last + 1))
@@ -79,7 +79,7 @@ take)
       for each in lease.[0-9]*; do [ "${each#lease.}" -lt "$last" ] && rm -rf "$each"; done
     fi
   fi;;
-renew|release)
+(renew|release)
   [ {action} = release ] && seconds=-$now
   if current && [ "$token" = "$mine" ]; then
     claim lease.$last/next && mv -f lease.$last/next lease.$last/claim

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,10 @@ def pool(device: str, names: list[str] | None = None) -> list[Board]:
     if names:
         chosen = [board(name) for name in names]
         for each in chosen:
-            if device not in (each.device, each.name):
+            if not _is_of(each, device):
                 raise UsageError(f"board {each.name} is a {each.device}, not a {device}; give boards of one device")
         return chosen
-    chosen = [each for each in boards().values() if device in (each.device, each.name)]
+    chosen = [each for each in boards().values() if _is_of(each, device)]
     if not chosen:
         how = "--local" if device == "host" else "--adb SERIAL" if device == "pixel3" else "--ssh USER@HOST"
         raise BoardError(f"there is no board of {device} yet; add one: edgenas board add NAME --device {device} {how}")
@@ -128,6 +129,8 @@ def add(entry: Board) -> None:
         raise UsageError(f"--threads {entry.threads} share the cores {entry.cores}; give fewer threads or more --cores")
     refuse_simulated(devices.load(entry.device))
     plugins.load("transports", entry.transport)
+    if devices.is_path(entry.device):
+        entry = replace(entry, device=str(Path(entry.device).expanduser().resolve()))
     found = boards()
     if entry.name in found:
         raise UsageError(f"there is a board {entry.name} already; first: edgenas board remove {entry.name}")
@@ -152,6 +155,15 @@ def refuse_simulated(device: devices.Device) -> None:
 def local(name: str, device: str, threads: int = 1) -> Board:
     """This computer as a board."""
     return Board(name, device, "local", {}, sys.executable, threads)
+
+
+def _is_of(entry: Board, device: str) -> bool:
+    """Whether the board is of the device called `device`: by name, or by the profile of that name."""
+    if device in (entry.device, entry.name):
+        return True
+    with contextlib.suppress(UsageError):  # a profile that is gone is noticed where that board is used
+        return devices.is_path(entry.device) and devices.load(entry.device).name == device
+    return False
 
 
 def _path() -> Path:

@@ -30,7 +30,8 @@ def findings_text(name: str, facts: Mapping[str, Any], findings: Sequence[Findin
     """What `edgenas board check` prints."""
     what = facts.get("model") or facts.get("cpu") or facts.get("machine")
     rows = [["  good" if each.ok else "  MEND", each.subject, each.detail] for each in findings]
-    lines = [f"{name}: {what}, {facts.get('cores')} cores, Python {facts.get('python')}", ""]
+    system = f"Python {facts['python']}" if facts.get("python") else facts.get("platform")
+    lines = [f"{name}: {what}, {facts.get('cores')} cores, {system}", ""]
     for row, each, line in zip(rows, findings, table_text(rows[0], rows[1:]).splitlines(), strict=True):
         lines.append(line)
         if not each.ok and each.cure:

@@ -14,6 +14,8 @@ import pytest
 
 from tests.board import sshd as openssh
 from tests.board.fake_adbd import FakePhone
+from tests.board.phones import android as android  # fixtures
+from tests.board.phones import connect_phone as connect_phone
 
 
 @pytest.fixture(scope="session")
@@ -76,3 +78,12 @@ def phone(adb_server_port: int, tmp_path: Path) -> Iterator[FakePhone]:
     yield phone
     phone.close()
     subprocess.run(["adb", "-P", str(adb_server_port), "disconnect", phone.serial], timeout=30, capture_output=True)
+
+
+@pytest.fixture
+def steady_tool(tmp_path: Path) -> Path:
+    """An emulated benchmark_model whose inferences take 2 ms sharp; as downloaded, so not executable."""
+    tool = tmp_path / "benchmark_model"
+    emulated = Path(__file__).with_name("emulated_benchmark_model.py").read_text()
+    tool.write_text(emulated.replace("STEADY = False", "STEADY = True"))
+    return tool

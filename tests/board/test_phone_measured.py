@@ -1,0 +1,174 @@
+"""Phones behind the commands: a model timed and judged, a search whose costs a phone measures."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgenas import device as devices
+from edgenas.board.measure import Failed, Measured, Tier
+from edgenas.board.model import Model, reference, with_golden
+from edgenas.board.pool import Pool
+from edgenas.board.registry import Board
+from edgenas.board.store import Store
+from edgenas.cli import main
+from edgenas.device import Device
+from edgenas.errors import UsageError
+from tests.board.fake_adbd import FakePhone
+
+
+@pytest.fixture
+def pixel3(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
+    """The profile of the Pixel 3, with short repeats on a core that this computer has; and no boards."""
+    monkeypatch.setenv("EDGENAS_CONFIG_DIR", str(workplace / "config"))
+    monkeypatch.setenv("EDGENAS_STATE_DIR", str(workplace / "state"))
+    text = (devices.profiles() / "pixel3.toml").read_text()
+    changes = {
+        "affinity = [4, 5, 6, 7]": "affinity = [0]",
+        "min_repeat_ms = 100.0": "min_repeat_ms = 20.0",
+        "warmup_s = 0.5": "warmup_s = 0.0",
+        "pause_s = 0.1": "pause_s = 0.0",
+        "final_process_s = 10.0": "final_process_s = 0.05",
+    }
+    for before, after in changes.items():
+        assert before in text
+        text = text.replace(before, after)
+    (workplace / "pixel3.toml").write_text(text)
+    return devices.load("./pixel3.toml")
+
+
+def run(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        main(command.split())
+    captured = capsys.readouterr()
+    return end.value.code if isinstance(end.value.code, int) else 0, captured.out, captured.err
+
+
+@pytest.fixture
+def pixel(pixel3: Device, phone: FakePhone, steady_tool: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The name of a board."""
+    command = f"board add pixel --device ./pixel3.toml --adb {phone.serial} --benchmark-model {steady_tool}"
+    code, _, err = run(command, capsys)
+    assert code == 0, err
+    return "pixel"
+
+
+def test_both_tiers(pixel3: Device, phone: FakePhone, steady_tool: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    import numpy as np
+
+    assert pixel3.measurement is not None
+    model = with_golden(reference("tflite").content, np.zeros((1, 3, 32, 32), np.float32))
+    assert model.golden is not None
+    board = Board("pixel", "pixel3", "adb", {"serial": phone.serial}, benchmark_model=str(steady_tool))
+    with Pool([board], pixel3, Store(tmp_path / "store")) as pool:
+        for tier in (Tier.screen(pixel3.measurement), Tier.final(pixel3.measurement)):
+            found = pool.one(model, tier)
+            assert isinstance(found, Measured), found
+            assert (found.summary.stable, found.summary.n, found.summary.median_ms) == (True, 5, 2.0)
+            assert found.record["checked"] is False, "its output is not known there"
+            assert "not checked" in found.record["note"]
+            assert found.record["fingerprint"]["affinity"] == [0]
+            again = pool.one(model, tier)
+            assert isinstance(again, Measured)
+            assert again.from_store
+        broken = pool.one(Model(b"no model", "tflite"), tier)
+        assert isinstance(broken, Failed)
+        assert "Failed to load model" in broken.error or "Benchmarking failed" in broken.error
+
+
+def test_measure(pixel: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("model.tflite").write_bytes(reference("tflite").content)
+    code, out, err = run(f"measure model.tflite --board {pixel} --latency 5ms --json", capsys)
+    assert code == 0, err
+    fact = json.loads(out)
+    assert (fact["verdict"], fact["median_ms"], fact["samples"]) == ("PASS", 2.0, 5)
+    assert (fact["output_checked"], fact["from_store"]) == (False, False)
+    assert "not checked" in fact["note"]
+    assert fact["inner"] == 25, "50 ms of 2 ms each"
+    code, out, err = run(f"measure model.tflite --board {pixel} --latency 1ms", capsys)
+    assert code == 3
+    assert out.startswith("FAIL")
+    assert "not checked" in out
+
+
+def test_check_and_bench(pixel: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(f"board check {pixel} --json", capsys)
+    assert code == 0, err
+    assert json.loads(out)["facts"]["runtimes"][0]["name"] == "benchmark_model"
+    code, out, err = run(f"board check {pixel}", capsys)
+    assert "Python" not in out
+    code, out, err = run(f"board bench {pixel} --json", capsys)
+    assert code == 0, err
+    assert json.loads(out)["median_ms"] == 2.0
+
+
+def test_unplugged_and_plugged_in_again(pixel3: Device, phone: FakePhone, steady_tool: Path, tmp_path: Path) -> None:
+    """The model that was being timed is timed again, once the phone is back."""
+    assert pixel3.measurement is not None
+    begun = tmp_path / "begun"
+    wrapped = tmp_path / "wrapped"
+    wrapped.write_text(
+        f'#!/bin/sh\n[ "$1" = --help ] || [ -e {begun} ] || {{ echo > {begun}; sleep 1000; }}\n'
+        f'exec python3 {steady_tool} "$@"\n'
+    )
+    board = Board("pixel", "pixel3", "adb", {"serial": phone.serial}, benchmark_model=str(wrapped))
+
+    def unplug() -> None:
+        deadline_s = time.monotonic() + 20.0
+        while not begun.exists() and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        phone.unplug()
+
+    thread = threading.Thread(target=unplug)
+    thread.start()
+    with Pool([board], pixel3, Store(tmp_path / "store"), patience_s=20.0) as pool:
+        found = pool.one(reference("tflite"), Tier.screen(pixel3.measurement))
+    thread.join()
+    assert isinstance(found, Measured), found
+    assert found.summary.median_ms == 2.0
+
+
+def test_a_live_search_is_judged(pixel: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("ai_edge_litert")
+    command = "search --device ./pixel3.toml --cost live --generations 2 --population 2 --budget 3 --json --latency"
+    code, out, err = run(f"{command} 5ms", capsys)
+    assert code == 0, err
+    result: dict[str, Any] = json.loads(out)
+    winner = result["winner"]
+    assert winner["costs"]["latency"]["value"] == 2.0
+    assert "measured on board pixel (benchmark_model" in winner["costs"]["latency"]["source"]
+    assert winner["measured_again"]["verdict"] == "PASS"
+    code, _, err = run(f"{command} 1ms", capsys)
+    assert code == 3
+    assert "1 ms" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cores": "a-b"}, "names no cores"),
+        ({"cores": "0,3", "threads": 3}, "--threads 3 share the cores 0,3"),
+    ],
+)
+def test_cores_are_read_strictly(pixel3: Device, options: dict[str, Any], message: str) -> None:
+    from edgenas.board import registry
+
+    with pytest.raises(UsageError, match=message):
+        registry.add(Board("pixel", "pixel3", "adb", {"serial": "X"}, **options))
+    registry.add(Board("pixel", "pixel3", "adb", {"serial": "X"}, cores="4-6,7"))
+    assert registry.board("pixel").affinity == [4, 5, 6, 7]
+
+
+def test_options_that_do_not_fit(pixel3: Device, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run("board add x --device pixel3 --adb X --benchmark-model nowhere", capsys)
+    assert (code, "nowhere is no file" in err) == (2, True)
+    Path("tool").touch()
+    code, _, err = run("board add x --device host --local --benchmark-model tool", capsys)
+    assert (code, "is for phones" in err) == (2, True)
