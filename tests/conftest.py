@@ -1,11 +1,18 @@
-"""Every test starts from the same machine: an empty cache, an empty working folder of its own, and no data sets but
-for tests marked `real_data`."""
+"""Every test starts from the same machine: an empty cache, no board and nothing measured, an empty working folder of
+its own, and no data sets but for tests marked `real_data`."""
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
+
+from edgenas.board import measure, registry
+from edgenas.board.measure import Tier
+
+ARCH = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|nor_conv_1x1~1|avg_pool_3x3~2|"
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +22,8 @@ def _clean_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("EDGENAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("EDGENAS_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
+    monkeypatch.setenv("EDGENAS_STATE_DIR", str(tmp_path_factory.mktemp("state")))
     if request.node.get_closest_marker("real_data") is None:
         monkeypatch.delenv("EDGENAS_DATA_DIR", raising=False)
 
@@ -24,3 +33,60 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh current folder, where ./runs goes."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def quick_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timing takes milliseconds: what the tiers are is tested where they are defined."""
+    monkeypatch.setattr(Tier, "screen", classmethod(lambda cls, how: cls("screen", 1, 3, 10.0, 1, 0.0, 0.0)))
+    monkeypatch.setattr(Tier, "final", classmethod(lambda cls, how: cls("final", 2, 1, 20.0, 1, 0.0, 0.0)))
+    monkeypatch.setattr(measure, "_REFERENCE_TIER", Tier("screen", 1, 3, 5.0, 1, 0.0, 0.0))
+    monkeypatch.setattr(measure, "ATTEMPTS", {"screen": 1, "final": 1})
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> registry.Board:
+    """This computer as a board, with a home of its own."""
+    board = registry.Board("here", "host", "local", {"home": str(tmp_path / "board")}, sys.executable)
+    registry.add(board)
+    return board
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose winner is trained for a few epochs at a small size."""
+    import torch
+
+    from edgenas.data.images import load_images
+    from edgenas.spaces.nasbench201 import NASBench201
+    from edgenas.train import Training, TrainSettings
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    folder.mkdir()
+    space = NASBench201()
+    arch = space.parse(ARCH)
+    request = {"device": "raspi4", "dataset": "digits", "cost": "predictor"}
+    (folder / "run.json").write_text(json.dumps({"schema_version": 1, "kind": "search", "request": request}))
+    cost = {"value": 4.2, "unit": "ms", "source": "a test"}
+    result = {
+        "winner": {"genes": list(arch.genes), "costs": {"latency": cost}},
+        "constraints": [{"metric": "latency", "limit": 5.0, "unit": "ms"}],
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+    train, test = load_images("digits"), load_images("digits", "test")
+    settings = TrainSettings(epochs=4, batch_size=32, channels=8, cells=1)
+    for _ in Training(folder / "train", space, arch, "digits", train, test, settings):
+        pass
+    return folder
+
+
+@pytest.fixture(scope="session")
+def archive(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its package."""
+    from edgenas.package.build import build
+    from edgenas.run import open_run
+
+    path = tmp_path_factory.mktemp("out") / "digits.tar.gz"
+    build(open_run(str(trained_run)), path)
+    return path

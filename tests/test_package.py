@@ -31,45 +31,10 @@ from edgenas.package.build import FOLDER, HERE, build
 from edgenas.package.export import export, parse_formats
 from edgenas.package.verify import verify, violation
 from edgenas.run import Run, open_run
-from edgenas.spaces.nasbench201 import NASBench201
+from tests.conftest import ARCH
 
 runner: Any = untyped_runner
-ARCH = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|nor_conv_1x1~1|avg_pool_3x3~2|"
 MODELS = {"model.onnx", "model.tflite", "model_f16.tflite", "model_int8.tflite"}
-
-
-@pytest.fixture(scope="module")
-def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose winner is trained for a few epochs at a small size."""
-    import torch
-
-    from edgenas.train import Training, TrainSettings
-
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    folder.mkdir()
-    space = NASBench201()
-    arch = space.parse(ARCH)
-    request = {"device": "raspi4", "dataset": "digits", "cost": "predictor"}
-    (folder / "run.json").write_text(json.dumps({"schema_version": 1, "kind": "search", "request": request}))
-    cost = {"value": 4.2, "unit": "ms", "source": "a test"}
-    result = {
-        "winner": {"genes": list(arch.genes), "costs": {"latency": cost}},
-        "constraints": [{"metric": "latency", "limit": 5.0, "unit": "ms"}],
-    }
-    (folder / "result.json").write_text(json.dumps(result))
-    train, test = load_images("digits"), load_images("digits", "test")
-    settings = TrainSettings(epochs=4, batch_size=32, channels=8, cells=1)
-    for _ in Training(folder / "train", space, arch, "digits", train, test, settings):
-        pass
-    return folder
-
-
-@pytest.fixture(scope="module")
-def archive(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("out") / "digits.tar.gz"
-    build(open_run(str(trained_run)), path)
-    return path
 
 
 @pytest.fixture

@@ -176,9 +176,9 @@ class Local:
     With `home`, several boards can be kept apart on one computer.
     """
 
-    def __init__(self, home: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, home: Path | str | None = None, environment: Mapping[str, str] | None = None) -> None:
         self.address = "local" if home is None else f"local {home}"
-        self._home = Path.home() if home is None else home.absolute()
+        self._home = Path.home() if home is None else Path(home).absolute()
         self._environment = dict(environment or {})
         if home is not None:
             self._environment.setdefault("HOME", str(self._home))

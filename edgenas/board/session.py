@@ -118,10 +118,6 @@ class AgentSession:
             self._there.add(name)
         return File(name, digest)
 
-    def get(self, name: str, target: Path) -> None:
-        """Bring the file `name`, which the agent wrote, here."""
-        self._transport.pull(f"{WORK}/work/files/{name}", target, TRANSFER_TIMEOUT_S)
-
     def lease(self, seconds: float) -> None:
         answer = self.call("lease", REPLY_TIMEOUT_S, holder=self._holder, seconds=seconds, token=self._token)
         self._token = str(answer.get("token"))
@@ -131,6 +127,22 @@ class AgentSession:
         fields = {"token": self._token, "timeout_s": timeout_s, **fields}
         raw = self.call("time", timeout_s + REPLY_TIMEOUT_S, **fields)
         return possible(raw, fields["plan"], time.monotonic() - started_s, self.address)
+
+    def run(self, timeout_s: float, inputs: bytes, **fields: Any) -> bytes:
+        """Raw float32 outputs of a model for raw float32 `inputs`; `fields` as in `run` of the wire protocol."""
+        given = self.put(inputs, ".input")
+        name = f"{given.sha256[:32]}.output"
+        fields = {"token": self._token, "timeout_s": timeout_s, "input": given.reference(), "output": name, **fields}
+        answer = self.call("run", timeout_s + REPLY_TIMEOUT_S, **fields).get("output")
+        with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
+            target = Path(folder) / name
+            self._transport.pull(f"{WORK}/work/files/{name}", target, TRANSFER_TIMEOUT_S)
+            outputs = target.read_bytes()
+        if not isinstance(answer, dict) or hashlib.sha256(outputs).hexdigest() != answer.get("sha256"):
+            raise BoardError(f"{self.address}: the outputs were damaged on their way; run the command again")
+        self.call("forget", REPLY_TIMEOUT_S, files=[given.name, name])
+        self._there.discard(given.name)
+        return outputs
 
     def close(self) -> None:
         with contextlib.suppress(BoardError):

@@ -29,12 +29,14 @@ class SSH:
         host: str,
         user: str | None = None,
         port: int | None = None,
-        key: Path | None = None,
+        key: Path | str | None = None,
         jump: str | None = None,
         timeout_s: float = 10.0,
-        known_hosts: Path | None = None,
-        config: Path | None = None,
+        known_hosts: Path | str | None = None,
+        config: Path | str | None = None,
     ) -> None:
+        # As text where they come from a file of boards.
+        key, known_hosts, config = (Path(each).expanduser() if each else None for each in (key, known_hosts, config))
         options = Options(timeout_s, key, known_hosts, read_config(config))
         target = endpoint(host, user, port, jump, options)
         self.address = target.address

@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("search")(search.search)
 app.command("train")(train.train)
 app.command("measure")(board.measure)
+app.command("deploy")(package.deploy)
 app.add_typer(board.app, name="board")
 app.add_typer(devices.app, name="devices")
 app.add_typer(data.app, name="data")

@@ -1,4 +1,4 @@
-"""`edgenas export`, `edgenas package` and `edgenas verify`."""
+"""`edgenas export`, `edgenas package`, `edgenas verify` and `edgenas deploy`."""
 
 from __future__ import annotations
 
@@ -67,3 +67,37 @@ def verify(
 
     found = check(Path(file))
     print(json.dumps(found) if as_json else verify_text(found))
+
+
+def deploy(
+    file: Annotated[str, typer.Argument(help="An archive that `edgenas package` made.")],
+    board: Annotated[str, typer.Option(help="The board's name.")],
+    latency: Annotated[
+        str | None, typer.Option(help="Judge it against this limit, like 5ms.  [the one it was searched for]")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="onnx, tflite, tflite-f16 or tflite-int8.  [the device's]")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Test images to count right answers on, at most.")] = 1000,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="The report, less .json and .md.  [FILE-BOARD]")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Bring a package to a board, check it there, and measure its accuracy and latency there.
+
+    Example: edgenas deploy digits.tar.gz --board here
+    """
+    from edgenas.package.deploy import deploy as bring
+    from edgenas.package.deploy import write_report
+    from edgenas.report.package import deployed_text
+    from edgenas.units import parse
+
+    path = Path(file)
+    deployed = bring(path, board, parse(latency, "latency") if latency else None, form, images)
+    base = Path(output) if output else Path(f"{path.name.removesuffix('.tar.gz')}-{board}")
+    text = deployed_text(deployed.report)
+    written = write_report(deployed, base, text)
+    print(json.dumps(deployed.report) if as_json else f"{text}\nreport: {', '.join(map(str, written))}")
+    if deployed.problem is not None:
+        raise deployed.problem

@@ -41,10 +41,7 @@ def verify(path: Path) -> dict[str, Any]:
     no runtime here can run has passed None. `runner` tells whether run.py is this EdgeNAS's own.
     Raises DataError for whatever is wrong.
     """
-    try:
-        packed = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give the path of a package") from error
+    packed = _read(path)
     content = _members(path, packed)
     manifest = _manifest(path, content)
     _check_files(path, content, manifest)
@@ -62,6 +59,18 @@ def verify(path: Path) -> dict[str, Any]:
         else f"is not that of this EdgeNAS (the archive was made by {manifest['versions']['edgenas']!a});"
         " read it before you run it",
     }
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Name below the archive's folder -> content of every file; only what `verify` passed is to be believed."""
+    return _members(path, _read(path))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); give the path of a package") from error
 
 
 def _members(path: Path, packed: bytes) -> dict[str, bytes]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgenas.units import show
+
 
 def export_text(record: Mapping[str, Any], folder: Path) -> str:
     """A line a file, with how it compares with torch."""
@@ -64,3 +66,51 @@ def verify_text(found: Mapping[str, Any]) -> str:
         word = "skipped" if model["passed"] is None else "passed"
         lines.append(f"  {word:<9}{model['file']:<20}{model['detail']}")
     return "\n".join(lines)
+
+
+def deployed_text(report: Mapping[str, Any]) -> str:
+    """What `edgenas deploy` found, in Markdown."""
+    board, model, check = report["board"], report["model"], report["self_check"]
+    accuracy, latency = report["accuracy"], report["latency"]
+    lines = [
+        f"# {report['package']['file']} on {board['name']} ({board['device']})",
+        "",
+        f"{report['deployed_at']}, package {report['package']['sha256'][:16]}, {model['file']}"
+        f" {model['sha256'][:16]}, `{report['package']['arch_str']}`",
+        "",
+        "## Self-check",
+        "",
+    ]
+    words = {True: "passed", False: "FAILED", None: "skipped"}
+    lines += [f"- {words[each['passed']]}: {each['file']}, {each['detail']}" for each in check["models"]]
+    lines += [f"- {check['note']}"] if check["note"] else []
+    lines += ["", "## Accuracy", ""]
+    if accuracy["images"]:
+        low, high = accuracy["interval_percent"]
+        lines.append(
+            f"- {accuracy['percent']:.2f} % of {accuracy['images']} test images on the board (95 % interval {low:.2f}"
+            f" to {high:.2f} %); in the package {accuracy['package_percent']:.2f} % of {accuracy['package_images']}"
+        )
+        same = accuracy["agrees_with_this_computer"]
+        lines += [] if same is None else [f"- {same:.2%} of its answers are those of this computer's runtime"]
+    else:
+        lines.append(f"- not measured: {accuracy['note']}")
+    lines += ["", "## Latency", "", *_latency_lines(latency), ""]
+    return "\n".join(lines)
+
+
+def _latency_lines(latency: Mapping[str, Any]) -> list[str]:
+    (low, high), key = latency["interval_ms"], latency["fingerprint"]
+    of = "" if latency["limit_ms"] is None else f" of {show(latency['limit_ms'], 'latency')}"
+    lines = [
+        f"- {latency['verdict']}{of}: median {show(latency['median_ms'], 'latency')}, 95 % interval {low:.4g} to"
+        f" {high:.4g} ms, p90 {latency['p90_ms']:.4g}, p99 {latency['p99_ms']:.4g}, {latency['samples']} samples",
+        f"- {key['runtime']} {key['runtime_version']}, {key['threads']} thread{'s' * (key['threads'] > 1)},"
+        f" {key['tier']['name']} tier, measured at {latency['measured_at']}",
+    ]
+    for name, unit in (("first_inference_ms", "ms"), ("init_ms", "ms"), ("peak_memory_mb", "MiB"), ("energy_mj", "mJ")):
+        if latency[name] is not None:
+            lines.append(f"- {name.rpartition('_')[0].replace('_', ' ')}: {latency[name]:.4g} {unit}")
+    lines += [f"- unstable: {problem}" for problem in latency["problems"]]
+    lines += [] if latency["output_checked"] else [f"- the output was not checked there: {latency['note']}"]
+    return lines
