@@ -25,7 +25,10 @@ from edgenas.board.transport import LARGEST_OUTPUT, Transport
 from edgenas.errors import BoardError
 
 TOOL = "benchmark_model"
-TOOL_HELP = "https://ai.google.dev/edge/litert/models/measurement"
+CURE = (
+    f"get the {TOOL} for the phone's processor as https://ai.google.dev/edge/litert/models/measurement says, then add"
+    " the board again with --benchmark-model PATH"
+)
 VERSION = "phone 1"  # of how times come about here: part of every fingerprint
 _REJECTED = re.compile(r"load model|open '|flatbuffer|find op|unsupported|allocate tensors|interpreter", re.I)
 _STALE_DAYS = 1  # after which a file that no timing used is removed
@@ -94,14 +97,10 @@ class PhoneSession:
         if verdict == "mine":
             self._leased = True
             return
-        kind = "lease" if self._leased else "busy"
+        busy = f"the phone is leased to {holder} for another {left_s} s at most; wait"
+        kind, words = ("lease", "the lease has been lost; take a new one") if self._leased else ("busy", busy)
         self._leased = False
-        detail = {"holder": holder, "expires_in_s": left_s} if verdict == "busy" else {}
-        if kind == "lease" or verdict != "busy":
-            raise RefusedError(kind, f"{self.address}: the lease has been lost; take a new one", detail)
-        raise RefusedError(
-            "busy", f"{self.address}: the phone is leased to {holder} for another {left_s} s at most; wait", detail
-        )
+        raise RefusedError(kind, f"{self.address}: {words}", {"holder": holder, "expires_in_s": left_s})
 
     def time(self, timeout_s: float, **fields: Any) -> dict[str, Any]:
         """As the agent's; `golden` is refused, `prepare` has no effect: a phone's clocks are not its user's to set.
@@ -121,7 +120,7 @@ class PhoneSession:
         options: dict[str, Any] = {"threads": threads, "affinity": affinity}
         if fields.get("fresh") and model["sha256"] not in self._peak_kb:
             # In a start of its own, for looking at the memory takes time from the model.
-            short = {"runs": 1, "min_s": 0.2, "max_s": 10.0, "warmup_runs": 0, "warmup_s": 0.0, "peak_memory": True}
+            short = {"runs": 1, "min_s": 0.2, "max_s": 10.0, "warmup_runs": 1, "warmup_s": 0.0, "peak_memory": True}
             self._peak_kb[model["sha256"]] = self._start(path, deadline_s, {**options, **short}).peak_memory_kb
         options |= {
             "runs": max(1, plan.get("min_runs", 0)),
@@ -135,7 +134,7 @@ class PhoneSession:
             time.sleep(plan["pause_s"] if index else 0)
             starts.append(self._start(path, deadline_s, options))
         after = self._held_state()
-        if _sank(before, after):
+        if phone_shell.sank(before, after):
             after["throttled"] = 1 << 2  # as vcgencmd says "throttled now"
         raw = {
             "samples_ns": [[round(each.mean_ns)] for each in starts],
@@ -146,7 +145,6 @@ class PhoneSession:
             "first_ns": starts[0].first_ns,
             "peak_memory_kb": self._peak_kb.get(model["sha256"]),
             "energy_mj": None,
-            "power_w": None,
             "runtime": {"name": TOOL, "version": self._runtime["version"]},
             "threads": threads,
             "affinity": affinity or before["affinity"],
@@ -166,28 +164,25 @@ class PhoneSession:
 
     def _start(self, path: str, deadline_s: float, options: Mapping[str, Any]) -> Timing:
         """One start of the tool. Raises RefusedError where that is the model's or the tool's fault."""
-        # In one stream, for the end of the other alone is kept.
-        argv = ["sh", "-c", 'exec "$@" 2>&1', "sh", *benchmark_model.command(self._tool, path, **options)]
-        code, printed = self._run(argv, deadline_s)
-        if code in (126, 127):
+        code, printed = self._run(benchmark_model.command(self._tool, path, **options), deadline_s)
+        if _does_not_start(code, printed):
             raise RefusedError("runtime", f"{self.address}: {TOOL} does not start: {_last(printed)}", {})
         if code == 128 + 9:
-            text = f"{self.address}: Android killed {TOOL}, as it does where memory is short"
-            raise RefusedError("memory", text, {})
+            raise RefusedError("memory", f"{self.address}: {TOOL} was killed, as where memory is short", {})
         try:
             timing = benchmark_model.parse(printed, self.address)
         except BoardError as error:
-            finished = "did not finish" not in str(error)
-            kind = "impossible" if finished else "model" if _REJECTED.search(printed) else "crash"
-            ending = f" (signal {code - 128})" if code > 128 else ""
-            raise RefusedError(kind, plain(error) + ending, {}) from error
+            unfinished = "model" if _REJECTED.search(printed) else "crash"
+            kind = unfinished if "did not finish" in str(error) else "impossible"
+            raise RefusedError(kind, plain(error) + f" (signal {code - 128})" * (code > 128), {}) from error
         if code:
-            raise RefusedError("crash", f"{self.address}: {TOOL} ended with code {code}: {_last(printed)}", {})
+            raise RefusedError("crash", f"{self.address}: {TOOL} ended with code {code}", {})
         return timing
 
     def _run(self, argv: Sequence[str], deadline_s: float) -> tuple[int, str]:
         """Exit code and output. Raises RefusedError ("timeout") at the deadline where the phone still answers."""
-        process = self._transport.run(argv)
+        # Both streams in one, for the end of the other alone is kept.
+        process = self._transport.run(["sh", "-c", 'exec "$@" 2>&1', "sh", *argv])
         printed = b""
         try:
             while chunk := process.receive(max(0.0, deadline_s - time.monotonic())):
@@ -209,10 +204,7 @@ class PhoneSession:
             try:
                 version = hashlib.sha256(local.read_bytes()).hexdigest()[:16]
             except OSError as error:
-                raise BoardError(
-                    f"{self.address}: {local} cannot be read ({error.strerror}); get {TOOL} as {TOOL_HELP} says, then"
-                    " add the board again with --benchmark-model PATH"
-                ) from error
+                raise BoardError(f"{self.address}: {local} cannot be read ({error.strerror}); {CURE}") from error
             path = f"./{TOOL}-{version}"
             if self._ask(f"[ -f {path} ] && echo there").strip() != "there":
                 self._transport.push(local, path[2:], TRANSFER_TIMEOUT_S)
@@ -223,17 +215,12 @@ class PhoneSession:
                 f" (sha256sum $each || md5sum $each) 2>/dev/null"
             ).split()
             if not said or not said[0].endswith(TOOL):
-                raise BoardError(
-                    f"{self.address}: there is no {TOOL} on the phone; get the one for its processor as {TOOL_HELP}"
-                    " says, then add the board again with --benchmark-model PATH"
-                )
+                raise BoardError(f"{self.address}: there is no {TOOL} on the phone; {CURE}")
             path, version = said[0], said[1][:16] if len(said) > 1 else "unknown"
         code, printed = self._run([path, "--help"], time.monotonic() + REPLY_TIMEOUT_S)
-        if code in (126, 127):
-            raise BoardError(
-                f"{self.address}: {TOOL} does not start there ({_last(printed) or 'not executable'}); get the one for"
-                f" its processor as {TOOL_HELP} says"
-            )
+        if _does_not_start(code, printed):
+            reason = _last(printed) or "not executable"
+            raise BoardError(f"{self.address}: {TOOL} does not start there ({reason}); {CURE}")
         return path, version
 
     def _facts(self, wait_s: float = REPLY_TIMEOUT_S) -> dict[str, Any]:
@@ -249,20 +236,16 @@ class PhoneSession:
         verdict, left_s, holder = self._claim("check", 0)
         if verdict != "mine":
             self._leased = False
-            detail = {"holder": holder, "expires_in_s": left_s} if verdict == "busy" else {}
-            raise RefusedError("lease", f"{self.address}: the lease is not, or no longer, held", detail)
+            whose = {"holder": holder, "expires_in_s": left_s}
+            raise RefusedError("lease", f"{self.address}: the lease is not, or no longer, held", whose)
         return phone_shell.state(self._ask(self._filled(phone_shell.STATE)))
 
     def _cores(self, wanted: Sequence[int] | None) -> list[int] | None:
         present = self.facts["present"]
         missing = sorted(set(wanted or ()) - set(present or wanted or ()))
         if missing:
-            raise RefusedError(
-                "hardware",
-                f"{self.address}: there is no core {missing[0]}, only {', '.join(map(str, present))}; add the board"
-                " again with --cores that it has",
-                {},
-            )
+            what = f"there is no core {missing[0]} among {', '.join(map(str, present))}"
+            raise RefusedError("hardware", f"{self.address}: {what}; add the board again with --cores that it has", {})
         return sorted(set(wanted)) if wanted else None
 
     def _verify(self, path: str, sha256: str) -> None:
@@ -276,11 +259,11 @@ class PhoneSession:
     def _claim(self, action: str, seconds: float, wait_s: float = REPLY_TIMEOUT_S) -> tuple[str, int, str]:
         """(free, mine or busy; seconds left; holder) after `action`."""
         values = {"token": self._token, "holder": self._holder, "seconds": str(max(1, round(seconds)))}
-        said = self._ask(self._filled(phone_shell.LEASE, action=action, **values), wait_s).strip()
-        found = re.fullmatch(r"(free|mine|busy)(?: (\d+))?(?: (.*))?", said.splitlines()[-1] if said else "")
+        said = self._ask(self._filled(phone_shell.LEASE, action=action, **values), wait_s)
+        found = phone_shell.verdict(said)
         if found is None:
             raise BoardError(f"{self.address}: the lease on the phone cannot be kept ({plain(said)}); free some space")
-        return found[1], int(found[2] or 0), plain(found[3] or "")
+        return found
 
     def _filled(self, script: str, **values: str) -> str:
         return phone_shell.filled(script, **self._roots, **values)
@@ -304,10 +287,9 @@ class PhoneSession:
         return printed.decode(errors="replace").partition(begin)[2]  # before: what was given up on
 
 
-def _sank(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether heat took clocks away in between."""
-    pairs = zip(before["allowed_clocks_mhz"] or (), after["allowed_clocks_mhz"] or (), strict=False)
-    return any(now < then for then, now in pairs)
+def _does_not_start(code: int, printed: str) -> bool:
+    """Android's shell ends with 1, and not 126, where a program is for another processor; so does its linker."""
+    return code in (126, 127) or (code != 0 and re.search("not executable|cannot link", printed, re.I) is not None)
 
 
 def _last(printed: str) -> str:

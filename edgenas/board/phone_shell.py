@@ -172,6 +172,19 @@ def cores(text: str) -> list[int] | None:
     return sorted({core for span in spans for core in range(span[0], span[-1] + 1)}) or None
 
 
+def sank(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Whether heat took clocks away between two states."""
+    pairs = zip(before["allowed_clocks_mhz"] or (), after["allowed_clocks_mhz"] or (), strict=False)
+    return any(now < then for then, now in pairs)
+
+
+def verdict(printed: str) -> tuple[str, int, str] | None:
+    """What LEASE printed: free, mine or busy; the seconds left; the other holder. None where it is none of these."""
+    last = (["", *printed.strip().splitlines()])[-1]
+    found = re.fullmatch(r"(free|mine|busy)(?: (\d+))?(?: (.*))?", last)
+    return (found[1], int(found[2] or 0), "".join(filter(str.isprintable, found[3] or ""))) if found else None
+
+
 def _zones(found: dict[str, list[str]]) -> dict[str, float]:
     """Degrees by the name of the zone. Old kernels tell whole degrees, others thousandths; what no phone can be, such
     as zones that are switched off, is left out."""

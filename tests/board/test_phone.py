@@ -147,13 +147,14 @@ def test_numbers_that_cannot_be(
 
 
 def test_no_tool(connect_phone: Connect, tmp_path: Path) -> None:
-    with pytest.raises(BoardError, match=r"there is no benchmark_model on the phone; get the one .*--benchmark-model"):
+    with pytest.raises(BoardError, match=r"there is no benchmark_model on the phone; get the .*--benchmark-model"):
         connect_phone(tool=None)
     with pytest.raises(BoardError, match=r"cannot be read.*--benchmark-model"):
         connect_phone(tool=tmp_path / "nowhere")
     broken = tmp_path / "broken"
-    broken.write_bytes(b"\x7fELF of another processor\0")
-    with pytest.raises(BoardError, match=r"does not start there .*; get the one for its processor"):
+    sparc = (2).to_bytes(2, "big")
+    broken.write_bytes(b"\x7fELF\2\2\1" + bytes(9) + (2).to_bytes(2, "big") + sparc + bytes(44))
+    with pytest.raises(BoardError, match=r"does not start there .*; get the benchmark_model for"):
         connect_phone(tool=broken)
 
 

@@ -74,9 +74,9 @@ def test_both_tiers(pixel3: Device, phone: FakePhone, steady_tool: Path, tmp_pat
             assert found.record["checked"] is False, "its output is not known there"
             assert "not checked" in found.record["note"]
             assert found.record["fingerprint"]["affinity"] == [0]
-            again = pool.one(model, tier)
-            assert isinstance(again, Measured)
-            assert again.from_store
+        again = pool.one(model, tier)
+        assert isinstance(again, Measured)
+        assert again.from_store
         broken = pool.one(Model(b"no model", "tflite"), tier)
         assert isinstance(broken, Failed)
         assert "Failed to load model" in broken.error or "Benchmarking failed" in broken.error
@@ -137,17 +137,14 @@ def test_unplugged_and_plugged_in_again(pixel3: Device, phone: FakePhone, steady
 def test_a_live_search_is_judged(pixel: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("ai_edge_litert")
-    command = "search --device ./pixel3.toml --cost live --generations 2 --population 2 --budget 3 --json --latency"
-    code, out, err = run(f"{command} 5ms", capsys)
+    command = "search --device ./pixel3.toml --latency 5ms --cost live --generations 1 --population 2 --budget 2 --json"
+    code, out, err = run(command, capsys)
     assert code == 0, err
     result: dict[str, Any] = json.loads(out)
     winner = result["winner"]
     assert winner["costs"]["latency"]["value"] == 2.0
     assert "measured on board pixel (benchmark_model" in winner["costs"]["latency"]["source"]
     assert winner["measured_again"]["verdict"] == "PASS"
-    code, _, err = run(f"{command} 1ms", capsys)
-    assert code == 3
-    assert "1 ms" in err
 
 
 @pytest.mark.parametrize(
