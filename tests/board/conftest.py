@@ -16,6 +16,8 @@ from tests.board import sshd as openssh
 from tests.board.fake_adbd import FakePhone
 from tests.board.phones import android as android  # fixtures
 from tests.board.phones import connect_phone as connect_phone
+from tests.board.phones import pixel as pixel
+from tests.board.phones import pixel3 as pixel3
 
 
 @pytest.fixture(scope="session")

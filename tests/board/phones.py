@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from edgenas import device as devices
 from edgenas.board.adb import Adb
 from edgenas.board.model import reference
 from edgenas.board.phone import PhoneSession
+from edgenas.cli import main
+from edgenas.device import Device
 from tests.board.fake_adbd import FakePhone
 
 REFERENCE = reference("tflite").content
@@ -101,3 +104,39 @@ def script(tmp_path: Path, body: str) -> Path:
     tool = tmp_path / "script"
     tool.write_text(f'#!/bin/sh\n[ "$1" = --help ] && exit 0\n{body}\n')
     return tool
+
+
+@pytest.fixture
+def pixel3(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
+    """The profile of the Pixel 3, with short repeats on a core that this computer has; and no boards."""
+    monkeypatch.setenv("EDGENAS_CONFIG_DIR", str(workplace / "config"))
+    monkeypatch.setenv("EDGENAS_STATE_DIR", str(workplace / "state"))
+    text = (devices.profiles() / "pixel3.toml").read_text()
+    changes = {
+        "affinity = [4, 5, 6, 7]": "affinity = [0]",
+        "min_repeat_ms = 100.0": "min_repeat_ms = 20.0",
+        "warmup_s = 0.5": "warmup_s = 0.0",
+        "pause_s = 0.1": "pause_s = 0.0",
+        "final_process_s = 10.0": "final_process_s = 0.05",
+    }
+    for before, after in changes.items():
+        assert before in text
+        text = text.replace(before, after)
+    (workplace / "pixel3.toml").write_text(text)
+    return devices.load("./pixel3.toml")
+
+
+def run(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        main(command.split())
+    captured = capsys.readouterr()
+    return end.value.code if isinstance(end.value.code, int) else 0, captured.out, captured.err
+
+
+@pytest.fixture
+def pixel(pixel3: Device, phone: FakePhone, steady_tool: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The name of a board."""
+    command = f"board add pixel --device ./pixel3.toml --adb {phone.serial} --benchmark-model {steady_tool}"
+    code, _, err = run(command, capsys)
+    assert code == 0, err
+    return "pixel"

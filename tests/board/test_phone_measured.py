@@ -1,4 +1,4 @@
-"""Phones behind the commands: a model timed and judged, a search whose costs a phone measures."""
+"""Phones behind the commands: a model is timed and judged."""
 
 from __future__ import annotations
 
@@ -10,52 +10,15 @@ from typing import Any
 
 import pytest
 
-from edgenas import device as devices
 from edgenas.board.measure import Failed, Measured, Tier
 from edgenas.board.model import Model, reference, with_golden
 from edgenas.board.pool import Pool
 from edgenas.board.registry import Board
 from edgenas.board.store import Store
-from edgenas.cli import main
 from edgenas.device import Device
 from edgenas.errors import UsageError
 from tests.board.fake_adbd import FakePhone
-
-
-@pytest.fixture
-def pixel3(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
-    """The profile of the Pixel 3, with short repeats on a core that this computer has; and no boards."""
-    monkeypatch.setenv("EDGENAS_CONFIG_DIR", str(workplace / "config"))
-    monkeypatch.setenv("EDGENAS_STATE_DIR", str(workplace / "state"))
-    text = (devices.profiles() / "pixel3.toml").read_text()
-    changes = {
-        "affinity = [4, 5, 6, 7]": "affinity = [0]",
-        "min_repeat_ms = 100.0": "min_repeat_ms = 20.0",
-        "warmup_s = 0.5": "warmup_s = 0.0",
-        "pause_s = 0.1": "pause_s = 0.0",
-        "final_process_s = 10.0": "final_process_s = 0.05",
-    }
-    for before, after in changes.items():
-        assert before in text
-        text = text.replace(before, after)
-    (workplace / "pixel3.toml").write_text(text)
-    return devices.load("./pixel3.toml")
-
-
-def run(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as end:
-        main(command.split())
-    captured = capsys.readouterr()
-    return end.value.code if isinstance(end.value.code, int) else 0, captured.out, captured.err
-
-
-@pytest.fixture
-def pixel(pixel3: Device, phone: FakePhone, steady_tool: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """The name of a board."""
-    command = f"board add pixel --device ./pixel3.toml --adb {phone.serial} --benchmark-model {steady_tool}"
-    code, _, err = run(command, capsys)
-    assert code == 0, err
-    return "pixel"
+from tests.board.phones import run
 
 
 def test_both_tiers(pixel3: Device, phone: FakePhone, steady_tool: Path, tmp_path: Path) -> None:
@@ -132,19 +95,6 @@ def test_unplugged_and_plugged_in_again(pixel3: Device, phone: FakePhone, steady
     thread.join()
     assert isinstance(found, Measured), found
     assert found.summary.median_ms == 2.0
-
-
-def test_a_live_search_is_judged(pixel: str, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("torch")
-    pytest.importorskip("ai_edge_litert")
-    command = "search --device ./pixel3.toml --latency 5ms --cost live --generations 1 --population 2 --budget 2 --json"
-    code, out, err = run(command, capsys)
-    assert code == 0, err
-    result: dict[str, Any] = json.loads(out)
-    winner = result["winner"]
-    assert winner["costs"]["latency"]["value"] == 2.0
-    assert "measured on board pixel (benchmark_model" in winner["costs"]["latency"]["source"]
-    assert winner["measured_again"]["verdict"] == "PASS"
 
 
 @pytest.mark.parametrize(
