@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tarfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line.removeprefix("$ ") for line in README.splitlines() if line.startswith("$ edgenas ")]
 INFEASIBLE = "edgenas search --device jetson_tx2 --latency 0.1ms"
+# Their verdict is this machine's, which may be too restless for one.
+TIMED = re.compile(r"edgenas (measure|deploy)|--cost (live|hybrid)")
 
 
 def commands(group: Any = None, path: str = "edgenas") -> Iterator[tuple[str, Any]]:
@@ -50,25 +53,43 @@ def run(command: str) -> int:
     return end.value.code if isinstance(end.value.code, int) else 0
 
 
-def test_the_readme_s_commands_run_in_its_order(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def at_hand(workplace: Path, archive: Path, monkeypatch: pytest.MonkeyPatch, quick_tiers: None) -> Path:
+    """What the commands name: a package and its models, TFLite's tool; and a home for the board `here`."""
+    monkeypatch.setenv("HOME", str(workplace / "home"))
+    with tarfile.open(archive) as tar:
+        tar.extractall(workplace, filter="data")
+    (workplace / "digits.tar.gz").write_bytes(archive.read_bytes())
+    (workplace / "model.onnx").write_bytes((workplace / "edgenas_model" / "model.onnx").read_bytes())
+    (workplace / "benchmark_model").touch()
+    return workplace
+
+
+def allowed(command: str) -> set[int]:
+    return {3} if command == INFEASIBLE else {0, 5} if TIMED.search(command) else {0}
+
+
+def test_the_readme_s_commands_run_in_its_order(at_hand: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(COMMANDS) >= 10
     for command in COMMANDS:
-        assert run(command) == (3 if command == INFEASIBLE else 0), (command, capsys.readouterr().err)
+        assert run(command) in allowed(command), (command, capsys.readouterr().err)
 
 
-def test_every_command_s_help_has_an_example_that_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_s_help_has_an_example_that_runs(at_hand: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = examples()
     assert set(found) == {name for name, _ in commands()}
     assert run("edgenas search --device raspi4 --latency 5ms") == 0
     assert run("edgenas search --device raspi4 --latency 5ms") == 0
-    small_search(workplace / "photos")
-    for name, example in found.items():
+    small_search(at_hand / "photos")
+    first, last = "edgenas board add", "edgenas board remove"
+    for name in sorted(found, key=lambda each: (each == last, each != first)):
+        example = found[name]
         assert example.startswith(name), example
-        # What these three do with real files and a server on loopback is tested in tests/data; here nothing is at hand.
+        # What this does with a server on loopback is tested in tests/data; here nothing is at hand.
         if name == "edgenas data fetch":
             continue
-        code = 7 if name in ("edgenas data import", "edgenas data verify") else 0
-        assert run(example) == code, (example, capsys.readouterr().err)
+        codes = {7} if name in ("edgenas data import", "edgenas data verify") else allowed(example)
+        assert run(example) in codes, (example, capsys.readouterr().err)
 
 
 def small_search(photos: Path) -> None:
@@ -84,7 +105,7 @@ def small_search(photos: Path) -> None:
     runs.create(Path("runs/digits"), header).finish({**result, "dataset": dataset, "winner": winner})
 
 
-@pytest.mark.parametrize("name", ["search", "train", "export", "package", "verify"])
+@pytest.mark.parametrize("name", ["search", "train", "export", "package", "verify", "board add"])
 def test_every_flag_has_an_example(name: str) -> None:
     command = dict(commands())[f"edgenas {name}"]
     flags = {parameter.opts[-1] for parameter in command.params if parameter.opts[-1].startswith("--")} - {"--help"}

@@ -58,7 +58,7 @@ def add(
         if not host or (colon and not port.isdigit()) or (at and not user):
             raise UsageError(f"--ssh {ssh} is no address; write it like pi@192.168.0.7 or pi@raspberry:22")
         options: dict[str, Any] = {"host": host, "user": user or None, "port": int(port) if port else None}
-        options |= {"key": str(key) if key else None, "jump": jump}
+        options |= {"key": str(key.expanduser().absolute()) if key else None, "jump": jump}
         set_options = {option: value for option, value in options.items() if value is not None}
         entry = registry.Board(name, device, "ssh", set_options, python, threads)
     else:
