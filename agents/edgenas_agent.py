@@ -339,6 +339,7 @@ class Agent:
             return outcome["result"], power
         detail = {"printed": tail_of(output)}
         if outcome:
+            detail.update(outcome.get("detail") or {})
             raise AgentError(outcome["kind"], outcome["error"], detail, outcome.get("traceback"))
         how = f"signal {-status}" if status < 0 else f"exit code {status}"
         if status == -signal.SIGKILL and oom_kills != self.board.oom_kills():
@@ -952,7 +953,8 @@ def child(job, results, parent):
         message = {"result": perform(job)}
         text = json.dumps(message, allow_nan=False)
     except AgentError as failure:
-        text = json.dumps({"kind": failure.kind, "error": str(failure), "traceback": failure.trace})
+        fields = {"kind": failure.kind, "error": str(failure), "traceback": failure.trace, "detail": failure.detail}
+        text = json.dumps(fields)
     except MemoryError:
         text = json.dumps({"kind": "memory", "error": "the model took more memory than it may"})
     except BaseException as error:
