@@ -1,0 +1,271 @@
+"""Timing on one board: what is repeated, kept, voided, refused, and never made up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgenas import device as devices
+from edgenas.board import measure
+from edgenas.board.measure import Bench, Failed, Measured, Tier
+from edgenas.board.model import Golden, Model, reference
+from edgenas.board.store import Store
+from edgenas.errors import BoardError
+from tests.board.boards import STATE, EmulatedSession, Once, World, board, model, models, refused
+
+HOST = devices.load("host")
+assert HOST.measurement is not None
+SCREEN, FINAL = Tier.screen(HOST.measurement), Tier.final(HOST.measurement)
+REFERENCE = reference("onnx").content
+
+
+def bench(world: World, folder: Path, **more: Any) -> Bench:
+    session: EmulatedSession = world.connect(board())
+    return Bench(session, HOST, "one", 1, Store(folder), **more)
+
+
+def measured(outcome: Measured | Failed) -> Measured:
+    assert isinstance(outcome, Measured), outcome
+    return outcome
+
+
+def test_tiers_are_those_of_the_profile() -> None:
+    assert SCREEN.plan() | {"max_repeat_s": 20.0} == SCREEN.plan()
+    assert (SCREEN.processes, SCREEN.repeats, SCREEN.min_repeat_ms) == (1, 5, 100.0)
+    assert (FINAL.processes, FINAL.repeats, FINAL.min_repeat_ms) == (5, 1, 10_000.0)
+    assert FINAL.timeout_s() > 20 + 10
+
+
+def test_a_model_between_two_timings_of_the_reference(tmp_path: Path) -> None:
+    content = b"a model"
+    world = World({content: 5.0})
+    outcome = measured(bench(world, tmp_path)([model(content)], SCREEN)[0])
+    shas = [sha256 for _, sha256 in world.jobs]
+    assert shas == [reference("onnx").sha256, model(content).sha256, reference("onnx").sha256]
+    assert outcome.summary.median_ms == pytest.approx(5.0, rel=0.01)
+    assert outcome.summary.stable, outcome.summary.problems
+    assert outcome.summary.low_ms <= outcome.summary.median_ms <= outcome.summary.high_ms
+    assert not outcome.from_store
+    (attempt,) = outcome.record["attempts"]
+    assert len(attempt["samples_ns"]) == 5
+    assert attempt["reference_ms"] == pytest.approx([2.0, 2.0], rel=0.01)
+
+
+def test_nothing_is_measured_twice(tmp_path: Path) -> None:
+    world, some = World(), models(3)
+    first = [measured(each) for each in bench(world, tmp_path)(some, SCREEN)]
+    count = len(world.jobs)
+    again = [measured(each) for each in bench(world, tmp_path)(some, SCREEN)]
+    assert len(world.jobs) == count
+    assert all(each.from_store for each in again)
+    assert [each.summary for each in again] == [each.summary for each in first]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda world: world.facts.update(boot_id="boot-2"),
+        lambda world: world.facts.update(version="agent-2"),
+        lambda world: world.facts.update(board_id="another"),
+        lambda world: world.state.update(governor=["powersave"]),
+        lambda world: world.state.update(max_clocks_mhz=[600.0]),
+        lambda world: world.state.update(affinity=[1]),
+        lambda world: world.facts.update(runtimes=[{"name": "onnxruntime", "version": "1.21", "formats": ["onnx"]}]),
+    ],
+    ids=["reboot", "agent", "board", "governor", "clocks", "cores", "runtime"],
+)
+def test_what_was_measured_otherwise_is_measured_again(tmp_path: Path, change: Callable[[World], None]) -> None:
+    world, some = World(), models(1)
+    bench(world, tmp_path)(some, SCREEN)
+    change(world)
+    assert not measured(bench(world, tmp_path)(some, SCREEN)[0]).from_store
+    assert world.timed(some[0].content) == 2
+
+
+def test_tier_threads_and_cores_are_part_of_the_key(tmp_path: Path) -> None:
+    world, some = World(), models(1)
+    bench(world, tmp_path)(some, SCREEN)
+    for other in (
+        bench(world, tmp_path, affinity=[2]),
+        bench(world, tmp_path, prepare=False),
+        Bench(world.connect(board()), HOST, "one", 2, Store(tmp_path)),
+    ):
+        assert not measured(other(some, SCREEN)[0]).from_store
+    assert not measured(bench(world, tmp_path)(some, FINAL)[0]).from_store
+    assert measured(bench(world, tmp_path)(some, SCREEN)[0]).from_store
+
+
+def test_the_final_tier_takes_processes_of_their_own(tmp_path: Path) -> None:
+    world = World()
+    outcome = measured(bench(world, tmp_path)(models(1), FINAL)[0])
+    asked = [each for each in world.requests if each["model"]["sha256"] == models(1)[0].sha256]
+    assert len(asked) == 5
+    assert all(each["fresh"] for each in asked)
+    assert len(outcome.record["attempts"][-1]["samples_ns"]) == 5
+
+
+def moving_reference(factors: list[float]) -> Callable[[str, str, dict[str, Any]], None]:
+    """The reference's times, by these factors in turn, and then 1."""
+    left = list(factors)
+
+    def disturb(name: str, sha256: str, reply: dict[str, Any]) -> None:
+        if sha256 == reference("onnx").sha256:
+            factor = left.pop(0) if left else 1.0
+            reply["samples_ns"] = [[int(ns * factor) for ns in repeat] for repeat in reply["samples_ns"]]
+
+    return disturb
+
+
+def test_a_block_whose_reference_moved_is_measured_again(tmp_path: Path) -> None:
+    world = World(disturb=moving_reference([1.0, 1.05]))
+    outcome = measured(bench(world, tmp_path)(models(1), SCREEN)[0])
+    assert outcome.summary.stable
+    first, second = outcome.record["attempts"]  # every sample is kept
+    assert "reference model moved by 5%" in first["problems"][0]
+    assert second["problems"] == []
+    assert world.timed(models(1)[0].content) == 2
+
+
+def test_a_reference_that_keeps_moving_makes_it_unstable_and_is_never_reused(tmp_path: Path) -> None:
+    world = World(disturb=moving_reference([1.0, 1.05] * 10))
+    some = models(1)
+    outcome = measured(bench(world, tmp_path)(some, SCREEN)[0])
+    assert outcome.summary.verdict(1000.0) == "UNSTABLE"
+    assert len(outcome.record["attempts"]) == measure.ATTEMPTS["screen"]
+    count = len(world.jobs)
+    assert not measured(bench(world, tmp_path)(some, SCREEN)[0]).from_store
+    assert len(world.jobs) > count
+    kept = list(tmp_path.glob("*/*.json"))
+    assert len(kept) == 2  # both are kept, each under a key of its own
+
+
+def test_only_the_unsettled_are_measured_again(tmp_path: Path) -> None:
+    restless = models(3)[1].content
+
+    def spread(reply: dict[str, Any]) -> None:
+        reply["samples_ns"][0] = [ns * 2 for ns in reply["samples_ns"][0]]
+
+    world = World(disturb=Once(spread, only=[restless]))
+    outcomes = [measured(each) for each in bench(world, tmp_path)(models(3), SCREEN)]
+    assert all(each.summary.stable for each in outcomes)
+    assert [world.timed(each.content) for each in models(3)] == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ({}, {"throttled": 0x4}, "throttled its clocks"),
+        ({}, {"throttled": 0x50000}, "voltage fell too low"),
+        ({}, {"throttled": 0x40000}, "throttled its clocks"),
+        ({"throttled": 0x40000}, {"throttled": 0x40000}, None),  # since boot, not now
+        ({}, {"governor": ["powersave"]}, "governor was changed"),
+    ],
+)
+def test_what_disturbs_the_board_voids_the_result(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any], says: str | None
+) -> None:
+    def disturb(name: str, sha256: str, reply: dict[str, Any]) -> None:
+        reply["before"], reply["after"] = {**STATE, **before}, {**STATE, **after}
+
+    outcome = measured(bench(World(disturb=disturb), tmp_path)(models(1), SCREEN)[0])
+    assert outcome.summary.stable == (says is None)
+    assert says is None or says in outcome.summary.problems[0]
+
+
+@pytest.mark.parametrize("kind", ["model", "wrong", "timeout", "crash", "memory", "hash", "missing", "impossible"])
+def test_a_model_that_fails_is_a_value_and_the_next_is_timed(tmp_path: Path, kind: str) -> None:
+    def fail(reply: dict[str, Any]) -> None:
+        raise refused(kind)
+
+    some = models(2)
+    world = World(disturb=Once(fail, times=99, only=[some[0].content]))
+    failed, fine = bench(world, tmp_path)(some, SCREEN)
+    assert isinstance(failed, Failed)
+    assert kind in failed.error
+    assert measured(fine).summary.stable
+    assert world.timed(some[0].content) == 1  # not tried again
+    assert len(list(tmp_path.glob("*/*.json"))) == 1  # nothing is kept of it
+
+
+@pytest.mark.parametrize("kind", ["busy", "lease", "internal", "hardware"])
+def test_what_is_not_about_the_model_is_raised(tmp_path: Path, kind: str) -> None:
+    def fail(reply: dict[str, Any]) -> None:
+        raise refused(kind)
+
+    world = World(disturb=Once(fail))
+    with pytest.raises(BoardError, match=kind):
+        bench(world, tmp_path)(models(1), SCREEN)
+    assert measured(bench(world, tmp_path)(models(1), SCREEN)[0]).summary.stable
+
+
+def test_a_board_without_the_runtime_fails_the_model(tmp_path: Path) -> None:
+    world = World(facts={"runtimes": [{"name": "ai-edge-litert", "version": "2", "formats": ["tflite"]}]})
+    (outcome,) = bench(world, tmp_path)(models(1), SCREEN)
+    assert isinstance(outcome, Failed)
+    assert "no runtime for onnx files (it has: ai-edge-litert)" in outcome.error
+
+
+def test_the_profiles_runtime_comes_first(tmp_path: Path) -> None:
+    runtimes = [{"name": name, "version": "1", "formats": ["onnx"]} for name in ("trtexec", "onnxruntime")]
+    outcome = measured(bench(World(facts={"runtimes": runtimes}), tmp_path)(models(1), SCREEN)[0])
+    assert outcome.record["fingerprint"]["runtime"] == "onnxruntime"
+
+
+def test_the_golden_output_is_asked_for(tmp_path: Path) -> None:
+    world = World()
+    checked = Model(b"checked", "onnx", Golden(b"in", b"out", 1e-3))
+    (outcome,) = bench(world, tmp_path)([checked], SCREEN)
+    asked = next(each for each in world.requests if each["model"]["sha256"] == checked.sha256)
+    assert asked["golden"]["relative_error"] == 1e-3
+    assert measured(outcome).record["checked"] is True
+    (outcome,) = bench(world, tmp_path)([replace(checked, content=b"other", golden=None, note="why")], SCREEN)
+    assert (measured(outcome).record["checked"], measured(outcome).record["note"]) == (False, "why")
+
+
+def test_a_hot_board_cools_down_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    timer = bench(world, tmp_path)
+    temperatures = [70.0, 60.0, 49.0]
+
+    def cooling(seconds: float) -> None:
+        world.state["temperature_c"] = {"cpu": temperatures.pop(0)}
+
+    monkeypatch.setattr("edgenas.board.measure.time.sleep", cooling)
+    world.state["temperature_c"] = {"cpu": 80.0}
+    assert measured(timer(models(1), SCREEN)[0]).summary.stable
+    assert temperatures == []
+
+
+def test_a_board_that_stays_hot_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    timer = bench(world, tmp_path)
+    world.state["temperature_c"] = {"cpu": 90.0}
+    monkeypatch.setattr(measure, "_COOLING_S", 0.0)
+    with pytest.raises(BoardError, match="stays at 90 degrees C"):
+        timer(models(1), SCREEN)
+
+
+def test_energy_is_the_mean_of_the_processes(tmp_path: Path) -> None:
+    energies = iter([1.0, 2.0, 3.0, 4.0, 5.0])
+
+    def told(name: str, sha256: str, reply: dict[str, Any]) -> None:
+        if sha256 != reference("onnx").sha256:
+            reply["energy_mj"] = next(energies)
+
+    outcome = measured(bench(World(disturb=told), tmp_path)(models(1), FINAL)[0])
+    assert outcome.energy_mj == 3.0
+
+
+def test_every_raw_sample_is_in_the_store(tmp_path: Path) -> None:
+    world = World()
+    outcome = measured(bench(world, tmp_path)(models(1), SCREEN)[0])
+    (path,) = tmp_path.glob("*/*.json")
+    kept = json.loads(path.read_text())
+    assert kept["attempts"][0]["samples_ns"] == outcome.record["attempts"][0]["samples_ns"]
+    assert kept["attempts"][0]["processes"][0]["first_ns"] == 4_000_000
+    assert Measured(kept, from_store=True).summary == outcome.summary
