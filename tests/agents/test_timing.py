@@ -61,7 +61,9 @@ def test_a_wrong_answer_is_an_error(start: StartAgent, models: Models, form: str
     wrong = models.logits.astype("<f4").copy()
     wrong[2] *= 1.01  # one row of three
     request["golden"]["output"] = agent.put("wrong.f32", wrong.tobytes())
-    assert agent.refusal("time", token=token, **request)["kind"] == "wrong"
+    refused = agent.refusal("time", token=token, **request)
+    assert refused["kind"] == "wrong"
+    assert refused["detail"]["golden_error"] == pytest.approx(0.0099, abs=1e-4)
     request["golden"]["output"] = agent.put("short.f32", wrong[0].tobytes())
     assert agent.refusal("time", token=token, **request)["kind"] == "wrong"
 

@@ -12,8 +12,7 @@ import json
 import os
 import signal
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +26,7 @@ from edgenas.board.pool import connect
 from edgenas.board.registry import Board
 from edgenas.board.session import RefusedError, Session
 from edgenas.cli import main
+from tests.agents.conftest import eventually, gone
 from tests.board.sshd import HOST, Server
 
 RUNTIMES = {"onnx": ("onnxruntime", "onnxruntime"), "tflite": ("ai-edge-litert", "ai_edge_litert")}
@@ -120,55 +120,61 @@ def test_what_is_no_model_is_refused(session: Session) -> None:
 
 @pytest.fixture
 def agent_pid(session: Session, sshd: Server) -> int:
-    """Of the one agent that works there; an emulated process has a number of this machine's."""
-    (scratch,) = (sshd.home / ".edgenas" / "work").glob("scratch-*")
-    return int(scratch.name.removeprefix("scratch-"))
+    """Of the agent that leases the board; an emulated process has a number of this machine's."""
+    return int(json.loads((sshd.home / ".edgenas" / "work" / "lease.json").read_text())["pid"])
 
 
-def processes(pid: int) -> dict[int, int]:
-    """The emulated processes that run the program of process `pid`, those that have ended left out: pid -> parent."""
-    exe, found = os.readlink(f"/proc/{pid}/exe"), {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
-            if os.readlink(folder / "exe") == exe and state not in "ZX":
-                found[int(folder.name)] = int(parent)
-    return found
+def children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [
+            int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()
+        ]
+    return []
+
+
+@contextlib.contextmanager
+def watched_jobs(agent_pid: int, act: Callable[[int], None] = lambda pid: None) -> Iterator[list[int]]:
+    """The processes that run models meanwhile, children of the agent's children; `act` is called once for each."""
+    seen: list[int] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            jobs = [job for worker in children(agent_pid) for job in children(worker)]
+            for job in jobs:
+                if job not in seen and not gone(job):
+                    seen.append(job)
+                    act(job)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
 
 
 def long_job(session: Session, timeout_s: float) -> None:
     timed(session, checked_model("tflite"), timeout_s, plan={**PLAN, "min_repeat_ms": 500_000, "max_repeat_s": 500})
 
 
-def test_what_does_not_end_is_ended_with_its_children(session: Session, agent_pid: int) -> None:
-    before = set(processes(agent_pid))
-    with pytest.raises(RefusedError) as refused:
+def test_what_does_not_end_is_ended(session: Session, agent_pid: int) -> None:
+    model = checked_model("tflite")
+    timed(session, model)  # now there is a worker that forks a child a job
+    with watched_jobs(agent_pid) as jobs, pytest.raises(RefusedError) as refused:
         long_job(session, 1.0)
     assert refused.value.kind == "timeout"
-    assert set(processes(agent_pid)) <= before
-    assert timed(session, checked_model("tflite"))["samples_ns"]
+    assert len(jobs) == 1
+    assert eventually(lambda: gone(jobs[0]))
+    assert timed(session, model)["samples_ns"]
 
 
 def test_a_crash_has_a_name_and_the_next_job_works(session: Session, agent_pid: int) -> None:
-    model, killed = checked_model("tflite"), list[int]()
-    timed(session, model)  # now there is a worker that forks a child a job
-
-    def kill() -> None:
-        deadline_s = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline_s and not killed:
-            found = processes(agent_pid)
-            for pid, parent in found.items():
-                if parent in found and parent != agent_pid:
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    with pytest.raises(RefusedError) as refused:
+    model = checked_model("tflite")
+    timed(session, model)
+    with watched_jobs(agent_pid, lambda job: os.kill(job, signal.SIGKILL)), pytest.raises(RefusedError) as refused:
         long_job(session, PATIENCE_S)
-    thread.join()
-    assert killed
     assert refused.value.kind == "crash"
     assert timed(session, model)["samples_ns"]
 
