@@ -26,6 +26,7 @@ from edgenas.board.pool import connect
 from edgenas.board.registry import Board
 from edgenas.board.session import RefusedError, Session
 from edgenas.cli import main
+from edgenas.package.deploy import deploy
 from tests.agents.conftest import eventually, gone
 from tests.board.sshd import HOST, Server
 
@@ -235,3 +236,17 @@ def test_a_live_search_ends_with_a_judged_winner(
     assert judged["verdict"] in ("PASS", "UNSTABLE"), "a limit of a minute is kept by far"
     assert ("unstable: " in judged["source"]) == (judged["verdict"] == "UNSTABLE")
     assert code == (0 if judged["verdict"] == "PASS" else 5), err
+
+
+@pytest.mark.usefixtures("quick_tiers")
+def test_a_package_is_deployed(archive: Path, pi: Board, workplace: Path) -> None:
+    registry.add(pi)
+    deployed = deploy(archive, "pi", latency_ms=60_000.0, images=20)
+    report = deployed.report
+    assert report["self_check"]["passed"] is True
+    assert len(report["self_check"]["models"]) == 4
+    assert report["accuracy"]["images"] == 20
+    assert report["accuracy"]["agrees_with_this_computer"] == 1.0
+    assert report["latency"]["output_checked"] is True
+    assert report["latency"]["fingerprint"]["runtime"] == "ai-edge-litert"
+    assert report["latency"]["verdict"] in ("PASS", "UNSTABLE")
