@@ -6,6 +6,7 @@ A failed measurement is a value (Failed); a board that is lost, busy or does not
 from __future__ import annotations
 
 import datetime
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from edgenas.errors import BoardError
 ATTEMPTS = {"screen": 2, "final": 3}
 OVERHEAD_S = 60.0  # that loading and warming up a model may take on a slow board
 _COOLING_S = 300.0
+_RECENT_S = 2.0  # how old the reference's time before a block may be
 _ABOUT_THE_MODEL = {"missing", "hash", "model", "wrong", "timeout", "crash", "memory", "runtime", "impossible"}
 # Runtimes that show no outputs, and so cannot be shown to be right.
 _UNCHECKED = {"benchmark_model": "benchmark_model shows no outputs, so whether they are right was not checked there"}
@@ -127,6 +129,7 @@ class Bench:
         self.affinity = list(affinity or self.how.affinity) or None
         state = session.facts["state"]
         self._coolest_c = _hottest(state)
+        self._last_reference: tuple[Summary | None, str, float] = None, "", 0.0
 
     def __call__(self, models: Sequence[Model], tier: Tier) -> list[Outcome]:
         """One outcome each, in order. The reference is timed before and after all that the store does not know; where
@@ -145,8 +148,8 @@ class Bench:
         for attempt in range(ATTEMPTS[tier.name] if waiting else 0):
             self._lease(tier, len(waiting))
             self._cool_down()
-            before = self._reference(models[waiting[0]])
-            for index in waiting:
+            before = self._reference(models[waiting[0]], recent=True)
+            for index in random.sample(waiting, len(waiting)):  # so that no drift favours models of one kind
                 try:
                     attempts[index].append(self._attempt(models[index], tier))
                 except RefusedError as error:
@@ -156,6 +159,8 @@ class Bench:
             after = self._reference(models[waiting[0]])
             waiting = [index for index in waiting if outcomes[index] is None]
             drift = statistics.moved(before, after)
+            if drift > LARGEST_DRIFT:
+                self._last_reference = None, "", 0.0  # nothing to begin another block with
             for index in waiting:
                 found = attempts[index][-1]
                 found["reference_ms"] = [before.median_ms, after.median_ms]
@@ -241,9 +246,15 @@ class Bench:
             "processes": replies,
         }
 
-    def _reference(self, like: Model) -> Summary:
+    def _reference(self, like: Model, recent: bool = False) -> Summary:
+        """The reference's times now; `recent`: or those after the block before this one, if that has just ended."""
+        summary, form, ended_s = self._last_reference
+        if recent and summary is not None and form == like.format and time.monotonic() - ended_s < _RECENT_S:
+            return summary
         attempt = self._attempt(reference(like.format), _REFERENCE_TIER)
-        return summarise(attempt["samples_ns"], attempt["inner"])
+        summary = summarise(attempt["samples_ns"], attempt["inner"])
+        self._last_reference = summary, like.format, time.monotonic()
+        return summary
 
     def _record(self, model: Model, tier: Tier, attempts: list[dict[str, Any]]) -> dict[str, Any]:
         runtime = self.runtime(model)

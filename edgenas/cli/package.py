@@ -78,7 +78,10 @@ def deploy(
     form: Annotated[
         str | None, typer.Option("--format", help="onnx, tflite, tflite-f16 or tflite-int8.  [the device's]")
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="Test images to count right answers on, at most.")] = 1000,
+    images: Annotated[str, typer.Option(help="Test images to count right answers on, at most; or: all.")] = "1000",
+    dataset: Annotated[
+        str | None, typer.Option(help="Folder of those images, where it was trained on a folder.")
+    ] = None,
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="The report, less .json and .md.  [FILE-BOARD]")
     ] = None,
@@ -88,13 +91,17 @@ def deploy(
 
     Example: edgenas deploy digits.tar.gz --board here
     """
+    from edgenas.errors import UsageError
     from edgenas.package.deploy import deploy as bring
     from edgenas.package.deploy import write_report
     from edgenas.report.package import deployed_text
     from edgenas.units import parse
 
     path = Path(file)
-    deployed = bring(path, board, parse(latency, "latency") if latency else None, form, images)
+    if images != "all" and not (images.isascii() and images.isdigit() and int(images)):
+        raise UsageError(f"--images {images} counts nothing; give a number of 1 or more, or: --images all")
+    count = None if images == "all" else int(images)
+    deployed = bring(path, board, parse(latency, "latency") if latency else None, form, count, dataset)
     base = Path(output) if output else Path(f"{path.name.removesuffix('.tar.gz')}-{board}")
     text = deployed_text(deployed.report)
     written = write_report(deployed, base, text)

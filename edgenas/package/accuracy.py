@@ -10,48 +10,59 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.board.model import Model
-from edgenas.board.pool import connect
 from edgenas.board.registry import Board
-from edgenas.board.session import AgentSession
+from edgenas.board.session import AgentSession, RefusedError
 from edgenas.data.images import load_images, one_batch
 from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError
+from edgenas.package.self_check import LEASE_S
 
 _AT_ONCE = 200  # images brought to the board together
 _IMAGE_TIMEOUT_S = 2.0
+_ONLY_TIME = ("trtexec", "benchmark_model")  # runtimes that show no outputs
+_OF_THE_MODEL = {"model", "wrong", "timeout", "crash", "memory", "runtime"}  # refusals that speak of it, not the board
 
 
 def accuracy_on(
     entry: Board,
+    session: AgentSession,
     device: Device,
     model: Model,
     manifest: Mapping[str, Any],
     record: Mapping[str, Any],
-    count: int,
+    count: int | None,
+    folder: str | None = None,
 ) -> dict[str, Any]:
-    """Of the board's own answers to test images, and how often this computer's runtime gives the same."""
+    """Of the board's own answers to test images, and how often this computer's runtime gives the same.
+
+    At most `count` images, None for all; `folder`: where they are, by default the package's data set by its name.
+    "images" is 0 where nothing could be counted, and "note" says why; "failed" tells whether the model was to blame.
+    """
     dataset = manifest["dataset"]
-    if entry.transport == "adb":
-        return {"images": 0, "note": "benchmark_model shows no outputs, so answers could not be counted"}
+    runtime = _runtime(session, device, model)
+    if runtime is None:
+        return not_counted("the runtimes there show no outputs, so answers could not be counted")
     try:
-        test = load_images(dataset["name"], "test")
+        test = load_images(folder or dataset["name"], "test")
     except EdgeNASError as error:
-        return {"images": 0, "note": f"the test images are not on this machine ({error})"}
+        return not_counted(f"the test images are not on this machine ({error})")
     if test.fingerprint != dataset["test_sha256"]:
-        return {"images": 0, "note": f"{test.source} is not the test split that the package was made with"}
+        return not_counted(f"{test.source} is not the test split that the package was made with")
     preprocessing = manifest["preprocessing"]
     mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
-    images, labels = one_batch(test, min(count, len(test.labels)), 0, mean, std)
-    session = connect(entry)
+    total = len(test.labels)
+    # The same draw as the package's own, which is of 1,000 at most: equal counts are equal images.
+    images, labels = one_batch(test, total if count is None else min(count, total), 0, mean, std)
     try:
-        assert isinstance(session, AgentSession)
-        logits = _answers(session, device, model, images, len(manifest["classes"]), entry)
-    finally:
-        session.close()
-    predicted = logits.argmax(axis=1)
-    right = int((predicted == labels).sum())
+        logits = _answers(session, runtime["name"], model, images, len(manifest["classes"]), entry)
+    except RefusedError as error:
+        if error.kind not in _OF_THE_MODEL:
+            raise
+        return not_counted(str(error), failed=True)
+    predicted = np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+    right, checked = int((predicted == labels).sum()), record["checked"]
     low, high = wilson(right, len(labels))
-    checked = record["checked"]
+    package_right = round(checked["accuracy"] * checked["images"])
     return {
         "images": len(labels),
         "right": right,
@@ -59,27 +70,34 @@ def accuracy_on(
         "interval_percent": [round(100 * low, 3), round(100 * high, 3)],
         "package_percent": round(100 * checked["accuracy"], 3),
         "package_images": checked["images"],
+        "lower_than_package": is_lower(right, len(labels), package_right, checked["images"]),
         "agrees_with_this_computer": _agreement(model, images, predicted),
+        "runtime": {"name": runtime["name"], "version": runtime.get("version")},
+        "failed": False,
         "note": "",
     }
 
 
+def not_counted(why: str, failed: bool = False) -> dict[str, Any]:
+    return {"images": 0, "failed": failed, "note": why}
+
+
+def _runtime(session: AgentSession, device: Device, model: Model) -> Mapping[str, Any] | None:
+    """The one that the device's profile names, else the first that shows outputs."""
+    able = [each for each in session.facts["runtimes"] if model.format in each["formats"]]
+    able = [each for each in able if each["name"] not in _ONLY_TIME]
+    preferred = [each for each in able if each["name"] == device.runtime]
+    return next(iter(preferred or able), None)
+
+
 def _answers(
-    session: AgentSession, device: Device, model: Model, images: NDArray[np.float32], classes: int, entry: Board
+    session: AgentSession, runtime: str, model: Model, images: NDArray[np.float32], classes: int, entry: Board
 ) -> NDArray[np.float32]:
     """float32 [n, classes], as the board's runtime computes them."""
-    able = [each["name"] for each in session.facts["runtimes"] if model.format in each["formats"]]
-    able = [name for name in able if name not in ("trtexec", "benchmark_model")]  # these only time
-    if not able:
-        raise BoardError(
-            f"board {entry.name} has no runtime for {model.format} files that gives outputs; see: edgenas board check"
-            f" {entry.name}"
-        )
-    runtime = device.runtime if device.runtime in able else able[0]
-    session.lease(3600.0)
     file = {**session.put(model.content, f".{model.format}").reference(), "format": model.format}
     answers = []
     for start in range(0, len(images), _AT_ONCE):
+        session.lease(LEASE_S)
         some = images[start : start + _AT_ONCE]
         laid_out = np.ascontiguousarray(some.transpose(0, 2, 3, 1) if model.format == "tflite" else some, "<f4")
         raw = session.run(
@@ -107,3 +125,15 @@ def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
     middle = (share + spread / 2) / (1 + spread)
     half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def is_lower(right: int, count: int, package_right: int, package_count: int) -> bool:
+    """Whether the share right / count is below the package's by more than chance explains, at 95 %.
+
+    Of other images, the package's share is uncertain too: the interval of the difference is Newcombe's (1998, method
+    10). Of as many, which are the same images, the luck of the draw is shared and the package's share taken as it is.
+    """
+    share, package_share = right / count, package_right / package_count
+    above = wilson(right, count)[1] - share
+    below = 0.0 if count == package_count else package_share - wilson(package_right, package_count)[0]
+    return package_share - share > math.hypot(above, below)

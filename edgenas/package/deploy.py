@@ -6,11 +6,10 @@ in the archive. All that was found goes into a report, whatever the verdict is.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import hashlib
 import io
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,31 +21,21 @@ from numpy.typing import NDArray
 from edgenas import device as devices
 from edgenas.board import registry
 from edgenas.board.check import measured_fact
-from edgenas.board.measure import Failed, Tier
+from edgenas.board.measure import Failed, Outcome, Tier
 from edgenas.board.model import Golden, Model, with_golden
-from edgenas.board.pool import Pool
+from edgenas.board.pool import Pool, connect
 from edgenas.board.registry import Board
-from edgenas.board.session import WORK
-from edgenas.board.transport import Transport, output
+from edgenas.board.session import AgentSession, plain
 from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError, ExportError, InfeasibleError, UnstableError, UsageError
 from edgenas.files import write_whole
-from edgenas.package.accuracy import accuracy_on
-from edgenas.package.build import HERE
+from edgenas.package.accuracy import accuracy_on, not_counted
 from edgenas.package.export import EDGETPU_FILE
+from edgenas.package.self_check import LEASE_S, self_check
 from edgenas.package.verify import contents, verify
 from edgenas.units import show
 
 IMAGES = 1000  # of the test split by default, at most: those that the package's own accuracies were counted on
-_CHECK_TIMEOUT_S, _PUSH_TIMEOUT_S = 300.0, 120.0
-# What of a folder is there already: one line a file. Python 3.6, as boards have.
-_HASHES = (
-    "import hashlib,os,sys\n"
-    "for at,_,names in os.walk(sys.argv[1]):\n"
-    "  for name in names:\n"
-    "    path=os.path.join(at,name)\n"
-    "    print(hashlib.sha256(open(path,'rb').read()).hexdigest(),os.path.relpath(path,sys.argv[1]))\n"
-)
 
 
 @dataclass(frozen=True)
@@ -62,47 +51,57 @@ def deploy(
     name: str,
     latency_ms: float | None = None,
     form: str | None = None,
-    images: int = IMAGES,
+    images: int | None = IMAGES,
+    dataset: str | None = None,
 ) -> Deployed:
     """Bring the package at `path` to the board called `name` and measure there.
 
     `latency_ms`: the limit, by default the one that the package was searched for on such a board; `form`: which of its
     model files (onnx, tflite, tflite-f16, tflite-int8), by default the one for the device; `images`: of the test split
-    at most. Raises DataError for an archive that is not sound, BoardError where the board fails.
+    at most, None for all; `dataset`: the folder of those images, where the package was trained on a folder of images.
+    Raises DataError for an archive that is not sound, BoardError where the board fails; what is wrong with the model
+    there is no exception but the `problem` of what is returned.
     """
     found = verify(path)
     manifest, content = found["manifest"], contents(path)
     entry = registry.board(name)
     device = devices.load(entry.device)
     record = _record(manifest, form or _default_format(device), path)
-    file = EDGETPU_FILE if "edgetpu" in device.runtime and EDGETPU_FILE in content else record["file"]
+    on_tpu = "edgetpu" in device.runtime and record["format"] == "tflite-int8" and EDGETPU_FILE in content
+    file = EDGETPU_FILE if on_tpu else record["file"]
     limit_ms = _limit_ms(manifest, entry) if latency_ms is None else latency_ms
-
-    self_check = _self_check(entry, content, found["sha256"])
     model = _model(content, manifest, record, file)
-    accuracy = accuracy_on(entry, device, model, manifest, record, images)
+
+    if entry.transport == "adb":
+        check: dict[str, Any] = {"passed": None, "note": "a phone has no Python to run it", "models": []}
+        accuracy = not_counted("benchmark_model shows no outputs, so answers could not be counted")
+    else:
+        with contextlib.closing(connect(entry)) as session:
+            assert isinstance(session, AgentSession)
+            _require_runtime(session, model, name)
+            session.lease(LEASE_S)
+            files = [each["file"] for each in manifest["models"]]
+            check = self_check(entry, session, content, found["sha256"], files)
+            accuracy = accuracy_on(entry, session, device, model, manifest, record, images, dataset)
     assert device.measurement is not None  # else it would be no board
     with Pool([entry], device) as pool:
         outcome = pool.one(model, Tier.final(device.measurement))
-    if isinstance(outcome, Failed):
-        raise ExportError(f"{file} of {path} was not timed: {outcome.error}")
-    summary = outcome.summary
-    stable = "STABLE" if summary.stable else "UNSTABLE"
     report = {
         "schema_version": 1,
-        "package": {"file": str(path), "sha256": found["sha256"], "arch_str": manifest["architecture"]["arch_str"]},
+        "package": {
+            "file": str(path),
+            "sha256": found["sha256"],
+            "arch_str": plain(manifest["architecture"]["arch_str"]),
+        },
         "board": {"name": name, "device": device.name},
         "model": {"file": file, "format": record["format"], "sha256": model.sha256},
         "deployed_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "self_check": self_check,
+        "self_check": check,
         "accuracy": accuracy,
-        "latency": {
-            "verdict": stable if limit_ms is None else summary.verdict(limit_ms),
-            "limit_ms": limit_ms,
-            **measured_fact(outcome),
-        },
+        "latency": _latency(outcome, limit_ms),
     }
-    return Deployed(report, _problem(report, path, name))
+    problem = _problem(report, name)
+    return Deployed({**report, "problem": None if problem is None else str(problem)}, problem)
 
 
 def write_report(deployed: Deployed, base: Path, text: str) -> list[Path]:
@@ -130,52 +129,29 @@ def _limit_ms(manifest: Mapping[str, Any], entry: Board) -> float | None:
     """The limit on latency that the network was searched for, where that was on such a board."""
     if (manifest["device"] or {}).get("name") not in (entry.device, entry.name):
         return None
-    return next((float(each["limit"]) for each in manifest["constraints"] if each["metric"] == "latency"), None)
+    limits = [each for each in manifest["constraints"] if (each["metric"], each["unit"]) == ("latency", "ms")]
+    return float(limits[0]["limit"]) if limits else None
 
 
-def _self_check(entry: Board, content: Mapping[str, bytes], sha256: str) -> dict[str, Any]:
-    """What the runner says of every model that can run on the board, unpacked there."""
-    if entry.transport == "adb":
-        return {"passed": None, "note": "a phone has no Python to run it", "models": []}
-    folder = f"{WORK}/deployed/{sha256[:16]}"
-    wanted = {**content, "run.py": (HERE / "runner.py").read_bytes()}
-    transport = entry.connect()
-    try:
-        _bring(transport, entry.python, folder, wanted)
-        done = output(transport, [entry.python, f"{folder}/run.py", "--self-check", "--json"], _CHECK_TIMEOUT_S)
-    finally:
-        transport.close()
-    try:
-        models = [
-            {"file": str(each["file"])[:100], "passed": each["passed"], "detail": str(each["detail"])[:200]}
-            for each in json.loads(done.stdout)
-        ]
-        sound = models and all(each["passed"] in (True, False, None) for each in models)
-    except (ValueError, KeyError, TypeError):
-        models, sound = [], False
-    if not sound:
-        said = [line for line in (done.stderr or "").strip().splitlines() if line.isprintable()]
+def _require_runtime(session: AgentSession, model: Model, name: str) -> None:
+    """Raises BoardError, before anything is brought there, where nothing on the board runs such files."""
+    runtimes = session.facts["runtimes"]
+    if not any(model.format in each["formats"] for each in runtimes):
+        package = "onnxruntime" if model.format == "onnx" else "ai-edge-litert"
         raise BoardError(
-            f"board {entry.name} cannot run the self-check ({said[-1][:200] if said else f'exit {done.exit_code}'});"
-            f" it needs numpy and a runtime: edgenas board check {entry.name}"
+            f"board {name} has no runtime for {model.format} files (it has:"
+            f" {plain(', '.join(each['name'] for each in runtimes)) or 'none'}); on the board: python3 -m pip install"
+            f" {package}, or choose another file by --format"
         )
-    ran = [each["passed"] for each in models if each["passed"] is not None]
-    note = "" if ran else "no runtime there runs any of the files with numpy"
-    return {"passed": all(ran) if ran else None, "note": note, "models": models}
 
 
-def _bring(transport: Transport, python: str, folder: str, wanted: Mapping[str, bytes]) -> None:
-    """Every file of `wanted` into `folder` on the board, but for those that are there already."""
-    listed = output(transport, [python, "-c", _HASHES, folder], _PUSH_TIMEOUT_S)
-    if listed.exit_code:
-        raise BoardError(f"{transport.address}: {python} does not run there; name another: edgenas board add --python")
-    there = {tuple(line.split(" ", 1)) for line in listed.stdout.decode("utf-8", "replace").splitlines()}
-    with tempfile.TemporaryDirectory(prefix="edgenas-") as local:
-        source = Path(local) / "file"
-        for name, each in wanted.items():
-            if (hashlib.sha256(each).hexdigest(), name) not in there:
-                source.write_bytes(each)
-                transport.push(source, f"{folder}/{name}", _PUSH_TIMEOUT_S)
+def _latency(outcome: Outcome, limit_ms: float | None) -> dict[str, Any]:
+    if isinstance(outcome, Failed):
+        return {"verdict": None, "limit_ms": limit_ms, "error": plain(outcome.error)}
+    summary = outcome.summary
+    stable = "STABLE" if summary.stable else "UNSTABLE"
+    verdict = stable if limit_ms is None else summary.verdict(limit_ms)
+    return {"verdict": verdict, "limit_ms": limit_ms, "error": None, **measured_fact(outcome)}
 
 
 def _model(content: Mapping[str, bytes], manifest: Mapping[str, Any], record: Mapping[str, Any], file: str) -> Model:
@@ -195,21 +171,26 @@ def _model(content: Mapping[str, bytes], manifest: Mapping[str, Any], record: Ma
     return Model(content[file], "onnx" if file.endswith(".onnx") else "tflite", expected, lowering_version=version)
 
 
-def _problem(report: Mapping[str, Any], path: Path, name: str) -> EdgeNASError | None:
+def _problem(report: Mapping[str, Any], name: str) -> EdgeNASError | None:
     """The worst of what was found: wrong before slow before undecided."""
-    accuracy, latency = report["accuracy"], report["latency"]
+    file, accuracy, latency = report["model"]["file"], report["accuracy"], report["latency"]
     wrong = [each for each in report["self_check"]["models"] if each["passed"] is False]
     if wrong:
         return ExportError(
-            f"{wrong[0]['file']} does not do on {name} what it did where it was made ({wrong[0]['detail']}); use"
-            " another file by --format, or another version of the runtime there"
+            f"{wrong[0]['file']} does not do on {name} what it did where it was made ({wrong[0]['detail']}); install"
+            " another version of the runtime there, or export without that format and package it again"
         )
-    if accuracy["images"] and accuracy["interval_percent"][1] < accuracy["package_percent"]:
+    advice = "use another file by --format, or another version of the runtime there"
+    if accuracy["failed"]:
+        return ExportError(f"{file} gives no answers on {name} ({accuracy['note']}); {advice}")
+    if accuracy["images"] and accuracy["lower_than_package"]:
         return ExportError(
-            f"on {name} {report['model']['file']} is right on {accuracy['percent']:.2f} % of {accuracy['images']} test"
-            f" images, in the package on {accuracy['package_percent']:.2f} %, more than chance explains; use another"
-            " file by --format, or another version of the runtime there"
+            f"on {name} {file} is right on {accuracy['percent']:.2f} % of {accuracy['images']} test images, in the"
+            f" package on {accuracy['package_percent']:.2f} % of {accuracy['package_images']}, more than chance"
+            f" explains; {advice}"
         )
+    if latency["error"]:
+        return ExportError(f"{file} could not be timed on {name} ({latency['error']}); {advice}")
     if latency["verdict"] == "UNSTABLE":
         return UnstableError(
             f"the latency on {name} does not settle ({latency['problems'][0]}); cure what `edgenas board check {name}`"
@@ -217,7 +198,7 @@ def _problem(report: Mapping[str, Any], path: Path, name: str) -> EdgeNASError |
         )
     if latency["verdict"] == "FAIL":
         return InfeasibleError(
-            f"{report['model']['file']} takes up to {show(latency['interval_ms'][1], 'latency')} on {name}, more than"
+            f"{file} takes up to {show(latency['interval_ms'][1], 'latency')} on {name}, more than"
             f" {show(latency['limit_ms'], 'latency')}; search a smaller one by --cost live"
         )
     return None

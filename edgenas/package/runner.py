@@ -4,14 +4,12 @@
     python run.py --model model_int8.tflite *.npy
     python run.py --self-check                   run every model on the golden images and compare
 
-Needs Python 3.7 or newer, numpy, and one runtime: onnxruntime for .onnx, ai-edge-litert or tflite-runtime for .tflite.
+Needs Python 3.6 or newer, numpy, and one runtime: onnxruntime for .onnx, ai-edge-litert or tflite-runtime for .tflite.
 Reads PNG, PPM, PGM and NPY (uint8, height x width x 3) by itself, other formats where Pillow is installed.
 Exit codes: 0 done, 1 a check failed, 2 usage, an unreadable image, or no runtime.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 # No annotations: numpy.typing is younger than the oldest numpy this runs with.
-
-from __future__ import annotations
 
 import argparse
 import json

@@ -76,7 +76,9 @@ def deployed_text(report: Mapping[str, Any]) -> str:
         f"# {report['package']['file']} on {board['name']} ({board['device']})",
         "",
         f"{report['deployed_at']}, package {report['package']['sha256'][:16]}, {model['file']}"
-        f" {model['sha256'][:16]}, `{report['package']['arch_str']}`",
+        f" {model['sha256'][:16]}, `{report['package']['arch_str'].replace('`', '?')}`",
+        "",
+        "All is well." if report["problem"] is None else f"**Problem:** {report['problem']}.",
         "",
         "## Self-check",
         "",
@@ -91,6 +93,8 @@ def deployed_text(report: Mapping[str, Any]) -> str:
             f"- {accuracy['percent']:.2f} % of {accuracy['images']} test images on the board (95 % interval {low:.2f}"
             f" to {high:.2f} %); in the package {accuracy['package_percent']:.2f} % of {accuracy['package_images']}"
         )
+        runtime = accuracy["runtime"]
+        lines.append(f"- by {runtime['name']} {runtime['version']} there")
         same = accuracy["agrees_with_this_computer"]
         lines += [] if same is None else [f"- {same:.2%} of its answers are those of this computer's runtime"]
     else:
@@ -100,6 +104,8 @@ def deployed_text(report: Mapping[str, Any]) -> str:
 
 
 def _latency_lines(latency: Mapping[str, Any]) -> list[str]:
+    if latency["error"]:
+        return [f"- not measured: {latency['error']}"]
     (low, high), key = latency["interval_ms"], latency["fingerprint"]
     of = "" if latency["limit_ms"] is None else f" of {show(latency['limit_ms'], 'latency')}"
     lines = [

@@ -21,9 +21,11 @@ from tests.board.boards import World, board, models
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", type=int, default=96)
-    parser.add_argument("--sleep-ms", type=float, default=100.0, help="that a job takes")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--models", type=int, default=200, help="as many classes as a live search trains")
+    parser.add_argument(
+        "--sleep-ms", type=float, default=200.0, help="that a job takes; in truth a screening takes 1,500"
+    )
+    parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     lasted_s: dict[int, list[float]] = {1: [], 2: [], 4: []}
     for _ in range(options.rounds):

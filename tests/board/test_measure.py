@@ -56,6 +56,20 @@ def test_a_model_between_two_timings_of_the_reference(tmp_path: Path) -> None:
     assert attempt["reference_ms"] == pytest.approx([2.0, 2.0], rel=0.01)
 
 
+def test_blocks_without_a_pause_share_the_reference_between_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    timer = bench(world, tmp_path)
+    first, second, third = models(3)
+    timer([first], SCREEN)
+    timer([second], SCREEN)
+    assert world.timed(REFERENCE) == 3
+    monkeypatch.setattr(measure, "_RECENT_S", 0.0)
+    timer([third], SCREEN)
+    assert world.timed(REFERENCE) == 5
+
+
 def test_nothing_is_measured_twice(tmp_path: Path) -> None:
     world, some = World(), models(3)
     first = [measured(each) for each in bench(world, tmp_path)(some, SCREEN)]
