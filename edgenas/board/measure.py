@@ -129,6 +129,7 @@ class Bench:
         self.affinity = list(affinity or self.how.affinity) or None
         state = session.facts["state"]
         self._coolest_c = _hottest(state)
+        self.timing: Model | None = None  # what runs on the board right now, or ran when it was lost
         self._last_reference: tuple[Summary | None, str, float] = None, "", 0.0
 
     def __call__(self, models: Sequence[Model], tier: Tier) -> list[Outcome]:
@@ -141,8 +142,7 @@ class Bench:
                 names = ", ".join(each["name"] for each in self.session.facts["runtimes"]) or "none"
                 outcomes.append(Failed(f"board {self.board} has no runtime for {model.format} files (it has: {names})"))
                 continue
-            record = self.store.find(self.fingerprint(model, tier, runtime))
-            outcomes.append(None if record is None else Measured(record, from_store=True))
+            outcomes.append(self.known(model, tier))
         waiting = [index for index, outcome in enumerate(outcomes) if outcome is None]
         attempts: dict[int, list[dict[str, Any]]] = {index: [] for index in waiting}
         for attempt in range(ATTEMPTS[tier.name] if waiting else 0):
@@ -184,6 +184,12 @@ class Bench:
                 break
         return [outcome for outcome in outcomes if outcome is not None]
 
+    def known(self, model: Model, tier: Tier) -> Measured | None:
+        """What was measured before just as it would be now, or None."""
+        runtime = self.runtime(model)
+        record = None if runtime is None else self.store.find(self.fingerprint(model, tier, runtime))
+        return None if record is None else Measured(record, from_store=True)
+
     def runtime(self, model: Model) -> dict[str, Any] | None:
         """Of the board's runtimes for `model`, the one that the device's profile names, else the first."""
         able = [each for each in self.session.facts["runtimes"] if model.format in each["formats"]]
@@ -223,20 +229,23 @@ class Bench:
                 "relative_error": model.golden.relative_error,
             }
         file = {**self.session.put(model.content, f".{model.format}").reference(), "format": model.format}
-        replies = [
-            self.session.time(
-                tier.timeout_s(),
-                model=file,
-                runtime=runtime["name"],
-                threads=self.threads,
-                affinity=self.affinity,
-                plan=tier.plan(),
-                fresh=tier.name == "final",
-                golden=golden,
-                prepare=self.prepare,
+        replies = []
+        self.timing = model
+        for _ in range(tier.processes):
+            replies.append(
+                self.session.time(
+                    tier.timeout_s(),
+                    model=file,
+                    runtime=runtime["name"],
+                    threads=self.threads,
+                    affinity=self.affinity,
+                    plan=tier.plan(),
+                    fresh=tier.name == "final",
+                    golden=golden,
+                    prepare=self.prepare,
+                )
             )
-            for _ in range(tier.processes)
-        ]
+        self.timing = None
         energies = [reply["energy_mj"] for reply in replies if reply.get("energy_mj") is not None]
         return {
             "samples_ns": [repeat for reply in replies for repeat in reply.pop("samples_ns")],

@@ -40,7 +40,7 @@ class _Job:
     number: int
     model: Model
     tier: Tier
-    losses: int = 0  # of boards, while it ran; from the first on it runs in a block of its own
+    losses: int = 0  # of boards, while it ran
 
 
 class Pool:
@@ -142,7 +142,7 @@ class Pool:
         """Take models in blocks, until closed or until the board is given up."""
         try:
             while (job := self._waiting.get()) is not None:
-                jobs = [job] if job.losses else [job, *self._more(job.tier)]
+                jobs = [job, *self._more(job.tier)]
                 try:
                     bench = self._bench(board)
                 except BoardError as error:
@@ -150,10 +150,11 @@ class Pool:
                     if not self._reconnected(board, error):
                         return
                     continue
+                jobs = [each for each in jobs if not self._answered(each)]
                 try:
                     outcomes = bench([each.model for each in jobs], job.tier)
                 except BoardError as error:
-                    self._again(jobs, board, error)
+                    self._again(jobs, board, bench.timing, error)
                     if not self._reconnected(board, error):
                         return
                 else:
@@ -169,11 +170,20 @@ class Pool:
         with contextlib.suppress(queue.Empty):
             while len(jobs) < share:
                 job = self._waiting.get_nowait()
-                if job is None or job.losses or job.tier != tier:
+                if job is None or job.tier != tier:
                     self._waiting.put(job)
                     break
                 jobs.append(job)
         return jobs
+
+    def _answered(self, job: _Job) -> bool:
+        """Whether some board of the pool has timed the model before: then that is its outcome."""
+        for bench in list(self._benches.values()):
+            known = bench.known(job.model, job.tier)
+            if known is not None:
+                self._answers.put((job, known))
+                return True
+        return False
 
     def _bench(self, board: Board) -> Bench:
         if board.name not in self._benches:
@@ -183,11 +193,11 @@ class Pool:
             )
         return self._benches[board.name]
 
-    def _again(self, jobs: Sequence[_Job], board: Board, error: BoardError) -> None:
-        """Put back what a lost board had taken; a model that keeps taking boards down is given up instead."""
+    def _again(self, jobs: Sequence[_Job], board: Board, running: Model | None, error: BoardError) -> None:
+        """Put back what a lost board had taken; `running`, if that keeps taking boards down, is given up instead."""
         busy = isinstance(error, RefusedError) and error.kind in ("busy", "lease")
         for job in jobs:
-            job.losses += not busy
+            job.losses += job.model is running and not busy
             if job.losses > LOSSES:
                 self._answers.put((job, Failed(f"board {board.name} was lost each time it ran ({error})")))
             else:

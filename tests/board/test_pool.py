@@ -47,6 +47,15 @@ def test_every_model_has_its_own_outcome(tmp_path: Path, boards: int) -> None:
     assert all(session.closed for session in world.sessions)
 
 
+def test_what_one_board_has_timed_no_other_times_again(tmp_path: Path) -> None:
+    world, some = World(sleep_s=0.001), models(FEW)
+    with pool(world, tmp_path, 3) as opened:
+        first = outcomes(opened, some)
+        count = len(world.jobs)
+        assert [each.record for each in outcomes(opened, some)] == [each.record for each in first]  # type: ignore[union-attr]
+        assert len(world.jobs) == count
+
+
 def test_models_are_made_as_boards_get_free(tmp_path: Path) -> None:
     world, made = World(sleep_s=0.001), 0
 
