@@ -209,9 +209,10 @@ class Agent:
             raise AgentError("request", "'forget' takes either 'files' or 'older_than_s'")
         if names is None:
             limit_s = time.time() - number(request, "older_than_s", 0, 1e9)
-            with os.scandir(self.files) as entries:
-                names = [entry.name for entry in entries if entry.stat(follow_symlinks=False).st_mtime <= limit_s]
-        paths = [self.path_of(name) for name in names]
+            with os.scandir(self.files) as entries:  # also what a lost connection left half sent
+                paths = [entry.path for entry in entries if entry.stat(follow_symlinks=False).st_mtime <= limit_s]
+        else:
+            paths = [self.path_of(name) for name in names]
         removed = 0
         for path in paths:
             with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):

@@ -24,6 +24,7 @@ LONGEST_REPLY = 64 * 2**20  # bytes
 CONNECT_TIMEOUT_S = 30.0
 REPLY_TIMEOUT_S = 15.0  # beyond what the asked work itself may take
 TRANSFER_TIMEOUT_S = 120.0
+FILES_KEPT_S = 86_400.0  # on a board after they were last used, so that its disk does not fill
 
 
 class RefusedError(BoardError):
@@ -84,6 +85,7 @@ class AgentSession:
         try:
             self._process = self._started(python, source, version)
             self.facts: Mapping[str, Any] = _facts(self.call("info", REPLY_TIMEOUT_S), self.address)
+            self.call("forget", REPLY_TIMEOUT_S, older_than_s=FILES_KEPT_S)
         except BaseException:
             transport.close()
             raise

@@ -76,7 +76,7 @@ def reply(number: int, result: Any = None, **other: Any) -> bytes:
 
 
 def after_info(answer: Callable[[dict[str, Any]], bytes]) -> Callable[[dict[str, Any]], bytes]:
-    return lambda request: reply(request["id"], INFO) if request["op"] == "info" else answer(request)
+    return lambda request: reply(request["id"], INFO) if request["op"] in ("info", "forget") else answer(request)
 
 
 def test_an_agent_of_this_version_is_not_brought_again() -> None:
@@ -220,6 +220,17 @@ def test_the_real_agent_answers(home: Callable[[], AgentSession]) -> None:
     file = opened.put(b"content", ".bin")
     assert file == opened.put(b"content", ".bin")
     assert file.sha256 == hashlib.sha256(b"content").hexdigest()
+
+
+def test_old_files_and_half_sent_ones_are_removed(home: Callable[[], AgentSession], tmp_path: Path) -> None:
+    opened = home()
+    kept = opened.put(b"new", ".bin").name
+    files = tmp_path / "home" / ".edgenas" / "work" / "files"
+    for name in ("old.bin", ".sent.onnx.0011.part"):
+        (files / name).write_bytes(b"old")
+        os.utime(files / name, (1e9, 1e9))
+    home()
+    assert [path.name for path in files.iterdir()] == [kept]
 
 
 def test_two_programs_contend_for_one_board(home: Callable[[], AgentSession]) -> None:
