@@ -66,6 +66,7 @@ class Pool:
         self._answers: queue.Queue[tuple[_Job, Outcome] | BaseException] = queue.Queue()
         self._benches: dict[str, Bench] = {}
         self._lost: dict[str, str] = {}  # board -> why it was given up
+        self._seen: set[str] = set()  # boards that have answered
         self._outstanding = 0
         self._closing = threading.Event()
         self._workers: dict[str, threading.Thread] = {}
@@ -188,6 +189,7 @@ class Pool:
     def _bench(self, board: Board) -> Bench:
         if board.name not in self._benches:
             session = self._connect(board)
+            self._seen.add(board.name)
             self._benches[board.name] = Bench(
                 session, self.device, board.name, board.threads, self.store, affinity=board.affinity
             )
@@ -208,11 +210,13 @@ class Pool:
             self._waiting.put(job)
 
     def _reconnected(self, board: Board, error: BoardError) -> bool:
-        """Whether the board came back within the patience; if not, it is given up and said to be lost."""
+        """Whether the board came back within the patience; if not, it is given up and said to be lost. One that never
+        answered is not waited for: its address may be wrong."""
         bench = self._benches.pop(board.name, None)
         if bench is not None:
             bench.session.close()
-        deadline_s, pause_s = time.monotonic() + self._patience_s, 0.2
+        patience_s = self._patience_s if board.name in self._seen else 0.0
+        deadline_s, pause_s = time.monotonic() + patience_s, 0.2
         while not self._closing.is_set():
             try:
                 self._bench(board).session.lease(60.0)

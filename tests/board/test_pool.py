@@ -121,6 +121,14 @@ def test_a_board_that_comes_back_goes_on(tmp_path: Path) -> None:
     assert all(session.closed for session in world.sessions)
 
 
+def test_a_board_that_never_answered_is_not_waited_for(tmp_path: Path) -> None:
+    world = World(down={"one"})
+    with pool(world, tmp_path, patience_s=3600.0) as opened, pytest.raises(BoardError, match="does not answer"):
+        outcomes(opened, models(1))
+    with pool(world, tmp_path, boards=2, patience_s=3600.0) as opened:
+        assert all(isinstance(each, Measured) for each in outcomes(opened, models(FEW)))
+
+
 def test_all_boards_lost_is_an_error_and_nothing_measured_is_lost(tmp_path: Path) -> None:
     world, some = World(), models(FEW)
     left = 3
@@ -140,7 +148,7 @@ def test_all_boards_lost_is_an_error_and_nothing_measured_is_lost(tmp_path: Path
     assert all(isinstance(each, Measured) for each in outcomes(opened, some))  # the same pool takes up its work
     opened.close()
     assert sum(world.timed(each.content) for each in some) >= len(some)
-    assert len(list(tmp_path.glob("*/*.json"))) == len(some) >= kept
+    assert len(list(tmp_path.glob("*/*.json"))) >= len(some) >= kept
 
 
 def test_a_model_that_takes_boards_down_is_given_up(tmp_path: Path) -> None:
