@@ -27,7 +27,9 @@ from edgenas.data.images import load_images, one_batch
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings
 from edgenas.fitness.reference import reference_network
+from edgenas.fitness.store import ScoreStore
 
+VERSION = 1  # of how scores come about; a change that moves them by more than rounding makes it another
 # Features whose spread over the batch is below this share of their size are constant but for rounding.
 _CONSTANT = 1e-5
 
@@ -85,6 +87,7 @@ class LiveFitness:
     """Trains each functional class once, from weights of its own: a score depends on no neighbour and no order.
 
     `images` [batch, 3, h, w] and `labels` [batch] are the one batch, `targets` the reference's `unit_gram`s on it.
+    What `store` knows is not trained again.
     """
 
     exhaustive = False
@@ -99,6 +102,7 @@ class LiveFitness:
         settings: FitnessSettings,
         source: str,
         fingerprint: str,
+        store: ScoreStore | None = None,
     ) -> None:
         self.source = source
         self.fingerprint = fingerprint
@@ -108,6 +112,7 @@ class LiveFitness:
         self._num_classes = num_classes
         self._targets = targets
         self._settings = settings
+        self._store = store
         self._scores: dict[Architecture, Score] = {}
 
     def __call__(self, archs: Sequence[Architecture]) -> Generator[Score, None, None]:
@@ -119,6 +124,9 @@ class LiveFitness:
         """
         keys = [self._space.canonical(arch) for arch in archs]
         unscored = [key for key in dict.fromkeys(keys) if key not in self._scores]
+        if self._store is not None:
+            self._scores |= self._store.find(unscored)
+            unscored = [key for key in unscored if key not in self._scores]
         at_once = 1 if self._images.device.type == "cuda" else len(os.sched_getaffinity(0))
         with ThreadPoolExecutor(at_once, "rmi", initializer=torch.set_num_threads, initargs=(1,)) as pool:
             training = {key: pool.submit(self._train, key) for key in unscored}
@@ -126,6 +134,8 @@ class LiveFitness:
                 for key in keys:
                     if key in training:
                         self._scores[key] = training.pop(key).result()
+                        if self._store is not None:
+                            self._store.keep({key: self._scores[key]})
                     yield self._scores[key]
             finally:
                 pool.shutdown(cancel_futures=True)
@@ -183,7 +193,9 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
         "images": image_set.fingerprint,
         "reference": reference.fingerprint(),
         "device": device.type,
+        "version": VERSION,
     }
+    fingerprint = "live " + hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     return LiveFitness(
         space,
         ((batch - mean) / std).to(device, memory_format=torch.channels_last),
@@ -193,7 +205,8 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
         settings,
         f"RMI measured on this machine ({device.type}): {settings.epochs} steps on {settings.batch_size} images of"
         f" {image_set.source}, reference {reference_source}",
-        "live " + hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest(),
+        fingerprint,
+        ScoreStore(fingerprint),
     )
 
 

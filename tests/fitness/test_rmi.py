@@ -196,6 +196,21 @@ def test_seed_and_class_draw_other_weights() -> None:
     assert len(values) == 3
 
 
+def test_no_class_is_trained_twice_in_a_machines_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGENAS_DATA_DIR", "")
+    archs = [SPACE.parse(CONV), SPACE.parse(EMPTY)]
+    first = list(create(SPACE, "digits", QUICK)(archs))
+
+    def trained(self: LiveFitness, arch: Architecture) -> Score:
+        raise AssertionError("it is trained again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveFitness, "_train", trained)
+        assert list(create(SPACE, "digits", QUICK)([*archs, SPACE.parse(CONV_BY_SKIP)])) == [*first, first[0]]
+        with pytest.raises(AssertionError):
+            list(create(SPACE, "digits", replace(QUICK, seed=1))(archs))
+
+
 def test_training_lowers_the_loss() -> None:
     arch = SPACE.parse(CONV)
     early, late = (next(iter(live(replace(QUICK, epochs=epochs))([arch]))) for epochs in (1, 30))

@@ -1,0 +1,76 @@
+"""Scores that were trained on this machine: no class is trained twice in its life.
+
+One SQLite file in the user's cache. A score is kept under the fingerprint of its fitness, which holds all that the
+score depends on (data set, reference, batch, settings, seed, version), and the genes of its class.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from edgenas.architecture import Architecture, Score
+from edgenas.data.files import cache_dir
+
+log = logging.getLogger(__name__)
+
+_BUSY_S = 30.0  # that another program may take to write
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS scores (fingerprint TEXT, genes TEXT, phi REAL, loss REAL, error TEXT,"
+    " PRIMARY KEY (fingerprint, genes)) WITHOUT ROWID"
+)
+
+
+class ScoreStore:
+    """The scores of one fitness, of `fingerprint`, for architectures of one space. Programs may share the file.
+
+    A file that is damaged or cannot be written is only logged: scores are then trained again.
+    """
+
+    def __init__(self, fingerprint: str, path: Path | None = None) -> None:
+        self._fingerprint = fingerprint
+        self.path = path or cache_dir() / "scores.sqlite"
+
+    def find(self, archs: Sequence[Architecture]) -> dict[Architecture, Score]:
+        """Those of `archs` whose scores are known."""
+        found: dict[Architecture, Score] = {}
+        if self.path.exists():
+            with self._forgiving(), self._opened() as connection:
+                for arch in archs:
+                    row = connection.execute(
+                        "SELECT phi, loss, error FROM scores WHERE fingerprint = ? AND genes = ?",
+                        (self._fingerprint, _key(arch)),
+                    ).fetchone()
+                    if row is not None:
+                        found[arch] = Score(*row)
+        return found
+
+    def keep(self, scores: Mapping[Architecture, Score]) -> None:
+        """Add `scores`; one that is there stays as it is."""
+        rows = [(self._fingerprint, _key(arch), each.value, each.loss, each.error) for arch, each in scores.items()]
+        with self._forgiving(), self._opened() as connection, connection:
+            connection.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?, ?)", rows)
+
+    @contextlib.contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            log.warning("scores are not kept: %s (%s); remove that file to keep them again", self.path, error)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(_SCHEMA)
+            yield connection
+
+
+def _key(arch: Architecture) -> str:
+    return json.dumps([arch.space, *arch.genes])
