@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import gzip
 import hashlib
@@ -254,8 +253,11 @@ def test_the_runner_classifies_files(folder: Path, tmp_path: Path) -> None:
     assert done.stderr.startswith("run.py: ")
 
 
-def test_the_runner_is_python_3_7() -> None:
-    ast.parse((HERE / "runner.py").read_text(), feature_version=(3, 7))
+def test_the_runner_is_python_3_6() -> None:
+    pytest.importorskip("vermin")
+    command = [str(Path(sys.executable).with_name("vermin")), "-t=3.6-", "--no-tips", str(HERE / "runner.py")]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
 
 
 def refusal(path: Path, capsys: pytest.CaptureFixture[str]) -> str:

@@ -108,6 +108,10 @@ class Failed:
 Outcome = Measured | Failed
 
 
+class UnfitError(BoardError):
+    """The board answers, but what every board must run fails there: to try again would change nothing."""
+
+
 class Bench:
     """Times models on the board behind `session`, a `device`, with `threads` on the cores `affinity` (none: those that
     the device's profile names, if any); the store answers for what is known."""
@@ -155,7 +159,7 @@ class Bench:
                 except RefusedError as error:
                     if error.kind not in _ABOUT_THE_MODEL:
                         raise
-                    outcomes[index] = Failed(str(error))
+                    outcomes[index], self.timing = Failed(str(error)), None
             after = self._reference(models[waiting[0]])
             waiting = [index for index in waiting if outcomes[index] is None]
             drift = statistics.moved(before, after)
@@ -260,7 +264,14 @@ class Bench:
         summary, form, ended_s = self._last_reference
         if recent and summary is not None and form == like.format and time.monotonic() - ended_s < _RECENT_S:
             return summary
-        attempt = self._attempt(reference(like.format), _REFERENCE_TIER)
+        try:
+            attempt = self._attempt(reference(like.format), _REFERENCE_TIER)
+        except RefusedError as error:
+            if error.kind not in _ABOUT_THE_MODEL:
+                raise
+            raise UnfitError(
+                f"board {self.board} cannot run the reference model ({error}); see: edgenas board check {self.board}"
+            ) from error
         summary = summarise(attempt["samples_ns"], attempt["inner"])
         self._last_reference = summary, like.format, time.monotonic()
         return summary

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from os import getpid
 from pathlib import Path
 
-from edgenas.board.measure import Bench, Failed, Outcome, Tier
+from edgenas.board.measure import Bench, Failed, Outcome, Tier, UnfitError
 from edgenas.board.model import Model
 from edgenas.board.phone import PhoneSession
 from edgenas.board.registry import Board, refuse_simulated
@@ -24,6 +24,7 @@ from edgenas.errors import BoardError
 BLOCK = 8  # models between two timings of the reference, at most
 PATIENCE_S = 60.0  # with a board that is lost or busy
 LOSSES = 2  # of boards that a model may see before it is given up
+FRUITLESS = 10  # blocks in a row that may fail on a board, though it answers in between
 
 
 def connect(board: Board) -> Session:
@@ -141,6 +142,7 @@ class Pool:
 
     def _work(self, board: Board) -> None:
         """Take models in blocks, until closed or until the board is given up."""
+        fruitless = 0
         try:
             while (job := self._waiting.get()) is not None:
                 jobs = [job, *self._more(job.tier)]
@@ -156,9 +158,12 @@ class Pool:
                     outcomes = bench([each.model for each in jobs], job.tier)
                 except BoardError as error:
                     self._again(jobs, board, bench.timing, error)
-                    if not self._reconnected(board, error):
+                    fruitless += 1
+                    hopeless = isinstance(error, UnfitError) or fruitless == FRUITLESS
+                    if not self._reconnected(board, error, patience_s=0.0 if hopeless else self._patience_s):
                         return
                 else:
+                    fruitless = 0
                     for each, outcome in zip(jobs, outcomes, strict=True):
                         self._answers.put((each, outcome))
         except BaseException as error:  # shown where the models come from, not lost with this thread
@@ -209,15 +214,16 @@ class Pool:
         for job in jobs:
             self._waiting.put(job)
 
-    def _reconnected(self, board: Board, error: BoardError) -> bool:
-        """Whether the board came back within the patience; if not, it is given up and said to be lost. One that never
-        answered is not waited for: its address may be wrong."""
+    def _reconnected(self, board: Board, error: BoardError, patience_s: float | None = None) -> bool:
+        """Whether the board came back within `patience_s`, by default the pool's; if not, it is given up and said to be
+        lost. One that never answered is not waited for: its address may be wrong."""
         bench = self._benches.pop(board.name, None)
         if bench is not None:
             bench.session.close()
-        patience_s = self._patience_s if board.name in self._seen else 0.0
+        if patience_s is None:
+            patience_s = self._patience_s if board.name in self._seen else 0.0
         deadline_s, pause_s = time.monotonic() + patience_s, 0.2
-        while not self._closing.is_set():
+        while patience_s > 0 and not self._closing.is_set():
             try:
                 self._bench(board).session.lease(60.0)
                 return True

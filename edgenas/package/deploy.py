@@ -84,8 +84,13 @@ def deploy(
             check = self_check(entry, session, content, found["sha256"], files)
             accuracy = accuracy_on(entry, session, device, model, manifest, record, images, dataset)
     assert device.measurement is not None  # else it would be no board
-    with Pool([entry], device) as pool:
-        outcome = pool.one(model, Tier.final(device.measurement))
+    try:
+        with Pool([entry], device) as pool:
+            outcome = pool.one(model, Tier.final(device.measurement))
+    except BoardError as error:
+        if check["passed"] is not False:
+            raise
+        outcome = Failed(str(error))  # what was found wrong before must reach the report
     report = {
         "schema_version": 1,
         "package": {

@@ -12,8 +12,8 @@ import pytest
 
 from edgenas import device as devices
 from edgenas.board.measure import Failed, Measured, Outcome, Tier
-from edgenas.board.model import Model
-from edgenas.board.pool import LOSSES, Pool
+from edgenas.board.model import Model, reference
+from edgenas.board.pool import FRUITLESS, LOSSES, Pool
 from edgenas.board.store import Store
 from edgenas.errors import BoardError, UsageError
 from tests.board.boards import Once, World, board, models, refused
@@ -127,6 +127,18 @@ def test_a_board_that_never_answered_is_not_waited_for(tmp_path: Path) -> None:
         outcomes(opened, models(1))
     with pool(world, tmp_path, boards=2, patience_s=3600.0) as opened:
         assert all(isinstance(each, Measured) for each in outcomes(opened, models(FEW)))
+
+
+@pytest.mark.parametrize("kind", ["crash", "internal"])
+def test_a_board_that_answers_but_cannot_run_anything_is_given_up(tmp_path: Path, kind: str) -> None:
+    def fail(reply: dict[str, Any]) -> None:
+        raise refused(kind)
+
+    world = World(disturb=Once(fail, times=10**6, only=[reference("onnx").content]))
+    says = "cannot run the reference model" if kind == "crash" else "the agent says internal"
+    with pool(world, tmp_path, patience_s=60.0) as opened, pytest.raises(BoardError, match=says):
+        outcomes(opened, models(3))
+    assert len(world.jobs) == (1 if kind == "crash" else FRUITLESS)
 
 
 def test_all_boards_lost_is_an_error_and_nothing_measured_is_lost(tmp_path: Path) -> None:
