@@ -15,6 +15,8 @@ import typer
 
 from edgenas import run as runs
 from edgenas.cli import app, main
+from edgenas.fitness import tabulate
+from edgenas.fitness.reference import ResNet
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.train.worlds import image_folder
 
@@ -62,6 +64,10 @@ def at_hand(workplace: Path, archive: Path, monkeypatch: pytest.MonkeyPatch, qui
     (workplace / "digits.tar.gz").write_bytes(archive.read_bytes())
     (workplace / "model.onnx").write_bytes((workplace / "edgenas_model" / "model.onnx").read_bytes())
     (workplace / "benchmark_model").touch()
+    few = tabulate.classes_of(NASBench201())[:10]
+    monkeypatch.setattr(tabulate, "classes_of", lambda space: few)  # all of them take a minute
+    network = ResNet(20, 10).eval()
+    monkeypatch.setattr("edgenas.fitness.rmi.reference_network", lambda *_: (network, "made up"))
     return workplace
 
 

@@ -267,7 +267,7 @@ class Bench:
         try:
             attempt = self._attempt(reference(like.format), _REFERENCE_TIER)
         except RefusedError as error:
-            if error.kind not in _ABOUT_THE_MODEL:
+            if error.kind not in _ABOUT_THE_MODEL or error.kind == "timeout":  # a board that hung may come back
                 raise
             raise UnfitError(
                 f"board {self.board} cannot run the reference model ({error}); see: edgenas board check {self.board}"

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -103,7 +103,9 @@ class LiveFitness:
         source: str,
         fingerprint: str,
         store: ScoreStore | None = None,
+        made_from: Mapping[str, Any] | None = None,
     ) -> None:
+        self.made_from = dict(made_from or {})  # all that the fingerprint is of
         self.source = source
         self.fingerprint = fingerprint
         self._space = space
@@ -207,6 +209,7 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
         f" {image_set.source}, reference {reference_source}",
         fingerprint,
         ScoreStore(fingerprint),
+        made_from,
     )
 
 

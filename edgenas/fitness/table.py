@@ -19,10 +19,18 @@ from typing import Any
 import numpy as np
 
 from edgenas.architecture import Architecture, Score, SearchSpace
+from edgenas.data.files import cache_dir
 from edgenas.errors import DataError, UsageError
 from edgenas.fitness import FitnessSettings
 
 TABLES = Path(__file__).with_name("tables")
+
+
+def own_tables() -> Path:
+    """Where `edgenas tabulate` leaves the user's own; it need not exist."""
+    return cache_dir() / "tables"
+
+
 # A table holds several epochs and the mean over its own seeds, so these two do not tie a search to one table.
 FREE_SETTINGS = frozenset({"epochs", "seed"})
 
@@ -72,12 +80,27 @@ def _closest(mismatches: list[str | None]) -> str:
     return min(known, key=lambda text: text.count(","), default="anything, for none is installed")
 
 
-@cache
 def _descriptions() -> list[dict[str, Any]]:
-    try:
-        return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(TABLES.glob("*.json"))]
-    except (OSError, ValueError) as error:
-        raise DataError(f"a table of scores in {TABLES} is damaged; install edgenas again") from error
+    """Of all tables, the user's own first; "folder" says where the scores lie."""
+    return [*_described(own_tables(), "remove it and tabulate again"), *_shipped()]
+
+
+@cache
+def _shipped() -> list[dict[str, Any]]:
+    return _described(TABLES, "install edgenas again")
+
+
+def _described(folder: Path, advice: str) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            table = json.loads(path.read_text(encoding="utf-8"))
+            if not {"space", "dataset", "settings", "epochs", "file", "sha256", "source"} <= set(table):
+                raise ValueError("it lacks entries")
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"the table of scores {path} is damaged ({error}); {advice}") from error
+        found.append({**table, "folder": folder, "advice": advice})
+    return found
 
 
 def _mismatch(table: dict[str, Any], space_name: str, dataset: str, settings: FitnessSettings) -> str | None:
@@ -91,15 +114,15 @@ def _mismatch(table: dict[str, Any], space_name: str, dataset: str, settings: Fi
 
 
 def _load(table: dict[str, Any], epochs: int) -> dict[tuple[int, ...], Score]:
-    path = TABLES / table["file"]
+    path = table["folder"] / table["file"]
     try:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != table["sha256"]:
-            raise DataError(f"{path} is not the table of scores that was shipped; install edgenas again")
+            raise DataError(f"{path} is not the table of scores that its description vouches for; {table['advice']}")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             genes, phi, loss = (arrays[name] for name in ("genes", "phi", "loss"))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read; install edgenas again") from error
+        raise DataError(f"{path} cannot be read; {table['advice']}") from error
     column = table["epochs"].index(epochs)
     phis, losses = (scores[:, :, column].mean(axis=0, dtype=np.float64) for scores in (phi, loss))
     sound = np.isfinite(phis) & np.isfinite(losses)

@@ -67,6 +67,17 @@ def known_host(port: int, public_key: Path) -> str:
     return f"[{HOST}]:{port} {kind} {key}\n"
 
 
+def account(command: list[str]) -> None:
+    """Run `command`, which changes /etc/passwd; other tests of this session may hold its lock for a moment."""
+    for attempt in range(50):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if done.returncode == 0:
+            return
+        if "lock" not in done.stderr or attempt == 49:
+            raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
+        time.sleep(0.1)
+
+
 @contextlib.contextmanager
 def ordinary_user() -> Iterator[tuple[str, Path]]:
     """A user without privileges and its home, where that can be made; else the one who runs the tests."""
@@ -75,8 +86,8 @@ def ordinary_user() -> Iterator[tuple[str, Path]]:
         return
     folder = Path(tempfile.mkdtemp(prefix="edgenas-home-"))
     home = folder / USER
-    subprocess.run(["useradd", "-m", "-d", str(home), "-s", "/bin/bash", USER], check=True, timeout=60)
-    subprocess.run(["usermod", "-p", "*", USER], check=True, timeout=60)  # no password, but not locked either
+    account(["useradd", "-m", "-d", str(home), "-s", "/bin/bash", USER])
+    account(["usermod", "-p", "*", USER])  # no password, but not locked either
     folder.chmod(0o755)
     user_id = pwd.getpwnam(USER).pw_uid
     try:
@@ -86,7 +97,8 @@ def ordinary_user() -> Iterator[tuple[str, Path]]:
             with contextlib.suppress(OSError):
                 if process.stat().st_uid == user_id:
                     os.kill(int(process.name), signal.SIGKILL)
-        subprocess.run(["userdel", "-f", USER], timeout=60, capture_output=True)
+        with contextlib.suppress(subprocess.CalledProcessError):
+            account(["userdel", "-f", USER])
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgenas.architecture import Architecture, Score
 from edgenas.errors import EdgeNASError, UsageError
 from edgenas.fitness import FitnessSettings
+from edgenas.fitness.reference import ResNet
 from edgenas.fitness.rmi import LiveFitness, create, rmi, unit_gram
 from edgenas.spaces.nasbench201 import NASBench201
 
@@ -197,7 +198,8 @@ def test_seed_and_class_draw_other_weights() -> None:
 
 
 def test_no_class_is_trained_twice_in_a_machines_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGENAS_DATA_DIR", "")
+    network = ResNet(20, 10).eval()  # to train it would take most of a minute
+    monkeypatch.setattr("edgenas.fitness.rmi.reference_network", lambda *_: (network, "made up"))
     archs = [SPACE.parse(CONV), SPACE.parse(EMPTY)]
     first = list(create(SPACE, "digits", QUICK)(archs))
 

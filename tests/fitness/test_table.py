@@ -24,9 +24,9 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "tables"
     shutil.copytree(table.TABLES, folder)
     monkeypatch.setattr(table, "TABLES", folder)
-    table._descriptions.cache_clear()
+    table._shipped.cache_clear()
     yield folder
-    table._descriptions.cache_clear()
+    table._shipped.cache_clear()
 
 
 @pytest.mark.parametrize("epochs", [10, 25, 50])

@@ -1,0 +1,51 @@
+"""`edgenas tabulate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgenas.errors import InterruptedRunError
+
+
+def tabulate(
+    dataset: Annotated[str, typer.Option(help="cifar10, cifar100, imagenet16-120, digits, or a folder.")] = "cifar10",
+    space: Annotated[str, typer.Option(help="Search space.")] = "nasbench201",
+    seeds: Annotated[int, typer.Option(help="Scores are means over so many.")] = 2,
+    epochs: Annotated[int, typer.Option(help="Training steps on the one batch.")] = 50,
+    cells: Annotated[int, typer.Option(help="Cells a stage of the scored network (N).")] = 1,
+    channels: Annotated[int, typer.Option(help="Channels of its first stage (C).")] = 16,
+    batch_size: Annotated[int, typer.Option(help="Images in the batch.")] = 32,
+    reference: Annotated[str, typer.Option(help="resnet20, resnet56, or weights.")] = "resnet20",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The table's .json.  [where searches find it]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score every class of a space, so that searches look scores up. Hours on a CPU; stopped, it goes on.
+
+    Example: edgenas tabulate --dataset digits --seeds 1 --epochs 1 --channels 4 --batch-size 8
+    """
+    from edgenas.cli.progress import follow
+    from edgenas.fitness import FitnessSettings
+    from edgenas.fitness.tabulate import tabulate as prepare
+
+    settings = FitnessSettings(
+        epochs=epochs, cells=cells, channels=channels, batch_size=batch_size, reference=reference
+    )
+    job = prepare(space, dataset, settings, seeds, output)
+    try:
+        follow(job)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted at {job.state}; nothing is lost, run the same command to go on"
+        ) from None
+    description = json.loads(job.path.read_text())
+    if as_json:
+        print(json.dumps({**description, "path": str(job.path)}))
+    else:
+        failed = description["made"]["failed"]
+        print(f"{job.path}: {description['source']}, {len(job.classes)} classes, {failed} trainings failed")

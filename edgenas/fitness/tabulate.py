@@ -1,0 +1,156 @@
+"""`edgenas tabulate`: the scores of a whole space, so that a search by them is a look-up.
+
+Every functional class is trained live, one after another, in one order and for each seed. What was trained is in the
+store of scores at once, so a tabulation that was stopped goes on where it was; the table itself is written at the end.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import io
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenas import __version__, plugins
+from edgenas.architecture import Architecture, Score, SearchSpace
+from edgenas.errors import UsageError
+from edgenas.files import write_whole
+from edgenas.fitness import FitnessSettings, rmi
+from edgenas.fitness.table import FREE_SETTINGS, own_tables
+
+_AT_ONCE = 64  # classes asked for together
+
+
+@dataclass
+class Tabulation:
+    """A table about to be made: iterate over it for the scores as they come, then it lies at `path`."""
+
+    space: SearchSpace
+    dataset: str
+    settings: FitnessSettings
+    seeds: Sequence[int]
+    classes: Sequence[Architecture]
+    path: Path
+    done: int = 0
+    _scores: list[list[Score]] = field(default_factory=list)
+
+    @property
+    def share_done(self) -> float:
+        return self.done / (len(self.seeds) * len(self.classes))
+
+    @property
+    def state(self) -> str:
+        return f"{self.done} of {len(self.seeds)} x {len(self.classes)} classes scored"
+
+    def __iter__(self) -> Iterator[Score]:
+        made_from: list[dict[str, Any]] = []
+        for seed in self.seeds:
+            fitness = rmi.create(self.space, self.dataset, replace(self.settings, seed=seed))
+            made_from.append(fitness.made_from)
+            found: list[Score] = []
+            for start in range(0, len(self.classes), _AT_ONCE):
+                for score in fitness(self.classes[start : start + _AT_ONCE]):
+                    found.append(score)
+                    self.done += 1
+                    yield score
+            self._scores.append(found)
+        self._write(made_from)
+
+    def _write(self, made_from: Sequence[dict[str, Any]]) -> None:
+        """The scores, and beside them what they are of and how they came about; the latter last, for it vouches."""
+
+        def column(name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+            rows = [[getattr(score, name) for score in row] for row in self._scores]
+            return np.array([[np.nan if each is None else each for each in row] for row in rows], np.float32)[
+                :, :, None
+            ]
+
+        stream = io.BytesIO()
+        genes = np.array([arch.genes for arch in self.classes], np.int8)
+        np.savez_compressed(stream, genes=genes, phi=column("value"), loss=column("loss"))
+        content = stream.getvalue()
+        device = str(made_from[0]["device"])
+        hardware = _gpu() if device == "cuda" else _cpu()
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        description = {
+            "space": self.space.name,
+            "dataset": self.dataset,
+            "settings": {name: value for name, value in asdict(self.settings).items() if name not in FREE_SETTINGS},
+            "epochs": [self.settings.epochs],
+            "seeds": list(self.seeds),
+            "file": self.path.with_suffix(".npz").name,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "source": f"table of RMI scores, made on {hardware} on {today}, {len(self.seeds)} seeds",
+            "made": {
+                "date": today,
+                "hardware": hardware,
+                "versions": {"edgenas": __version__, "torch": version("torch"), "python": platform.python_version()},
+                "from": list(made_from),
+                "functional_classes": len(self.classes),
+                "failed": sum(score.value is None for row in self._scores for score in row),
+            },
+        }
+        advice = "make room for it, or give another place with -o, and run it again: nothing is trained twice"
+        write_whole(self.path.with_suffix(".npz"), content, UsageError, advice)
+        write_whole(self.path, (json.dumps(description, indent=2) + "\n").encode(), UsageError, advice)
+
+
+def tabulate(
+    space: str = "nasbench201",
+    dataset: str = "cifar10",
+    settings: FitnessSettings | None = None,
+    seeds: int = 2,
+    output: Path | None = None,
+) -> Tabulation:
+    """The tabulation of all functional classes of `space` on `dataset`, to be written to `output`, a .json beside which
+    the scores lie; by default among the user's own tables, where every search finds it.
+
+    Raises UsageError for a space that cannot be listed, or less than one seed.
+    """
+    made = plugins.load("spaces", space)()
+    classes = classes_of(made)
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds} scores nothing; give 1 or more")
+    settings = settings or FitnessSettings()
+    told = hashlib.sha256(repr((space, dataset, asdict(replace(settings, seed=0)))).encode()).hexdigest()[:8]
+    name = "".join(letter if letter.isalnum() else "-" for letter in Path(dataset).name)
+    path = output or own_tables() / f"{space}_{name}_{told}.json"
+    if path.suffix != ".json":
+        raise UsageError(f"-o {path} is no .json file; name the table's description, like -o table.json")
+    return Tabulation(made, dataset, settings, range(seeds), classes, path)
+
+
+def classes_of(space: SearchSpace) -> list[Architecture]:
+    """The functional classes whose input reaches their output. Raises UsageError where they cannot be listed."""
+    listed = getattr(space, "all_architectures", None)
+    if listed is None:
+        raise UsageError(f"the space {space.name} is too large for a table; search it by --fitness live")
+    return sorted({space.canonical(arch) for arch in listed() if space.is_connected(arch)})
+
+
+def _cpu() -> str:
+    """Like "2 cores of AMD EPYC"."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return f"{len(os.sched_getaffinity(0))} cores of {model}"
+
+
+def _gpu() -> str:
+    import torch
+
+    return f"one {torch.cuda.get_device_name()}"

@@ -1,0 +1,127 @@
+"""Tables of a whole space: made, stopped, gone on with, found by searches, and refused where they do not fit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+import pytest
+import torch
+
+from edgenas.architecture import Architecture, Score
+from edgenas.cli import main
+from edgenas.errors import DataError, UsageError
+from edgenas.fitness import FitnessSettings, table, tabulate
+from edgenas.fitness.reference import ResNet
+from edgenas.fitness.rmi import LiveFitness, create
+from edgenas.fitness.tabulate import Tabulation, classes_of
+from edgenas.spaces.nasbench201 import NASBench201
+
+SPACE = NASBench201()
+QUICK = FitnessSettings(epochs=2, batch_size=8, channels=4)
+FEW = classes_of(SPACE)[100:106]
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tabulate, "classes_of", lambda space: FEW)
+    torch.manual_seed(0)
+    network = ResNet(20, 10).eval()  # to train it would take most of a minute
+    monkeypatch.setattr("edgenas.fitness.rmi.reference_network", lambda *_: (network, "made up"))
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Architecture]:
+    """What is trained, as it is."""
+    seen: list[Architecture] = []
+    train = LiveFitness._train
+
+    def counting(self: LiveFitness, arch: Architecture) -> Score:
+        seen.append(arch)
+        return train(self, arch)
+
+    monkeypatch.setattr(LiveFitness, "_train", counting)
+    return seen
+
+
+def made(**more: object) -> Tabulation:
+    return tabulate.tabulate("nasbench201", "digits", QUICK, 2, **more)  # type: ignore[arg-type]
+
+
+def test_all_classes() -> None:
+    classes = classes_of(SPACE)
+    assert len(classes) == 4929  # 4,930 less the one that computes nothing
+    assert all(SPACE.canonical(arch) == arch for arch in classes[::500])
+
+
+def test_a_table_is_found_and_holds_the_means_of_live_scores() -> None:
+    assert not table.fits("nasbench201", "digits", QUICK)
+    job = made()
+    assert len(list(job)) == 12
+    assert job.share_done == 1.0
+    assert table.fits("nasbench201", "digits", replace(QUICK, seed=5))
+    looked_up = list(table.create(SPACE, "digits", QUICK)(FEW))
+    live = [list(create(SPACE, "digits", replace(QUICK, seed=seed))(FEW)) for seed in (0, 1)]
+    for found, *scores in zip(looked_up, *live, strict=True):
+        assert found.value == pytest.approx(mean(score.value or 0.0 for score in scores), rel=1e-6)
+        assert found.loss == pytest.approx(mean(score.loss or 0.0 for score in scores), rel=1e-6)
+    description = json.loads(job.path.read_text())
+    assert description["seeds"] == [0, 1]
+    assert description["made"]["functional_classes"] == 6
+    assert [each["settings"]["seed"] for each in description["made"]["from"]] == [0, 1]
+    assert "cores of" in description["source"]
+
+
+@pytest.mark.parametrize("stop", [1, 5, 8])
+def test_stopped_it_goes_on_and_trains_nothing_twice(trained: list[Architecture], stop: int) -> None:
+    stopped = made()
+    for number, _ in enumerate(stopped, 1):
+        if number == stop:
+            break
+    assert not stopped.path.exists()
+    job = made()
+    list(job)
+    assert len(trained) <= 12 + 2  # what was being trained when it stopped is lost, one a core
+    assert job.path.exists()
+    count = len(trained)
+    list(made())
+    assert len(trained) == count
+
+
+def test_other_settings_are_refused_by_name() -> None:
+    list(made())
+    with pytest.raises(UsageError, match=r"no table of scores was made with beta=0\.5"):
+        table.create(SPACE, "digits", replace(QUICK, beta=0.5))
+    assert not table.fits("nasbench201", "digits", replace(QUICK, cells=2))
+
+
+def test_a_damaged_table_is_told() -> None:
+    job = made()
+    list(job)
+    scores = job.path.with_suffix(".npz")
+    scores.write_bytes(scores.read_bytes()[:-10])
+    with pytest.raises(DataError, match="remove it and tabulate again"):
+        table.create(SPACE, "digits", QUICK)
+    job.path.write_text("{}")
+    with pytest.raises(DataError, match="it lacks entries"):
+        table.fits("nasbench201", "digits", QUICK)
+
+
+def test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.json"
+    command = f"tabulate --dataset digits --seeds 1 --epochs 1 --channels 4 --batch-size 8 -o {path}"
+    with pytest.raises(SystemExit) as end:
+        main(command.split())
+    assert not end.value.code
+    assert f"{path}: table of RMI scores" in capsys.readouterr().out
+    assert path.with_suffix(".npz").exists()
+
+
+@pytest.mark.parametrize(("arguments", "says"), [("--seeds 0", "--seeds 0 scores nothing"), ("-o table", "no .json")])
+def test_usage(arguments: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(f"tabulate --dataset digits {arguments}".split())
+    assert end.value.code == 2
+    assert says in capsys.readouterr().err
