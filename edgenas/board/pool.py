@@ -24,7 +24,7 @@ from edgenas.errors import BoardError
 BLOCK = 8  # models between two timings of the reference, at most
 PATIENCE_S = 60.0  # with a board that is lost or busy
 LOSSES = 2  # of boards that a model may see before it is given up
-FRUITLESS = 10  # blocks in a row that may fail on a board, though it answers in between
+FRUITLESS = 3  # blocks in a row that fail on a board, though it answers in between, before the patience counts
 
 
 def connect(board: Board) -> Session:
@@ -142,7 +142,7 @@ class Pool:
 
     def _work(self, board: Board) -> None:
         """Take models in blocks, until closed or until the board is given up."""
-        fruitless = 0
+        fruitless, failing_since_s = 0, 0.0
         try:
             while (job := self._waiting.get()) is not None:
                 jobs = [job, *self._more(job.tier)]
@@ -158,8 +158,14 @@ class Pool:
                     outcomes = bench([each.model for each in jobs], job.tier)
                 except BoardError as error:
                     self._again(jobs, board, bench.timing, error)
+                    failing_since_s = failing_since_s if fruitless else time.monotonic()
                     fruitless += 1
-                    hopeless = isinstance(error, UnfitError) or fruitless == FRUITLESS
+                    failing_s = time.monotonic() - failing_since_s
+                    hopeless = isinstance(error, UnfitError) or (
+                        fruitless >= FRUITLESS and failing_s > self._patience_s
+                    )
+                    if fruitless > 1 and not hopeless:
+                        self._closing.wait(min(5.0, 0.1 * 2**fruitless))
                     if not self._reconnected(board, error, patience_s=0.0 if hopeless else self._patience_s):
                         return
                 else:

@@ -136,9 +136,10 @@ def test_a_board_that_answers_but_cannot_run_anything_is_given_up(tmp_path: Path
 
     world = World(disturb=Once(fail, times=10**6, only=[reference("onnx").content]))
     says = "cannot run the reference model" if kind == "crash" else "the agent says internal"
-    with pool(world, tmp_path, patience_s=60.0) as opened, pytest.raises(BoardError, match=says):
+    patience_s = 3600.0 if kind == "crash" else 0.2  # the former would not change
+    with pool(world, tmp_path, patience_s=patience_s) as opened, pytest.raises(BoardError, match=says):
         outcomes(opened, models(3))
-    assert len(world.jobs) == (1 if kind == "crash" else FRUITLESS)
+    assert len(world.jobs) == 1 if kind == "crash" else len(world.jobs) >= FRUITLESS
 
 
 def test_all_boards_lost_is_an_error_and_nothing_measured_is_lost(tmp_path: Path) -> None:
