@@ -66,4 +66,5 @@ def parse(text: str, metric: str) -> float:
 
 def show(value: float, metric: str) -> str:
     """`value`, in the canonical unit of `metric`, with four significant digits and its unit: "4.863 ms"."""
-    return f"{value:.4g} {METRICS[metric].unit}"
+    text = f"{value:.4g}" if abs(value) < 9999.5 else f"{value:.0f}"  # a person reads no 1e+04
+    return f"{text} {METRICS[metric].unit}"
