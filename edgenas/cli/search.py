@@ -42,7 +42,8 @@ def search(
     fitness: Annotated[
         str | None,
         typer.Option(
-            help="table: scores measured earlier; live: train each candidate.  [table where one fits]",
+            help="table: scores measured earlier; live: train each candidate; loss, naswot, synflow, macs, params:"
+            " cheap companions; several joined by +, like table+macs: the mean of the ranks.  [table where one fits]",
             rich_help_panel=_HOW,
         ),
     ] = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgenas.report.text import constraints_text, result_text, table_text
+from edgenas.report.text import constraints_text, result_text, score_label, table_text
 from edgenas.run import Run, all_runs, open_run
 from edgenas.units import METRICS, show
 
@@ -43,7 +43,8 @@ def comparison(names: list[str]) -> dict[str, Any]:
 def runs_text(found: list[dict[str, Any]]) -> str:
     if not found:
         return "no runs in ./runs yet; start one: edgenas search --device raspi4 --latency 5ms"
-    header = ["RUN", "STATE", "LIMITS", "PHI", "ACCURACY", "TRIALS"]
+    label = score_label([each["request"] for each in found])
+    header = ["RUN", "STATE", "LIMITS", label.upper(), "ACCURACY", "TRIALS"]
     return table_text(header, [_row(each) for each in found])
 
 
@@ -58,7 +59,8 @@ def compare_text(compared: dict[str, Any]) -> str:
         prices = [(winner or {}).get("costs", {}).get(metric) for winner in winners]
         if any(prices):
             rows.append([metric, *(show(price["value"], metric) if price else "-" for price in prices)])
-    rows.append(["phi", *(f"{winner['phi']:.4f}" if winner else "-" for winner in winners)])
+    label = score_label([each["request"] for each in columns])
+    rows.append([label, *(f"{winner['phi']:.4f}" if winner else "-" for winner in winners)])
     accuracies = [winner and winner["test_accuracy"] for winner in winners]
     rows.append(["accuracy", *(f"{accuracy:.2f} %" if accuracy else "-" for accuracy in accuracies)])
     rows.append(

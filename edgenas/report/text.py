@@ -9,6 +9,8 @@ from edgenas import plugins
 from edgenas.device import Device
 from edgenas.units import show
 
+_PHI = ("table", "live")  # fitnesses whose scores are phi of Eq. 2
+
 
 def table_text(header: list[str], rows: list[list[str]]) -> str:
     """Columns aligned left, two blanks apart."""
@@ -20,6 +22,11 @@ def table_text(header: list[str], rows: list[list[str]]) -> str:
 def constraints_text(result: dict[str, Any]) -> str:
     """Like "latency <= 5 ms, macs <= 60 M"."""
     return ", ".join(f"{each['metric']} <= {show(each['limit'], each['metric'])}" for each in result["constraints"])
+
+
+def score_label(requests: list[dict[str, Any]]) -> str:
+    """What the scores of runs so requested are called: "phi" (Eq. 2) where they all are that, else "score"."""
+    return "phi" if all(each.get("fitness") in _PHI for each in requests) else "score"
 
 
 def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
@@ -41,7 +48,7 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         value = show(price["value"], metric)
         limit = f"of {show(limits[metric], metric)}" if metric in limits else ""
         rows.append([f"  {metric}", value, limit, price["source"]])
-    rows.append(["  phi", f"{winner['phi']:.4f}", "", header["fitness_source"]])
+    rows.append([f"  {score_label([header['request']])}", f"{winner['phi']:.4f}", "", header["fitness_source"]])
     again = winner.get("measured_again")
     if again is not None:
         for metric, value in again["values"].items():

@@ -17,7 +17,7 @@ from edgenas.architecture import Constraint
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import PAPER as PAPER_FITNESS
-from edgenas.fitness import FitnessSettings, table
+from edgenas.fitness import FitnessSettings, mixed, table
 from edgenas.search.genetic import PAPER as PAPER_SEARCH
 from edgenas.search.genetic import SearchSettings
 from edgenas.search.job import Search
@@ -107,7 +107,10 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     scoring = request.fitness
     if scoring == "auto":
         scoring = "table" if table.fits(space.name, request.dataset, fitness_settings) else "live"
-    score = plugins.load("fitness", scoring)(space, request.dataset, fitness_settings)
+    if "+" in scoring:
+        score = mixed.create(scoring.split("+"), space, request.dataset, fitness_settings)
+    else:
+        score = plugins.load("fitness", scoring)(space, request.dataset, fitness_settings)
     if settings.budget is None and settings.economical and not score.exhaustive:
         settings = replace(settings, budget=LIVE_BUDGET)
 

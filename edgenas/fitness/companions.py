@@ -1,0 +1,229 @@
+"""Companions of phi: scores that cost next to nothing, alone or in a mixture (edgenas.fitness.mixed).
+
+`macs` and `params` are counted, `loss` is Eq. 3 where phi is Eq. 2, and `naswot` and `synflow` look at the network as
+it is before any training, with the very weights that its live training begins with (edgenas.fitness.untrained). Of
+each, higher is better.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from edgenas import plugins
+from edgenas.architecture import Architecture, Fitness, Score, SearchSpace
+from edgenas.cost.analytic import Countable, input_of
+from edgenas.data.images import load_images, one_batch
+from edgenas.errors import UsageError
+from edgenas.fitness import FitnessSettings, table
+from edgenas.fitness.store import ScoreStore
+
+if TYPE_CHECKING:
+    from torch import nn
+
+VERSION = 1  # of how NASWOT and synflow come about; a change that moves them by more than rounding makes it another
+
+
+class Counted:
+    """What can be read off an architecture: `count` gives it, in millions."""
+
+    exhaustive = True
+
+    def __init__(
+        self, space: SearchSpace, count: Callable[[Architecture], float], source: str, fingerprint: str
+    ) -> None:
+        self._space = space
+        self._count = count
+        self.source = source
+        self.fingerprint = fingerprint
+
+    def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score]:
+        for arch in archs:
+            yield Score(self._count(self._space.canonical(arch)))
+
+
+class NegativeLoss:
+    """The negative loss of Eq. 3 that the fitness `of` ends with."""
+
+    def __init__(self, of: Fitness) -> None:
+        self.of = of
+        self.source = f"negative loss of Eq. 3: {of.source}"
+        self.fingerprint = f"loss of {of.fingerprint}"
+        self.exhaustive = of.exhaustive
+
+    def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score]:
+        for score in self.of(archs):
+            if score.value is None:
+                yield score
+            elif score.loss is None:
+                yield Score(None, error="its training loss is not known")
+            else:
+                yield replace(score, value=-score.loss)
+
+
+class Untrained:
+    """Judges each functional class once, by its network before training, on the CPU; what was judged on this machine
+    before is not judged again. `judge` gives a number for a class, `hopeless` is the error where it is not finite."""
+
+    exhaustive = False
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        judge: Callable[[Architecture], float],
+        source: str,
+        hopeless: str,
+        made_from: Mapping[str, Any],
+    ) -> None:
+        told = json.dumps({**made_from, "version": VERSION}, sort_keys=True)
+        self.source = source
+        self.fingerprint = f"{made_from['score']} {hashlib.sha256(told.encode()).hexdigest()}"
+        self._space = space
+        self._judge = judge
+        self._hopeless = hopeless
+        self._store = ScoreStore(self.fingerprint)
+        self._scores: dict[Architecture, Score] = {}
+
+    def __call__(self, archs: Sequence[Architecture]) -> Generator[Score, None, None]:
+        """A score for each of `archs`, in order, as soon as it is there."""
+        keys = [self._space.canonical(arch) for arch in archs]
+        unscored = [key for key in dict.fromkeys(keys) if key not in self._scores]
+        if unscored:
+            self._scores |= self._store.find(unscored)
+        for key in keys:
+            if key not in self._scores:
+                value = self._judge(key)
+                self._scores[key] = Score(value) if math.isfinite(value) else Score(None, error=self._hopeless)
+                self._store.keep({key: self._scores[key]})
+            yield self._scores[key]
+
+
+def create_macs(space: SearchSpace, dataset: str, settings: FitnessSettings) -> Counted:
+    """Multiply-accumulates of the deployed network, in millions: the larger, the better. Needs no torch.
+
+    Raises UsageError for a space that does not count them.
+    """
+    classes, side = input_of(dataset)
+    counting = _countable(space, "macs")
+    return Counted(
+        space,
+        lambda arch: counting.macs_m(arch, num_classes=classes, image_size=side),
+        "multiply-accumulates in millions, counted",
+        f"macs of {space.name}: {classes} classes, {side} px",
+    )
+
+
+def create_params(space: SearchSpace, dataset: str, settings: FitnessSettings) -> Counted:
+    """Parameters of the deployed network, in millions: the more, the better. Needs no torch.
+
+    Raises UsageError for a space that does not count them.
+    """
+    classes, _ = input_of(dataset)
+    counting = _countable(space, "params")
+    return Counted(
+        space,
+        lambda arch: counting.params_m(arch, num_classes=classes),
+        "parameters in millions, counted",
+        f"params of {space.name}: {classes} classes",
+    )
+
+
+def create_loss(space: SearchSpace, dataset: str, settings: FitnessSettings) -> NegativeLoss:
+    """The negative loss of Eq. 3 after the last step, from a table where one fits and else from live training; <= 0.
+
+    Raises what these raise.
+    """
+    if table.fits(space.name, dataset, settings):
+        return NegativeLoss(table.create(space, dataset, settings))
+    return NegativeLoss(plugins.load("fitness", "live")(space, dataset, settings))
+
+
+def create_naswot(space: SearchSpace, dataset: str, settings: FitnessSettings) -> Untrained:
+    """NASWOT on the one batch of `dataset` that live training uses.
+
+    Raises UsageError for settings out of range or where torch is missing, and DataError for images that are missing or
+    damaged.
+    """
+    _check("naswot", settings)
+    if settings.batch_size < 2:
+        raise UsageError(f"batch size {settings.batch_size} leaves nothing to compare; give 2 or more")
+    image_set = load_images(dataset)
+    scaled, _ = one_batch(image_set, settings.batch_size, settings.seed)
+    num_classes = len(image_set.class_names)
+
+    def judge(arch: Architecture) -> float:
+        import torch
+
+        from edgenas.fitness import untrained
+
+        return untrained.naswot(_network(space, arch, num_classes, settings), torch.from_numpy(scaled))
+
+    return Untrained(
+        space,
+        judge,
+        f"NASWOT of the untrained network on {settings.batch_size} images of {image_set.source}",
+        "some images of the batch cannot be told apart by their ReLU codes, so K_H is singular",
+        {
+            "score": "naswot",
+            "images": image_set.fingerprint,
+            "batch_size": settings.batch_size,
+            **_weights(settings, num_classes),
+        },
+    )
+
+
+def create_synflow(space: SearchSpace, dataset: str, settings: FitnessSettings) -> Untrained:
+    """Synflow of the network that live training begins with; of `dataset` only the images' size and the number of
+    classes matter.
+
+    Raises UsageError for settings out of range or where torch is missing, and DataError for images that are missing or
+    damaged.
+    """
+    _check("synflow", settings)
+    image_set = load_images(dataset)
+    height, width = image_set.images.shape[1:3]
+    num_classes = len(image_set.class_names)
+
+    def judge(arch: Architecture) -> float:
+        from edgenas.fitness import untrained
+
+        return untrained.synflow(_network(space, arch, num_classes, settings), (3, height, width))
+
+    return Untrained(
+        space,
+        judge,
+        f"log-synflow of the untrained network at {height} x {width} pixels",
+        "no signal flows from the input to the output",
+        {"score": "synflow", "height": height, "width": width, **_weights(settings, num_classes)},
+    )
+
+
+def _countable(space: SearchSpace, what: str) -> Countable:
+    if not isinstance(space, Countable):
+        raise UsageError(f"space {space.name} does not count {what}; leave {what} out of --fitness")
+    return space
+
+
+def _check(name: str, settings: FitnessSettings) -> None:
+    if find_spec("torch") is None:
+        raise UsageError(f"fitness '{name}' needs torch, which is not installed; run: pip install 'edgenas[live]'")
+    if settings.cells < 1:
+        raise UsageError(f"{settings.cells} cells a stage make no network; give 1 or more")
+    if settings.channels < 1:
+        raise UsageError(f"{settings.channels} channels make no network; give 1 or more")
+
+
+def _network(space: SearchSpace, arch: Architecture, num_classes: int, settings: FitnessSettings) -> nn.Module:
+    from edgenas.fitness.untrained import build
+
+    return build(space, arch, num_classes, settings.seed, channels=settings.channels, cells=settings.cells)
+
+
+def _weights(settings: FitnessSettings, num_classes: int) -> dict[str, int]:
+    """All that a network's first weights depend on but its architecture."""
+    return {name: getattr(settings, name) for name in ("channels", "cells", "seed")} | {"classes": num_classes}

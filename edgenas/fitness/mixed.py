@@ -1,0 +1,167 @@
+"""Several fitnesses as one: the mean of an architecture's ranks by each of them (`--fitness table+macs`).
+
+Ranks are comparable where the scores themselves are not. They are not taken among the neighbours of an architecture,
+which would make its score depend on them, but among all functional classes where every member knows these at once, and
+else among a fixed sample of the space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Generator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgenas import plugins
+from edgenas.architecture import Architecture, Fitness, Score, SearchSpace
+from edgenas.errors import UsageError
+from edgenas.fitness import FitnessSettings
+from edgenas.fitness.companions import NegativeLoss
+
+VERSION = 1  # of how ranks are mixed
+SAMPLE = 64  # functional classes to be ranked among where not all of them are
+_MOST_DRAWS = 100 * SAMPLE  # a space may have fewer classes than are wanted
+_OUTER = 0.25  # the share of the sample whose slope goes on beyond its end
+
+
+def create(names: Sequence[str], space: SearchSpace, dataset: str, settings: FitnessSettings) -> MeanOfRanks:
+    """The mixture of the fitness plug-ins called `names`.
+
+    Raises UsageError for fewer than two names, a name twice or "auto", and what the members' plug-ins raise.
+    """
+    asked = "+".join(names)
+    if len(names) < 2 or not all(names):
+        raise UsageError(f"--fitness {asked} lacks a name to mix; join names by +, like --fitness table+macs")
+    if "auto" in names:
+        raise UsageError(f"--fitness {asked} cannot mix auto; name what it stands for, like --fitness table+macs")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--fitness {asked} names {twice} twice; name each once, like --fitness table+macs")
+    plug_ins = [plugins.load("fitness", name) for name in names]  # all known, before any takes its time
+    members: dict[str, Fitness] = {}
+    for name, plug_in in zip(names, plug_ins, strict=True):
+        members[name] = plug_in(space, dataset, settings)
+    return MeanOfRanks(space, _sharing(members), settings.seed)
+
+
+def _sharing(members: dict[str, Fitness]) -> dict[str, Fitness]:
+    """`members`, where what one of them rests on is another: nothing is trained for both."""
+    known = {member.fingerprint: member for member in members.values()}
+    return {
+        name: NegativeLoss(known.get(member.of.fingerprint, member.of)) if isinstance(member, NegativeLoss) else member
+        for name, member in members.items()
+    }
+
+
+class MeanOfRanks:
+    """The mean of the ranks by each of `members`, by name: 0 is the worst and 1 the best class, ties share their mean.
+
+    Where all members are exhaustive and the space can be listed, ranks are among all its connected functional classes.
+    Else they are among SAMPLE of them, drawn by `seed`, and interpolated: what is better than the whole sample has a
+    rank above 1, what is worse one below 0. What a member cannot score has no score.
+    """
+
+    def __init__(self, space: SearchSpace, members: dict[str, Fitness], seed: int) -> None:
+        self.exhaustive = all(member.exhaustive for member in members.values())
+        self._space = space
+        self._members = members
+        self._seed = seed
+        self._listed = self.exhaustive and hasattr(space, "all_architectures")
+        self._scales: dict[str, Scale | None] | None = None  # by member; made when first needed
+        among = "all classes" if self._listed else f"{SAMPLE} classes drawn by seed {seed}"
+        parts = " and ".join(f"{name} ({member.source})" for name, member in members.items())
+        self.source = f"mean of the ranks among {among} by {parts}"
+        made_from = {
+            "among": among,
+            "members": [[name, member.fingerprint] for name, member in members.items()],
+            "space": space.name,
+            "version": VERSION,
+        }
+        told = json.dumps(made_from, sort_keys=True)
+        self.fingerprint = "mean of ranks " + hashlib.sha256(told.encode()).hexdigest()
+
+    def __call__(self, archs: Sequence[Architecture]) -> Generator[Score, None, None]:
+        """A score for each of `archs`, in order."""
+        if not archs:
+            return
+        if self._scales is None:
+            self._scales = self._made_scales()
+        # One member after another, for they may rest on each other's scores; the last, and dearest, one by one.
+        *quick, dearest = sorted(self._members, key=lambda name: not self._members[name].exhaustive)
+        known = {name: list(self._members[name](archs)) for name in quick}
+        for row, last in enumerate(self._members[dearest](archs)):
+            yield self._mixed({**{name: known[name][row] for name in quick}, dearest: last}, self._scales)
+
+    def _mixed(self, scores: dict[str, Score], scales: dict[str, Scale | None]) -> Score:
+        total = 0.0
+        for name in self._members:
+            score, scale = scores[name], scales[name]
+            if score.value is None:
+                return Score(None, error=f"{name}: {score.error}")
+            if scale is None:
+                return Score(None, error=f"{name}: it could score none of the classes to be ranked among")
+            if not np.isfinite(score.value):
+                return Score(None, error=f"{name}: {score.value} has no rank")
+            total += float(scale(score.value))
+        loss = next((scores[name].loss for name in self._members if scores[name].loss is not None), None)
+        return Score(total / len(self._members), loss)
+
+    def _made_scales(self) -> dict[str, Scale | None]:
+        classes = self._classes()
+        scales: dict[str, Scale | None] = {}
+        for name, member in self._members.items():
+            values = np.array([np.nan if each.value is None else each.value for each in member(classes)], np.float64)
+            values = values[np.isfinite(values)]
+            scales[name] = Scale(values) if len(values) else None
+        return scales
+
+    def _classes(self) -> list[Architecture]:
+        """Connected classes to be ranked among: a disconnected network is no yardstick, and never searched for."""
+        space = self._space
+        if self._listed:
+            everything: list[Architecture] = space.all_architectures()  # type: ignore[attr-defined]
+            return [arch for arch in dict.fromkeys(map(space.canonical, everything)) if space.is_connected(arch)]
+        rng = random.Random(f"{self._seed} {space.name}")
+        drawn: dict[Architecture, None] = {}
+        for _ in range(_MOST_DRAWS):
+            arch = space.canonical(Architecture(space.name, tuple(rng.randrange(each) for each in space.choices)))
+            if space.is_connected(arch):
+                drawn[arch] = None
+            if len(drawn) == SAMPLE:
+                break
+        return list(drawn)
+
+
+class Scale:
+    """The rank of any value among `values` (n,), which are finite, n >= 1.
+
+    A value that is one of them has its average rank, ties shared, scaled from 1 .. n to [0, 1]. In between it is
+    interpolated linearly. Beyond both ends it goes on by the slope of the outer quarter of the ranks, for the last gap
+    alone may be next to nothing. Where all are equal, they have 1/2, and what is above or below has 1 or 0.
+    """
+
+    def __init__(self, values: NDArray[np.float64]) -> None:
+        self._values, counts = np.unique(values, return_counts=True)
+        last_ranks = np.cumsum(counts)
+        self._ranks = (last_ranks - (counts - 1) / 2 - 1) / max(len(values) - 1, 1)
+        if len(self._values) == 1:
+            self._ranks[:] = 0.5
+            return
+        low = max(int(np.searchsorted(self._ranks, _OUTER, "left")), 1)
+        high = min(int(np.searchsorted(self._ranks, 1 - _OUTER, "right")) - 1, len(self._values) - 2)
+        self._slopes = (self._slope(0, low), self._slope(high, -1))
+
+    def __call__(self, value: ArrayLike) -> NDArray[np.float64]:
+        asked = np.asarray(value, np.float64)
+        least, most = self._values[0], self._values[-1]
+        if least == most:
+            return np.asarray(0.5 + 0.5 * np.sign(asked - least))
+        below, above = np.minimum(asked - least, 0.0), np.maximum(asked - most, 0.0)
+        inside = np.interp(asked, self._values, self._ranks)
+        return np.asarray(inside + below * self._slopes[0] + above * self._slopes[1])
+
+    def _slope(self, first: int, last: int) -> float:
+        return float((self._ranks[last] - self._ranks[first]) / (self._values[last] - self._values[first]))

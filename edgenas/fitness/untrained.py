@@ -1,0 +1,105 @@
+"""What an untrained network shows of its worth: NASWOT and synflow, each a number for a torch network.
+
+NASWOT: Mellor et al., Neural Architecture Search without Training (ICML 2021, arXiv:2006.04647).
+Synflow: Tanaka et al., Pruning neural networks without any data by iteratively conserving synaptic flow (NeurIPS 2020,
+arXiv:2006.05467), as a score of architectures by Abdelfattah et al., Zero-Cost Proxies for Lightweight NAS (ICLR 2021,
+arXiv:2101.08134).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from edgenas.architecture import Architecture, SearchSpace
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_RELUS = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}  # a module calls the first
+
+
+def build(space: SearchSpace, arch: Architecture, num_classes: int, seed: int, **size: int) -> nn.Module:
+    """The network of `arch` with the weights that its live training begins with, which depend on `seed` and `arch`
+    alone."""
+    text = f"{seed} {arch.space} {arch.genes}"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True))
+        return space.build(arch, num_classes, **size)
+
+
+class _Codes(TorchFunctionMode):
+    """Adds up, over every ReLU that is computed, be it a module or a function, how alike the images' codes are."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.units = 0
+        self.products = np.zeros((batch, batch))
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in _RELUS:
+            # Whole numbers, and so exact: a layer has fewer units than the 2^24 up to which float32 counts.
+            signs = torch.where(args[0].flatten(1) > 0, 1.0, -1.0)
+            self.units += signs.shape[1]
+            self.products += (signs @ signs.T).double().numpy()
+        return func(*args, **(kwargs or {}))
+
+
+def kernel(network: nn.Module, images: Tensor) -> NDArray[np.float64]:
+    """K_H [batch, batch] of Mellor et al., section 3, for `images` [batch, 3, h, w] on the CPU.
+
+    An image's code tells of every unit before a ReLU, N_A in all, whether it is above 0; K_H is N_A less the Hamming
+    distance of two images' codes. The network is in training mode: its batch norms normalise by the batch.
+    """
+    codes = _Codes(len(images))
+    with torch.no_grad(), codes:
+        network.train()(images)
+    # The products of signs are N_A less twice the distance.
+    return (codes.units + codes.products) / 2
+
+
+def naswot(network: nn.Module, images: Tensor) -> float:
+    """log |det K_H|; -inf where K_H is singular, as it is where two images have one code."""
+    matrix = kernel(network, images)
+    # By its rank first: rounding makes the determinant of a singular matrix any small number.
+    if np.linalg.matrix_rank(matrix, hermitian=True) < len(matrix):
+        return -math.inf
+    return float(np.linalg.slogdet(matrix).logabsdet)
+
+
+def synflow(network: nn.Module, shape: tuple[int, int, int]) -> float:
+    """log of the sum of |theta dR/dtheta| over the weights theta of convolutions and linear layers; -inf where it is 0.
+
+    R is the sum of the outputs for one input of ones, of `shape` (channels, h, w), once every parameter is replaced by
+    its absolute value (Tanaka et al., Eq. 3). Batch norms are left out, as Abdelfattah et al. do: each is an identity.
+    Biases count for R but are not summed over. In float64, for the sum outgrows float32 with depth. Changes `network`.
+    """
+    _drop_norms(network)
+    network.eval().double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.abs_()
+    network.zero_grad()
+    torch.autograd.backward(network(torch.ones(1, *shape, dtype=torch.float64)).sum())
+    flow = 0.0
+    for each in network.parameters():
+        if each.dim() > 1 and each.grad is not None:
+            flow += float((each * each.grad).abs().sum())
+    return math.log(flow) if flow > 0 else -math.inf
+
+
+def _drop_norms(network: nn.Module) -> None:
+    for name, child in network.named_children():
+        if isinstance(child, _NORMS):
+            setattr(network, name, nn.Identity())
+        else:
+            _drop_norms(child)
