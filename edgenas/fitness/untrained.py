@@ -93,7 +93,7 @@ def synflow(network: nn.Module, shape: tuple[int, int, int]) -> float:
     flow = 0.0
     for each in network.parameters():
         if each.dim() > 1 and each.grad is not None:
-            flow += float((each * each.grad).abs().sum())
+            flow += float((each.detach() * each.grad).abs().sum())
     return math.log(flow) if flow > 0 else -math.inf
 
 

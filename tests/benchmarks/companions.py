@@ -1,0 +1,121 @@
+"""How well phi, its companions and mixtures of them rank: `python -m tests.benchmarks.companions [CLASSES]`.
+
+Prints, for each fitness, Spearman's rank correlation with the NAS-Bench-201 CIFAR-10 test accuracy (of a functional
+class: the mean of its cells) over CLASSES (default 300) random connected classes, and, where scoring is cheap, over all
+of them; and the seconds a class takes on this machine. For the cheap ones also the mean and the worst regret, in points
+of accuracy, of taking the feasible cell of the highest score, in the 36 cases of tests/benchmarks/searches.py (ties
+between cells count as their mean). What is scored is scored afresh, in a cache of its own. Needs EDGENAS_DATA_DIR.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from edgenas import cost, plugins
+from edgenas import device as devices
+from edgenas.architecture import Architecture, Fitness
+from edgenas.data.accuracy import load_accuracies
+from edgenas.fitness import FitnessSettings, mixed
+from edgenas.spaces.nasbench201 import NASBench201
+from tests.benchmarks.searches import DEVICES, PERCENTILES
+
+FITNESSES = (
+    "table",
+    "loss",
+    "macs",
+    "params",
+    "naswot",
+    "synflow",
+    "table+loss",
+    "table+macs",
+    "loss+macs",
+    "table+loss+macs",
+    "naswot+synflow",
+    "table+naswot",
+    "table+synflow",
+    "table+loss+macs+naswot+synflow",
+)
+
+
+def create(name: str, space: NASBench201) -> Fitness:
+    settings = FitnessSettings()
+    if "+" in name:
+        return mixed.create(name.split("+"), space, "cifar10", settings)
+    fitness: Fitness = plugins.load("fitness", name)(space, "cifar10", settings)
+    return fitness
+
+
+def values(fitness: Fitness, archs: Sequence[Architecture]) -> NDArray[np.float64]:
+    """What could not be scored is the worst."""
+    return np.array([-np.inf if each.value is None else each.value for each in fitness(archs)])
+
+
+def main(count: int) -> None:
+    space = NASBench201()
+    accuracies = load_accuracies("cifar10")
+    if accuracies is None:
+        raise SystemExit("needs NAS-Bench-201 accuracies: edgenas data import nasbench201 FILE")
+    cells = space.all_architectures()
+    of_class: dict[Architecture, list[int]] = {}
+    for index, arch in enumerate(cells):
+        if space.is_connected(arch):
+            of_class.setdefault(space.canonical(arch), []).append(index)
+    classes = sorted(of_class)
+    accuracy = {arch: float(np.mean(accuracies[members])) for arch, members in of_class.items()}
+    sample = random.Random(0).sample(classes, count)
+    cases = _cases(space, cells)
+
+    print("Spearman with CIFAR-10 test accuracy, over a sample and over all classes; regret of the highest score\n")
+    print(f"{'':34}{count:>8}{len(classes):>8}{'ms a class':>12}{'failed':>8}{'regret':>8}{'worst':>8}")
+    for name in FITNESSES:
+        fitness = create(name, space)
+        began = time.perf_counter()
+        found = values(fitness, sample)
+        took = f"{(time.perf_counter() - began) / count * 1000:.3f}"
+        if "+" in name and not fitness.exhaustive:
+            took = "-"  # its members' scores are there already
+        among_sample = spearmanr(found, [accuracy[arch] for arch in sample]).statistic
+        row = f"{name:34}{among_sample:>8.3f}"
+        if fitness.exhaustive:
+            row += f"{spearmanr(values(fitness, classes), [accuracy[arch] for arch in classes]).statistic:>8.3f}"
+            regrets = _regrets(values(fitness, cells), cases, accuracies)
+            row += f"{took:>12}{np.isinf(found).sum():>8}{np.mean(regrets):>8.2f}{max(regrets):>8.2f}"
+        else:
+            row += f"{'':>8}{took:>12}{np.isinf(found).sum():>8}"
+        print(row, flush=True)
+
+
+def _cases(space: NASBench201, cells: Sequence[Architecture]) -> list[NDArray[np.bool_]]:
+    """Which cells are feasible, in each case."""
+    connected = np.array([space.is_connected(arch) for arch in cells])
+    cases = []
+    for name in DEVICES:
+        prices = cost.create("table", space, "cifar10", devices.load(name))(cells)
+        latencies = np.array([np.nan if each.error else each.values["latency"] for each in prices])
+        cases += [connected & (latencies <= limit) for limit in np.nanpercentile(latencies, PERCENTILES)]
+    return cases
+
+
+def _regrets(
+    scores: NDArray[np.float64], cases: Sequence[NDArray[np.bool_]], accuracies: NDArray[np.float64]
+) -> list[float]:
+    regrets = []
+    for feasible in cases:
+        chosen = feasible & (scores == scores[feasible].max())
+        regrets.append(float(accuracies[feasible].max() - accuracies[chosen].mean()))
+    return regrets
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["EDGENAS_CACHE_DIR"] = folder
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)

@@ -1,0 +1,292 @@
+"""Mixtures: ranks as scipy's, scores that depend on no neighbour, failures that are scores, and whole searches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import rankdata
+
+from edgenas import plugins
+from edgenas.architecture import Architecture, Fitness, Score
+from edgenas.errors import UsageError
+from edgenas.fitness import FitnessSettings, mixed, table
+from edgenas.fitness.companions import create_macs
+from edgenas.fitness.mixed import MeanOfRanks, Scale
+from edgenas.spaces.nasbench201 import NASBench201
+from edgenas.testing import check_fitness
+from tests.cli.test_search import run, search_json
+from tests.search.worlds import Digits
+
+SPACE = NASBench201()
+numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
+
+
+class Made:
+    """A fitness of Digits that says what it is told and keeps a list of what it scored."""
+
+    exhaustive = False
+
+    def __init__(
+        self, value: Callable[[tuple[int, ...]], float | None], name: str = "made", loss: float | None = None
+    ) -> None:
+        self.source = self.fingerprint = name
+        self.scored: list[Architecture] = []
+        self._value = value
+        self._loss = loss
+
+    def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score]:
+        for arch in archs:
+            self.scored.append(arch)
+            value = self._value(arch.genes)
+            yield Score(None, error="broken") if value is None else Score(value, self._loss)
+
+
+def digits(*genes: int) -> Architecture:
+    return Architecture("digits", genes)
+
+
+def mixture(seed: int = 0, **members: Fitness) -> MeanOfRanks:
+    return MeanOfRanks(Digits(), members, seed)
+
+
+def values(fitness: Fitness, archs: Sequence[Architecture]) -> list[float]:
+    scores = list(fitness(archs))
+    assert all(each.error is None for each in scores), scores
+    return [each.value for each in scores if each.value is not None]
+
+
+@given(
+    st.lists(numbers | st.integers(0, 3).map(float), min_size=2, max_size=40).filter(lambda each: len(set(each)) > 1)
+)
+def test_ranks_are_scipys(known: list[float]) -> None:
+    expected = (rankdata(known) - 1) / (len(known) - 1)
+    np.testing.assert_allclose(Scale(np.array(known))(known), expected, atol=1e-12)
+
+
+@given(st.lists(numbers, min_size=1, max_size=40), numbers, numbers)
+def test_a_better_score_never_ranks_lower(known: list[float], one: float, other: float) -> None:
+    low, high = Scale(np.array(known))([min(one, other), max(one, other)])
+    assert low <= high + 1e-9 * abs(high)
+
+
+def test_between_and_beyond_ranks_are_linear() -> None:
+    scale = Scale(np.arange(11.0))
+    np.testing.assert_allclose(scale([-3.0, 0.25, 4.5, 12.0]), [-0.3, 0.025, 0.45, 1.2])
+    # The last gap alone, here next to nothing, does not set the slope beyond.
+    assert 1 < Scale(np.append(np.arange(11.0), 10 + 1e-9))(11.0) < 1.2
+
+
+def test_where_all_are_equal() -> None:
+    np.testing.assert_array_equal(Scale(np.array([2.0, 2.0]))([1.0, 2.0, 3.0]), [0, 0.5, 1])
+    np.testing.assert_array_equal(Scale(np.array([2.0]))([1.0, 2.0, 3.0]), [0, 0.5, 1])
+
+
+def test_among_all_classes() -> None:
+    settings = FitnessSettings()
+    fitness = mixed.create(["table", "macs"], SPACE, "cifar10", settings)
+    assert fitness.exhaustive
+    classes = sorted({SPACE.canonical(arch) for arch in SPACE.all_architectures() if SPACE.is_connected(arch)})
+    parts = [create("nasbench201")(classes) for create in (
+        lambda _: table.create(SPACE, "cifar10", settings), lambda _: create_macs(SPACE, "cifar10", settings)
+    )]  # fmt: skip
+    ranks = [(rankdata([each.value for each in scores]) - 1) / (len(classes) - 1) for scores in parts]
+    np.testing.assert_allclose(values(fitness, classes), np.mean(ranks, axis=0), atol=1e-12)
+    assert "all classes by table (table of RMI scores" in fitness.source
+    check_fitness(fitness, SPACE, samples=40)
+
+
+def test_neighbours_and_order_do_not_matter() -> None:
+    def made(seed: int = 0) -> MeanOfRanks:
+        return mixture(seed, sum=Made(lambda genes: float(sum(genes))), first=Made(lambda genes: float(genes[0] ** 2)))
+
+    archs = [digits(a, b, 1, 2, 3) for a in range(6) for b in range(6)]
+    together = values(made(), archs)
+    assert values(made(), archs[::-1]) == together[::-1]
+    assert [values(made(), [arch])[0] for arch in archs] == together
+    assert values(made(1), archs) != together
+    check_fitness(made(), Digits())
+
+
+def test_the_best_exceed_the_sample_and_still_differ() -> None:
+    best = [digits(5, 5, 5, 5, 5), digits(4, 5, 5, 5, 5), digits(4, 4, 5, 5, 5)]
+    fitness = mixture(sum=Made(lambda genes: 2.0 ** sum(genes)), more=Made(lambda genes: float(sum(genes))))
+    first, second, third = values(fitness, best)
+    assert first > second > third
+    assert first > 1
+
+
+def test_the_sample_is_scored_once_and_only_when_needed() -> None:
+    member = Made(lambda genes: float(sum(genes)))
+    fitness = mixture(a=member, b=Made(lambda genes: 1.0))
+    assert list(fitness([])) == []
+    assert member.scored == []
+    for _ in range(2):
+        values(fitness, [digits(1, 2, 3, 4, 5)])
+    assert len(member.scored) == mixed.SAMPLE + 2
+    assert len(set(member.scored)) >= mixed.SAMPLE
+    assert all(Digits().canonical(arch) == arch and any(arch.genes) for arch in member.scored)
+
+
+def test_the_dearest_member_is_asked_one_by_one() -> None:
+    cheap, dear = Made(lambda genes: 1.0 * sum(genes)), Made(lambda genes: 1.0 * sum(genes))
+    cheap.exhaustive = True
+    scores = mixture(dear=dear, cheap=cheap)([digits(0, 0, 0, 0, 1), digits(0, 0, 0, 0, 2)])
+    next(scores)
+    assert (len(cheap.scored), len(dear.scored)) == (mixed.SAMPLE + 2, mixed.SAMPLE + 1)
+    assert len(list(scores)) == 1
+
+
+def test_a_member_that_fails_is_named() -> None:
+    fitness = mixture(
+        good=Made(lambda genes: float(sum(genes))), bad=Made(lambda genes: None if genes[-1] == 5 else float(genes[0]))
+    )
+    failed, good = fitness([digits(1, 2, 3, 4, 5), digits(1, 2, 3, 4, 4)])
+    assert failed == Score(None, error="bad: broken")
+    assert good.value is not None
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(None, "bad: broken"), (float("nan"), "bad: it could score none"), (float("inf"), "bad: it could score none")],
+)
+def test_a_member_that_always_fails_is_named(value: float | None, says: str) -> None:
+    fitness = mixture(good=Made(lambda genes: float(sum(genes))), bad=Made(lambda genes: value))
+    (failed,) = fitness([digits(1, 2, 3, 4, 5)])
+    assert failed.value is None
+    assert failed.error is not None
+    assert failed.error.startswith(says)
+
+
+def test_the_loss_is_that_of_the_first_member_that_has_one() -> None:
+    fitness = mixture(
+        a=Made(lambda genes: 1.0), b=Made(lambda genes: 1.0, loss=0.25), c=Made(lambda genes: 1.0, loss=3.0)
+    )
+    (score,) = fitness([digits(1, 2, 3, 4, 5)])
+    assert score == Score(0.5, 0.25)
+
+
+def test_a_small_space_is_its_own_sample() -> None:
+    class Tiny(Digits):
+        choices = (3, 2, 1, 1, 1)
+
+    fitness = MeanOfRanks(Tiny(), {"a": Made(lambda genes: 1.0 * sum(genes)), "b": Made(lambda genes: 1.0)}, 0)
+    assert 0 < values(fitness, [digits(0, 0, 0, 1, 2)])[0] <= 1
+
+
+def test_the_fingerprint_is_of_members_and_sample() -> None:
+    def fingerprint(seed: int = 0, **names: str) -> str:
+        return mixture(seed, **{key: Made(lambda genes: 1.0, name) for key, name in names.items()}).fingerprint
+
+    assert fingerprint(a="x", b="y") == fingerprint(a="x", b="y")
+    assert len({fingerprint(a="x", b="y"), fingerprint(a="x", b="z"), fingerprint(1, a="x", b="y")}) == 3
+    settings = [FitnessSettings(seed=seed) for seed in (0, 1)]
+    first, second = (mixed.create(["table", "macs"], SPACE, "cifar10", each).fingerprint for each in settings)
+    assert first == second, "nothing is drawn where all classes are known"
+
+
+def test_nothing_is_trained_for_two_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[Architecture] = []
+
+    class Training(Made):
+        def __init__(self) -> None:
+            super().__init__(lambda genes: float(sum(genes)), "live", 0.5)
+            self.known: dict[Architecture, Score] = {}
+
+        def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score]:
+            new = [arch for arch in archs if arch not in self.known]
+            trained.extend(new)
+            self.known |= dict(zip(new, super().__call__(new), strict=True))
+            yield from (self.known[arch] for arch in archs)
+
+    load = plugins.load
+    monkeypatch.setattr(
+        plugins, "load", lambda kind, name: (lambda *_: Training()) if name == "live" else load(kind, name)
+    )
+    for names in (["live", "loss"], ["loss", "live"]):
+        trained.clear()
+        fitness = mixed.create(names, Digits(), "digits", FitnessSettings())
+        assert len(values(fitness, [digits(5, 5, 5, 5, 5)])) == 1
+        assert len(trained) == len(set(trained)) >= mixed.SAMPLE
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["table", "table"], "names table twice"),
+        (["table"], "lacks a name"),
+        (["table", ""], "lacks a name"),
+        (["auto", "macs"], "cannot mix auto"),
+        (["table", "mac"], "did you mean macs"),
+    ],
+)
+def test_names_that_make_no_mixture(names: list[str], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        mixed.create(names, SPACE, "cifar10", FitnessSettings())
+
+
+@pytest.mark.usefixtures("workplace")
+class TestSearches:
+    COMMAND = "--device raspi4 --latency 5ms --fitness table+macs"
+
+    def test_a_whole_search_and_its_resumption(self, capsys: pytest.CaptureFixture[str]) -> None:
+        whole = search_json(f"{self.COMMAND} --run a", capsys)
+        assert whole["feasible"]
+        assert 0 < whole["winner"]["phi"] <= 1
+        header = json.loads(Path("runs/a/run.json").read_text())
+        assert header["request"]["fitness"] == "table+macs"
+        assert header["fitness_source"].startswith("mean of the ranks among all classes by table (")
+        path = Path("runs/a/trials.jsonl")
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        resumed = search_json("--resume a --fitness table+macs", capsys)
+        assert path.read_bytes() == content
+        assert {**resumed, "seconds": 0} == {**whole, "seconds": 0}
+        code, _, err = run("search --resume a --fitness table", capsys)
+        assert code == 2
+        assert "made with --fitness table+macs, not table" in err
+
+    def test_what_is_not_phi_is_not_called_phi(self, capsys: pytest.CaptureFixture[str]) -> None:
+        shown = run(f"search {self.COMMAND} --generations 3 --latency 9ms --run a", capsys)[1]
+        assert "  score " in shown
+        assert "phi" not in shown
+        assert "SCORE" in run("runs list", capsys)[1]
+        run("search --device raspi4 --latency 9ms --generations 3 --run b", capsys)
+        assert any(line.startswith("score ") for line in run("runs compare a b", capsys)[1].splitlines())
+        assert any(line.startswith("phi ") for line in run("runs compare b b", capsys)[1].splitlines())
+
+    @pytest.mark.parametrize("fitness", ["macs", "params", "loss"])
+    def test_a_companion_alone(self, fitness: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert search_json(f"--device raspi4 --latency 9ms --generations 5 --fitness {fitness}", capsys)["feasible"]
+
+    def test_a_mixture_that_is_judged_live(self, capsys: pytest.CaptureFixture[str]) -> None:
+        command = "--macs 60M --dataset digits --channels 2 --batch-size 4 --budget 8 --fitness synflow+macs"
+        whole = search_json(f"{command} --run a", capsys)
+        assert whole["evaluations"]["trained"] == 8
+        content = Path("runs/a/trials.jsonl").read_bytes()
+        Path("runs/a/trials.jsonl").write_bytes(content[: len(content) // 3])
+        assert search_json("--resume a", capsys)["winner"] == whole["winner"]
+        assert Path("runs/a/trials.jsonl").read_bytes() == content
+
+    @pytest.mark.parametrize(
+        ("fitness", "says"),
+        [
+            ("table+nothing", "no fitness 'nothing'"),
+            ("table+mac", "no fitness 'mac'; did you mean macs?"),
+            ("table+table", "names table twice; name each once"),
+            ("+", "lacks a name to mix; join names by +"),
+            ("table+", "lacks a name to mix"),
+            ("auto+macs", "cannot mix auto"),
+        ],
+    )
+    def test_users_errors_are_one_sentence(self, fitness: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+        code, out, err = run(f"search --device raspi4 --latency 5ms --fitness {fitness}", capsys)
+        assert (code, out) == (2, "")
+        assert says in err
+        assert err.count("\n") == 1
+        assert not Path("runs").exists()
