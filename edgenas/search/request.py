@@ -17,7 +17,7 @@ from edgenas.architecture import Constraint
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import PAPER as PAPER_FITNESS
-from edgenas.fitness import FitnessSettings, mixed, table
+from edgenas.fitness import FitnessSettings, table
 from edgenas.search.genetic import PAPER as PAPER_SEARCH
 from edgenas.search.genetic import SearchSettings
 from edgenas.search.job import Search
@@ -108,6 +108,8 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     if scoring == "auto":
         scoring = "table" if table.fits(space.name, request.dataset, fitness_settings) else "live"
     if "+" in scoring:
+        from edgenas.fitness import mixed  # here, not above: a search by one fitness waits for no import of the others
+
         score = mixed.create(scoring.split("+"), space, request.dataset, fitness_settings)
     else:
         score = plugins.load("fitness", scoring)(space, request.dataset, fitness_settings)
