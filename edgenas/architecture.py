@@ -24,12 +24,13 @@ class Score:
     """How good a fitness finds an architecture; higher is better.
 
     `value` is phi of Eq. 2, in [0, L] for L taps, or None with the reason in `error`.
-    `loss` is the last training loss of Eq. 3, where the fitness knows it.
+    `loss` is the last training loss of Eq. 3, where the fitness knows it. `early`: it was stopped as hopeless.
     """
 
     value: float | None
     loss: float | None = None
     error: str | None = None
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)

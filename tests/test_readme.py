@@ -67,7 +67,7 @@ def at_hand(workplace: Path, archive: Path, monkeypatch: pytest.MonkeyPatch, qui
     few = tabulate.classes_of(NASBench201())[:10]
     monkeypatch.setattr(tabulate, "classes_of", lambda space: few)  # all of them take a minute
     network = ResNet(20, 10).eval()
-    monkeypatch.setattr("edgenas.fitness.rmi.reference_network", lambda *_: (network, "made up"))
+    monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
     return workplace
 
 

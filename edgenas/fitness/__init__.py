@@ -27,6 +27,9 @@ class FitnessSettings:
     centred: bool = True  # centre the Gram matrices, as the authors of RMI do
     reference: str = "resnet20"  # resnet20, resnet56, or a file of weights
     seed: int = 0
+    # How it is computed, not what: neither ties a search to a table of scores.
+    precision: str = "auto"  # of feature maps: float32, bfloat16, or "auto", which is bfloat16 where that is fast
+    halving: bool = False  # stop the worse half after a quarter, and of the others after half of the steps
 
 
 PAPER = FitnessSettings(epochs=100, cells=5)

@@ -31,8 +31,8 @@ def own_tables() -> Path:
     return cache_dir() / "tables"
 
 
-# A table holds several epochs and the mean over its own seeds, so these two do not tie a search to one table.
-FREE_SETTINGS = frozenset({"epochs", "seed"})
+# A table holds several epochs and the mean over its own seeds, and is there already: these tie no search to one table.
+FREE_SETTINGS = frozenset({"epochs", "seed", "precision", "halving"})
 
 
 class TableFitness:

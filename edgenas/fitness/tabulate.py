@@ -24,7 +24,7 @@ from edgenas import __version__, plugins
 from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.errors import UsageError
 from edgenas.files import write_whole
-from edgenas.fitness import FitnessSettings, rmi
+from edgenas.fitness import FitnessSettings, live
 from edgenas.fitness.table import FREE_SETTINGS, own_tables
 
 _AT_ONCE = 64  # classes asked for together
@@ -54,7 +54,7 @@ class Tabulation:
     def __iter__(self) -> Iterator[Score]:
         made_from: list[dict[str, Any]] = []
         for seed in self.seeds:
-            fitness = rmi.create(self.space, self.dataset, replace(self.settings, seed=seed))
+            fitness = live.create(self.space, self.dataset, replace(self.settings, seed=seed))
             made_from.append(fitness.made_from)
             found: list[Score] = []
             for start in range(0, len(self.classes), _AT_ONCE):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from torch.overrides import TorchFunctionMode
 
 from edgenas.architecture import Architecture, SearchSpace
 
+# Weights are drawn from torch's one generator, which knows no threads.
+_GENERATOR = threading.Lock()
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _RELUS = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}  # a module calls the first
 
@@ -30,7 +33,7 @@ def build(space: SearchSpace, arch: Architecture, num_classes: int, seed: int, *
     """The network of `arch` with the weights that its live training begins with, which depend on `seed` and `arch`
     alone."""
     text = f"{seed} {arch.space} {arch.genes}"
-    with torch.random.fork_rng(devices=[]):
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True))
         return space.build(arch, num_classes, **size)
 

@@ -20,7 +20,10 @@ from edgenas.architecture import Architecture
 from edgenas.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgenas.spaces.nasbench201_network import NASBench201Network
+    from edgenas.spaces.nasbench201_stack import Stack
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 NONE, SKIP, CONV1X1, CONV3X3, AVGPOOL = range(5)
@@ -141,6 +144,12 @@ class NASBench201:
         _code(arch)
         _check_sizes(channels, cells, num_classes)
         return NASBench201Network(arch.genes, num_classes, channels, cells)
+
+    def stack(self, networks: Sequence[NASBench201Network]) -> Stack:
+        """`networks` of one size, to be computed together."""
+        from edgenas.spaces.nasbench201_stack import Stack
+
+        return Stack(networks)
 
 
 def _operation(name: str) -> int:

@@ -14,7 +14,7 @@ import time
 
 from scipy.stats import spearmanr
 
-from edgenas.fitness import FitnessSettings, rmi, table
+from edgenas.fitness import FitnessSettings, live, table
 from edgenas.spaces.nasbench201 import NASBench201
 
 
@@ -26,7 +26,7 @@ def main(count: int) -> None:
     expected = [score.value for score in table.create(space, "cifar10", settings)(classes)]
 
     started = time.perf_counter()
-    fitness = rmi.create(space, "cifar10", settings)
+    fitness = live.create(space, "cifar10", settings)
     ready = time.perf_counter()
     scores = []
     for number, score in enumerate(fitness(classes), 1):

@@ -12,7 +12,7 @@ import torch
 from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, UsageError
 from edgenas.fitness import FitnessSettings, reference
-from edgenas.fitness.rmi import create
+from edgenas.fitness.live import create
 from edgenas.spaces.nasbench201 import NASBench201
 
 

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from edgenas.architecture import Architecture, Score
 from edgenas.errors import EdgeNASError, UsageError
 from edgenas.fitness import FitnessSettings
+from edgenas.fitness.live import LiveFitness, create
 from edgenas.fitness.reference import ResNet
-from edgenas.fitness.rmi import LiveFitness, create, rmi, unit_gram
+from edgenas.fitness.rmi import rmi, unit_gram
+from edgenas.fitness.trainer import Trainer
 from edgenas.spaces.nasbench201 import NASBench201
 
 SPACE = NASBench201()
@@ -122,7 +124,7 @@ def live(wanted: FitnessSettings = QUICK) -> LiveFitness:
     random = torch.Generator().manual_seed(1)
     images = torch.randn(8, 3, 8, 8, generator=random)
     targets = [unit_gram(torch.randn(8, 30, generator=random), wanted.centred) for _ in range(3)]
-    return LiveFitness(SPACE, images, torch.arange(8) % 4, 4, targets, wanted, "made up", "made up")
+    return LiveFitness(Trainer(SPACE, images, torch.arange(8) % 4, 4, targets, wanted), "made up", "made up")
 
 
 def some(count: int) -> list[Architecture]:
@@ -167,15 +169,15 @@ def test_a_score_comes_before_the_next_are_trained_and_a_search_that_leaves_ends
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fitness, begun, gate, archs = live(), list[Architecture](), threading.Event(), some(12)
-    train = fitness._train
+    train = Trainer.__call__
 
-    def gated(arch: Architecture) -> Score:
-        begun.append(arch)
-        if arch != SPACE.canonical(archs[0]):
+    def gated(self: Trainer, stack: list[Architecture]) -> list[Score]:
+        begun.extend(stack)
+        if stack[0] != SPACE.canonical(archs[0]):
             assert gate.wait(60)
-        return train(arch)
+        return train(self, stack)
 
-    monkeypatch.setattr(fitness, "_train", gated)
+    monkeypatch.setattr(Trainer, "__call__", gated)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     scores = fitness(archs)
     assert next(scores).value is not None  # while the others wait at the gate
@@ -199,15 +201,15 @@ def test_seed_and_class_draw_other_weights() -> None:
 
 def test_no_class_is_trained_twice_in_a_machines_life(monkeypatch: pytest.MonkeyPatch) -> None:
     network = ResNet(20, 10).eval()  # to train it would take most of a minute
-    monkeypatch.setattr("edgenas.fitness.rmi.reference_network", lambda *_: (network, "made up"))
+    monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
     archs = [SPACE.parse(CONV), SPACE.parse(EMPTY)]
     first = list(create(SPACE, "digits", QUICK)(archs))
 
-    def trained(self: LiveFitness, arch: Architecture) -> Score:
+    def trained(self: Trainer, stack: list[Architecture]) -> list[Score]:
         raise AssertionError("it is trained again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(LiveFitness, "_train", trained)
+        patch.setattr(Trainer, "__call__", trained)
         assert list(create(SPACE, "digits", QUICK)([*archs, SPACE.parse(CONV_BY_SKIP)])) == [*first, first[0]]
         with pytest.raises(AssertionError):
             list(create(SPACE, "digits", replace(QUICK, seed=1))(archs))

@@ -1,0 +1,168 @@
+"""Live scores: candidates are trained on this machine, or on a cluster, when their score is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from edgenas.architecture import Architecture, Score, SearchSpace
+from edgenas.data.images import load_images, one_batch
+from edgenas.errors import UsageError
+from edgenas.fitness import FitnessSettings
+from edgenas.fitness.engine import Engine, LocalEngine
+from edgenas.fitness.reference import reference_network
+from edgenas.fitness.rmi import unit_gram
+from edgenas.fitness.store import ScoreStore
+from edgenas.fitness.trainer import VERSION, Trainer
+
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_HALVING_GROUP = 8  # classes of which hopeless ones are stopped; a constant, that no score depends on the machine
+
+
+class LiveFitness:
+    """Trains each functional class once, from weights of its own: a score depends on no neighbour and no order.
+
+    What `store` knows is not trained again, and what was trained is in it at once, even where nobody waits for it any
+    more. With `settings.halving`, a class that is stopped early gets the score it had then, which is not stored.
+    """
+
+    exhaustive = False
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        source: str,
+        fingerprint: str,
+        store: ScoreStore | None = None,
+        on: Engine | None = None,
+        made_from: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.made_from = dict(made_from or {})  # all that the fingerprint is of
+        self.source = source
+        self.fingerprint = fingerprint
+        self._trainer = trainer
+        self._store = store
+        self._engine = on or LocalEngine()
+        self._scores: dict[Architecture, Score] = {}
+
+    def __call__(self, archs: Sequence[Architecture]) -> Generator[Score, None, None]:
+        """A score for each of `archs`, in order, as soon as it is there."""
+        keys = [self._trainer.space.canonical(arch) for arch in archs]
+        unscored = [key for key in dict.fromkeys(keys) if key not in self._scores]
+        if self._store is not None:
+            self._scores |= self._store.find(unscored)
+            unscored = [key for key in unscored if key not in self._scores]
+        if not unscored:
+            yield from (self._scores[key] for key in keys)
+            return
+        workers = self._engine.start(self._trainer)
+        size = _HALVING_GROUP if self._trainer.settings.halving else _even(len(unscored), workers.stack)
+        stacks = [unscored[start : start + size] for start in range(0, len(unscored), size)]
+        training: list[tuple[list[Architecture], Future[list[Score]]]] = []
+        try:
+            training += [(stack, workers.submit(stack)) for stack in stacks]
+            place = {key: future for stack, future in training for key in stack}
+            for key in keys:
+                if key not in self._scores:
+                    place[key].result()
+                    self._collect(training)
+                yield self._scores[key]
+        finally:
+            workers.close()
+            self._collect(training)
+
+    def _collect(self, training: list[tuple[list[Architecture], Future[list[Score]]]]) -> None:
+        """Takes what has been trained out of `training`."""
+        for each in list(training):
+            stack, future = each
+            if future.done() and not future.cancelled() and future.exception() is None:
+                found = dict(zip(stack, future.result(), strict=True))
+                self._scores |= found
+                if self._store is not None:
+                    self._store.keep({key: score for key, score in found.items() if not score.early})
+                training.remove(each)
+
+
+def _even(count: int, most: int) -> int:
+    """The size of stacks that share `count` evenly, at most `most` in one."""
+    return math.ceil(count / math.ceil(count / most))
+
+
+def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveFitness:
+    """RMI on one batch of `dataset` (a name or a folder of images), on the GPUs where torch finds any.
+
+    Raises UsageError for settings out of range and DataError for images or reference weights that are missing or
+    damaged. Where no pretrained reference exists for the data set, one is trained first (edgenas.fitness.reference).
+    """
+    _check(settings)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    settings = replace(settings, precision=_precision(settings.precision, device))
+    image_set = load_images(dataset)
+    scaled, labels = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))
+    reference, reference_source = reference_network(settings.reference, dataset, image_set)
+    batch = torch.from_numpy(scaled)  # in [0, 1]: reference and candidate each normalise it in their own way
+    mean, std = (batch.new_tensor(each).view(3, 1, 1) for each in (image_set.mean, image_set.std))
+    with torch.no_grad():
+        maps, _ = reference.features(batch)
+        targets = [unit_gram(each, settings.centred) for each in maps]
+    made_from = {
+        "settings": {name: value for name, value in asdict(settings).items() if name != "halving"},
+        "images": image_set.fingerprint,
+        "reference": reference.fingerprint(),
+        "device": device,
+        "version": VERSION,
+    }
+    told = json.dumps(made_from, sort_keys=True)
+    stored = "live " + hashlib.sha256(told.encode()).hexdigest()
+    return LiveFitness(
+        Trainer(
+            space,
+            ((batch - mean) / std).contiguous(memory_format=torch.channels_last),
+            torch.from_numpy(labels),
+            len(image_set.class_names),
+            targets,
+            settings,
+            _PRECISIONS[settings.precision],
+        ),
+        f"RMI measured on this machine ({device}, {settings.precision}): {settings.epochs} steps on"
+        f" {settings.batch_size} images of {image_set.source}, reference {reference_source}",
+        stored + (", halving" if settings.halving else ""),
+        ScoreStore(stored),
+        made_from=made_from,
+    )
+
+
+def _precision(asked: str, device: str) -> str:
+    """bfloat16 where the hardware multiplies it faster than float32."""
+    if asked != "auto":
+        return asked
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    able = torch.cpu.get_capabilities()
+    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
+
+
+def _check(settings: FitnessSettings) -> None:
+    for sound, problem in (
+        (settings.epochs >= 1, f"--epochs {settings.epochs} trains nothing; give 1 or more"),
+        (0 <= settings.beta <= 1, f"--beta {settings.beta} is no weight; give one from 0 to 1, like 0.8"),
+        (settings.batch_size >= 2, f"batch size {settings.batch_size} leaves nothing to compare; give 2 or more"),
+        (settings.cells >= 1, f"{settings.cells} cells a stage make no network; give 1 or more"),
+        (settings.channels >= 1, f"{settings.channels} channels make no network; give 1 or more"),
+        (0 < settings.learning_rate < math.inf, f"learning rate {settings.learning_rate} is not positive; give 0.1"),
+        (0 <= settings.momentum < 1, f"momentum {settings.momentum} is not from 0 to below 1; give 0.9"),
+        (0 <= settings.weight_decay < math.inf, f"weight decay {settings.weight_decay} is negative; give 0.0005"),
+        (
+            settings.precision in ("auto", *_PRECISIONS),
+            f"--precision {settings.precision} is unknown; give auto, float32 or bfloat16",
+        ),
+    ):
+        if not sound:
+            raise UsageError(problem)

@@ -1,0 +1,198 @@
+"""Training of candidates on the one batch towards the reference's representations, several side by side (Eq. 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgenas.architecture import Architecture, Score, SearchSpace
+from edgenas.errors import UsageError
+from edgenas.fitness import FitnessSettings
+from edgenas.fitness.rmi import rmi, unit_grams
+from edgenas.fitness.untrained import build
+
+VERSION = 2  # of how scores come about; a change that moves them by more than rounding makes it another
+
+
+class Stacked(Protocol):
+    """Networks that are computed together."""
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Taps [stack, batch, features] and logits [stack, batch, classes] for `images` [batch, 3, h, w]."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Scores architectures by training them: all that a score depends on but its architecture. It can be pickled.
+
+    `images` [batch, 3, h, w], normalised, and `labels` [batch] are the one batch; `targets` the reference's unit Gram
+    matrices [batch, batch] on it, one a tap; `precision` is that of the feature maps, the rest is float32.
+    """
+
+    space: SearchSpace
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+    targets: Sequence[Tensor]
+    settings: FitnessSettings
+    precision: torch.dtype = torch.float32
+
+    def on(self, device: torch.device) -> Trainer:
+        """The same on another device."""
+        images = self.images.to(device, memory_format=torch.channels_last)
+        targets = [each.to(device) for each in self.targets]
+        return replace(self, images=images, labels=self.labels.to(device), targets=targets)
+
+    def __call__(self, archs: Sequence[Architecture]) -> list[Score]:
+        """A score for each of `archs`, which are trained side by side as far as the memory allows: what does not fit
+        is halved. A score depends on nothing that is trained beside it.
+
+        Raises UsageError where not even one of them fits.
+        """
+        try:
+            return self._train(archs)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+        # Outside the handler, which holds on to the tensors of the failed training.
+        if self.images.is_cuda:
+            torch.cuda.empty_cache()
+        if len(archs) == 1:
+            raise UsageError(
+                f"there is too little memory to train one network on {len(self.images)} images; give fewer"
+                " by --batch-size, or fewer --cells or --channels"
+            )
+        half = len(archs) // 2
+        return self(archs[:half]) + self(archs[half:])
+
+    def network(self, arch: Architecture) -> nn.Module:
+        """`arch` with the weights that it begins with, which depend on the seed and on `arch` alone."""
+        settings = self.settings
+        size = {"channels": settings.channels, "cells": settings.cells}
+        network = build(self.space, arch, self.num_classes, settings.seed, **size)
+        return network.to(self.images.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload,no-any-return]
+
+    def _train(self, archs: Sequence[Architecture]) -> list[Score]:
+        """phi and the loss after the last step of SGD on Eq. 3."""
+        training = _Training(self, [self.network(arch) for arch in archs])
+        with self._repeatable():
+            if not self.settings.halving:
+                training.advance(self.settings.epochs)
+                return training.scores(self.settings.epochs)
+            return self._halving(training)
+
+    def _halving(self, training: _Training) -> list[Score]:
+        """Successive halving (Jamieson & Talwalkar, AISTATS 2016): after a quarter and after half of the steps only
+        the better half goes on. What is stopped keeps the score that it had."""
+        total = self.settings.epochs
+        rungs = sorted({max(1, total // 4), max(1, total // 2), total})
+        scores: list[Score] = [Score(None)] * len(training.networks)
+        alive = list(range(len(scores)))
+        for done, rung in zip([0, *rungs], rungs, strict=False):
+            training.advance(rung - done)
+            for index, score in zip(alive, training.scores(rung), strict=True):
+                scores[index] = score
+            if rung < total:
+                order = sorted(alive, key=lambda index: -(scores[index].value or 0.0))
+                kept = sorted(order[: math.ceil(len(alive) / 2)])
+                training = training.of([alive.index(index) for index in kept])
+                alive = kept
+        return [
+            score if index in alive or score.error else replace(score, early=True) for index, score in enumerate(scores)
+        ]
+
+    def _repeatable(self) -> AbstractContextManager[object]:
+        # cuDNN otherwise picks its algorithms by timing them: the same cell would score differently every time.
+        if self.images.is_cuda:
+            return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        return nullcontext()
+
+
+class _Training:
+    """Some networks between two steps."""
+
+    def __init__(self, trainer: Trainer, networks: Sequence[nn.Module]) -> None:
+        self.networks = list(networks)
+        self._trainer = trainer
+        self._stacked: Stacked = _stacked(trainer.space, self.networks)
+        settings = trainer.settings
+        self._optimizer = torch.optim.SGD(
+            [each for network in self.networks for each in network.parameters()],
+            settings.learning_rate,
+            settings.momentum,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    def of(self, indices: Sequence[int]) -> _Training:
+        """These of the networks, going on from where they are."""
+        chosen = _Training(self._trainer, [self.networks[index] for index in indices])
+        for network in chosen.networks:
+            for each in network.parameters():
+                if each in self._optimizer.state:
+                    chosen._optimizer.state[each] = self._optimizer.state[each]
+        return chosen
+
+    def advance(self, steps: int) -> None:
+        for _ in range(steps):
+            _, loss = self._judge()
+            self._optimizer.zero_grad()
+            torch.autograd.backward(loss.sum())  # each network's weights enter its own loss only
+            self._optimizer.step()
+
+    def scores(self, steps: int) -> list[Score]:
+        with torch.no_grad():
+            phis, losses = (each.tolist() for each in self._judge())
+        most = float(len(self._trainer.targets))
+        return [
+            Score(min(max(phi, 0.0), most), loss)
+            if math.isfinite(phi) and math.isfinite(loss)
+            else Score(None, error=f"the training diverged within {steps} steps")
+            for phi, loss in zip(phis, losses, strict=True)
+        ]
+
+    def _judge(self) -> tuple[Tensor, Tensor]:
+        """phi (Eq. 2) and the loss (Eq. 3), [stack] both; the loss has L - phi where the paper writes phi, for it is to
+        be minimised."""
+        trainer, beta = self._trainer, self._trainer.settings.beta
+        half = trainer.precision != torch.float32
+        with torch.autocast(trainer.images.device.type, trainer.precision) if half else nullcontext():
+            maps, logits = self._stacked.features(trainer.images)
+        if half:
+            maps, logits = [each.float() for each in maps], logits.float()
+        phi = rmi(trainer.targets, [unit_grams(each, trainer.settings.centred) for each in maps])
+        labels = trainer.labels.expand(len(logits), -1)
+        entropy = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
+        return phi, beta * (len(maps) - phi) + (1 - beta) * entropy
+
+
+class _OneByOne:
+    """Networks of a space that cannot be stacked."""
+
+    def __init__(self, networks: Sequence[Any]) -> None:
+        self._networks = networks
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        found = [network.features(images) for network in self._networks]
+        maps = [
+            torch.stack([each.flatten(1) for each in taps]) for taps in zip(*(maps for maps, _ in found), strict=True)
+        ]
+        return maps, torch.stack([logits for _, logits in found])
+
+
+def _stacked(space: SearchSpace, networks: Sequence[nn.Module]) -> Stacked:
+    stack = getattr(space, "stack", None)
+    made: Stacked = _OneByOne(networks) if stack is None else stack(networks)
+    return made
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """The CPU's allocator raises a plain RuntimeError, known by its words."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

@@ -1,0 +1,198 @@
+"""Candidates trained side by side score as they do alone, whatever happens to those beside them."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+from edgenas.architecture import Architecture, Score
+from edgenas.errors import UsageError
+from edgenas.fitness import FitnessSettings
+from edgenas.fitness.engine import LocalWorkers
+from edgenas.fitness.live import LiveFitness
+from edgenas.fitness.rmi import unit_gram
+from edgenas.fitness.tabulate import classes_of
+from edgenas.fitness.trainer import Trainer
+from edgenas.spaces.nasbench201 import NASBench201
+
+SPACE = NASBench201()
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+# Every operation on every edge, nodes that nothing reaches in some, and cells that are alike on some edges only.
+SOME = random.Random(0).sample(classes_of(SPACE), 12)
+DEGENERATE = [
+    SPACE.parse(each)
+    for each in (
+        "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|",
+        "|none~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|nor_conv_1x1~2|",  # batch norms of zeros
+        "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|",
+        "|avg_pool_3x3~0|+|avg_pool_3x3~0|avg_pool_3x3~1|+|avg_pool_3x3~0|avg_pool_3x3~1|avg_pool_3x3~2|",
+    )
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the workers: threads that share so small a step mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Unstackable:
+    """NAS-Bench-201 without its stacks: each network computed as it is used everywhere else."""
+
+    name = SPACE.name
+
+    def build(self, arch: Architecture, num_classes: int, **size: int) -> nn.Module:
+        return SPACE.build(arch, num_classes, **size)
+
+
+def trainer(device: str = "cpu", space: Any = SPACE, side: int = 16, **changes: Any) -> Trainer:
+    settings = replace(FitnessSettings(epochs=10, batch_size=16, channels=8), **changes)
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(settings.batch_size, 3, side, side, generator=generator)
+    targets = [unit_gram(torch.randn(settings.batch_size, 30, generator=generator)) for _ in range(3)]
+    made = Trainer(space, images, torch.arange(settings.batch_size) % 10, 10, targets, settings)
+    return made.on(torch.device(device))
+
+
+def values(scores: Sequence[Score]) -> list[float]:
+    assert all(score.error is None for score in scores), scores
+    return [score.value or 0.0 for score in scores]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("archs", [SOME[:6], DEGENERATE, SOME[:1]], ids=["some", "degenerate", "one"])
+def test_a_stack_scores_as_the_plain_networks_do(archs: list[Architecture], device: str) -> None:
+    default = {"side": 32, "batch_size": 32, "channels": 16}  # the fewer the images, the faster rounding grows
+    together = trainer(device, **default)(archs)
+    alone = [trainer(device, Unstackable(), **default)([arch])[0] for arch in archs]
+    assert values(together) == pytest.approx(values(alone), rel=1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("cells", [1, 2])
+@pytest.mark.parametrize("archs", [SOME, DEGENERATE], ids=["some", "degenerate"])
+def test_no_more_than_rounding_keeps_them_apart(
+    archs: list[Architecture], cells: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Trainer.network
+    monkeypatch.setattr(Trainer, "network", lambda self, arch: network(self, arch).double())
+
+    def scores(space: Any) -> list[Score]:
+        single = trainer(device, space, cells=cells)
+        targets = [each.double() for each in single.targets]
+        return replace(single, images=single.images.double(), targets=targets)(archs)
+
+    together, plain = scores(SPACE), scores(Unstackable())
+    assert values(together) == pytest.approx(values(plain), rel=1e-9)
+    assert [score.loss for score in together] == pytest.approx([score.loss for score in plain], rel=1e-9)
+
+
+def test_a_network_that_diverges_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Trainer.network
+
+    def spoilt(self: Trainer, arch: Architecture) -> nn.Module:
+        made = network(self, arch)
+        if arch == SOME[1]:
+            with torch.no_grad():
+                next(made.parameters()).fill_(float("nan"))
+        return made
+
+    sound = trainer()(SOME[:3])
+    monkeypatch.setattr(Trainer, "network", spoilt)
+    scores = trainer()(SOME[:3])
+    assert scores[1].value is None
+    assert "diverged within 10 steps" in (scores[1].error or "")
+    assert values([scores[0], scores[2]]) == pytest.approx(values([sound[0], sound[2]]), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        MemoryError(),
+    ],
+)
+def test_what_does_not_fit_is_halved(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    train = Trainer._train
+
+    def limited(self: Trainer, archs: Sequence[Architecture]) -> list[Score]:
+        sizes.append(len(archs))
+        if len(archs) > 3:
+            raise error
+        return train(self, archs)
+
+    expected = values(trainer()(SOME))
+    monkeypatch.setattr(Trainer, "_train", limited)
+    assert values(trainer()(SOME)) == pytest.approx(expected, rel=1e-3)
+    assert sizes == [12, 6, 3, 3, 6, 3, 3]
+
+
+def test_memory_for_not_even_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(self: Trainer, archs: Sequence[Architecture]) -> list[Score]:
+        raise MemoryError
+
+    monkeypatch.setattr(Trainer, "_train", none)
+    with pytest.raises(UsageError, match="too little memory to train one network on 16 images; give fewer"):
+        trainer()(SOME)
+
+
+def test_other_errors_are_not_taken_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Trainer, archs: Sequence[Architecture]) -> list[Score]:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Trainer, "_train", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        trainer()(SOME)
+
+
+def test_workers_share_out_stacks_and_change_nothing() -> None:
+    alone = values([trainer()([arch])[0] for arch in SOME])
+    workers = LocalWorkers(trainer(), [torch.device("cpu")] * 2, 4)
+    futures = [workers.submit(SOME[start : start + 4]) for start in (0, 4, 8)]
+    assert [value for future in futures for value in values(future.result())] == pytest.approx(alone, rel=1e-3)
+    workers.close()
+
+
+def test_it_can_be_sent_to_another_machine() -> None:
+    sent = pickle.loads(pickle.dumps(trainer()))  # noqa: S301 (our own)
+    assert sent(SOME[:2]) == trainer()(SOME[:2])
+
+
+def test_half_precision_ranks_alike() -> None:
+    half = replace(trainer(epochs=20), precision=torch.bfloat16)
+    few = random.Random(1).sample(classes_of(SPACE), 30)
+    assert spearmanr(values(half(few)), values(trainer(epochs=20)(few))).statistic > 0.9
+
+
+def test_halving_stops_the_worse_and_leaves_the_others_as_they_were() -> None:
+    whole = trainer(epochs=12)(SOME[:8])
+    halved = trainer(epochs=12, halving=True)(SOME[:8])
+    after = {steps: values(trainer(epochs=steps)(SOME[:8])) for steps in (3, 6)}
+    assert [score.early for score in halved].count(False) == 2
+    first = sorted(range(8), key=lambda index: -after[3][index])[:4]
+    second = sorted(first, key=lambda index: -after[6][index])[:2]
+    for index, score in enumerate(halved):
+        expected = whole[index].value if index in second else after[6 if index in first else 3][index]
+        assert score.value == pytest.approx(expected, rel=1e-3)
+        assert score.early == (index not in second)
+
+
+def test_a_halved_fitness_scores_all_in_order() -> None:
+    fitness = LiveFitness(trainer(epochs=4, halving=True), "made up", "made up")
+    scores = list(fitness(SOME))
+    assert len(scores) == 12
+    assert all(score.value for score in scores)
+    assert list(fitness(SOME)) == scores
