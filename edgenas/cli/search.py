@@ -87,6 +87,19 @@ def search(
     channels: Annotated[
         int | None, typer.Option(help="Channels of its first stage (C).  [16]", rich_help_panel=_HOW)
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Of feature maps in live scores: float32, bfloat16, or auto: the latter where it is fast.  [auto]",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    halving: Annotated[
+        bool | None,
+        typer.Option(
+            "--halving", help="Stop live trainings that look hopeless after 1/4 and 1/2.", rich_help_panel=_HOW
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same search.  [0]", rich_help_panel=_HOW)] = None,
     run: Annotated[
         str | None, typer.Option(help="Name or folder of the new run.  [runs/DEVICE-LIMITS]", rich_help_panel=_RUN)
@@ -127,6 +140,8 @@ def search(
         "batch_size": batch_size,
         "cells": cells,
         "channels": channels,
+        "precision": precision,
+        "halving": halving,
         "seed": seed,
     }
     # Here, not above: `edgenas --help` answers without loading what only a search needs.

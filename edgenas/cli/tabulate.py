@@ -20,6 +20,7 @@ def tabulate(
     channels: Annotated[int, typer.Option(help="Channels of its first stage (C).")] = 16,
     batch_size: Annotated[int, typer.Option(help="Images in the batch.")] = 32,
     reference: Annotated[str, typer.Option(help="resnet20, resnet56, or weights.")] = "resnet20",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The table's .json.  [where searches find it]")
     ] = None,
@@ -34,7 +35,12 @@ def tabulate(
     from edgenas.fitness.tabulate import tabulate as prepare
 
     settings = FitnessSettings(
-        epochs=epochs, cells=cells, channels=channels, batch_size=batch_size, reference=reference
+        epochs=epochs,
+        cells=cells,
+        channels=channels,
+        batch_size=batch_size,
+        reference=reference,
+        precision=precision,
     )
     job = prepare(space, dataset, settings, seeds, output)
     try:

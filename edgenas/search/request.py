@@ -58,6 +58,8 @@ class SearchRequest:
     cells: int | None = None
     channels: int | None = None
     reference: str | None = None
+    precision: str | None = None
+    halving: bool | None = None
     seed: int = 0
     budget: int | None = None
 
