@@ -25,12 +25,14 @@ class Score:
 
     `value` is phi of Eq. 2, in [0, L] for L taps, or None with the reason in `error`.
     `loss` is the last training loss of Eq. 3, where the fitness knows it. `early`: it was stopped as hopeless.
+    `course`: (steps, phi, loss) after fewer steps, where that was asked for; NaN where they were not finite.
     """
 
     value: float | None
     loss: float | None = None
     error: str | None = None
     early: bool = False
+    course: tuple[tuple[int, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,16 @@ from typing import Annotated
 
 import typer
 
-from edgenas.errors import InterruptedRunError
+from edgenas.errors import InterruptedRunError, UsageError
 
 
 def tabulate(
     dataset: Annotated[str, typer.Option(help="cifar10, cifar100, imagenet16-120, digits, or a folder.")] = "cifar10",
     space: Annotated[str, typer.Option(help="Search space.")] = "nasbench201",
     seeds: Annotated[int, typer.Option(help="Scores are means over so many.")] = 2,
-    epochs: Annotated[int, typer.Option(help="Training steps on the one batch.")] = 50,
+    epochs: Annotated[
+        str, typer.Option(help="Training steps on the one batch; several, ascending, are all told.")
+    ] = "10,25,50",
     cells: Annotated[int, typer.Option(help="Cells a stage of the scored network (N).")] = 1,
     channels: Annotated[int, typer.Option(help="Channels of its first stage (C).")] = 16,
     batch_size: Annotated[int, typer.Option(help="Images in the batch.")] = 32,
@@ -34,8 +36,13 @@ def tabulate(
     from edgenas.fitness import FitnessSettings
     from edgenas.fitness.tabulate import tabulate as prepare
 
+    try:
+        steps = [int(each) for each in epochs.split(",")]
+    except ValueError:
+        raise UsageError(f"--epochs {epochs} is no list of steps; give one like --epochs 10,25,50") from None
     settings = FitnessSettings(
-        epochs=epochs,
+        epochs=steps[-1],
+        readings=tuple(steps[:-1]),
         cells=cells,
         channels=channels,
         batch_size=batch_size,

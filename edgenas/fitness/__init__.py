@@ -27,9 +27,12 @@ class FitnessSettings:
     centred: bool = True  # centre the Gram matrices, as the authors of RMI do
     reference: str = "resnet20"  # resnet20, resnet56, or a file of weights
     seed: int = 0
-    # How it is computed, not what: neither ties a search to a table of scores.
+    # How it is computed, not what: none of these ties a search to a table of scores.
     precision: str = "auto"  # of feature maps: float32, bfloat16, or "auto", which is bfloat16 where that is fast
+    readings: tuple[int, ...] = ()  # steps before the last after which phi and the loss are told too, ascending
     halving: bool = False  # stop the worse half after a quarter, and of the others after half of the steps
 
 
+# No score depends on these.
+HOW_ONLY = frozenset({"readings"})
 PAPER = FitnessSettings(epochs=100, cells=5)

@@ -15,7 +15,7 @@ import torch
 from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.data.images import load_images, one_batch
 from edgenas.errors import UsageError
-from edgenas.fitness import FitnessSettings
+from edgenas.fitness import HOW_ONLY, FitnessSettings
 from edgenas.fitness.engine import Engine, LocalEngine
 from edgenas.fitness.reference import reference_network
 from edgenas.fitness.rmi import unit_gram
@@ -57,7 +57,7 @@ class LiveFitness:
         keys = [self._trainer.space.canonical(arch) for arch in archs]
         unscored = [key for key in dict.fromkeys(keys) if key not in self._scores]
         if self._store is not None:
-            self._scores |= self._store.find(unscored)
+            self._scores |= {key: score for key, score in self._store.find(unscored).items() if self._complete(score)}
             unscored = [key for key in unscored if key not in self._scores]
         if not unscored:
             yield from (self._scores[key] for key in keys)
@@ -77,6 +77,12 @@ class LiveFitness:
         finally:
             workers.close()
             self._collect(training)
+
+    def _complete(self, score: Score) -> bool:
+        """Whether it was read wherever it should be."""
+        settings = self._trainer.settings
+        wanted = {steps for steps in settings.readings if steps < settings.epochs}
+        return score.error is not None or wanted <= {steps for steps, *_ in score.course}
 
     def _collect(self, training: list[tuple[list[Architecture], Future[list[Score]]]]) -> None:
         """Takes what has been trained out of `training`."""
@@ -113,7 +119,7 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
         maps, _ = reference.features(batch)
         targets = [unit_gram(each, settings.centred) for each in maps]
     made_from = {
-        "settings": {name: value for name, value in asdict(settings).items() if name != "halving"},
+        "settings": {name: value for name, value in asdict(settings).items() if name not in HOW_ONLY | {"halving"}},
         "images": image_set.fingerprint,
         "reference": reference.fingerprint(),
         "device": device,

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 _BUSY_S = 30.0  # that another program may take to write
 _SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS scores (fingerprint TEXT, genes TEXT, phi REAL, loss REAL, error TEXT,"
+    "CREATE TABLE IF NOT EXISTS scores2 (fingerprint TEXT, genes TEXT, phi REAL, loss REAL, error TEXT, course TEXT,"
     " PRIMARY KEY (fingerprint, genes)) WITHOUT ROWID"
 )
 
@@ -42,24 +42,33 @@ class ScoreStore:
             with self._forgiving(), self._opened() as connection:
                 for arch in archs:
                     row = connection.execute(
-                        "SELECT phi, loss, error FROM scores WHERE fingerprint = ? AND genes = ?",
+                        "SELECT phi, loss, error, course FROM scores2 WHERE fingerprint = ? AND genes = ?",
                         (self._fingerprint, _key(arch)),
                     ).fetchone()
                     if row is not None:
-                        found[arch] = Score(*row)
+                        phi, loss, error, course = row
+                        readings = tuple((int(steps), *reading) for steps, *reading in json.loads(course))
+                        found[arch] = Score(phi, loss, error, course=readings)
         return found
 
     def keep(self, scores: Mapping[Architecture, Score]) -> None:
-        """Add `scores`; one that is there stays as it is."""
-        rows = [(self._fingerprint, _key(arch), each.value, each.loss, each.error) for arch, each in scores.items()]
+        """Add `scores`; one that is there stays as it is, but that it may now be read at more steps."""
+        rows = [
+            (self._fingerprint, _key(arch), each.value, each.loss, each.error, json.dumps(each.course))
+            for arch, each in scores.items()
+        ]
         with self._forgiving(), self._opened() as connection, connection:
-            connection.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?, ?)", rows)
+            connection.executemany(
+                "INSERT INTO scores2 VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET course = excluded.course"
+                " WHERE length(excluded.course) > length(course)",
+                rows,
+            )
 
     @contextlib.contextmanager
     def _forgiving(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, ValueError, TypeError) as error:
             log.warning("scores are not kept: %s (%s); remove that file to keep them again", self.path, error)
 
     @contextlib.contextmanager

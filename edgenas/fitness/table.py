@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -21,8 +22,11 @@ import numpy as np
 from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.data.files import cache_dir
 from edgenas.errors import DataError, UsageError
-from edgenas.fitness import FitnessSettings
+from edgenas.fitness import HOW_ONLY, FitnessSettings
 
+_Array = np.ndarray[Any, np.dtype[Any]]
+
+_DIVERGED = "the training diverged when the table was made"
 TABLES = Path(__file__).with_name("tables")
 
 
@@ -32,7 +36,7 @@ def own_tables() -> Path:
 
 
 # A table holds several epochs and the mean over its own seeds, and is there already: these tie no search to one table.
-FREE_SETTINGS = frozenset({"epochs", "seed", "precision", "halving"})
+FREE_SETTINGS = HOW_ONLY | {"epochs", "seed", "precision", "halving"}
 
 
 class TableFitness:
@@ -113,21 +117,52 @@ def _mismatch(table: dict[str, Any], space_name: str, dataset: str, settings: Fi
     return ", ".join(differing) or None
 
 
+def scores_made_from(made_from: Mapping[str, Any], epochs: Sequence[int]) -> dict[tuple[int, ...], Score] | None:
+    """What an installed table says of just one seed, by genes: the scores of a live fitness that is `made_from` just
+    this, read after each of `epochs`, ascending; None where no table has them all."""
+    wanted = json.loads(json.dumps(made_from))
+    for table in _descriptions():
+        made: list[Any] = table.get("made", {}).get("from", [])
+        if wanted not in made or not set(epochs) <= set(table["epochs"]):
+            continue
+        genes, phi, loss = _arrays(table)
+        columns = [table["epochs"].index(steps) for steps in epochs]
+        seed = made.index(wanted)
+        found = {}
+        for key, *readings in zip(
+            genes.tolist(), *(each[seed][:, columns].tolist() for each in (phi, loss)), strict=True
+        ):
+            *course, (_, value, lost) = zip(epochs, *readings, strict=True)
+            sound = math.isfinite(value) and math.isfinite(lost)
+            found[tuple(key)] = (
+                Score(value, lost, course=tuple(course))
+                if sound
+                else Score(None, error=_DIVERGED, course=tuple(course))
+            )
+        return found
+    return None
+
+
 def _load(table: dict[str, Any], epochs: int) -> dict[tuple[int, ...], Score]:
+    genes, phi, loss = _arrays(table)
+    column = table["epochs"].index(epochs)
+    phis, losses = (scores[:, :, column].mean(axis=0, dtype=np.float64) for scores in (phi, loss))
+    sound = np.isfinite(phis) & np.isfinite(losses)
+    diverged = Score(None, error=_DIVERGED)
+    return {
+        tuple(key): Score(value, lost) if good else diverged
+        for key, value, lost, good in zip(genes.tolist(), phis.tolist(), losses.tolist(), sound.tolist(), strict=True)
+    }
+
+
+def _arrays(table: dict[str, Any]) -> tuple[_Array, _Array, _Array]:
+    """Genes [class, ...], and phi and the loss [seed, class, epochs]."""
     path = table["folder"] / table["file"]
     try:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != table["sha256"]:
             raise DataError(f"{path} is not the table of scores that its description vouches for; {table['advice']}")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            genes, phi, loss = (arrays[name] for name in ("genes", "phi", "loss"))
+            return arrays["genes"], arrays["phi"], arrays["loss"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read; {table['advice']}") from error
-    column = table["epochs"].index(epochs)
-    phis, losses = (scores[:, :, column].mean(axis=0, dtype=np.float64) for scores in (phi, loss))
-    sound = np.isfinite(phis) & np.isfinite(losses)
-    diverged = Score(None, error="the training diverged when the table was made")
-    return {
-        tuple(key): Score(value, lost) if good else diverged
-        for key, value, lost, good in zip(genes.tolist(), phis.tolist(), losses.tolist(), sound.tolist(), strict=True)
-    }

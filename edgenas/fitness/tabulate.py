@@ -2,6 +2,7 @@
 
 Every functional class is trained live, one after another, in one order and for each seed. What was trained is in the
 store of scores at once, so a tabulation that was stopped goes on where it was; the table itself is written at the end.
+A seed that a table of the same making has, whoever's it is, is taken from there: seeds may be added one by one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import datetime
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator, Sequence
@@ -24,7 +26,7 @@ from edgenas import __version__, plugins
 from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.errors import UsageError
 from edgenas.files import write_whole
-from edgenas.fitness import FitnessSettings, live
+from edgenas.fitness import FitnessSettings, live, table
 from edgenas.fitness.table import FREE_SETTINGS, own_tables
 
 _AT_ONCE = 64  # classes asked for together
@@ -44,6 +46,11 @@ class Tabulation:
     _scores: list[list[Score]] = field(default_factory=list)
 
     @property
+    def epochs(self) -> list[int]:
+        """Steps after which scores are told."""
+        return [*self.settings.readings, self.settings.epochs]
+
+    @property
     def share_done(self) -> float:
         return self.done / (len(self.seeds) * len(self.classes))
 
@@ -56,8 +63,12 @@ class Tabulation:
         for seed in self.seeds:
             fitness = live.create(self.space, self.dataset, replace(self.settings, seed=seed))
             made_from.append(fitness.made_from)
+            earlier = table.scores_made_from(fitness.made_from, self.epochs)
             found: list[Score] = []
-            for start in range(0, len(self.classes), _AT_ONCE):
+            if earlier is not None:
+                found = [earlier[arch.genes] for arch in self.classes]
+                self.done += len(found)
+            for start in range(len(found), len(self.classes), _AT_ONCE):
                 for score in fitness(self.classes[start : start + _AT_ONCE]):
                     found.append(score)
                     self.done += 1
@@ -68,15 +79,17 @@ class Tabulation:
     def _write(self, made_from: Sequence[dict[str, Any]]) -> None:
         """The scores, and beside them what they are of and how they came about; the latter last, for it vouches."""
 
-        def column(name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-            rows = [[getattr(score, name) for score in row] for row in self._scores]
-            return np.array([[np.nan if each is None else each for each in row] for row in rows], np.float32)[
-                :, :, None
-            ]
+        def readings(score: Score) -> list[tuple[float, float]]:
+            """phi and the loss after each number of steps."""
+            course = {steps: (phi, loss) for steps, phi, loss in score.course}
+            none = (math.nan, math.nan)
+            last = none if score.value is None or score.loss is None else (score.value, score.loss)
+            return [*(course.get(steps, none) for steps in self.epochs[:-1]), last]
 
+        scores = np.array([[readings(score) for score in row] for row in self._scores], np.float32)
         stream = io.BytesIO()
         genes = np.array([arch.genes for arch in self.classes], np.int8)
-        np.savez_compressed(stream, genes=genes, phi=column("value"), loss=column("loss"))
+        np.savez_compressed(stream, genes=genes, phi=scores[..., 0], loss=scores[..., 1])
         content = stream.getvalue()
         device = str(made_from[0]["device"])
         hardware = _gpu() if device == "cuda" else _cpu()
@@ -85,7 +98,7 @@ class Tabulation:
             "space": self.space.name,
             "dataset": self.dataset,
             "settings": {name: value for name, value in asdict(self.settings).items() if name not in FREE_SETTINGS},
-            "epochs": [self.settings.epochs],
+            "epochs": self.epochs,
             "seeds": list(self.seeds),
             "file": self.path.with_suffix(".npz").name,
             "sha256": hashlib.sha256(content).hexdigest(),
@@ -121,6 +134,9 @@ def tabulate(
     if seeds < 1:
         raise UsageError(f"--seeds {seeds} scores nothing; give 1 or more")
     settings = settings or FitnessSettings()
+    epochs = [*settings.readings, settings.epochs]
+    if epochs[0] < 1 or epochs != sorted(set(epochs)):
+        raise UsageError(f"--epochs {','.join(map(str, epochs))} must be 1 or more and ascend, like --epochs 10,25,50")
     told = hashlib.sha256(repr((space, dataset, asdict(replace(settings, seed=0)))).encode()).hexdigest()[:8]
     name = "".join(letter if letter.isalnum() else "-" for letter in Path(dataset).name)
     path = output or own_tables() / f"{space}_{name}_{told}.json"

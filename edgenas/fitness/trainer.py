@@ -83,10 +83,19 @@ class Trainer:
         """phi and the loss after the last step of SGD on Eq. 3."""
         training = _Training(self, [self.network(arch) for arch in archs])
         with self._repeatable():
-            if not self.settings.halving:
-                training.advance(self.settings.epochs)
-                return training.scores(self.settings.epochs)
-            return self._halving(training)
+            return self._halving(training) if self.settings.halving else self._whole(training)
+
+    def _whole(self, training: _Training) -> list[Score]:
+        total, done = self.settings.epochs, 0
+        courses: list[list[tuple[int, float, float]]] = [[] for _ in training.networks]
+        for steps in (each for each in self.settings.readings if each < total):
+            training.advance(steps - done)
+            for course, phi, loss in zip(courses, *training.read(), strict=True):
+                course.append((steps, phi, loss))
+            done = steps
+        training.advance(total - done)
+        scores = zip(training.scores(total), courses, strict=True)
+        return [replace(score, course=tuple(course)) for score, course in scores]
 
     def _halving(self, training: _Training) -> list[Score]:
         """Successive halving (Jamieson & Talwalkar, AISTATS 2016): after a quarter and after half of the steps only
@@ -148,15 +157,18 @@ class _Training:
             self._optimizer.step()
 
     def scores(self, steps: int) -> list[Score]:
-        with torch.no_grad():
-            phis, losses = (each.tolist() for each in self._judge())
-        most = float(len(self._trainer.targets))
         return [
-            Score(min(max(phi, 0.0), most), loss)
+            Score(phi, loss)
             if math.isfinite(phi) and math.isfinite(loss)
             else Score(None, error=f"the training diverged within {steps} steps")
-            for phi, loss in zip(phis, losses, strict=True)
+            for phi, loss in zip(*self.read(), strict=True)
         ]
+
+    def read(self) -> tuple[list[float], list[float]]:
+        """phi and the loss of each network as it is."""
+        with torch.no_grad():
+            phis, losses = self._judge()
+        return phis.clamp(0.0, float(len(self._trainer.targets))).tolist(), losses.tolist()
 
     def _judge(self) -> tuple[Tensor, Tensor]:
         """phi (Eq. 2) and the loss (Eq. 3), [stack] both; the loss has L - phi where the paper writes phi, for it is to

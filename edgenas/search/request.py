@@ -16,8 +16,8 @@ from edgenas import run as runs
 from edgenas.architecture import Constraint
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
+from edgenas.fitness import HOW_ONLY, FitnessSettings, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
-from edgenas.fitness import FitnessSettings, table
 from edgenas.search.genetic import PAPER as PAPER_SEARCH
 from edgenas.search.genetic import SearchSettings
 from edgenas.search.job import Search
@@ -123,7 +123,7 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "request": asdict(replace(request, fitness=scoring, cost=prices.kind)),
         "search_settings": asdict(settings),
-        "fitness_settings": asdict(fitness_settings),
+        "fitness_settings": {k: v for k, v in asdict(fitness_settings).items() if k not in HOW_ONLY},
         "device_profile_sha256": device.sha256,
         "cost_fingerprint": prices.fingerprint,
         "fitness_fingerprint": score.fingerprint,

@@ -38,6 +38,15 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     assert store.find(ARCHS) == {ARCHS[0]: Score(1.0), ARCHS[1]: Score(3.0)}
 
 
+def test_what_was_read_at_more_steps_is_kept_too(tmp_path: Path) -> None:
+    store = ScoreStore("a", tmp_path / "scores.sqlite")
+    course = ((1, 0.5, 2.0), (2, 0.75, 1.5))
+    store.keep({ARCHS[0]: Score(1.0)})
+    store.keep({ARCHS[0]: Score(1.0, course=course)})
+    store.keep({ARCHS[0]: Score(1.0)})
+    assert store.find(ARCHS) == {ARCHS[0]: Score(1.0, course=course)}
+
+
 def test_by_default_in_the_users_cache() -> None:
     assert ScoreStore("a").path == cache_dir() / "scores.sqlite"
 

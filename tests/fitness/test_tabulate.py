@@ -91,6 +91,50 @@ def test_stopped_it_goes_on_and_trains_nothing_twice(trained: list[Architecture]
     assert len(trained) == count
 
 
+def test_scores_after_fewer_steps_are_told_too() -> None:
+    course = replace(QUICK, epochs=4, readings=(1, 2))
+    job = tabulate.tabulate("nasbench201", "digits", course, 1)
+    list(job)
+    for epochs in (1, 2, 4):
+        looked_up = list(table.create(SPACE, "digits", replace(QUICK, epochs=epochs))(FEW))
+        live = list(create(SPACE, "digits", replace(QUICK, epochs=epochs))(FEW))
+        for found, score in zip(looked_up, live, strict=True):
+            assert found.value == pytest.approx(score.value, rel=1e-6)
+            assert found.loss == pytest.approx(score.loss, rel=1e-6)
+    assert not table.fits("nasbench201", "digits", replace(QUICK, epochs=3))
+
+
+def test_readings_cost_no_second_training_and_are_made_up_for(trained: list[Architecture]) -> None:
+    fitness = create(SPACE, "digits", QUICK)
+    plain = list(fitness(FEW))
+    read = list(create(SPACE, "digits", replace(QUICK, readings=(1,)))(FEW))
+    assert len(trained) == 12, "scores without readings do not do where readings are wanted"
+    assert [score.value for score in read] == [score.value for score in plain]
+    assert all([steps for steps, _, _ in score.course] == [1] for score in read)
+    assert list(create(SPACE, "digits", QUICK)(FEW)) == read
+    assert len(trained) == 12
+
+
+def test_a_seed_that_a_table_has_is_taken_from_there(
+    trained: list[Architecture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = tabulate.tabulate("nasbench201", "digits", replace(QUICK, readings=(1,)), 1)
+    list(one)
+    monkeypatch.setattr("edgenas.fitness.store.ScoreStore.find", lambda self, archs: {})
+    count = len(trained)
+    two = tabulate.tabulate("nasbench201", "digits", replace(QUICK, readings=(1,)), 2)
+    list(two)
+    assert len(trained) == count + len(FEW)
+    assert two.share_done == 1.0
+    assert table.scores_made_from({"other": 1}, [1, 2]) is None
+    both = json.loads(two.path.read_text())["made"]["from"]
+    first, second = (table.scores_made_from(each, [1, 2]) for each in both)
+    assert first is not None
+    assert second is not None
+    assert {genes: score.course for genes, score in first.items()} != {g: s.course for g, s in second.items()}
+    assert table.scores_made_from(both[0], [1, 3]) is None
+
+
 def test_other_settings_are_refused_by_name() -> None:
     list(made())
     with pytest.raises(UsageError, match=r"no table of scores was made with beta=0\.5"):
@@ -120,7 +164,15 @@ def test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert path.with_suffix(".npz").exists()
 
 
-@pytest.mark.parametrize(("arguments", "says"), [("--seeds 0", "--seeds 0 scores nothing"), ("-o table", "no .json")])
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--seeds 0", "--seeds 0 scores nothing"),
+        ("-o table", "no .json"),
+        ("--epochs 25,10", "--epochs 25,10 must be 1 or more and ascend"),
+        ("--epochs ten", "--epochs ten is no list of steps"),
+    ],
+)
 def test_usage(arguments: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(f"tabulate --dataset digits {arguments}".split())
