@@ -64,6 +64,16 @@ class Link:
             for timer in timers:
                 timer.cancel()
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Tell a lost connection as such where the block reads: it sends too, namely how much more may come."""
+        try:
+            yield
+        except TimeoutError:
+            raise
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self.lost() from error
+
     def gone(self) -> bool:
         """Whether the connection has ended; channels learn of that a moment before."""
         self.transport.join(0.2)
@@ -184,7 +194,7 @@ class SSHProcess:
     def _receive(self, deadline_s: float, timeout_s: float) -> bytes:
         while True:
             self._drain()
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError), self.link.reading():
                 chunk: bytes = self._channel.recv(CHUNK)
                 # paramiko reports a lost connection as the end of output
                 if not chunk and not (self._channel.eof_received or self._killed):
@@ -195,7 +205,8 @@ class SSHProcess:
 
     def _drain(self) -> None:
         while self._channel.recv_stderr_ready():
-            self._tail += self._channel.recv_stderr(CHUNK)
+            with self.link.reading():
+                self._tail += self._channel.recv_stderr(CHUNK)
             del self._tail[:-TAIL]
 
     def _ended(self) -> BoardError:

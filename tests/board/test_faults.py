@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from edgenas.board.ssh import SSH
@@ -124,6 +125,22 @@ def test_pulling(link: Link, fault: Callable[[Proxy], None], tmp_path: Path) -> 
     with pytest.raises(BoardError, match=r"within [0-9.]+ s|connection was lost"):
         board.pull("large", tmp_path / "new" / "large", TIMEOUT_S)
     assert list((tmp_path / "new").iterdir()) == []
+    board.close()
+
+
+@pytest.mark.parametrize("stream", ["recv", "recv_stderr"])
+def test_a_connection_lost_while_the_reader_acknowledges(
+    link: Link, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading sends too: paramiko tells the board how much more may come, and that is where a cut may fall."""
+
+    def torn(channel: paramiko.Channel, size: int) -> bytes:
+        raise EOFError
+
+    board = link.connect()
+    with monkeypatch.context() as patch, pytest.raises(BoardError, match="connection was lost"):
+        patch.setattr(paramiko.Channel, stream, torn)
+        output(board, ["sh", "-c", "echo told >&2; echo said"], PATIENCE_S)
     board.close()
 
 
