@@ -21,7 +21,9 @@ KINDS = {
     "fitness": "fitness",
     "costs": "cost",
     "transports": "transport",
+    "engines": "engine",
 }  # group -> what one of it is called
+_EXTRAS = {"torch": "live", "sklearn": "live", "PIL": "live", "paramiko": "ssh", "ray": "ray"}  # which brings a package
 
 
 @cache
@@ -46,12 +48,9 @@ def load(kind: str, name: str) -> Any:
     try:
         return entry.load()
     except ImportError as error:
-        if error.name in ("torch", "sklearn", "PIL"):
+        if error.name in _EXTRAS:
             raise UsageError(
-                f"{KINDS[kind]} '{name}' needs {error.name}, which is not installed; run: pip install 'edgenas[live]'"
-            ) from error
-        if error.name == "paramiko":
-            raise UsageError(
-                f"{KINDS[kind]} '{name}' needs paramiko, which is not installed; run: pip install 'edgenas[ssh]'"
+                f"{KINDS[kind]} '{name}' needs {error.name}, which is not installed; run: pip install"
+                f" 'edgenas[{_EXTRAS[error.name]}]'"
             ) from error
         raise UsageError(f"plug-in '{name}' ({entry.value}) cannot be imported: {error}") from error

@@ -19,15 +19,17 @@ def test_unknown_name_suggests_the_nearest() -> None:
     assert error.value.exit_code == 2
 
 
-def test_missing_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("package", "extra"), [("torch", "live"), ("paramiko", "ssh"), ("ray", "ray")])
+def test_a_missing_package_names_the_extra(package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Entry:
         value = "x:y"
 
         def load(self) -> object:
-            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+            raise ModuleNotFoundError(f"No module named '{package}'", name=package)
 
     monkeypatch.setattr(plugins, "_found", lambda kind: {"live": Entry()})
-    with pytest.raises(UsageError, match=r"needs torch, which is not installed; run: pip install 'edgenas\[live\]'"):
+    wanted = rf"needs {package}, which is not installed; run: pip install 'edgenas\[{extra}\]'"
+    with pytest.raises(UsageError, match=wanted):
         plugins.load("fitness", "live")
 
 

@@ -100,6 +100,13 @@ def search(
             "--halving", help="Stop live trainings that look hopeless after 1/4 and 1/2.", rich_help_panel=_HOW
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="Where live candidates are trained: local, ray, ray:HOST:PORT or ray://HOST:PORT.  [local]",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same search.  [0]", rich_help_panel=_HOW)] = None,
     run: Annotated[
         str | None, typer.Option(help="Name or folder of the new run.  [runs/DEVICE-LIMITS]", rich_help_panel=_RUN)
@@ -142,6 +149,7 @@ def search(
         "channels": channels,
         "precision": precision,
         "halving": halving,
+        "engine": engine,
         "seed": seed,
     }
     # Here, not above: `edgenas --help` answers without loading what only a search needs.

@@ -23,6 +23,7 @@ def tabulate(
     batch_size: Annotated[int, typer.Option(help="Images in the batch.")] = 32,
     reference: Annotated[str, typer.Option(help="resnet20, resnet56, or weights.")] = "resnet20",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    engine: Annotated[str, typer.Option(help="local, ray, ray:HOST:PORT or ray://HOST:PORT.")] = "local",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The table's .json.  [where searches find it]")
     ] = None,
@@ -48,6 +49,7 @@ def tabulate(
         batch_size=batch_size,
         reference=reference,
         precision=precision,
+        engine=engine,
     )
     job = prepare(space, dataset, settings, seeds, output)
     try:

@@ -30,9 +30,10 @@ class FitnessSettings:
     # How it is computed, not what: none of these ties a search to a table of scores.
     precision: str = "auto"  # of feature maps: float32, bfloat16, or "auto", which is bfloat16 where that is fast
     readings: tuple[int, ...] = ()  # steps before the last after which phi and the loss are told too, ascending
+    engine: str = "local"  # where: local, ray, or ray at an address (edgenas.fitness.engine)
     halving: bool = False  # stop the worse half after a quarter, and of the others after half of the steps
 
 
 # No score depends on these.
-HOW_ONLY = frozenset({"readings"})
+HOW_ONLY = frozenset({"readings", "engine"})
 PAPER = FitnessSettings(epochs=100, cells=5)

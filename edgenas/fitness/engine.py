@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
 
 import torch
 
+from edgenas import plugins
 from edgenas.architecture import Architecture, Score
+from edgenas.errors import UsageError
 from edgenas.fitness.trainer import Trainer
 
 # More than this many side by side hide a launch no better, and the first scores come later.
-_MOST_STACKED = 64
+MOST_STACKED = 64
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What trains, as far as scores depend on it."""
+
+    device: str  # "cuda" where torch finds a GPU, else "cpu"
+    name: str  # in words, like "2 cores of AMD EPYC"
+    fast_bfloat16: bool  # it multiplies that faster than float32
 
 
 class Workers(Protocol):
@@ -33,7 +47,9 @@ class Workers(Protocol):
 
 
 class Engine(Protocol):
-    name: str
+    """A plug-in under `edgenas.engines` is a function from an address, empty where none was given, to one of these."""
+
+    hardware: Hardware
 
     def start(self, trainer: Trainer) -> Workers: ...
 
@@ -41,15 +57,21 @@ class Engine(Protocol):
 class LocalEngine:
     """This machine: its GPUs, a stack on each, or else its cores, one class on each."""
 
-    name = "local"
+    def __init__(self) -> None:
+        model, fast = this_machine()
+        count = torch.cuda.device_count()
+        if count:
+            self.hardware = Hardware("cuda", f"{'one' if count == 1 else count} {model}", fast)
+        else:
+            self.hardware = Hardware("cpu", f"{len(os.sched_getaffinity(0))} cores of {model}", fast)
 
     def start(self, trainer: Trainer) -> Workers:
         count = torch.cuda.device_count()
         if count:
-            return LocalWorkers(trainer, [torch.device("cuda", index) for index in range(count)], _MOST_STACKED)
+            return LocalWorkers(trainer, [torch.device("cuda", index) for index in range(count)], MOST_STACKED)
         # Threads that share a step of so small a network mostly wait for each other, for ever so long where another
         # program wants the core too; and a score does not depend on how many cores there are.
-        _keep_freed_memory()
+        keep_freed_memory()
         return LocalWorkers(trainer, [torch.device("cpu")] * len(os.sched_getaffinity(0)), 1)
 
 
@@ -78,7 +100,39 @@ class LocalWorkers:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _keep_freed_memory() -> None:
+def engine(spec: str) -> Engine:
+    """The engine NAME or NAME:ADDRESS, like local, ray, ray:HOST:6379 or ray://HOST:10001.
+
+    Raises UsageError for an engine that is unknown, not installed, or does not answer at its address.
+    """
+    name, _, address = spec.partition(":")
+    found: Engine = plugins.load("engines", name)(address)
+    return found
+
+
+def create(address: str) -> LocalEngine:
+    """This machine. Raises UsageError where an address is given."""
+    if address:
+        raise UsageError(f"--engine local:{address} asks for another machine; give --engine local, or ray:{address}")
+    return LocalEngine()
+
+
+def this_machine() -> tuple[str, bool]:
+    """The model of the GPU that torch finds, or else of the CPU, and whether it multiplies bfloat16 faster than
+    float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(), torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    model = platform.processor() or platform.machine()
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    return model, bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def keep_freed_memory() -> None:
     """glibc hands large blocks back to the system, which zeroes them page by page each time they are asked for again,
     for every feature map of every step: a fifth of a step on the CPU."""
     with suppress(OSError, AttributeError):

@@ -16,7 +16,7 @@ from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.data.images import load_images, one_batch
 from edgenas.errors import UsageError
 from edgenas.fitness import HOW_ONLY, FitnessSettings
-from edgenas.fitness.engine import Engine, LocalEngine
+from edgenas.fitness.engine import Engine, LocalEngine, engine
 from edgenas.fitness.reference import reference_network
 from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.store import ScoreStore
@@ -50,6 +50,7 @@ class LiveFitness:
         self._trainer = trainer
         self._store = store
         self._engine = on or LocalEngine()
+        self.hardware = self._engine.hardware
         self._scores: dict[Architecture, Score] = {}
 
     def __call__(self, archs: Sequence[Architecture]) -> Generator[Score, None, None]:
@@ -102,14 +103,16 @@ def _even(count: int, most: int) -> int:
 
 
 def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveFitness:
-    """RMI on one batch of `dataset` (a name or a folder of images), on the GPUs where torch finds any.
+    """RMI on one batch of `dataset` (a name or a folder of images), on the GPUs of `settings.engine` where it has any.
 
-    Raises UsageError for settings out of range and DataError for images or reference weights that are missing or
-    damaged. Where no pretrained reference exists for the data set, one is trained first (edgenas.fitness.reference).
+    Raises UsageError for settings out of range or an engine that is not there, and DataError for images or reference
+    weights that are missing or damaged. Where no pretrained reference exists for the data set, one is trained first
+    (edgenas.fitness.reference).
     """
     _check(settings)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    settings = replace(settings, precision=_precision(settings.precision, device))
+    on = engine(settings.engine)
+    if settings.precision == "auto":
+        settings = replace(settings, precision="bfloat16" if on.hardware.fast_bfloat16 else "float32")
     image_set = load_images(dataset)
     scaled, labels = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))
     reference, reference_source = reference_network(settings.reference, dataset, image_set)
@@ -122,7 +125,7 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
         "settings": {name: value for name, value in asdict(settings).items() if name not in HOW_ONLY | {"halving"}},
         "images": image_set.fingerprint,
         "reference": reference.fingerprint(),
-        "device": device,
+        "device": on.hardware.device,
         "version": VERSION,
     }
     told = json.dumps(made_from, sort_keys=True)
@@ -137,22 +140,13 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
             settings,
             _PRECISIONS[settings.precision],
         ),
-        f"RMI measured on this machine ({device}, {settings.precision}): {settings.epochs} steps on"
+        f"RMI measured on {on.hardware.name} ({settings.precision}): {settings.epochs} steps on"
         f" {settings.batch_size} images of {image_set.source}, reference {reference_source}",
         stored + (", halving" if settings.halving else ""),
         ScoreStore(stored),
-        made_from=made_from,
+        on,
+        made_from,
     )
-
-
-def _precision(asked: str, device: str) -> str:
-    """bfloat16 where the hardware multiplies it faster than float32."""
-    if asked != "auto":
-        return asked
-    if device == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    able = torch.cpu.get_capabilities()
-    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
 
 
 def _check(settings: FitnessSettings) -> None:

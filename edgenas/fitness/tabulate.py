@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -29,7 +28,7 @@ from edgenas.files import write_whole
 from edgenas.fitness import FitnessSettings, live, table
 from edgenas.fitness.table import FREE_SETTINGS, own_tables
 
-_AT_ONCE = 64  # classes asked for together
+_AT_ONCE = 1024  # classes asked for together: the cores of a cluster all have some
 
 
 @dataclass
@@ -60,9 +59,11 @@ class Tabulation:
 
     def __iter__(self) -> Iterator[Score]:
         made_from: list[dict[str, Any]] = []
+        hardware = ""
         for seed in self.seeds:
             fitness = live.create(self.space, self.dataset, replace(self.settings, seed=seed))
             made_from.append(fitness.made_from)
+            hardware = fitness.hardware.name
             earlier = table.scores_made_from(fitness.made_from, self.epochs)
             found: list[Score] = []
             if earlier is not None:
@@ -74,9 +75,9 @@ class Tabulation:
                     self.done += 1
                     yield score
             self._scores.append(found)
-        self._write(made_from)
+        self._write(made_from, hardware)
 
-    def _write(self, made_from: Sequence[dict[str, Any]]) -> None:
+    def _write(self, made_from: Sequence[dict[str, Any]], hardware: str) -> None:
         """The scores, and beside them what they are of and how they came about; the latter last, for it vouches."""
 
         def readings(score: Score) -> list[tuple[float, float]]:
@@ -91,8 +92,6 @@ class Tabulation:
         genes = np.array([arch.genes for arch in self.classes], np.int8)
         np.savez_compressed(stream, genes=genes, phi=scores[..., 0], loss=scores[..., 1])
         content = stream.getvalue()
-        device = str(made_from[0]["device"])
-        hardware = _gpu() if device == "cuda" else _cpu()
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         description = {
             "space": self.space.name,
@@ -137,7 +136,8 @@ def tabulate(
     epochs = [*settings.readings, settings.epochs]
     if epochs[0] < 1 or epochs != sorted(set(epochs)):
         raise UsageError(f"--epochs {','.join(map(str, epochs))} must be 1 or more and ascend, like --epochs 10,25,50")
-    told = hashlib.sha256(repr((space, dataset, asdict(replace(settings, seed=0)))).encode()).hexdigest()[:8]
+    named = {name: value for name, value in asdict(replace(settings, seed=0)).items() if name != "engine"}
+    told = hashlib.sha256(repr((space, dataset, named)).encode()).hexdigest()[:8]
     name = "".join(letter if letter.isalnum() else "-" for letter in Path(dataset).name)
     path = output or own_tables() / f"{space}_{name}_{told}.json"
     if path.suffix != ".json":
@@ -151,22 +151,3 @@ def classes_of(space: SearchSpace) -> list[Architecture]:
     if listed is None:
         raise UsageError(f"the space {space.name} is too large for a table; search it by --fitness live")
     return sorted({space.canonical(arch) for arch in listed() if space.is_connected(arch)})
-
-
-def _cpu() -> str:
-    """Like "2 cores of AMD EPYC"."""
-    model = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass
-    return f"{len(os.sched_getaffinity(0))} cores of {model}"
-
-
-def _gpu() -> str:
-    import torch
-
-    return f"one {torch.cuda.get_device_name()}"

@@ -28,6 +28,7 @@ PRESETS = {
     "default": (FitnessSettings(), SearchSettings()),
     "paper": (PAPER_FITNESS, PAPER_SEARCH),
 }
+_ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
 LIVE_BUDGET = 200  # classes trained by default when training them takes seconds each
 
 
@@ -60,6 +61,7 @@ class SearchRequest:
     reference: str | None = None
     precision: str | None = None
     halving: bool | None = None
+    engine: str | None = None
     seed: int = 0
     budget: int | None = None
 
@@ -82,8 +84,8 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     started_at = time.perf_counter()
     resumed = runs.open_run(resume) if resume is not None else None
     request = SearchRequest(**asked) if resumed is None else _stored_request(resumed, asked)
-    if resumed is not None and "board" in asked:
-        request = replace(request, board=asked["board"])
+    if resumed is not None:
+        request = replace(request, **{name: asked[name] for name in _ELSEWHERE & set(asked)})
     if request.preset not in PRESETS:
         raise UnknownNameError("preset", request.preset, PRESETS, f"--preset is {' or '.join(PRESETS)}")
     constraints = request.constraints()
@@ -157,8 +159,8 @@ def _stored_request(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
     except (KeyError, TypeError) as error:
         raise DataError(f"{run.path}/run.json does not hold a search's settings; start a new run") from error
     for name, value in asked.items():
-        if name == "board":
-            continue  # other boards of the device may go on
+        if name in _ELSEWHERE:
+            continue
         if getattr(stored, name) != value:
             flag = "--" + name.removesuffix("_ms").removesuffix("_mj").removesuffix("_m").replace("_", "-")
             raise UsageError(
