@@ -23,8 +23,10 @@ from edgenas.architecture import (
 from edgenas.data.accuracy import load_accuracies
 from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError, InfeasibleError, UnstableError
-from edgenas.search.genetic import Generation, SearchSettings, best_of_classes, evolve, repriced
+from edgenas.search.genetic import Generation, SearchSettings, best_of_classes, evolve
+from edgenas.search.judge import repriced
 from edgenas.search.landscape import BenchmarkedSpace, Landscape
+from edgenas.search.pareto import evolve_front, front_of, survivors
 from edgenas.units import METRICS, show
 
 MOST_CONFIRMED = 5  # cells measured again before a search is given up
@@ -50,6 +52,7 @@ class Search:
     trials: list[Trial] = field(default_factory=list)
     scored: int = 0  # classes
     confirmations: list[tuple[Trial, Confirmation]] = field(default_factory=list)  # of winners measured again
+    pareto: str | None = None  # the metric of Pareto mode: not one winner is sought, but the front of scores against it
 
     @property
     def seconds(self) -> float:
@@ -66,9 +69,13 @@ class Search:
     def state(self) -> str:
         """Where the search stands, in a few words."""
         if self.last is not None and self.last.ended is not None and isinstance(self.cost, Confirming):
+            if self.pareto is not None:
+                return "measuring what leads"
             return f"measuring the winner again, candidate {len(self.confirmations) + 1}"
         if self.last is None or self.last.best is None:
             seen = "nothing within the limits yet"
+        elif self.pareto is not None:
+            seen = f"{len(self.last.front)} points on the front, best fitness {self.last.best.fitness:.4f}"
         else:
             feasible = sum(trial.feasible for trial in self.last.population) / len(self.last.population)
             seen = f"best fitness {self.last.best.fitness:.4f}, {feasible:.0%} within the limits"
@@ -85,10 +92,10 @@ class Search:
                 if self.landscape is not None and self.landscape.feasible == 0:
                     self._finish()
                     return
-                for event in evolve(self.space, self.fitness, self.cost, self.constraints, self.settings, known):
+                for event in self._evolve(known):
                     if isinstance(event, Generation):
                         self.last = event
-                        self._measure(event.population)
+                        self._measure(event.front or event.population)
                     else:
                         self.trials.append(event)
                         self.scored += event.trained
@@ -106,6 +113,12 @@ class Search:
                 self.cost.close()
         self._finish()
 
+    def _evolve(self, known: Sequence[Trial]) -> Iterator[Trial | Generation]:
+        judged_by = (self.constraints, self.settings, known)
+        if self.pareto is None:
+            return evolve(self.space, self.fitness, self.cost, *judged_by)
+        return evolve_front(self.space, self.fitness, self.cost, self.pareto, *judged_by)
+
     def _finish(self) -> None:
         """Stop the clock, so that what is stored and what is shown are one result."""
         self.ended_at = time.perf_counter()
@@ -117,9 +130,14 @@ class Search:
         if not isinstance(self.cost, Correctable):
             return False
         known = self.run.measured()
-        leaders = [each for each in trials if each.score.value is not None and each.cost.error is None]
-        classes = [self.space.canonical(each.arch) for each in best_of_classes(self.space, leaders)[:SHORTLIST]]
-        wanted = [arch for arch in classes if not self.cost.knows(arch)]
+        if self.pareto is None:
+            leaders = [each for each in trials if each.score.value is not None and each.cost.error is None]
+            classes = [self.space.canonical(each.arch) for each in best_of_classes(self.space, leaders)[:SHORTLIST]]
+            wanted = [arch for arch in classes if not self.cost.knows(arch)]
+        else:
+            leaders = front_of(self.space, trials, self.pareto) or survivors(self.space, trials, self.pareto, SHORTLIST)
+            classes = list(dict.fromkeys(self.space.canonical(each.arch) for each in leaders))
+            wanted = [arch for arch in classes if not self.cost.knows(arch)][:SHORTLIST]
         missing = [arch for arch in wanted if arch not in known]
         if missing:
             found: dict[Architecture, Cost] = dict(zip(missing, self.cost.measure(missing), strict=True))
@@ -137,8 +155,9 @@ class Search:
                 return
 
     def _confirm(self) -> None:
-        """Where costs were measured, measure the best cells again, one by one, until one surely keeps the limits."""
-        if not isinstance(self.cost, Confirming):
+        """Where costs were measured, measure the best cells again, one by one, until one surely keeps the limits. A
+        front is not measured again: it is not known yet which of its points matters."""
+        if not isinstance(self.cost, Confirming) or self.pareto is not None:
             return
         limits = {each.metric: each.limit for each in self.constraints}
         for trial in best_of_classes(self.space, [each for each in self.trials if each.feasible]):
@@ -149,8 +168,16 @@ class Search:
                 return
 
     @property
+    def front(self) -> list[Trial]:
+        """In Pareto mode, of the trials within the limits those that none beats in score and cost, cheapest first."""
+        return [] if self.pareto is None else front_of(self.space, self.trials, self.pareto)
+
+    @property
     def best(self) -> Trial | None:
-        """The best that keeps every limit: of those measured again the first that passed, else the first."""
+        """The best that keeps every limit: of those measured again the first that passed, else the first. Of a front,
+        its last."""
+        if self.pareto is not None:
+            return next(reversed(self.front), None)
         passed = [trial for trial, found in self.confirmations if found.verdict == "PASS"]
         if self.confirmations:
             return (passed or [self.confirmations[0][0]])[0]
@@ -159,7 +186,10 @@ class Search:
         return self.last.best if self.last else None
 
     def result(self) -> dict[str, Any]:
-        """The outcome as `--json` prints it; `feasible` is False and `winner` None where no limit-keeper was seen."""
+        """The outcome as `--json` prints it; `feasible` is False and `winner` None where no limit-keeper was seen.
+
+        A front has no winner: it is in `front`, None elsewhere.
+        """
         best = self.best
         counts = (self.last.requested, self.last.distinct, self.last.trained) if self.last else (0, 0, 0)
         return {
@@ -172,7 +202,9 @@ class Search:
                 for each in self.constraints
             ],
             "feasible": best is not None,
-            "winner": None if best is None else self._winner(best),
+            "winner": None if best is None or self.pareto is not None else self._winner(best),
+            "pareto": self.pareto,
+            "front": None if self.pareto is None else described(self.space, self.dataset, self.front),
             "best_possible_accuracy": self.landscape.best_accuracy if self.landscape else None,
             "confirmations": [
                 {"arch_str": self.space.describe(trial.arch), **asdict(found)} for trial, found in self.confirmations
@@ -183,19 +215,9 @@ class Search:
         }
 
     def _winner(self, best: Trial) -> dict[str, Any]:
-        benchmarked = isinstance(self.space, BenchmarkedSpace)
-        index = cast(BenchmarkedSpace, self.space).index_of(best.arch) if benchmarked else None
-        accuracies = load_accuracies(self.dataset) if benchmarked else None
-        return {
-            "genes": list(best.arch.genes),
-            "arch_str": self.space.describe(best.arch),
-            "arch_idx": index,
-            "phi": best.score.value,
-            "fitness": best.fitness,
-            "costs": runs.cost_record(best.cost),
-            "measured_again": next((asdict(found) for trial, found in self.confirmations if trial is best), None),
-            "test_accuracy": None if accuracies is None or index is None else float(accuracies[index]),
-        }
+        again = next((asdict(found) for trial, found in self.confirmations if trial is best), None)
+        (facts,) = described(self.space, self.dataset, [best])
+        return {**facts, "fitness": best.fitness, "measured_again": again}
 
     def problem(self) -> EdgeNASError | None:
         """What a user must be told by an error although the search has ended; None where all is well."""
@@ -215,6 +237,12 @@ class Search:
 
     def _infeasible(self) -> InfeasibleError:
         """The error that says by how much the limits are out of reach."""
+        if not self.constraints:
+            reason = next((each.cost.error or each.score.error for each in self.trials), "no cell was judged")
+            return InfeasibleError(
+                f"no front on {self.device.name}: none of the {len(self.trials)} cells seen has a score and a"
+                f" {self.pareto} (the first: {reason}); mend that, or search longer, with more --generations"
+            )
         limits = " and ".join(f"{each.metric} <= {show(each.limit, each.metric)}" for each in self.constraints)
         parts = []
         for metric in (each.metric for each in self.constraints):
@@ -233,3 +261,23 @@ class Search:
                 f" {self.landscape.feasible} cells of the space have; {facts}; search longer, with more --generations"
             )
         return InfeasibleError(f"infeasible on {self.device.name}: no cell has {limits}; {facts}; raise the limit")
+
+
+def described(space: SearchSpace, dataset: str, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """What a result says of each of `trials`; `test_accuracy` in %, None where no benchmark on this machine has it."""
+    benchmarked = isinstance(space, BenchmarkedSpace)
+    accuracies = load_accuracies(dataset) if benchmarked and trials else None
+    found = []
+    for trial in trials:
+        index = cast(BenchmarkedSpace, space).index_of(trial.arch) if benchmarked else None
+        found.append(
+            {
+                "genes": list(trial.arch.genes),
+                "arch_str": space.describe(trial.arch),
+                "arch_idx": index,
+                "phi": trial.score.value,
+                "costs": runs.cost_record(trial.cost),
+                "test_accuracy": None if accuracies is None or index is None else float(accuracies[index]),
+            }
+        )
+    return found

@@ -22,14 +22,15 @@ from edgenas.search.genetic import PAPER as PAPER_SEARCH
 from edgenas.search.genetic import SearchSettings
 from edgenas.search.job import Search
 from edgenas.search.landscape import survey
-from edgenas.units import show
+from edgenas.search.pareto import DEFAULT as FRONT_SEARCH
+from edgenas.units import METRICS, show
 
 PRESETS = {
     "default": (FitnessSettings(), SearchSettings()),
     "paper": (PAPER_FITNESS, PAPER_SEARCH),
 }
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
-LIVE_BUDGET = 200  # classes trained by default when training them takes seconds each
+LIVE_BUDGET = 200  # classes trained by default when training them takes seconds each; for a front twice as many
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class SearchRequest:
     energy_mj: float | None = None
     macs_m: float | None = None
     params_m: float | None = None
+    pareto: str | None = None  # the metric against which the front of scores is sought
     fitness: str = "auto"
     cost: str = "auto"
     board: str | None = None  # names, comma-separated, of the boards that measure; None: all of the device
@@ -89,23 +91,28 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     if request.preset not in PRESETS:
         raise UnknownNameError("preset", request.preset, PRESETS, f"--preset is {' or '.join(PRESETS)}")
     constraints = request.constraints()
-    if not constraints:
-        raise UsageError("a search needs a limit; give one, like --latency 5ms (or --energy, --macs, --params)")
+    if request.pareto is not None and request.pareto not in METRICS:
+        raise UnknownNameError("metric", request.pareto, METRICS, f"--pareto is one of {', '.join(METRICS)}")
+    if not constraints and request.pareto is None:
+        raise UsageError(
+            "a search needs a limit; give one, like --latency 5ms (or --energy, --macs, --params), or search for all"
+            " limits at once by --pareto latency"
+        )
     fitness_settings, settings = _settings(request)
     device = devices.load(request.device)
     space = plugins.load("spaces", request.space)()
 
     boards = [name.strip() for name in (request.board or "").split(",") if name.strip()]
     prices = cost.create(request.cost, space, request.dataset, device, boards)
-    for constraint in constraints:
-        if constraint.metric not in prices.metrics:
-            if constraint.metric in device.metrics and request.cost not in ("live", "hybrid"):
+    for metric in [*([request.pareto] if request.pareto else []), *(each.metric for each in constraints)]:
+        if metric not in prices.metrics:
+            if metric in device.metrics and request.cost not in ("live", "hybrid"):
                 raise UsageError(
-                    f"nothing here foretells the {constraint.metric} of {device.name}; measure it on a board by --cost"
+                    f"nothing here foretells the {metric} of {device.name}; measure it on a board by --cost"
                     " live (`edgenas board add --help` says how to name one)"
                 )
             raise UsageError(
-                f"{device.name} has no {constraint.metric} to limit, only {', '.join(sorted(prices.metrics))};"
+                f"{device.name} has no {metric} to limit, only {', '.join(sorted(prices.metrics))};"
                 " `edgenas devices` lists what each device has"
             )
     scoring = request.fitness
@@ -118,7 +125,7 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     else:
         score = plugins.load("fitness", scoring)(space, request.dataset, fitness_settings)
     if settings.budget is None and settings.economical and not score.exhaustive:
-        settings = replace(settings, budget=LIVE_BUDGET)
+        settings = replace(settings, budget=LIVE_BUDGET * (1 if request.pareto is None else 2))
 
     header = {
         "kind": "search",
@@ -133,12 +140,24 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
         "versions": _versions(),
     }
     if resumed is None:
-        opened = runs.create(runs.place(run, _stem(device, constraints)), header)
+        opened = runs.create(runs.place(run, _stem(device, request.pareto, constraints)), header)
     else:
         _check_unchanged(resumed, header)
         opened = resumed
     landscape = survey(space, prices, constraints, request.dataset)
-    return Search(request.dataset, device, space, score, prices, constraints, settings, opened, landscape, started_at)
+    return Search(
+        request.dataset,
+        device,
+        space,
+        score,
+        prices,
+        constraints,
+        settings,
+        opened,
+        landscape,
+        started_at,
+        pareto=request.pareto,
+    )
 
 
 def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings]:
@@ -150,10 +169,17 @@ def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings]:
         return replace(settings, **asked)
 
     fitness_settings, search_settings = PRESETS[request.preset]
+    if request.pareto is not None and search_settings.economical:
+        search_settings = FRONT_SEARCH
     return overridden(fitness_settings), overridden(search_settings)
 
 
 def _stored_request(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
+    if "picked_from" in run.header:
+        raise UsageError(
+            f"run {run.path} was picked from {run.header['picked_from']}, not searched for; go on with that by: edgenas"
+            f" search --resume {run.header['picked_from']}"
+        )
     try:
         stored = SearchRequest(**run.header["request"])
     except (KeyError, TypeError) as error:
@@ -181,11 +207,11 @@ def _check_unchanged(run: runs.Run, header: dict[str, Any]) -> None:
         )
 
 
-def _stem(device: Device, constraints: list[Constraint]) -> str:
-    """A folder name that says what the run is about, like raspi4-latency-5ms."""
-    return "-".join([device.name, *(f"{each.metric}-{show(each.limit, each.metric)}" for each in constraints)]).replace(
-        " ", ""
-    )
+def _stem(device: Device, pareto: str | None, constraints: list[Constraint]) -> str:
+    """A folder name that says what the run is about, like raspi4-latency-5ms or raspi4-pareto-latency."""
+    front = [f"pareto-{pareto}"] if pareto is not None else []
+    limits = [f"{each.metric}-{show(each.limit, each.metric)}" for each in constraints]
+    return "-".join([device.name, *front, *limits]).replace(" ", "")
 
 
 def _versions() -> dict[str, str]:

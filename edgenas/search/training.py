@@ -11,6 +11,7 @@ from edgenas import plugins
 from edgenas import run as runs
 from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, UsageError
+from edgenas.units import METRICS
 
 if TYPE_CHECKING:
     from edgenas.fitness.reference import ResNet
@@ -129,6 +130,12 @@ def _trained_in(path: Path, resume: bool) -> dict[str, Any]:
     if result is None:
         raise DataError(f"run {path} has not ended; finish it by: edgenas search --resume {path}")
     winner = result.get("winner")
+    if winner is None and result.get("front") and result.get("pareto") in METRICS:
+        metric = METRICS[result["pareto"]]
+        raise UsageError(
+            f"run {path} found a front, not one winner; pick from it and train that: edgenas runs pick {path}"
+            f" --{metric.name} {metric.example} --keep {path.name}-pick && edgenas train {path.name}-pick"
+        )
     if winner is None:
         raise UsageError(f"run {path} found no network within its limits; search again with a higher limit")
     try:

@@ -44,6 +44,8 @@ def test_the_main_command(capsys: pytest.CaptureFixture[str]) -> None:
         "constraints",
         "feasible",
         "winner",
+        "pareto",
+        "front",
         "best_possible_accuracy",
         "confirmations",
         "evaluations",
@@ -59,11 +61,12 @@ def test_the_main_command(capsys: pytest.CaptureFixture[str]) -> None:
         "arch_str",
         "arch_idx",
         "phi",
-        "fitness",
         "costs",
-        "measured_again",
         "test_accuracy",
+        "fitness",
+        "measured_again",
     ]
+    assert (result["pareto"], result["front"]) == (None, None)
     space = NASBench201()
     arch = space.from_index(winner["arch_idx"])
     assert winner["genes"] == list(arch.genes)

@@ -13,9 +13,12 @@ import pytest
 import torch
 
 from edgenas import run as runs
+from edgenas.architecture import Architecture, Cost, Score, Trial
 from edgenas.cli import main, progress
 from edgenas.errors import DataError, UsageError
 from edgenas.fitness import reference
+from edgenas.search import search
+from edgenas.search.pick import pick
 from edgenas.search.training import train
 from tests.train.worlds import ARCH, SPACE, checkpoint, image_folder, outcome, run_out
 
@@ -139,6 +142,29 @@ def test_a_search_without_a_winner() -> None:
     searched("damaged", winner={"genes": [0]})
     with pytest.raises(DataError, match="is damaged"):
         train("damaged")
+
+
+def test_of_a_front_a_pick_is_trained() -> None:
+    searched("front", winner=None, pareto="latency", front=[{"genes": list(ARCH.genes)}])
+    advice = (
+        r"pick from it .*: edgenas runs pick runs/front --latency 5ms --keep front-pick && edgenas train front-pick"
+    )
+    with pytest.raises(UsageError, match=advice):
+        train("front")
+    request = {"dataset": "photos", "pareto": "latency", "reference": "resnet56"}
+    run = runs.create(runs.RUNS / "whole", {"kind": "search", "request": request, "fitness_source": "made up"})
+    with run.appending() as store:
+        for number, (genes, score, cost) in enumerate([((0,) * 5 + (3,), 1.0, 2.0), (ARCH.genes, 2.0, 4.0)]):
+            arch = Architecture(SPACE.name, tuple(genes))
+            price = Cost({"latency": cost}, {"latency": "told"})
+            store.append(Trial(number, 0, arch, Score(score), price, score, True, True), SPACE.describe(arch))
+    found = pick("whole", {"latency": 5.0}, keep="mine")
+    assert found.result["winner"]["genes"] == list(ARCH.genes)
+    result = run_out(train("mine", **SMALL)).result()
+    assert (result["arch_str"], result["dataset"]) == (ARCH_STR, "photos")
+    assert runs.open_run("mine").header["request"]["reference"] == "resnet56"  # which would be the teacher
+    with pytest.raises(UsageError, match=r"runs/mine was picked from runs/whole, not searched for"):
+        search(resume="mine")
 
 
 def test_a_damaged_checkpoint_without_a_search_says_what_helps() -> None:

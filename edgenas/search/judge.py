@@ -1,0 +1,208 @@
+"""Judging: the part that every search's loop shares, whoever lives on in it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from edgenas.architecture import (
+    Architecture,
+    Constraint,
+    Correctable,
+    Cost,
+    CostProvider,
+    Fitness,
+    Score,
+    SearchSpace,
+    Trial,
+)
+from edgenas.errors import DataError
+
+if TYPE_CHECKING:
+    from edgenas.search.genetic import SearchSettings
+
+
+class Judge:
+    """What all loops over generations share: it breeds cells that may be judged, and judges each of them once.
+
+    `known`, the trials of an interrupted search with the same arguments, are told again instead of being judged again.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        fitness: Fitness,
+        cost: CostProvider,
+        constraints: Sequence[Constraint],
+        settings: SearchSettings,
+        known: Sequence[Trial],
+    ) -> None:
+        self.trials: dict[Architecture, Trial] = {}  # all that was judged, in order
+        self.sampled = 0  # cells drawn, those rejected included
+        self._space, self._fitness, self._cost = space, fitness, cost
+        self._constraints, self._settings = constraints, settings
+        self._rng = random.Random(settings.seed)
+        self._scores: dict[Architecture, Score] = {}  # by canonical form
+        self._correctable = cost if isinstance(cost, Correctable) else None
+        self._corrections = self._correctable.corrections if self._correctable else 0
+        self._prices = {} if self._correctable else {trial.arch: trial.cost for trial in known}
+        self._known = known
+        self._replay = {trial.arch: trial for trial in known}
+
+    @property
+    def trained(self) -> int:
+        """Classes scored so far."""
+        return len(self._scores)
+
+    def breed(self, population: Sequence[Trial], elite: Sequence[Trial] = ()) -> list[Architecture]:
+        """The next generation: `elite`, and children of `population`, which is sorted, best first; random cells where
+        it is empty. Fewer than settings.population where no more can be found in bounded tries."""
+        wanted = list(dict.fromkeys(trial.arch for trial in elite))
+        while len(wanted) < self._settings.population:
+            arch = self._draw(partial(self._child_of, population) if population else self._random_cell, set(wanted))
+            if arch is None:
+                break
+            wanted.append(arch)
+        return wanted
+
+    def _random_cell(self) -> Architecture:
+        genes = tuple(self._rng.randrange(options) for options in self._space.choices)
+        return Architecture(self._space.name, genes)
+
+    def _child_of(self, population: Sequence[Trial]) -> Architecture:
+        """Tournament, uniform crossover, per-gene mutation."""
+        rng, settings = self._rng, self._settings
+        contestants = min(settings.tournament, len(population))
+        mother, father = (population[min(rng.sample(range(len(population)), contestants))].arch for _ in range(2))
+        genes = [
+            rng.randrange(options) if rng.random() < settings.mutation_rate else rng.choice(pair)
+            for options, *pair in zip(self._space.choices, mother.genes, father.genes, strict=True)
+        ]
+        return Architecture(self._space.name, tuple(genes))
+
+    def _draw(self, propose: Callable[[], Architecture], taken: set[Architecture]) -> Architecture | None:
+        """A cell from `propose` that may enter the population, or None when it cannot be found in bounded tries."""
+        for attempt in range(self._settings.max_rejections):
+            # Proposals bred from a population that has seen all its neighbours repeat themselves; after a while
+            # draw from the whole space, and keep to it that a cell is new as long as that can succeed.
+            arch = propose() if attempt < 50 else self._random_cell()
+            self.sampled += 1
+            if self._settings.economical and (arch in self.trials or arch in taken):
+                continue
+            if self._settings.method == "rejection" and not _meets(self._cost_of(arch), self._constraints):
+                continue
+            return arch
+        return None
+
+    def _cost_of(self, arch: Architecture) -> Cost:
+        if arch not in self._prices:
+            (self._prices[arch],) = self._cost([arch])
+        return self._prices[arch]
+
+    def __call__(self, archs: Sequence[Architecture], generation: int) -> Iterator[Trial]:
+        """A trial for every cell of `archs` that has none, in order; no class is scored beyond the budget.
+
+        Raises DataError when `known` is not the beginning of this search's history.
+        """
+        space, trials, prices, scores = self._space, self.trials, self._prices, self._scores
+        new = [arch for arch in dict.fromkeys(archs) if arch not in trials]
+        for arch in [arch for arch in new if arch in self._replay]:
+            trial = self._replay[arch]
+            if (trial.number, trial.generation) != (len(trials), generation):
+                raise DataError(_FOREIGN_HISTORY)
+            if trial.trained:
+                scores[space.canonical(arch)] = trial.score
+            trials[arch] = trial
+            yield trial
+        if len(trials) < len(self._known):
+            if self._known[len(trials)].generation == generation:
+                raise DataError(_FOREIGN_HISTORY)
+            return
+
+        new = [arch for arch in new if arch not in trials]
+        unpriced = [arch for arch in new if arch not in prices]
+        prices.update(zip(unpriced, self._cost(unpriced), strict=True))
+        # What cannot run on the device, or computes nothing, is not worth training.
+        worthy = [arch for arch in new if prices[arch].error is None and space.is_connected(arch)]
+        unscored = [key for key in dict.fromkeys(map(space.canonical, worthy)) if key not in scores]
+        if self._settings.budget is not None:
+            unscored = unscored[: self._settings.budget - len(scores)]
+        fresh = dict.fromkeys(unscored)
+        arriving = iter(self._fitness(unscored)) if unscored else iter(())
+        for arch in new:
+            key = space.canonical(arch)
+            trained = False
+            if prices[arch].error is not None:
+                score = Score(None, error="not scored, for its cost is unknown")
+            elif not space.is_connected(arch):
+                score = Score(None, error="the input never reaches the output")
+            elif key in scores:
+                score = scores[key]
+            elif key in fresh:
+                score = scores[key] = next(arriving)
+                trained = True
+            else:
+                continue  # the budget is spent
+            trials[arch] = _trial(len(trials), generation, arch, score, prices[arch], self._constraints, trained)
+            yield trials[arch]
+
+    def corrected(self) -> bool:
+        """Whether the prices were corrected since this was last asked; then all trials are judged by the new ones."""
+        if self._correctable is None or self._correctable.corrections == self._corrections:
+            return False
+        self._corrections = self._correctable.corrections
+        self._prices.clear()
+        again = repriced(self.trials.values(), self._cost, self._constraints)
+        self.trials.update((trial.arch, trial) for trial in again)
+        return True
+
+    def ended(self, index: int, wanted: Sequence[Architecture]) -> str | None:
+        """Why the search ends with generation `index`, which was to judge `wanted`; None: it goes on."""
+        if self._settings.budget is not None and self.trained >= self._settings.budget:
+            return "budget spent"
+        if len(wanted) < self._settings.population:
+            return "no new cell left" if self._settings.method == "penalty" else "no cell left that meets the limits"
+        return "last generation" if index == self._settings.generations - 1 else None
+
+
+def repriced(trials: Iterable[Trial], cost: CostProvider, constraints: Sequence[Constraint]) -> list[Trial]:
+    """`trials`, judged by what they cost now."""
+    found = []
+    old = list(trials)
+    for trial, price in zip(old, cost([trial.arch for trial in old]), strict=True):
+        fitness, feasible = _judged(trial.score, price, constraints)
+        found.append(replace(trial, cost=price, fitness=fitness, feasible=feasible))
+    return found
+
+
+_FOREIGN_HISTORY = (
+    "the run's trials are not the beginning of this search's history: they were edited, or made by another version"
+    " of EdgeNAS; start a new run"
+)
+
+
+def _meets(cost: Cost, constraints: Sequence[Constraint]) -> bool:
+    return cost.error is None and all(constraint.penalty(cost) == 0 for constraint in constraints)
+
+
+def _trial(
+    number: int,
+    generation: int,
+    arch: Architecture,
+    score: Score,
+    cost: Cost,
+    constraints: Sequence[Constraint],
+    trained: bool,
+) -> Trial:
+    return Trial(number, generation, arch, score, cost, *_judged(score, cost, constraints), trained)
+
+
+def _judged(score: Score, cost: Cost, constraints: Sequence[Constraint]) -> tuple[float, bool]:
+    """Fitness (Eq. 4), and whether every limit is met."""
+    if score.value is None or cost.error is not None:
+        return -math.inf, False
+    return score.value + sum(constraint.penalty(cost) for constraint in constraints), _meets(cost, constraints)

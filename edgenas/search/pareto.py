@@ -1,0 +1,108 @@
+"""Pareto mode: the whole front of score against one cost in a single search, NSGA-II as one plain loop.
+
+K. Deb, A. Pratap, S. Agarwal, T. Meyarivan: A fast and elitist multiobjective genetic algorithm: NSGA-II, IEEE
+Transactions on Evolutionary Computation 6(2), 2002. Breeding and judging are those of `genetic.evolve`; what differs
+is who lives on. Fitness is Eq. 4, so cells beyond a limit are no outcasts, but pay for it by Eq. 5.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+
+from edgenas.architecture import Constraint, CostProvider, Fitness, SearchSpace, Trial
+from edgenas.search.genetic import Generation, SearchSettings, rank
+from edgenas.search.judge import Judge
+
+# Of what costs less than two searches for one limit, the settings that come nearest to the true front.
+DEFAULT = SearchSettings(population=100, generations=40, tournament=2)
+
+
+def evolve_front(
+    space: SearchSpace,
+    fitness: Fitness,
+    cost: CostProvider,
+    metric: str,
+    constraints: Sequence[Constraint],
+    settings: SearchSettings,
+    known: Sequence[Trial] = (),
+) -> Iterator[Trial | Generation]:
+    """As `genetic.evolve`, but each Generation has in `front` what `front_of` finds among all trials up to it.
+
+    Both parents and children compete to live on: the trials that none beats in fitness and in cost by `metric`, then
+    those that only these beat, and so on; of the layer that has no room for all, those farthest from their neighbours.
+    """
+    judge = Judge(space, fitness, cost, constraints, settings, known)
+    population: list[Trial] = []
+    best: list[Trial] = []  # the front of all trials
+    requested = 0
+    for index in range(settings.generations):
+        if judge.corrected():
+            population = survivors(space, judge.trials.values(), metric, settings.population)
+            best = front_of(space, judge.trials.values(), metric)
+        wanted = judge.breed(population)
+        requested += len(wanted)
+        yield from judge(wanted, index)
+
+        children = [judge.trials[arch] for arch in wanted if arch in judge.trials]
+        population = survivors(space, [*population, *children], metric, settings.population)
+        best = front_of(space, [*best, *children], metric)
+
+        ended = judge.ended(index, wanted)
+        counts = (requested, len(judge.trials), judge.trained, judge.sampled)
+        yield Generation(index, tuple(population), best[-1] if best else None, *counts, ended, tuple(best))
+        if ended:
+            return
+
+
+def front_of(space: SearchSpace, trials: Iterable[Trial], metric: str) -> list[Trial]:
+    """The trials within all limits that no other such trial beats: dearer by `metric` is only what scores higher.
+
+    Cheapest first, one for each cost. Of trials alike in score and cost the first in canonical order stands for all.
+    """
+    found = layers(space, (trial for trial in trials if trial.feasible), metric)
+    return found[0] if found else []
+
+
+def survivors(space: SearchSpace, trials: Iterable[Trial], metric: str, count: int) -> list[Trial]:
+    """The best `count` of `trials`, best first: by layer, then by how far apart from its neighbours one is in it."""
+    standing: list[Trial] = []
+    for layer in layers(space, trials, metric):
+        if len(standing) >= count:
+            break
+        apart = dict(zip((trial.arch for trial in layer), crowding_distances(layer, metric), strict=True))
+        standing += sorted(layer, key=lambda trial: (-apart[trial.arch], rank(space, trial)))
+    return standing[:count]
+
+
+def layers(space: SearchSpace, trials: Iterable[Trial], metric: str) -> list[list[Trial]]:
+    """`trials` by non-dominated sorting (Deb et al., III.A): the first layer is beaten by none in fitness (Eq. 4) and
+    cost by `metric`, the second by the first only, and so on. Each is sorted, cheapest and least fit first.
+
+    Trials without score or cost are in no layer; of trials alike in both each is in a layer of its own, in canonical
+    order. With two objectives one sweep from the cheapest on does it: a layer beats what is no fitter than its last.
+    """
+    known = {trial.arch: trial for trial in trials if metric in trial.cost.values and trial.fitness > -math.inf}
+    found: list[list[Trial]] = []
+    unfitness: list[float] = []  # minus the fitness of the last of each layer: ascending
+    for trial in sorted(known.values(), key=lambda each: (each.cost.values[metric], rank(space, each))):
+        number = bisect_right(unfitness, -trial.fitness)
+        if number == len(found):
+            found.append([])
+            unfitness.append(math.inf)
+        found[number].append(trial)
+        unfitness[number] = -trial.fitness
+    return found
+
+
+def crowding_distances(layer: Sequence[Trial], metric: str) -> list[float]:
+    """How far from its two neighbours each of a sorted `layer` is (Deb et al., III.B): the sum over both objectives of
+    their difference as a share of the layer's range; infinite at both ends."""
+    costs = [trial.cost.values[metric] for trial in layer]
+    scores = [trial.fitness for trial in layer]
+    inner = range(1, len(layer) - 1)
+    between = [
+        sum((values[i + 1] - values[i - 1]) / (values[-1] - values[0]) for values in (costs, scores)) for i in inner
+    ]
+    return [math.inf, *between, math.inf][: len(layer)]

@@ -1,0 +1,161 @@
+"""What `edgenas runs pick` does: the best that a run has seen within limits that are named only now.
+
+It reads the run's own lines and judges nothing anew, so it answers in milliseconds, for unfinished runs too.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import inf
+from typing import Any
+
+from edgenas import plugins
+from edgenas import run as runs
+from edgenas.architecture import Architecture, Cost, SearchSpace, Trial
+from edgenas.errors import DataError, InfeasibleError, UsageError
+from edgenas.search.genetic import rank
+from edgenas.search.job import described
+from edgenas.search.request import SearchRequest
+from edgenas.units import METRICS, show
+
+
+@dataclass(frozen=True)
+class Pick:
+    """An answer: `result` as a search's, to be shown with the run's `header`; a `note` to read beside it, and the
+    `problem` where nothing that was seen is within the limits."""
+
+    result: dict[str, Any]
+    header: dict[str, Any]
+    note: str | None
+    problem: InfeasibleError | None
+
+
+def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick:
+    """Of all trials of `run`, of any kind of search, the one that scores highest within `limits`: metric -> limit in
+    the metric's canonical unit. Of equal scores the cheapest by the metric of the run's front, where it has one, is
+    taken, then the first in canonical order.
+
+    Where boards corrected predicted costs, only what they measured counts. `keep` names a new run, or its folder, that
+    holds the pick as its winner, to be trained and packaged.
+    Raises UsageError for no limit, a metric the run knows nothing of or a `keep` that exists, DataError for a run
+    without trials or a damaged one.
+    """
+    begun = time.perf_counter()
+    if not limits:
+        raise UsageError(f"a pick needs a limit; name one, like: edgenas runs pick {run} --latency 5ms")
+    opened = runs.open_run(run)
+    try:
+        request = SearchRequest(**opened.header["request"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{opened.path}/run.json does not hold a search's settings; start a new run") from error
+    space = plugins.load("spaces", request.space)()
+    judged = opened.trials()
+    trials = _usable(judged, opened.measured(), space)
+    outcome = opened.result()
+    if not trials:
+        advice = f"go on with it by: edgenas search --resume {opened.path}" if outcome is None else "search anew"
+        raise DataError(f"run {opened.path} has no trial with a score and a cost to pick from; {advice}")
+    known = set.intersection(*(set(trial.cost.values) for trial in trials))
+    for metric in limits:
+        if metric not in known:
+            raise UsageError(f"run {opened.path} knows no {metric}, only {', '.join(sorted(known))}; leave it out")
+
+    def order(trial: Trial) -> tuple[float, float, tuple[int, ...], tuple[int, ...]]:
+        """As on a front, where of one score the cheapest stands; else as in a search for one winner."""
+        fitness, canonical, genes = rank(space, trial)
+        return (fitness, trial.cost.values[request.pareto] if request.pareto in known else 0.0, canonical, genes)
+
+    within = [each for each in trials if all(each.cost.values[name] <= limit for name, limit in limits.items())]
+    best = min(within, key=order, default=None)
+    result = {
+        "schema_version": runs.SCHEMA_VERSION,
+        "device": (outcome or {}).get("device", request.device),
+        "space": space.name,
+        "dataset": request.dataset,
+        "constraints": [
+            {"metric": metric, "limit": limit, "unit": METRICS[metric].unit} for metric, limit in limits.items()
+        ],
+        "feasible": best is not None,
+        "winner": None,
+        "pareto": None,
+        "front": None,
+        "best_possible_accuracy": None,  # to know it takes a look at the whole space
+        "confirmations": [],
+        "evaluations": {"distinct": len(judged), "trained": sum(trial.trained for trial in judged)},
+        "seconds": 0.0,
+        "run": str(opened.path),
+    }
+    if best is None:
+        return Pick(result, opened.header, None, _nothing(opened, trials, limits))
+    (facts,) = described(space, request.dataset, [best])
+    result["winner"] = {**facts, "fitness": best.fitness, "measured_again": None}
+    result["seconds"] = round(time.perf_counter() - begun, 4)
+    if keep is not None:
+        result["run"] = str(_kept(opened, request, space, best, result, keep).path)
+    return Pick(result, opened.header, _note(opened, request, limits), None)
+
+
+def _usable(judged: Sequence[Trial], measured: Mapping[Architecture, Cost], space: SearchSpace) -> list[Trial]:
+    """Those of `judged` with a score and a cost, at what boards measured where these were asked at all; fitness is the
+    score alone, for Eq. 4 charges by the limits of the search."""
+    found = []
+    for trial in judged:
+        cost = trial.cost
+        if measured:
+            said = measured.get(space.canonical(trial.arch), Cost(error="only predicted"))
+            cost = Cost({**cost.values, **said.values}, {**cost.sources, **said.sources}, cost.error or said.error)
+        if trial.score.value is not None and cost.error is None:
+            found.append(replace(trial, cost=cost, fitness=trial.score.value, feasible=True))
+    return found
+
+
+def _nothing(run: runs.Run, trials: Sequence[Trial], limits: Mapping[str, float]) -> InfeasibleError:
+    smallest = [
+        f"the smallest {metric} seen is {show(min(trial.cost.values[metric] for trial in trials), metric)}"
+        for metric in limits
+    ]
+    return InfeasibleError(
+        f"none of the {len(trials)} cells of run {run.path} with score and cost has {_text(limits)};"
+        f" {', '.join(smallest)}; raise the limit"
+    )
+
+
+def _note(run: runs.Run, request: SearchRequest, limits: Mapping[str, float]) -> str | None:
+    """A sentence where the run did not search for what is asked of it."""
+    tighter = {each.metric: each.limit for each in request.constraints() if limits.get(each.metric, inf) > each.limit}
+    if tighter:
+        return f"run {run.path} was searched with {_text(tighter)}: what is beyond was penalised, so better may exist"
+    sought = {each.metric: each.limit for each in request.constraints()}
+    strange = {name: limit for name, limit in limits.items() if name != request.pareto and sought.get(name) != limit}
+    if not strange:
+        return None
+    wider = f"; `edgenas search --pareto {next(iter(strange))}` looks for the best within each limit"
+    advice = "" if request.pareto else wider
+    return f"run {run.path} was not a search within {_text(strange)}, so better may exist{advice}"
+
+
+def _text(limits: Mapping[str, float]) -> str:
+    return " and ".join(f"{metric} <= {show(limit, metric)}" for metric, limit in limits.items())
+
+
+def _kept(
+    source: runs.Run, request: SearchRequest, space: SearchSpace, best: Trial, result: dict[str, Any], name: str
+) -> runs.Run:
+    """The new run `name` with `result`, as if a search for its limits had judged `best` alone."""
+    asked = {f"{each['metric']}_{each['unit'].lower()}": each["limit"] for each in result["constraints"]}
+    unlimited = dict.fromkeys(("latency_ms", "energy_mj", "macs_m", "params_m"))
+    header = {
+        **source.header,
+        "kind": "pick",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "picked_from": str(source.path),
+        "request": {**asdict(request), **unlimited, "pareto": None, **asked},
+    }
+    kept = runs.create(runs.place(name, ""), header)
+    with kept.appending() as store:
+        store.append(replace(best, number=0, generation=0), space.describe(best.arch))
+    kept.finish({**result, "run": str(kept.path)})
+    return kept
