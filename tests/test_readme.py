@@ -89,6 +89,7 @@ def test_every_command_s_help_has_an_example_that_runs(at_hand: Path, capsys: py
     assert set(found) == {name for name, _ in commands()}
     assert run("edgenas search --device raspi4 --latency 5ms") == 0
     assert run("edgenas search --device raspi4 --latency 5ms") == 0
+    assert run("edgenas search --device raspi4 --pareto latency") == 0
     small_search(at_hand / "photos")
     first, last = "edgenas board add", "edgenas board remove"
     for name in sorted(found, key=lambda each: (each == last, each != first)):
@@ -114,7 +115,7 @@ def small_search(photos: Path) -> None:
     runs.create(Path("runs/digits"), header).finish({**result, "dataset": dataset, "winner": winner})
 
 
-@pytest.mark.parametrize("name", ["search", "train", "export", "package", "verify", "board add"])
+@pytest.mark.parametrize("name", ["search", "train", "export", "package", "verify", "board add", "runs pick"])
 def test_every_flag_has_an_example(name: str) -> None:
     command = dict(commands())[f"edgenas {name}"]
     flags = {parameter.opts[-1] for parameter in command.params if parameter.opts[-1].startswith("--")} - {"--help"}

@@ -10,7 +10,7 @@ import typer
 from edgenas.errors import InterruptedRunError
 from edgenas.units import parse
 
-_LIMITS = "Limits (give at least one, with its unit)"
+_LIMITS = "Limits (give at least one, with its unit, or --pareto)"
 _WHAT = "What is searched"
 _HOW = "How it is searched"
 _RUN = "Run and output"
@@ -27,6 +27,14 @@ def search(
     ] = None,
     params: Annotated[
         str | None, typer.Option(help="At most so many parameters, like 0.5M.", rich_help_panel=_LIMITS)
+    ] = None,
+    pareto: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of one winner the front of score against latency, energy, macs or params; answers any limit"
+            " by `edgenas runs pick`.",
+            rich_help_panel=_WHAT,
+        ),
     ] = None,
     space: Annotated[str | None, typer.Option(help="Search space.  [nasbench201]", rich_help_panel=_WHAT)] = None,
     dataset: Annotated[
@@ -68,11 +76,18 @@ def search(
         str | None,
         typer.Option(help="penalty (Eq. 5), or rejection of what misses a limit.  [penalty]", rich_help_panel=_HOW),
     ] = None,
-    generations: Annotated[int | None, typer.Option(help="Generations.  [100]", rich_help_panel=_HOW)] = None,
-    population: Annotated[int | None, typer.Option(help="Cells in a generation.  [20]", rich_help_panel=_HOW)] = None,
+    generations: Annotated[
+        int | None, typer.Option(help="Generations.  [100; 40 with --pareto]", rich_help_panel=_HOW)
+    ] = None,
+    population: Annotated[
+        int | None, typer.Option(help="Cells in a generation.  [20; 100 with --pareto]", rich_help_panel=_HOW)
+    ] = None,
     budget: Annotated[
         int | None,
-        typer.Option(help="End when so many classes are scored.  [200 live, no end by a table]", rich_help_panel=_HOW),
+        typer.Option(
+            help="End when so many classes are scored.  [200 live, 400 with --pareto; no end by a table]",
+            rich_help_panel=_HOW,
+        ),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Training steps on the one batch.  [50]", rich_help_panel=_HOW)
@@ -130,6 +145,7 @@ def search(
     }
     asked: dict[str, Any] = {
         **limits,
+        "pareto": pareto,
         "device": device,
         "space": space,
         "dataset": dataset,

@@ -86,7 +86,10 @@ def _row(each: dict[str, Any]) -> list[str]:
     result = each["result"]
     request = each["request"]
     limits = ", ".join(
-        f"{metric} <= {show(request[key], metric)}" for key, metric in _LIMITS.items() if request[key] is not None
+        [
+            *([f"front against {request['pareto']}"] if request.get("pareto") else []),
+            *(f"{metric} <= {show(request[key], metric)}" for key, metric in _LIMITS.items() if request[key]),
+        ]
     )
     winner = result and result["winner"]
     accuracy = winner and winner["test_accuracy"]

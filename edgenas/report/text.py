@@ -7,8 +7,9 @@ from typing import Any
 from edgenas import device as devices
 from edgenas import plugins
 from edgenas.device import Device
-from edgenas.units import show
+from edgenas.units import METRICS, show
 
+MOST_POINTS = 20  # of a front that a person is shown
 _PHI = ("table", "live")  # fitnesses whose scores are phi of Eq. 2
 
 
@@ -31,6 +32,8 @@ def score_label(requests: list[dict[str, Any]]) -> str:
 
 def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     """A feasible search's `result` (its --json object), with what `header`, the run's, says of its sources."""
+    if result.get("front"):
+        return _front_text(result, header)
     winner = result["winner"]
     space = plugins.load("spaces", result["space"])()
     limits = {each["metric"]: each["limit"] for each in result["constraints"]}
@@ -69,6 +72,46 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         "",
         f"  {counts['distinct']} cells judged, {counts['trained']} classes scored, {result['seconds']:.2f} s;"
         f" run {result['run']}",
+    ]
+    return "\n".join(lines)
+
+
+def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
+    """As `result_text`, of a search for a front; of a long one MOST_POINTS points, from end to end."""
+    metric, front = result["pareto"], result["front"]
+    label = score_label([header["request"]])
+    within = f", {constraints_text(result)}" if result["constraints"] else ""
+    last = len(front) - 1
+    shown = sorted({round(i * last / (MOST_POINTS - 1)) for i in range(MOST_POINTS)}) if last >= MOST_POINTS else None
+    points = front if shown is None else [front[i] for i in shown]
+    metrics = [metric, *(each["metric"] for each in result["constraints"] if each["metric"] != metric)]
+    known = front[0]["test_accuracy"] is not None
+    rows = [
+        [
+            *(show(point["costs"][name]["value"], name) for name in metrics),
+            f"{point['phi']:.4f}",
+            *([f"{point['test_accuracy']:.2f} %"] if known else []),
+            point["arch_str"],
+        ]
+        for point in points
+    ]
+    titles = [f"  {metric.upper()}", *(name.upper() for name in metrics[1:]), label.upper()]
+    table = table_text([*titles, *(["ACCURACY"] if known else []), "CELL"], [[f"  {row[0]}", *row[1:]] for row in rows])
+    lines = [f"{result['device']}, {result['dataset']}: front of {label} against {metric}{within}", "", table]
+    if shown is not None:
+        lines += [
+            f"  and {len(front) - len(points)} more between these; all {len(front)}: edgenas runs show"
+            f" {result['run']} --json"
+        ]
+    counts = result["evaluations"]
+    lines += [
+        "",
+        f"  {metric}: {front[0]['costs'][metric]['source']}",
+        f"  {label}: {header['fitness_source']}",
+        "",
+        f"  {counts['distinct']} cells judged, {counts['trained']} classes scored, {result['seconds']:.2f} s;"
+        f" run {result['run']}",
+        f"  the best within a limit: edgenas runs pick {result['run']} --{metric} {METRICS[metric].example}",
     ]
     return "\n".join(lines)
 

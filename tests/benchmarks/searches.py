@@ -13,12 +13,15 @@ import argparse
 import random
 import statistics
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgenas import cost
 from edgenas import device as devices
-from edgenas.architecture import Constraint
+from edgenas.architecture import Architecture, Constraint, CostProvider, Fitness, Trial
 from edgenas.data.accuracy import load_accuracies
 from edgenas.fitness import FitnessSettings, table
 from edgenas.search.genetic import PAPER, Generation, SearchSettings, evolve
@@ -28,11 +31,27 @@ PERCENTILES = (5, 10, 20, 35, 50, 75)
 DEVICES = ("jetson_tx2", "raspi4", "edgetpu", "pixel3", "eyeriss", "fpga")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seeds", type=int, default=10)
-    seeds = range(parser.parse_args().seeds)
+@dataclass(frozen=True)
+class World:
+    """NAS-Bench-201 with all that is known of its 15,625 cells; arrays are by benchmark index."""
 
+    space: NASBench201
+    archs: list[Architecture]
+    score: Fitness
+    phis: NDArray[np.float64]  # -inf: not scored
+    accuracies: NDArray[np.float64]  # CIFAR-10 test, in %
+    connected: NDArray[np.bool_]
+
+    def cases(self) -> Iterator[tuple[CostProvider, NDArray[np.float64], list[float]]]:
+        """Of each of the six devices: its prices, all latencies in ms (NaN: not measurable) and its six limits."""
+        for name in DEVICES:
+            prices = cost.create("table", self.space, "cifar10", devices.load(name))
+            listed = prices(self.archs)
+            latencies = np.array([np.nan if each.error else each.values["latency"] for each in listed])
+            yield prices, latencies, [float(limit) for limit in np.nanpercentile(latencies, PERCENTILES)]
+
+
+def load_world() -> World:
     space = NASBench201()
     archs = space.all_architectures()
     score = table.create(space, "cifar10", FitnessSettings())
@@ -41,7 +60,27 @@ def main() -> None:
     if accuracies is None:
         raise SystemExit("needs NAS-Bench-201 accuracies: edgenas data import nasbench201 FILE")
     connected = np.array([space.is_connected(arch) for arch in archs])
-    macs = np.array([space.macs_m(arch) for arch in archs])
+    return World(space, archs, score, phis, accuracies, connected)
+
+
+def single_search(
+    world: World, prices: CostProvider, limit: float, settings: SearchSettings
+) -> tuple[Trial | None, int, float]:
+    """The best within `limit` (ms), the classes scored for it, and the seconds it took."""
+    begun = time.perf_counter()
+    *_, last = evolve(world.space, world.score, prices, [Constraint("latency", limit)], settings)
+    assert isinstance(last, Generation)
+    return last.best, last.trained, time.perf_counter() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seeds", type=int, default=10)
+    seeds = range(parser.parse_args().seeds)
+
+    world = load_world()
+    space, phis, accuracies, connected = world.space, world.phis, world.accuracies, world.connected
+    macs = np.array([space.macs_m(arch) for arch in world.archs])
 
     presets = {"search": SearchSettings(), "search, paper preset": PAPER}
     within: dict[str, list[bool]] = {name: [] for name in presets}
@@ -50,11 +89,8 @@ def main() -> None:
     regrets: dict[str, list[float]] = {
         name: [] for name in (*presets, "highest phi of all", "largest MACs", "random feasible cell")
     }
-    for name in DEVICES:
-        prices = cost.create("table", space, "cifar10", devices.load(name))
-        listed = prices(archs)
-        latencies = np.array([np.nan if each.error else each.values["latency"] for each in listed])
-        for limit in np.nanpercentile(latencies, PERCENTILES):
+    for prices, latencies, limits in world.cases():
+        for limit in limits:
             feasible = connected & (latencies <= limit)
             best_accuracy, best_phi = accuracies[feasible].max(), phis[feasible].max()
 
@@ -69,14 +105,8 @@ def main() -> None:
             regrets["random feasible cell"].append(float(np.mean([regret(index) for index in drawn])))
             for preset, settings in presets.items():
                 for seed in seeds:
-                    begun = time.perf_counter()
-                    limits = [Constraint("latency", float(limit))]
-                    seeded = SearchSettings(**{**vars(settings), "seed": seed})
-                    best = None
-                    for event in evolve(space, score, prices, limits, seeded):
-                        if isinstance(event, Generation):
-                            best = event.best
-                    seconds[preset].append(time.perf_counter() - begun)
+                    best, _, took_s = single_search(world, prices, limit, replace(settings, seed=seed))
+                    seconds[preset].append(took_s)
                     index = -1 if best is None else space.index_of(best.arch)
                     feasible_winners[preset].append(index >= 0 and bool(feasible[index]))
                     if best is not None and best.score.value is not None:
