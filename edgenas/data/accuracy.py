@@ -2,6 +2,7 @@
 
 The mean over seeds of the test accuracy after 200 epochs, in %: on CIFAR-10 the whole test set of networks trained on
 training and validation images ("ori-test"), on CIFAR-100 and ImageNet16-120 the benchmark's test half ("x-test").
+Likewise the validation accuracy ("x-valid"), which a search may look at.
 """
 
 from __future__ import annotations
@@ -21,17 +22,20 @@ from edgenas.data.untrusted import restricted_load
 from edgenas.errors import DataError
 
 SIZE = 15_625
-# Data set -> its name in the official files and the split that counts as test there.
+# Data set -> split -> the data set's name in the official files, and the name there of what is that split. CIFAR-10
+# has no validation images of its own: half of its training images are, for networks trained on the other half.
 _OFFICIAL = {
-    "cifar10": ("cifar10", "ori-test"),
-    "cifar100": ("cifar100", "x-test"),
-    "imagenet16-120": ("ImageNet16-120", "x-test"),
+    "cifar10": {"test": ("cifar10", "ori-test"), "valid": ("cifar10-valid", "x-valid")},
+    "cifar100": {"test": ("cifar100", "x-test"), "valid": ("cifar100", "x-valid")},
+    "imagenet16-120": {"test": ("ImageNet16-120", "x-test"), "valid": ("ImageNet16-120", "x-valid")},
 }
+Tables = dict[str, dict[str, NDArray[np.float64]]]  # data set -> "test_acc", "valid_acc" -> accuracies
 _LARGEST_TEXT = 64 << 20  # bytes of CSV once unpacked; the real one is 2 MB
 
 
-def load_accuracies(dataset: str) -> NDArray[np.float64] | None:
-    """Test accuracy in %, (15625,) by benchmark index, or None where no file on this machine has it for `dataset`.
+def load_accuracies(dataset: str, split: str = "test") -> NDArray[np.float64] | None:
+    """Accuracy in % after 200 epochs, (15625,) by benchmark index, or None where no file on this machine has it for
+    `dataset`; `split`: "test" or "valid".
 
     Raises DataError for a file that is there but damaged.
     """
@@ -40,18 +44,18 @@ def load_accuracies(dataset: str) -> NDArray[np.float64] | None:
     for path in files.locate_all("nasbench201"):
         if path.suffix == ".pth":
             continue  # gigabytes: read once, by `edgenas data import`
-        accuracies = read_accuracies(path).get(dataset)
+        accuracies = read_accuracies(path).get(dataset, {}).get(f"{split}_acc")
         if accuracies is not None:
             return accuracies
     return None
 
 
-def read_accuracies(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Data set -> test accuracy in %, (15625,) by benchmark index, of all data sets that the file holds.
+def read_accuracies(path: Path) -> Tables:
+    """Test accuracies and, where the file has them, validation accuracies in %, (15625,) by benchmark index.
 
     Reads the official NAS-Bench-201-v1_1-096897.pth (needs torch), the full pickle of NATS-tss (.pickle.pbz2), a CSV
-    with the columns arch_idx and DATASET_test_acc (plain or .xz), and the npz that `edgenas data import` makes of
-    those. Raises DataError for anything else.
+    with the columns arch_idx, DATASET_test_acc and DATASET_valid_acc (plain or .xz), and the npz that `edgenas data
+    import` makes of those. Raises DataError for anything else.
     """
     try:
         if path.suffix == ".npz":
@@ -73,8 +77,8 @@ def read_accuracies(path: Path) -> dict[str, NDArray[np.float64]]:
         raise DataError(f"{path} is damaged or holds no NAS-Bench-201 accuracies ({error}); {_AGAIN}") from error
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not laid out like NAS-Bench-201 ({error!r}); {_AGAIN}") from error
-    for dataset, values in read.items():
-        if values.shape != (SIZE,) or not np.all((values >= 0) & (values <= 100)):
+    for dataset, columns in read.items():
+        if not all(each.shape == (SIZE,) and np.all((each >= 0) & (each <= 100)) for each in columns.values()):
             raise DataError(f"{path} does not hold {SIZE} accuracies in % for {dataset}; {_AGAIN}")
     if not read:
         raise DataError(f"{path} holds no test accuracies; {_AGAIN}")
@@ -84,13 +88,20 @@ def read_accuracies(path: Path) -> dict[str, NDArray[np.float64]]:
 _AGAIN = "get it again and run: edgenas data import nasbench201 FILE"
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[np.float64]]:
+def _read_npz(path: Path) -> Tables:
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-        held = {dataset: f"{dataset}/test_acc" for dataset in _OFFICIAL if f"{dataset}/test_acc" in archive.files}
-        return {dataset: archive[column].astype(np.float64) for dataset, column in held.items()}
+        return {
+            dataset: {
+                f"{split}_acc": archive[f"{dataset}/{split}_acc"].astype(np.float64)
+                for split in splits
+                if f"{dataset}/{split}_acc" in archive.files
+            }
+            for dataset, splits in _OFFICIAL.items()
+            if f"{dataset}/test_acc" in archive.files
+        }
 
 
-def _read_csv(path: Path) -> dict[str, NDArray[np.float64]]:
+def _read_csv(path: Path) -> Tables:
     with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as stream:
         raw = stream.read(_LARGEST_TEXT + 1)
     if len(raw) > _LARGEST_TEXT:
@@ -103,12 +114,16 @@ def _read_csv(path: Path) -> dict[str, NDArray[np.float64]]:
     index = np.array([int(row[columns.index("arch_idx")]) for row in rows])
     if len(index) != SIZE or not np.array_equal(np.sort(index), np.arange(SIZE)):
         raise ValueError(f"arch_idx does not count 0 to {SIZE - 1}")
-    found = {}
-    for dataset in _OFFICIAL:
-        if f"{dataset}_test_acc" in columns:
-            at = columns.index(f"{dataset}_test_acc")
-            found[dataset] = np.empty(SIZE)
-            found[dataset][index] = [float(row[at]) for row in rows]
+    found: Tables = {}
+    for dataset, splits in _OFFICIAL.items():
+        if f"{dataset}_test_acc" not in columns:
+            continue
+        found[dataset] = {}
+        for split in splits:
+            if f"{dataset}_{split}_acc" in columns:
+                at = columns.index(f"{dataset}_{split}_acc")
+                values = found[dataset][f"{split}_acc"] = np.empty(SIZE)
+                values[index] = [float(row[at]) for row in rows]
     return found
 
 
@@ -130,17 +145,29 @@ def _load_with_torch(path: Path) -> Any:
         raise DataError(f"{path} is damaged or holds more than plain data; {_AGAIN}") from error
 
 
-def _read_official(stored: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
+def _read_official(stored: Mapping[str, Any]) -> Tables:
     """`stored` = {"meta_archs": [arch string], "arch2infos": {index: {"full" or "200": results}}}."""
     if len(stored["meta_archs"]) != SIZE:
         raise ValueError(f"it holds {len(stored['meta_archs'])} cells, not {SIZE}")
     infos = [stored["arch2infos"][index] for index in range(SIZE)]
     longest = [info["full"] if "full" in info else info["200"] for info in infos]
-    found = {}
-    for dataset, (official, split) in _OFFICIAL.items():
-        if official in longest[0]["dataset_seed"]:
-            found[dataset] = np.array([_mean_accuracy(results, official, split) for results in longest])
+    found: Tables = {}
+    for dataset, splits in _OFFICIAL.items():
+        if splits["test"][0] not in longest[0]["dataset_seed"]:
+            continue
+        found[dataset] = {}
+        for split, (official, called) in splits.items():
+            if split == "test" or _has(longest[0], official, called):
+                values = [_mean_accuracy(results, official, called) for results in longest]
+                found[dataset][f"{split}_acc"] = np.array(values)
     return found
+
+
+def _has(results: Mapping[str, Any], dataset: str, split: str) -> bool:
+    if dataset not in results["dataset_seed"]:
+        return False
+    trial = results["all_results"][dataset, results["dataset_seed"][dataset][0]]
+    return f"{split}@{trial['epochs'] - 1}" in trial["eval_acc1es"]
 
 
 def _mean_accuracy(results: Mapping[str, Any], dataset: str, split: str) -> float:

@@ -144,13 +144,10 @@ def _readers() -> dict[str, Callable[[Path], _Tables]]:
     from edgenas.data.hwnasbench_file import read_hwnasbench
     from edgenas.data.images import read_imagenet16
 
-    def accuracies(path: Path) -> _Tables:
-        return {dataset: {"test_acc": values} for dataset, values in read_accuracies(path).items()}
-
     def folder(path: Path) -> _Tables:
         return {f"{len(read_imagenet16(path, split).labels):,} {split} images": {} for split in ("train", "test")}
 
-    return {"hw-nas-bench": read_hwnasbench, "nasbench201": accuracies, "imagenet16-120": folder}
+    return {"hw-nas-bench": read_hwnasbench, "nasbench201": read_accuracies, "imagenet16-120": folder}
 
 
 def _converted(name: str) -> str | None:
