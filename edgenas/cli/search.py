@@ -51,7 +51,8 @@ def search(
         str | None,
         typer.Option(
             help="table: scores measured earlier; live: train each candidate; loss, naswot, synflow, macs, params:"
-            " cheap companions; several joined by +, like table+macs: the mean of the ranks.  [table where one fits]",
+            " cheap companions; several joined by +, like table+macs: the geometric mean of their ranks."
+            "  [table where one fits]",
             rich_help_panel=_HOW,
         ),
     ] = None,

@@ -23,7 +23,7 @@ from edgenas.fitness.store import ScoreStore
 from edgenas.fitness.trainer import VERSION, Trainer
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_HALVING_GROUP = 8  # classes of which hopeless ones are stopped; a constant, that no score depends on the machine
+HALVING_GROUP = 8  # classes of which hopeless ones are stopped; a constant, that no score depends on the machine
 
 
 class LiveFitness:
@@ -64,7 +64,7 @@ class LiveFitness:
             yield from (self._scores[key] for key in keys)
             return
         workers = self._engine.start(self._trainer)
-        size = _HALVING_GROUP if self._trainer.settings.halving else _even(len(unscored), workers.stack)
+        size = HALVING_GROUP if self._trainer.settings.halving else _even(len(unscored), workers.stack)
         stacks = [unscored[start : start + size] for start in range(0, len(unscored), size)]
         training: list[tuple[list[Architecture], Future[list[Score]]]] = []
         try:

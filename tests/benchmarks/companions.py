@@ -1,10 +1,11 @@
-"""How well phi, its companions and mixtures of them rank: `python -m tests.benchmarks.companions [CLASSES]`.
+"""How well phi, its companions and mixtures of them rank: `python -m tests.benchmarks.companions [CLASSES [EPOCHS]]`.
 
 Prints, for each fitness, Spearman's rank correlation with the NAS-Bench-201 CIFAR-10 test accuracy (of a functional
 class: the mean of its cells) over CLASSES (default 300) random connected classes, and, where scoring is cheap, over all
 of them; and the seconds a class takes on this machine. For the cheap ones also the mean and the worst regret, in points
 of accuracy, of taking the feasible cell of the highest score, in the 36 cases of tests/benchmarks/searches.py (ties
-between cells count as their mean). What is scored is scored afresh, in a cache of its own. Needs EDGENAS_DATA_DIR.
+between cells count as their mean). What is scored is scored afresh, in a cache of its own. EPOCHS
+(10, 25 or 50, the default): steps after which phi and the loss are read. Needs EDGENAS_DATA_DIR.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ FITNESSES = (
 )
 
 
-def create(name: str, space: NASBench201) -> Fitness:
-    settings = FitnessSettings()
+def create(name: str, space: NASBench201, epochs: int) -> Fitness:
+    settings = FitnessSettings(epochs=epochs)
     if "+" in name:
         return mixed.create(name.split("+"), space, "cifar10", settings)
     fitness: Fitness = plugins.load("fitness", name)(space, "cifar10", settings)
@@ -59,7 +60,7 @@ def values(fitness: Fitness, archs: Sequence[Architecture]) -> NDArray[np.float6
     return np.array([-np.inf if each.value is None else each.value for each in fitness(archs)])
 
 
-def main(count: int) -> None:
+def main(count: int, epochs: int) -> None:
     space = NASBench201()
     accuracies = load_accuracies("cifar10")
     if accuracies is None:
@@ -77,7 +78,7 @@ def main(count: int) -> None:
     print("Spearman with CIFAR-10 test accuracy, over a sample and over all classes; regret of the highest score\n")
     print(f"{'':34}{count:>8}{len(classes):>8}{'ms a class':>12}{'failed':>8}{'regret':>8}{'worst':>8}")
     for name in FITNESSES:
-        fitness = create(name, space)
+        fitness = create(name, space, epochs)
         began = time.perf_counter()
         found = values(fitness, sample)
         took = f"{(time.perf_counter() - began) / count * 1000:.3f}"
@@ -118,4 +119,5 @@ def _regrets(
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.environ["EDGENAS_CACHE_DIR"] = folder
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)
+        given = [int(each) for each in sys.argv[1:]]
+        main(*(given + [300, 50][len(given) :]))

@@ -138,9 +138,10 @@ def test_a_connection_lost_while_the_reader_acknowledges(
         raise EOFError
 
     board = link.connect()
-    with monkeypatch.context() as patch, pytest.raises(BoardError, match="connection was lost"):
+    with monkeypatch.context() as patch:
         patch.setattr(paramiko.Channel, stream, torn)
-        output(board, ["sh", "-c", "echo told >&2; echo said"], PATIENCE_S)
+        with pytest.raises(BoardError, match="connection was lost"):
+            output(board, ["sh", "-c", "echo told >&2; echo said"], PATIENCE_S)
     board.close()
 
 
