@@ -11,7 +11,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -85,25 +85,29 @@ def _closest(mismatches: list[str | None]) -> str:
 
 
 def _descriptions() -> list[dict[str, Any]]:
-    """Of all tables, the user's own first; "folder" says where the scores lie."""
-    return [*_described(own_tables(), "remove it and tabulate again"), *_shipped()]
+    """Of all finished tables, the user's own first; "folder" says where the scores lie."""
+    return [each for each in [*_own(), *_shipped()] if not each.get("unfinished")]
+
+
+def _own() -> list[dict[str, Any]]:
+    return _described(sorted(own_tables().glob("*.json")), "remove it and tabulate again")
 
 
 @cache
 def _shipped() -> list[dict[str, Any]]:
-    return _described(TABLES, "install edgenas again")
+    return _described(sorted(TABLES.glob("*.json")), "install edgenas again")
 
 
-def _described(folder: Path, advice: str) -> list[dict[str, Any]]:
+def _described(paths: Iterable[Path], advice: str) -> list[dict[str, Any]]:
     found = []
-    for path in sorted(folder.glob("*.json")):
+    for path in paths:
         try:
             table = json.loads(path.read_text(encoding="utf-8"))
             if not {"space", "dataset", "settings", "epochs", "file", "sha256", "source"} <= set(table):
                 raise ValueError("it lacks entries")
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"the table of scores {path} is damaged ({error}); {advice}") from error
-        found.append({**table, "folder": folder, "advice": advice})
+        found.append({**table, "folder": path.parent, "advice": advice})
     return found
 
 
@@ -117,11 +121,16 @@ def _mismatch(table: dict[str, Any], space_name: str, dataset: str, settings: Fi
     return ", ".join(differing) or None
 
 
-def scores_made_from(made_from: Mapping[str, Any], epochs: Sequence[int]) -> dict[tuple[int, ...], Score] | None:
-    """What an installed table says of just one seed, by genes: the scores of a live fitness that is `made_from` just
-    this, read after each of `epochs`, ascending; None where no table has them all."""
+def scores_made_from(
+    made_from: Mapping[str, Any], epochs: Sequence[int], more: Iterable[Path] = ()
+) -> dict[tuple[int, ...], Score]:
+    """What tables say of just one seed, by genes: the scores of a live fitness that is `made_from` just this, read
+    after each of `epochs`, ascending. Looked for in the tables at the paths `more` that exist, the user's own and the shipped
+    ones, unfinished ones too; the fullest is taken, and what none has is absent."""
     wanted = json.loads(json.dumps(made_from))
-    for table in _descriptions():
+    given = _described([path for path in more if path.exists()], "remove it and tabulate again")
+    fullest: dict[tuple[int, ...], Score] = {}
+    for table in [*given, *_own(), *_shipped()]:
         made: list[Any] = table.get("made", {}).get("from", [])
         if wanted not in made or not set(epochs) <= set(table["epochs"]):
             continue
@@ -134,13 +143,12 @@ def scores_made_from(made_from: Mapping[str, Any], epochs: Sequence[int]) -> dic
         ):
             *course, (_, value, lost) = zip(epochs, *readings, strict=True)
             sound = math.isfinite(value) and math.isfinite(lost)
-            found[tuple(key)] = (
-                Score(value, lost, course=tuple(course))
-                if sound
-                else Score(None, error=_DIVERGED, course=tuple(course))
-            )
-        return found
-    return None
+            if sound:
+                found[tuple(key)] = Score(value, lost, course=tuple(course))
+            elif not table.get("unfinished"):  # where one is, this may not have been trained yet
+                found[tuple(key)] = Score(None, error=_DIVERGED, course=tuple(course))
+        fullest = max(fullest, found, key=len)
+    return fullest
 
 
 def _load(table: dict[str, Any], epochs: int) -> dict[tuple[int, ...], Score]:

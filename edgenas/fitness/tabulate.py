@@ -1,8 +1,9 @@
 """`edgenas tabulate`: the scores of a whole space, so that a search by them is a look-up.
 
 Every functional class is trained live, one after another, in one order and for each seed. What was trained is in the
-store of scores at once, so a tabulation that was stopped goes on where it was; the table itself is written at the end.
-A seed that a table of the same making has, whoever's it is, is taken from there: seeds may be added one by one.
+store of scores at once, so a tabulation that was stopped goes on where it was. What a table of the same making has, be
+it a finished one or the part that a stopped tabulation left, is taken from there: seeds may be added one by one, and a
+part goes on on another machine.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Tabulation:
     classes: Sequence[Architecture]
     path: Path
     done: int = 0
-    _scores: list[list[Score]] = field(default_factory=list)
+    _scores: list[dict[Architecture, Score]] = field(default_factory=list)  # a seed
+    _made_from: list[dict[str, Any]] = field(default_factory=list)  # likewise
+    _hardware: str = ""
 
     @property
     def epochs(self) -> list[int]:
@@ -57,63 +60,75 @@ class Tabulation:
     def state(self) -> str:
         return f"{self.done} of {len(self.seeds)} x {len(self.classes)} classes scored"
 
-    def __iter__(self) -> Iterator[Score]:
-        made_from: list[dict[str, Any]] = []
-        hardware = ""
-        for seed in self.seeds:
-            fitness = live.create(self.space, self.dataset, replace(self.settings, seed=seed))
-            made_from.append(fitness.made_from)
-            hardware = fitness.hardware.name
-            earlier = table.scores_made_from(fitness.made_from, self.epochs)
-            found: list[Score] = []
-            if earlier is not None:
-                found = [earlier[arch.genes] for arch in self.classes]
-                self.done += len(found)
-            for start in range(len(found), len(self.classes), _AT_ONCE):
-                for score in fitness(self.classes[start : start + _AT_ONCE]):
-                    found.append(score)
-                    self.done += 1
-                    yield score
-            self._scores.append(found)
-        self._write(made_from, hardware)
+    @property
+    def part(self) -> Path:
+        """Where what there is lies until the table is whole: a table too, but unfinished, so that no search takes it."""
+        return self.path.with_name(f"{self.path.stem}.part.json")
 
-    def _write(self, made_from: Sequence[dict[str, Any]], hardware: str) -> None:
+    def __iter__(self) -> Iterator[Score]:
+        try:
+            for seed in self.seeds:
+                fitness = live.create(self.space, self.dataset, replace(self.settings, seed=seed))
+                self._hardware = fitness.hardware.name
+                self._made_from.append(fitness.made_from)
+                known = table.scores_made_from(fitness.made_from, self.epochs, (self.part, self.path))
+                found = {arch: known[arch.genes] for arch in self.classes if arch.genes in known}
+                self._scores.append(found)
+                self.done += len(found)
+                missing = [arch for arch in self.classes if arch not in found]
+                for start in range(0, len(missing), _AT_ONCE):
+                    asked = missing[start : start + _AT_ONCE]
+                    for arch, score in zip(asked, fitness(asked), strict=True):
+                        found[arch] = score
+                        self.done += 1
+                        yield score
+        finally:
+            if self.done:
+                self._write(self.path if self.share_done == 1 else self.part)
+        for path in (self.part, self.part.with_suffix(".npz")):
+            path.unlink(missing_ok=True)
+
+    def _write(self, path: Path) -> None:
         """The scores, and beside them what they are of and how they came about; the latter last, for it vouches."""
 
-        def readings(score: Score) -> list[tuple[float, float]]:
+        def readings(score: Score | None) -> list[tuple[float, float]]:
             """phi and the loss after each number of steps."""
-            course = {steps: (phi, loss) for steps, phi, loss in score.course}
             none = (math.nan, math.nan)
+            if score is None:
+                return [none] * len(self.epochs)
+            course = {steps: (phi, loss) for steps, phi, loss in score.course}
             last = none if score.value is None or score.loss is None else (score.value, score.loss)
             return [*(course.get(steps, none) for steps in self.epochs[:-1]), last]
 
-        scores = np.array([[readings(score) for score in row] for row in self._scores], np.float32)
+        scores = np.array([[readings(found.get(arch)) for arch in self.classes] for found in self._scores], np.float32)
+        seeds = list(self.seeds)[: len(self._scores)]
         stream = io.BytesIO()
         genes = np.array([arch.genes for arch in self.classes], np.int8)
         np.savez_compressed(stream, genes=genes, phi=scores[..., 0], loss=scores[..., 1])
         content = stream.getvalue()
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         description = {
+            **({"unfinished": True} if path == self.part else {}),
             "space": self.space.name,
             "dataset": self.dataset,
             "settings": {name: value for name, value in asdict(self.settings).items() if name not in FREE_SETTINGS},
             "epochs": self.epochs,
-            "seeds": list(self.seeds),
-            "file": self.path.with_suffix(".npz").name,
+            "seeds": seeds,
+            "file": path.with_suffix(".npz").name,
             "sha256": hashlib.sha256(content).hexdigest(),
-            "source": f"table of RMI scores, made on {hardware} on {today}, {len(self.seeds)} seeds",
+            "source": f"table of RMI scores, made on {self._hardware} on {today}, {len(seeds)} seeds",
             "made": {
                 "date": today,
-                "hardware": hardware,
+                "hardware": self._hardware,
                 "versions": {"edgenas": __version__, "torch": version("torch"), "python": platform.python_version()},
-                "from": list(made_from),
+                "from": self._made_from,
                 "functional_classes": len(self.classes),
-                "failed": sum(score.value is None for row in self._scores for score in row),
+                "failed": sum(score.value is None for found in self._scores for score in found.values()),
             },
         }
         advice = "make room for it, or give another place with -o, and run it again: nothing is trained twice"
-        write_whole(self.path.with_suffix(".npz"), content, UsageError, advice)
-        write_whole(self.path, (json.dumps(description, indent=2) + "\n").encode(), UsageError, advice)
+        write_whole(path.with_suffix(".npz"), content, UsageError, advice)
+        write_whole(path, (json.dumps(description, indent=2) + "\n").encode(), UsageError, advice)
 
 
 def tabulate(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,6 +83,7 @@ def test_stopped_it_goes_on_and_trains_nothing_twice(trained: list[Architecture]
         if number == stop:
             break
     assert not stopped.path.exists()
+    assert not table.fits("nasbench201", "digits", QUICK)
     job = made()
     list(job)
     assert len(trained) == 12  # what was being trained when it stopped was kept too
@@ -126,13 +128,34 @@ def test_a_seed_that_a_table_has_is_taken_from_there(
     list(two)
     assert len(trained) == count + len(FEW)
     assert two.share_done == 1.0
-    assert table.scores_made_from({"other": 1}, [1, 2]) is None
+    assert table.scores_made_from({"other": 1}, [1, 2]) == {}
     both = json.loads(two.path.read_text())["made"]["from"]
     first, second = (table.scores_made_from(each, [1, 2]) for each in both)
-    assert first is not None
-    assert second is not None
     assert {genes: score.course for genes, score in first.items()} != {g: s.course for g, s in second.items()}
-    assert table.scores_made_from(both[0], [1, 3]) is None
+    assert table.scores_made_from(both[0], [1, 3]) == {}
+
+
+def test_what_a_stopped_one_left_goes_on_elsewhere(
+    trained: list[Architecture], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = made(output=tmp_path / "whole.json")
+    list(whole)
+    stopped = iter(job := made(output=tmp_path / "other.json"))
+    for _ in range(8):
+        next(stopped)
+    stopped.close()  # type: ignore[attr-defined]
+    assert json.loads(job.part.read_text())["unfinished"]
+    assert not table.fits("nasbench201", "digits", QUICK)
+    whole.path.unlink()
+    monkeypatch.setattr("edgenas.fitness.store.ScoreStore.find", lambda self, archs: {})
+    count = len(trained)
+    job = made(output=tmp_path / "other.json")
+    assert len(list(job)) == 4
+    assert trained[count:] == FEW[2:]
+    assert json.loads(job.path.read_text())["sha256"]
+    with np.load(tmp_path / "whole.npz") as one, np.load(tmp_path / "other.npz") as two:
+        assert all((one[name] == two[name]).all() for name in ("genes", "phi", "loss"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.json", "other.npz", "whole.npz"]
 
 
 def test_other_settings_are_refused_by_name() -> None:
