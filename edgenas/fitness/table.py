@@ -125,8 +125,8 @@ def scores_made_from(
     made_from: Mapping[str, Any], epochs: Sequence[int], more: Iterable[Path] = ()
 ) -> dict[tuple[int, ...], Score]:
     """What tables say of just one seed, by genes: the scores of a live fitness that is `made_from` just this, read
-    after each of `epochs`, ascending. Looked for in the tables at the paths `more` that exist, the user's own and the shipped
-    ones, unfinished ones too; the fullest is taken, and what none has is absent."""
+    after each of `epochs`, ascending. Looked for in the tables at the paths `more` that exist, the user's own and the
+    shipped ones, unfinished ones too; the fullest is taken, and what none has is absent."""
     wanted = json.loads(json.dumps(made_from))
     given = _described([path for path in more if path.exists()], "remove it and tabulate again")
     fullest: dict[tuple[int, ...], Score] = {}

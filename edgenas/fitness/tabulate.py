@@ -62,7 +62,7 @@ class Tabulation:
 
     @property
     def part(self) -> Path:
-        """Where what there is lies until the table is whole: a table too, but unfinished, so that no search takes it."""
+        """Where what there is lies until the table is whole: a table too, but unfinished, so no search takes it."""
         return self.path.with_name(f"{self.path.stem}.part.json")
 
     def __iter__(self) -> Iterator[Score]:
