@@ -59,7 +59,7 @@ def test_the_layer_test_sees_an_upward_import(tmp_path: Path) -> None:
     assert imported_rooms(source) == {"cli", "search", "report"}
 
 
-HEAVY = "{'torch', 'ray', 'sklearn', 'PIL', 'scipy', 'hypothesis'}"
+HEAVY = "{'torch', 'ray', 'sklearn', 'PIL', 'scipy', 'hypothesis', 'matplotlib'}"
 
 
 def run_python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:

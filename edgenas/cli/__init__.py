@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from edgenas import __version__
-from edgenas.cli import board, data, devices, package, runs, search, tabulate, train
+from edgenas.cli import board, compare, data, devices, package, runs, search, tabulate, train
 from edgenas.errors import EdgeNASError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("search")(search.search)
 app.command("train")(train.train)
 app.command("tabulate")(tabulate.tabulate)
+app.command("compare")(compare.compare)
 app.command("measure")(board.measure)
 app.command("deploy")(package.deploy)
 app.add_typer(board.app, name="board")

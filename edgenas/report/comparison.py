@@ -1,0 +1,100 @@
+"""A comparison of methods as a person reads it: a table, and a plot."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from edgenas.report.text import table_text
+from edgenas.search.compare import Comparison
+from edgenas.search.regrets import Row, Summary
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """A line a method, the least mean regret first; and what the figures rest on."""
+    found = sorted(comparison.summaries(), key=lambda each: float("inf") if each.mean is None else each.mean)
+    header = ["METHOD", "MEAN", "MEDIAN", "WORST", "INFEASIBLE", "SCORED", "SECONDS", "GPU SECONDS"]
+    rows = []
+    for each in found:
+        rows.append(_row(each))
+        if each.mean is not None and each.mean_of_worst_ties is not None and each.mean_of_worst_ties - each.mean > 1e-9:
+            rows.append(["  ties falling badly", f"{each.mean_of_worst_ties:.2f}", *[""] * (len(header) - 2)])
+    cases = len(comparison.devices) * len(comparison.percentiles)
+    benchmark = comparison.benchmark
+    return "\n".join(
+        [
+            f"{cases} case{'s' * (cases > 1)} ({_listed(comparison.devices)}; latency within percentile"
+            f" {_listed([f'{each:g}' for each in comparison.percentiles])}), {comparison.seeds}"
+            f" seed{'s' * (comparison.seeds > 1)}; regret in points of CIFAR-10 test accuracy",
+            "",
+            table_text(header, rows),
+            "",
+            "SCORED: classes scored, or networks trained; SECONDS: a choice here, by look-ups; GPU SECONDS: were each"
+            f" class scored ({benchmark.class_s:.3g} s)",
+            f"and each network trained (assumed: {benchmark.training_s:g} s); all three are medians. oracle-N knows the"
+            " test accuracies: no method, but a bound.",
+            f"every choice is in {comparison.csv}",
+        ]
+    )
+
+
+def draw(comparison: Comparison) -> list[Path]:
+    """Draw the regrets, a dot a case (the mean over its seeds), as regrets.png and regrets.svg in the comparison's
+    folder; nothing where matplotlib is not installed."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError:
+        return []
+    found = sorted(
+        (each for each in comparison.summaries() if each.mean is not None), key=lambda each: -(each.mean or 0)
+    )
+    figure = Figure(figsize=(8, 1.2 + 0.36 * max(len(found), 3)), layout="constrained")
+    axes = figure.add_subplot()
+    for height, each in enumerate(found):
+        assert each.mean is not None
+        dots = _cases([row for row in comparison.choices() if row.method == each.method])
+        colour = "tab:gray" if each.method.startswith("oracle") else "tab:blue"
+        axes.scatter(dots, [height] * len(dots), s=14, alpha=0.4, linewidths=0, color=colour)
+        axes.scatter([each.mean], [height], marker="|", s=240, color="black", zorder=3)
+        axes.annotate(f"{each.mean:.2f}", (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    axes.set_yticks(range(len(found)), [each.method for each in found])
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlim(left=-0.05)
+    ticks = [tick for tick in (0, 0.5, 1, 2, 5, 10, 20, 50) if tick <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("regret in points of CIFAR-10 test accuracy (from 1 on logarithmic); a dot a case, | their mean")
+    paths = []
+    # No date and no random ids: the same choices give the same files.
+    with matplotlib.rc_context({"svg.hashsalt": "edgenas"}):
+        for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            paths.append(comparison.folder / f"regrets.{suffix}")
+            figure.savefig(paths[-1], dpi=150, metadata=metadata)
+    return paths
+
+
+def _row(each: Summary) -> list[str]:
+    simulated = "-" if each.simulated_gpu_seconds is None else f"{each.simulated_gpu_seconds:,.0f}"
+    return [
+        each.method,
+        *("-" if value is None else f"{value:.2f}" for value in (each.mean, each.median, each.worst)),
+        f"{each.infeasible:.1%}",
+        f"{each.classes_scored:g}",
+        f"{each.seconds:.3f}",
+        simulated,
+    ]
+
+
+def _cases(rows: list[Row]) -> list[float]:
+    """The mean regret of each case."""
+    cases: dict[tuple[str, float], list[float]] = {}
+    for row in rows:
+        if row.regret is not None:
+            cases.setdefault((row.device, row.percentile), []).append(row.regret)
+    return [statistics.fmean(regrets) for regrets in cases.values()]
+
+
+def _listed(names: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(names)

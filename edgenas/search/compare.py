@@ -1,0 +1,303 @@
+"""What `edgenas compare` does: how far from the best possible each way to choose a cell ends up, case by case.
+
+A case is a device and a limit on its latency; regret is the test accuracy (NAS-Bench-201, CIFAR-10, after 200 epochs,
+in points of %) of the best cell within the limit less that of the chosen one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import signal
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, dataclass, field, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from edgenas import __version__
+from edgenas.errors import DataError, UsageError
+from edgenas.files import write_whole
+from edgenas.search import methods as ways
+from edgenas.search.genetic import PAPER, SearchSettings
+from edgenas.search.methods import Benchmark, Choice
+from edgenas.search.regrets import AGAIN, Key, Row, Summary, line, read, summary
+
+PERCENTILES = (5.0, 10.0, 20.0, 35.0, 50.0, 75.0)
+# All that needs neither images nor torch.
+METHODS = (
+    *("paper", "default", "rejection", "most-macs", "random", "evolution", "evolution-20", "evolution-free"),
+    *("loss", "macs", "table+macs", "loss+macs", "table+loss", "table+loss+macs", "table@10", "table+macs@10"),
+    *("oracle-5", "oracle-20"),
+)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What one process does in one go."""
+
+    device: str
+    percentile: float
+    seed: int | None
+    methods: tuple[str, ...]
+    budget: int | None  # classes scored by the method default, where that was found before
+
+
+@dataclass
+class Comparison:
+    """A comparison that is ready to go: iterate over it for the rows that were not in `folder` yet, then ask for
+    `summaries` or `result`. Every row is on the disk before it is yielded."""
+
+    folder: Path
+    devices: tuple[str, ...]
+    percentiles: tuple[float, ...]
+    seeds: int
+    methods: tuple[str, ...]
+    benchmark: Benchmark
+    workers: int
+    rows: dict[Key, Row] = field(default_factory=dict)
+
+    @property
+    def csv(self) -> Path:
+        return self.folder / "regrets.csv"
+
+    @property
+    def share_done(self) -> float:
+        wanted = self._wanted()
+        return sum(key in self.rows for key in wanted) / len(wanted)
+
+    @property
+    def state(self) -> str:
+        wanted = self._wanted()
+        return f"{sum(key in self.rows for key in wanted)} of {len(wanted)} choices made"
+
+    def __iter__(self) -> Iterator[Row]:
+        with self._appending() as file:
+            tasks = self._tasks()
+            if not tasks:
+                return
+            if self.workers == 1:
+                for task in tasks:
+                    yield from self._keep(file, _done(self.benchmark, task))
+                return
+            # Spawned, not forked: whoever calls may have threads.
+            context = multiprocessing.get_context("spawn")
+            prepared = (self.benchmark.class_s, self.benchmark.training_s)
+            pool = ProcessPoolExecutor(min(self.workers, len(tasks)), context, _prepare, prepared)
+            try:
+                for future in as_completed([pool.submit(_done_here, task) for task in tasks]):
+                    yield from self._keep(file, future.result())
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def choices(self) -> list[Row]:
+        """All that was asked for and done, in the order of devices, limits, methods and seeds."""
+        return [self.rows[key] for key in self._wanted() if key in self.rows]
+
+    def summaries(self) -> list[Summary]:
+        """One a method that was asked for, in that order; call when all is done."""
+        rows = self.choices()
+        return [summary(name, [row for row in rows if row.method == name]) for name in self.methods]
+
+    def result(self) -> dict[str, Any]:
+        """The outcome as `--json` prints it."""
+        return {
+            "schema_version": 1,
+            "devices": list(self.devices),
+            "percentiles": list(self.percentiles),
+            "seeds": self.seeds,
+            "cases": len(self.devices) * len(self.percentiles),
+            "class_seconds": self.benchmark.class_s,
+            "training_seconds": self.benchmark.training_s,
+            "methods": [asdict(each) for each in self.summaries()],
+            "regrets": str(self.csv),
+        }
+
+    def _wanted(self) -> list[Key]:
+        return [
+            (device, percentile, seed, name)
+            for device in self.devices
+            for percentile in self.percentiles
+            for name in self.methods
+            for seed in (range(self.seeds) if ways.load(name).seeded else (None,))
+        ]
+
+    def _tasks(self) -> list[_Task]:
+        """What is missing, by case and seed."""
+        missing: dict[tuple[str, float, int | None], list[str]] = {}
+        for device, percentile, seed, name in self._wanted():
+            if (device, percentile, seed, name) not in self.rows:
+                missing.setdefault((device, percentile, seed), []).append(name)
+        tasks = []
+        for (device, percentile, seed), names in missing.items():
+            before = self.rows.get((device, percentile, seed, "default"))
+            # The budgets of others are those of `default`, which comes first where it is asked for.
+            names.sort(key=lambda name: name != "default")
+            budget = None if before is None else before.classes_scored
+            tasks.append(_Task(device, percentile, seed, tuple(names), budget))
+        return tasks
+
+    def _keep(self, file: BinaryIO, found: list[Row]) -> list[Row]:
+        file.write(b"".join(line(astuple(row)) for row in found))
+        file.flush()
+        os.fsync(file.fileno())
+        self.rows |= {row.key: row for row in found}
+        return found
+
+    @contextmanager
+    def _appending(self) -> Iterator[BinaryIO]:
+        """Hold regrets.csv for writing; what a kill left of a torn last line is cut off first."""
+        with self.csv.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UsageError(
+                    f"another program is writing to {self.csv}; wait for it, or give another -o"
+                ) from error
+            file.truncate(self.csv.read_bytes().rfind(b"\n") + 1)
+            if not file.tell():
+                file.write(line([each.name for each in fields(Row)]))
+            self.rows = {row.key: row for row in read(self.csv)}
+            yield file
+
+
+def compare(
+    device: Sequence[str] = (),
+    limits: Sequence[float] = PERCENTILES,
+    seeds: int = 10,
+    methods: Sequence[str] = METHODS,
+    output: Path | str = "comparison",
+    *,
+    class_seconds: float = ways.CLASS_S,
+    training_seconds: float = ways.TRAINING_S,
+    workers: int | None = None,
+) -> Comparison:
+    """A comparison of `methods` (see edgenas.search.methods) that is ready to go, in the folder `output`; what is in
+    its regrets.csv already is not done again.
+
+    The cases are `device` (default: all six that HW-NAS-Bench measured) times `limits`, percentiles in (0, 100] of the
+    latencies that could be measured there, each with the seeds 0 .. `seeds` - 1. `class_seconds` and
+    `training_seconds` are the simulated GPU seconds of scoring a class and of training a network in full, by which
+    `evolution` has its budget (edgenas.search.methods tells where the defaults come from). `workers`: processes,
+    by default one a core.
+
+    Raises UsageError for what cannot be asked, also where `output` was made from other data, and DataError for data
+    that is missing or damaged.
+    """
+    named = tuple(device) or tuple(ways.measured())
+    percentiles, chosen = tuple(map(float, limits)), tuple(methods)
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds} compares nothing; give at least --seeds 1")
+    if not percentiles or not all(0 < each <= 100 for each in percentiles):
+        told = ",".join(f"{each:g}" for each in percentiles)
+        raise UsageError(f"--limits {told} are no percentiles; give some above 0 and up to 100, like --limits 5,20,50")
+    for what, asked in (("device", named), ("limits", percentiles), ("methods", chosen)):
+        twice = next((each for each in asked if asked.count(each) > 1), None)
+        if twice is not None:
+            raise UsageError(f"--{what} has {twice} twice; name each once")
+    if not chosen:
+        raise UsageError("--methods names none; give some, like --methods default,most-macs")
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers} do nothing; give at least --workers 1")
+    for flag, seconds in (("class", class_seconds), ("training", training_seconds)):
+        if not (seconds > 0 and math.isfinite(seconds)):
+            raise UsageError(f"--{flag}-seconds {seconds:g} is no time; give seconds above 0")
+    known = {name: ways.load(name) for name in chosen}
+
+    benchmark = Benchmark(class_seconds, training_seconds)
+    for each in named:
+        benchmark.case(each, min(percentiles))
+    needed = [fitness for way in known.values() for fitness in way.fitnesses]
+    if any(way.budgeted for way in known.values()):
+        needed.append("table")
+    made_from = {
+        "edgenas": __version__,
+        "settings": [asdict(SearchSettings()), asdict(PAPER)],
+        "simulated seconds": [class_seconds, training_seconds],
+        "test accuracies": hashlib.sha256(benchmark.accuracies.tobytes()).hexdigest(),
+        **{f"latencies on {each}": benchmark.cost(each).fingerprint for each in named},
+        **{f"scores by {each}": benchmark.fitness(each).fingerprint for each in needed},
+    }
+    if any(way.validated for way in known.values()):
+        made_from["validation accuracies"] = hashlib.sha256(benchmark.valid_accuracies.tobytes()).hexdigest()
+    folder = Path(output)
+    _claim(folder, made_from)
+    cores = len(os.sched_getaffinity(0))
+    found = Comparison(folder, named, percentiles, seeds, chosen, benchmark, workers or cores)
+    found.rows = {row.key: row for row in read(found.csv)}
+    return found
+
+
+def _claim(folder: Path, made_from: Mapping[str, Any]) -> None:
+    """Write down in `folder` what its choices are made from, by the side of what was written there before."""
+    path = folder / "comparison.json"
+    before: dict[str, Any] = {}
+    if path.exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))["made_from"]
+            changed = [name for name, value in made_from.items() if before.get(name, value) != value]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} is damaged ({error!r}); {AGAIN}") from error
+        if changed:
+            raise UsageError(f"{folder} was made with other {' and '.join(changed)}; {AGAIN}")
+    content = json.dumps({"schema_version": 1, "made_from": {**before, **made_from}}, indent=1)
+    write_whole(path, content.encode() + b"\n", DataError, "make room, or give another -o")
+
+
+_HERE: list[Benchmark] = []  # in a worker process
+
+
+def _prepare(class_s: float, training_s: float) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends the pool
+    _HERE.append(Benchmark(class_s, training_s))
+
+
+def _done_here(task: _Task) -> list[Row]:
+    return _done(_HERE[0], task)
+
+
+def _done(benchmark: Benchmark, task: _Task) -> list[Row]:
+    case = benchmark.case(task.device, task.percentile)
+    best = max(float(benchmark.accuracies[index]) for index in case.feasible)
+    budget = task.budget
+    seed = task.seed or 0
+    rows = []
+    for name in task.methods:
+        way = ways.load(name)
+        for fitness in way.fitnesses:
+            benchmark.fitness(fitness)  # read and ranked before the clock runs
+        if way.validated:
+            _ = benchmark.valid_accuracies
+        if way.budgeted and budget is None:
+            budget = ways.load("default").choose(benchmark, case, seed, 0).scored
+        began_s = time.perf_counter()
+        choice = way.choose(benchmark, case, seed, budget or 0)
+        took_s = time.perf_counter() - began_s
+        if name == "default":
+            budget = choice.scored
+        judged = _judged(benchmark, choice, best)
+        rows.append(
+            Row(
+                *(task.device, task.percentile, case.limit_ms, task.seed, name, *judged),
+                *(round(took_s, 6), choice.scored, choice.simulated_s),
+            )
+        )
+    return rows
+
+
+def _judged(
+    benchmark: Benchmark, choice: Choice, best: float
+) -> tuple[str, int, float | None, float | None, float | None]:
+    """From `arch_str` to `worst_regret` of a Row, where the best test accuracy within the limit is `best`."""
+    if not choice.archs:
+        return "", 0, None, None, None
+    accuracies = [float(benchmark.accuracies[benchmark.space.index_of(arch)]) for arch in choice.archs]
+    mean = accuracies[0] if len(accuracies) == 1 else statistics.fmean(accuracies)
+    return benchmark.space.describe(min(choice.archs)), len(accuracies), mean, best - mean, best - min(accuracies)

@@ -1,0 +1,317 @@
+"""Ways to choose a cell within a latency limit, from what benchmarks know of all 15,625 cells of NAS-Bench-201.
+
+`load(name)` gives one; `edgenas.search.compare` judges them. Test accuracy is looked at by the oracle alone.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas import device as devices
+from edgenas import plugins
+from edgenas.architecture import Architecture, Constraint, CostProvider, Fitness
+from edgenas.cost import hwnasbench
+from edgenas.data import files
+from edgenas.data.accuracy import load_accuracies
+from edgenas.errors import DataError, UnknownNameError, UsageError
+from edgenas.fitness import PAPER as PAPER_FITNESS
+from edgenas.fitness import FitnessSettings, mixed, table
+from edgenas.search.genetic import PAPER, Generation, SearchSettings, evolve
+from edgenas.search.request import LIVE_BUDGET
+from edgenas.spaces.nasbench201 import NASBench201
+
+DATASET = "cifar10"
+# What the shipped table took: 235 s a seed for 6,466 classes, two seeds, on one H100 that trains many side by side.
+CLASS_S = 2 * 235 / 6466
+# An assumption: the accuracies that are at hand come without their training times. A training of the benchmark is
+# 200 epochs of a network of about 10 to 220 M MACs on 25,000 images or more: on the order of an hour on one GPU.
+TRAINING_S = 3600.0
+# Of the benchmark's own scripts (D-X-Y/AutoDL-Projects, regularized_ea.py).
+EVOLUTION_POPULATION, EVOLUTION_SAMPLE = 10, 3
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A limit on `device`: the `percentile` of the latencies that could be measured there."""
+
+    device: str
+    percentile: float
+    limit_ms: float
+    cost: CostProvider
+    feasible: tuple[int, ...]  # benchmark indexes of the connected cells within the limit, ascending; never empty
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a method chose: no cell, one, or several that it cannot tell apart.
+
+    `scored`: classes scored or networks trained for it; `simulated_s`: the seconds that would have taken on a GPU,
+    None where that is not known.
+    """
+
+    archs: tuple[Architecture, ...]
+    scored: int = 0
+    simulated_s: float | None = 0.0
+
+
+@dataclass(frozen=True)
+class Method:
+    """`choose` has the benchmark, a case, a seed, and the number of classes that the method `default` scored there,
+    which is 0 where the method is not `budgeted` by it; `seeded`: another seed may choose otherwise."""
+
+    choose: Callable[[Benchmark, Case, int, int], Choice]
+    fitnesses: tuple[str, ...] = ()  # which it scores by
+    seeded: bool = True
+    budgeted: bool = False
+    validated: bool = False  # it looks at validation accuracies
+
+
+class Benchmark:
+    """All that is known of the cells of NAS-Bench-201 on CIFAR-10, read or computed once for all cases.
+
+    `class_s`: simulated GPU seconds to score a class by phi or the loss; `training_s`: to train a cell in full.
+    Raises DataError where the accuracies are missing or damaged.
+    """
+
+    def __init__(self, class_s: float = CLASS_S, training_s: float = TRAINING_S) -> None:
+        self.class_s, self.training_s = class_s, training_s
+        self.space = NASBench201()
+        self.archs = self.space.all_architectures()
+        self.macs_m = np.array([self.space.macs_m(arch) for arch in self.archs])
+        self.connected = np.array([self.space.is_connected(arch) for arch in self.archs])
+        accuracies = load_accuracies(DATASET)
+        if accuracies is None:
+            path = files.require("nasbench201")
+            raise DataError(f"{path} has no accuracies of {DATASET}; run: edgenas data import nasbench201 FILE")
+        self.accuracies = accuracies
+        self._fitnesses: dict[str, Fitness] = {}
+        self._prices: dict[str, tuple[CostProvider, _Floats]] = {}
+
+    @cached_property
+    def valid_accuracies(self) -> _Floats:
+        """In %; raises DataError where no file has them."""
+        found = load_accuracies(DATASET, "valid")
+        if found is None:
+            raise DataError(
+                "the NAS-Bench-201 accuracies on this machine lack those on validation images, which evolution looks"
+                " at; run: edgenas data import nasbench201 FILE with a file that has them, or leave it out of --methods"
+            )
+        return found
+
+    def cost(self, device: str) -> CostProvider:
+        """Raises UsageError for a device that HW-NAS-Bench has not measured, DataError where its table is missing."""
+        return self._priced(device)[0]
+
+    def case(self, device: str, percentile: float) -> Case:
+        """`percentile` in [0, 100]; raises what `cost` does, and UsageError where nothing is within the limit."""
+        cost, latencies_ms = self._priced(device)
+        limit_ms = float(np.nanpercentile(latencies_ms, percentile))
+        feasible = np.flatnonzero(self.connected & (latencies_ms <= limit_ms))
+        if not len(feasible):
+            raise UsageError(
+                f"at percentile {percentile:g} of the latencies on {device} no cell connects input and output; raise"
+                " the least of --limits"
+            )
+        return Case(device, percentile, limit_ms, cost, tuple(feasible.tolist()))
+
+    def fitness(self, name: str) -> Fitness:
+        """The fitness plug-in or mixture called `name`, by the default preset but for the training steps after an "@";
+        "paper": phi by the paper's settings where that was tabulated, else the shipped table's. What is exhaustive is
+        scored once, all of it.
+
+        Raises what the plug-in raises.
+        """
+        if name not in self._fitnesses:
+            plain, steps = _parted(name)
+            settings = FitnessSettings(epochs=steps)
+            if plain == "paper":
+                tabulated = table.fits(self.space.name, DATASET, PAPER_FITNESS)
+                made: Fitness = table.create(self.space, DATASET, PAPER_FITNESS if tabulated else settings)
+            elif "+" in plain:
+                made = mixed.create(plain.split("+"), self.space, DATASET, settings)
+            else:
+                made = plugins.load("fitness", plain)(self.space, DATASET, settings)
+            if made.exhaustive:
+                connected = filter(self.space.is_connected, self.archs)
+                classes = list(dict.fromkeys(map(self.space.canonical, connected)))
+                scores = {arch.genes: score for arch, score in zip(classes, made(classes), strict=True)}
+                made = table.TableFitness(self.space, scores, made.source, made.fingerprint)
+            self._fitnesses[name] = made
+        return self._fitnesses[name]
+
+    def simulated_s(self, fitness: str, classes: int) -> float | None:
+        """What scoring `classes` takes on a GPU. To count takes nothing, and of NASWOT and the like it is not known."""
+        plain, steps = _parted(fitness)
+        members = set(plain.split("+"))
+        if members - {"paper", "table", "live", "loss", "macs", "params"}:
+            return None
+        return classes * self.class_s * steps / FitnessSettings.epochs if members - {"macs", "params"} else 0.0
+
+    def _priced(self, device: str) -> tuple[CostProvider, _Floats]:
+        if device not in self._prices:
+            profile = devices.load(device)
+            if "latency" not in profile.hwnasbench:
+                raise UsageError(
+                    f"HW-NAS-Bench has not measured {device}; give one or more of {', '.join(measured())} as --device"
+                )
+            cost = hwnasbench.create(self.space, DATASET, profile)
+            prices = cost(self.archs)
+            latencies_ms = np.array([np.nan if each.error else each.values["latency"] for each in prices])
+            self._prices[device] = cost, latencies_ms
+        return self._prices[device]
+
+
+def measured() -> list[str]:
+    """The devices that HW-NAS-Bench has measured."""
+    return [name for name in devices.names() if "latency" in devices.load(name).hwnasbench]
+
+
+def load(name: str) -> Method:
+    """The method called `name`: one of REGISTRY, `evolution-N` or `oracle-N`, or a fitness or mixture, of which the
+    default preset scores, after fewer training steps where it ends in @STEPS (table+macs@10).
+
+    Raises UnknownNameError for any other.
+    """
+    if name in REGISTRY:
+        return REGISTRY[name]
+    if counted := re.fullmatch(r"(evolution|oracle)-([1-9][0-9]{0,4})", name):
+        count = int(counted[2])
+        if counted[1] == "evolution":
+            return Method(lambda benchmark, case, seed, _: _evolution(benchmark, case, seed, count), validated=True)
+        return Method(partial(_oracle, count), _SHORTLISTED_BY, seeded=False)
+    known = plugins.names("fitness")
+    plain = name if re.search("@[1-9][0-9]*$", name) is None else _parted(name)[0]
+    unknown = next((part for part in plain.split("+") if part not in known), None)
+    if unknown is None:
+        return Method(partial(_search, name, SearchSettings()), (name,))
+    wanted = name if "+" not in plain else unknown
+    listed = ", ".join([*REGISTRY, "evolution-N", "oracle-N", *known])
+    hint = f"known are {listed} and mixtures like table+macs or table+macs@10"
+    raise UnknownNameError("method", wanted, [*REGISTRY, *known], hint)
+
+
+def _parted(fitness: str) -> tuple[str, int]:
+    """The name of a fitness, and the training steps after which it is read."""
+    plain, _, steps = fitness.partition("@")
+    return plain, int(steps) if steps else FitnessSettings.epochs
+
+
+def _search(fitness: str, settings: SearchSettings, benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:
+    """A search as `edgenas search` makes it, but for its run folder."""
+    score = benchmark.fitness(fitness)
+    budget = LIVE_BUDGET if settings.economical and not score.exhaustive else None
+    limits = [Constraint("latency", case.limit_ms)]
+    last: Generation | None = None
+    for event in evolve(benchmark.space, score, case.cost, limits, replace(settings, seed=seed, budget=budget)):
+        if isinstance(event, Generation):
+            last = event
+    assert last is not None  # settings.generations >= 1
+    chosen = () if last.best is None else (last.best.arch,)
+    return Choice(chosen, last.trained, benchmark.simulated_s(fitness, last.trained))
+
+
+def _most_macs(benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:
+    """What a sceptic would try first. Cells of equal MACs are many, and the rule gives no order among them."""
+    feasible = np.array(case.feasible)
+    macs_m = benchmark.macs_m[feasible]
+    return Choice(tuple(benchmark.archs[index] for index in feasible[macs_m == macs_m.max()].tolist()))
+
+
+def _random(benchmark: Benchmark, case: Case, seed: int, budget: int) -> Choice:
+    """The best by phi of cells drawn within the limit, until `budget` classes are scored."""
+    space = benchmark.space
+    drawn: dict[Architecture, list[Architecture]] = {}  # by class
+    for index in random.Random(seed).sample(case.feasible, len(case.feasible)):
+        arch = benchmark.archs[index]
+        key = space.canonical(arch)
+        if key not in drawn and len(drawn) == budget:
+            break
+        drawn.setdefault(key, []).append(arch)
+    scored = list(zip(drawn, benchmark.fitness("table")(list(drawn)), strict=True))
+    ranked = sorted((-score.value, key.genes, min(drawn[key])) for key, score in scored if score.value is not None)
+    return Choice(tuple(arch for *_, arch in ranked[:1]), len(drawn), benchmark.simulated_s("table", len(drawn)))
+
+
+def _evolution_for(benchmark: Benchmark, case: Case, seed: int, budget: int) -> Choice:
+    """As many trainings as fit into the simulated time in which `budget` classes are scored, but no fewer than one."""
+    return _evolution(benchmark, case, seed, max(1, int(budget * benchmark.class_s / benchmark.training_s)))
+
+
+def _evolution(benchmark: Benchmark, case: Case, seed: int, trainings: int) -> Choice:
+    """Regularised (aging) evolution (Real et al., AAAI 2019): of a sample the best has a child, and the eldest dies.
+
+    A training is a look-up of the validation accuracy after 200 epochs; that after 12, which the benchmark's authors
+    let a search look at, is not in the data. Costs are free, so only cells within the limit are drawn; so is a cell
+    that was trained before. The choice is the best that was trained.
+    """
+    rng = random.Random(seed)
+    space, index_of = benchmark.space, benchmark.space.index_of
+    feasible = set(case.feasible)
+    trainings = min(trainings, len(feasible))
+    trained: dict[Architecture, float] = {}
+    population: deque[Architecture] = deque(maxlen=EVOLUTION_POPULATION)
+
+    def child_of(parent: Architecture) -> Architecture:
+        for _ in range(100):  # a cell may have no neighbour within the limit
+            genes = list(parent.genes)
+            at = rng.randrange(len(genes))
+            genes[at] = rng.choice([gene for gene in range(space.choices[at]) if gene != genes[at]])
+            child = Architecture(space.name, tuple(genes))
+            if index_of(child) in feasible:
+                return child
+        return drawn()
+
+    def drawn() -> Architecture:
+        return benchmark.archs[rng.choice(case.feasible)]
+
+    for _ in range(50 * trainings):  # where all neighbours are known it would never end
+        if len(trained) == trainings:
+            break
+        if len(population) < EVOLUTION_POPULATION:
+            arch = drawn()
+        else:
+            arch = child_of(max(rng.sample(population, EVOLUTION_SAMPLE), key=trained.__getitem__))
+        trained[arch] = float(benchmark.valid_accuracies[index_of(arch)])
+        population.append(arch)
+    best = min(trained, key=lambda arch: (-trained[arch], arch))
+    return Choice((best,), len(trained), len(trained) * benchmark.training_s)
+
+
+def _oracle(count: int, benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:
+    """Of the `count` best classes by the sum of their ranks by phi, loss and MACs, each with the cell that a search
+    takes for it, the one of the best TEST accuracy: how good a choice from such a shortlist could be at all."""
+    classes: dict[Architecture, Architecture] = {}
+    for arch in sorted(benchmark.archs[index] for index in case.feasible):
+        classes.setdefault(benchmark.space.canonical(arch), arch)
+    ranks = np.zeros(len(classes))
+    for fitness in _SHORTLISTED_BY:
+        scores = benchmark.fitness(fitness)(list(classes))
+        values = np.array([-np.inf if score.value is None else score.value for score in scores])
+        ranks += mixed.Scale(values)(values)
+    ranked = sorted(zip((-ranks).tolist(), classes, strict=True))
+    shortlist = [classes[key] for _, key in ranked[:count]]
+    best = max(shortlist, key=lambda arch: benchmark.accuracies[benchmark.space.index_of(arch)])
+    return Choice((best,), len(classes), benchmark.simulated_s("table", len(classes)))
+
+
+_SHORTLISTED_BY = ("table", "loss", "macs")
+REGISTRY = {
+    "default": Method(partial(_search, "table", SearchSettings()), ("table",)),
+    "paper": Method(partial(_search, "paper", PAPER), ("paper",)),
+    "rejection": Method(partial(_search, "table", SearchSettings(method="rejection")), ("table",)),
+    "most-macs": Method(_most_macs, seeded=False),
+    "random": Method(_random, ("table",), budgeted=True),
+    "evolution": Method(_evolution_for, budgeted=True, validated=True),
+    # As many trainings as phi scores classes, whatever they would take: no peer, but a bound.
+    "evolution-free": Method(_evolution, budgeted=True, validated=True),
+}

@@ -1,0 +1,104 @@
+"""regrets.csv, the choices that `edgenas compare` judged, and what they come to."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from edgenas.errors import DataError
+
+Key = tuple[str, float, int | None, str]  # device, percentile, seed and method
+AGAIN = "remove the folder, or give another -o"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of regrets.csv: what `method` chose in one case by one seed.
+
+    Where it cannot tell `ties` cells apart, `arch_str` is the first of them, `test_accuracy` and `regret` are means
+    over them, and `worst_regret` is that of the worst. Where it chose none, `arch_str` is empty, the others None.
+    """
+
+    device: str
+    percentile: float  # of the latencies that could be measured on the device
+    limit_ms: float
+    seed: int | None  # None: the method leaves nothing to chance
+    method: str
+    arch_str: str
+    ties: int
+    test_accuracy: float | None  # %
+    regret: float | None  # points of %, >= 0
+    worst_regret: float | None
+    seconds: float  # on this machine, everything that can be shared by cases and seeds left out
+    classes_scored: int  # or networks trained
+    simulated_gpu_seconds: float | None  # what that would take where nothing is looked up; None: not known
+
+    @property
+    def key(self) -> Key:
+        return self.device, self.percentile, self.seed, self.method
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a method's rows come to, over all cases and seeds; None where it never chose a cell."""
+
+    method: str
+    mean: float | None
+    median: float | None
+    worst: float | None
+    mean_of_worst_ties: float | None  # were ties always to fall badly
+    infeasible: float  # share of cases and seeds without a choice
+    classes_scored: float  # median
+    seconds: float  # median
+    simulated_gpu_seconds: float | None  # median
+
+
+def summary(name: str, rows: Sequence[Row]) -> Summary:
+    """Of `rows`, one or more, all by the method `name`."""
+    regrets = [row.regret for row in rows if row.regret is not None]
+    worst = [row.worst_regret for row in rows if row.worst_regret is not None]
+    simulated = [row.simulated_gpu_seconds for row in rows if row.simulated_gpu_seconds is not None]
+    return Summary(
+        method=name,
+        mean=statistics.fmean(regrets) if regrets else None,
+        median=statistics.median(regrets) if regrets else None,
+        worst=max(regrets, default=None),
+        mean_of_worst_ties=statistics.fmean(worst) if worst else None,
+        infeasible=1 - len(regrets) / len(rows),
+        classes_scored=statistics.median(row.classes_scored for row in rows),
+        seconds=statistics.median(row.seconds for row in rows),
+        simulated_gpu_seconds=statistics.median(simulated) if simulated else None,
+    )
+
+
+def line(values: Sequence[object]) -> bytes:
+    """One line of CSV; None is written as nothing."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue().encode()
+
+
+def read(path: Path) -> list[Row]:
+    """The whole lines of a regrets.csv; none where there is no file yet. Raises DataError for one that is damaged."""
+    content = path.read_bytes() if path.exists() else b""
+    content = content[: content.rfind(b"\n") + 1]  # what follows was torn by a kill
+    rows = []
+    try:
+        header, *lines = list(csv.reader(io.StringIO(content.decode()))) or [[each.name for each in fields(Row)]]
+        if header != [each.name for each in fields(Row)]:
+            raise ValueError("its columns are others")
+        for device, percentile, limit, seed, method, arch, ties, *numbers, seconds, scored, simulated in lines:
+            accuracy, regret, worst = (float(each) if each else None for each in numbers)
+            rows.append(
+                Row(
+                    *(device, float(percentile), float(limit), int(seed) if seed else None, method, arch, int(ties)),
+                    *(accuracy, regret, worst, float(seconds), int(scored), float(simulated) if simulated else None),
+                )
+            )
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path} is damaged at line {len(rows) + 2} ({error}); {AGAIN}") from error
+    return rows
