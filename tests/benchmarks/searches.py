@@ -4,17 +4,17 @@
 
 Six devices, six limits each (the 5, 10, 20, 35, 50 and 75th percentile of what is measurable there), `--seeds`
 searches a case with the shipped table of scores and the HW-NAS-Bench costs. Regret is the test accuracy of the best
-feasible cell less that of the chosen one, in points of CIFAR-10.
+feasible cell less that of the chosen one, in points of CIFAR-10; more ways to choose: `edgenas compare`.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import statistics
+import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from edgenas import cost
 from edgenas import device as devices
 from edgenas.architecture import Architecture, Constraint, CostProvider, Fitness, Trial
+from edgenas.cli.progress import follow
 from edgenas.data.accuracy import load_accuracies
 from edgenas.fitness import FitnessSettings, table
-from edgenas.search.genetic import PAPER, Generation, SearchSettings, evolve
+from edgenas.search.compare import compare
+from edgenas.search.genetic import Generation, SearchSettings, evolve
 from edgenas.spaces.nasbench201 import NASBench201
 
 PERCENTILES = (5, 10, 20, 35, 50, 75)
@@ -76,54 +78,36 @@ def single_search(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=10)
-    seeds = range(parser.parse_args().seeds)
+    seeds = parser.parse_args().seeds
 
     world = load_world()
-    space, phis, accuracies, connected = world.space, world.phis, world.accuracies, world.connected
-    macs = np.array([space.macs_m(arch) for arch in world.archs])
+    with tempfile.TemporaryDirectory() as folder:
+        comparison = compare(DEVICES, PERCENTILES, seeds, ("default", "paper", "most-macs"), folder)
+        follow(comparison)
+    best_phis: dict[tuple[str, float], float] = {}
+    plain: dict[str, list[float]] = {"highest phi of all": [], "random feasible cell": []}
+    for name in DEVICES:
+        for percentile in PERCENTILES:
+            feasible = list(comparison.benchmark.case(name, percentile).feasible)
+            regrets = world.accuracies[feasible].max() - world.accuracies
+            best_phis[name, percentile] = world.phis[feasible].max()
+            plain["highest phi of all"].append(float(regrets[feasible[int(np.argmax(world.phis[feasible]))]]))
+            plain["random feasible cell"].append(float(regrets[random.Random(0).choices(feasible, k=1000)].mean()))
 
-    presets = {"search": SearchSettings(), "search, paper preset": PAPER}
-    within: dict[str, list[bool]] = {name: [] for name in presets}
-    feasible_winners: dict[str, list[bool]] = {name: [] for name in presets}
-    seconds: dict[str, list[float]] = {name: [] for name in presets}
-    regrets: dict[str, list[float]] = {
-        name: [] for name in (*presets, "highest phi of all", "largest MACs", "random feasible cell")
-    }
-    for prices, latencies, limits in world.cases():
-        for limit in limits:
-            feasible = connected & (latencies <= limit)
-            best_accuracy, best_phi = accuracies[feasible].max(), phis[feasible].max()
-
-            def regret(index: int, best: float = best_accuracy) -> float:
-                return float(best - accuracies[index])
-
-            regrets["highest phi of all"].append(regret(int(np.argmax(np.where(feasible, phis, -np.inf)))))
-            # Cells of equal MACs are many; the rule gives no order among them, so take the mean over them.
-            most = np.flatnonzero(feasible & (macs == macs[feasible].max()))
-            regrets["largest MACs"].append(float(np.mean([regret(index) for index in most.tolist()])))
-            drawn = random.Random(0).choices(np.flatnonzero(feasible).tolist(), k=1000)
-            regrets["random feasible cell"].append(float(np.mean([regret(index) for index in drawn])))
-            for preset, settings in presets.items():
-                for seed in seeds:
-                    best, _, took_s = single_search(world, prices, limit, replace(settings, seed=seed))
-                    seconds[preset].append(took_s)
-                    index = -1 if best is None else space.index_of(best.arch)
-                    feasible_winners[preset].append(index >= 0 and bool(feasible[index]))
-                    if best is not None and best.score.value is not None:
-                        within[preset].append(bool(best_phi - best.score.value <= 0.01))
-                        regrets[preset].append(regret(index))
-
-    print(f"{len(DEVICES) * len(PERCENTILES)} cases, {len(seeds)} seeds; regret in points of CIFAR-10 test accuracy\n")
+    print(f"{len(best_phis)} cases, {seeds} seeds; regret in points of CIFAR-10 test accuracy\n")
     print(f"{'':24}{'feasible':>10}{'phi within':>12}{'mean':>8}{'median':>8}{'worst':>8}{'median s':>10}")
     print(f"{'':24}{'winners':>10}{'0.01':>12}{'regret':>8}{'regret':>8}{'regret':>8}{'a search':>10}")
-    for name, values in regrets.items():
-        shares = (
-            f"{np.mean(feasible_winners[name]):>10.1%}{np.mean(within[name]):>12.1%}"
-            if name in within
-            else f"{'':10}{'':12}"
-        )
-        took = f"{statistics.median(seconds[name]):>10.2f}" if name in seconds else ""
-        print(f"{name:24}{shares}{np.mean(values):>8.2f}{np.median(values):>8.2f}{max(values):>8.2f}{took}")
+    for each in comparison.summaries():
+        phis = [
+            (best_phis[row.device, row.percentile], world.phis[world.space.index_of(world.space.parse(row.arch_str))])
+            for row in comparison.choices()
+            if row.method == each.method
+        ]
+        near = np.mean([best - found <= 0.01 for best, found in phis])
+        figures = "".join(f"{value:>8.2f}" for value in (each.mean, each.median, each.worst))
+        print(f"{each.method:24}{1 - each.infeasible:>10.1%}{near:>12.1%}{figures}{each.seconds:>10.2f}")
+    for name, values in plain.items():
+        print(f"{name:46}{np.mean(values):>8.2f}{np.median(values):>8.2f}{max(values):>8.2f}")
 
 
 if __name__ == "__main__":
