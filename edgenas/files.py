@@ -1,13 +1,16 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and files that only grow, by whole lines."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from edgenas.errors import EdgeNASError
+from edgenas.errors import EdgeNASError, UsageError
 
 
 def write_whole(
@@ -33,3 +36,18 @@ def write_whole(
     finally:
         if path.parent.is_dir():
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def appending(path: Path, busy: str) -> Iterator[BinaryIO]:
+    """Hold a file of lines for writing at its end; what a kill left of a torn last line is cut off first.
+
+    Raises UsageError with the sentence `busy` while another program holds it.
+    """
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(busy) from error
+        file.truncate(path.read_bytes().rfind(b"\n") + 1)
+        yield file

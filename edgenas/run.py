@@ -7,7 +7,6 @@ goes on from its folder; only a torn last line is forgiven. `result.json` is add
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -20,7 +19,7 @@ from typing import Any, BinaryIO
 
 from edgenas.architecture import Architecture, Cost, Score, Trial
 from edgenas.errors import DataError, EdgeNASError, UsageError
-from edgenas.files import write_whole
+from edgenas.files import appending, write_whole
 from edgenas.units import METRICS
 
 SCHEMA_VERSION = 1
@@ -103,16 +102,9 @@ class Run:
 
         Raises UsageError while another program writes to it, DataError when it is damaged.
         """
-        path = self.path / "trials.jsonl"
-        with path.open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UsageError(
-                    f"another program is writing to run {self.path}; wait for it, or start a new run"
-                ) from error
+        busy = f"another program is writing to run {self.path}; wait for it, or start a new run"
+        with appending(self.path / "trials.jsonl", busy) as file:
             self.trials()  # a damaged run must not grow
-            file.truncate(path.read_bytes().rfind(b"\n") + 1)
             appender = Appender(file)
             try:
                 yield appender

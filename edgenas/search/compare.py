@@ -6,7 +6,6 @@ in points of %) of the best cell within the limit less that of the chosen one.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
@@ -24,7 +23,7 @@ from typing import Any, BinaryIO
 
 from edgenas import __version__
 from edgenas.errors import DataError, UsageError
-from edgenas.files import write_whole
+from edgenas.files import appending, write_whole
 from edgenas.search import methods as ways
 from edgenas.search.genetic import PAPER, SearchSettings
 from edgenas.search.methods import Benchmark, Choice
@@ -153,15 +152,8 @@ class Comparison:
 
     @contextmanager
     def _appending(self) -> Iterator[BinaryIO]:
-        """Hold regrets.csv for writing; what a kill left of a torn last line is cut off first."""
-        with self.csv.open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UsageError(
-                    f"another program is writing to {self.csv}; wait for it, or give another -o"
-                ) from error
-            file.truncate(self.csv.read_bytes().rfind(b"\n") + 1)
+        """Hold regrets.csv for writing, its header written and its rows read."""
+        with appending(self.csv, f"another program is writing to {self.csv}; wait for it, or give another -o") as file:
             if not file.tell():
                 file.write(line([each.name for each in fields(Row)]))
             self.rows = {row.key: row for row in read(self.csv)}
