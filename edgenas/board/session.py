@@ -146,10 +146,15 @@ class AgentSession:
         self._there.discard(given.name)
         return outputs
 
+    def release(self) -> None:
+        """Give the lease back, if there is one."""
+        if self._token is not None:
+            self.call("release", 2.0, token=self._token)
+            self._token = None
+
     def close(self) -> None:
         with contextlib.suppress(BoardError):
-            if self._token is not None:
-                self.call("release", 2.0, token=self._token)
+            self.release()
             self.call("close", 2.0)
         self._transport.close()
 

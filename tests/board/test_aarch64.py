@@ -24,7 +24,7 @@ from edgenas.board import measure, registry
 from edgenas.board.model import Model, reference, with_golden
 from edgenas.board.pool import connect
 from edgenas.board.registry import Board
-from edgenas.board.session import RefusedError, Session
+from edgenas.board.session import AgentSession, RefusedError, Session
 from edgenas.cli import main
 from edgenas.package.deploy import deploy
 from tests.agents.conftest import eventually, gone
@@ -51,12 +51,20 @@ def pi(sshd: Server) -> Board:
 
 
 @pytest.fixture(scope="module")
-def session(pi: Board) -> Iterator[Session]:
+def connection(pi: Board) -> Iterator[AgentSession]:
     """One for several tests, which leave it fit for work."""
     session = connect(pi)
-    session.lease(600)
+    assert isinstance(session, AgentSession)
     yield session
     session.close()
+
+
+@pytest.fixture
+def session(connection: AgentSession) -> Iterator[AgentSession]:
+    """With the lease, which tests that connect by themselves find free again."""
+    connection.lease(600)
+    yield connection
+    connection.release()
 
 
 def checked_model(form: Literal["onnx", "tflite"]) -> Model:
