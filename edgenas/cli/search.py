@@ -116,6 +116,13 @@ def search(
             "--halving", help="Stop live trainings that look hopeless after 1/4 and 1/2.", rich_help_panel=_HOW
         ),
     ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            help="Live scores are means over so many batches and initial weights.  [1]",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     engine: Annotated[
         str | None,
         typer.Option(
@@ -166,6 +173,7 @@ def search(
         "channels": channels,
         "precision": precision,
         "halving": halving,
+        "draws": draws,
         "engine": engine,
         "seed": seed,
     }

@@ -27,6 +27,7 @@ class FitnessSettings:
     centred: bool = True  # centre the Gram matrices, as the authors of RMI do
     reference: str = "resnet20"  # resnet20, resnet56, or a file of weights
     seed: int = 0
+    draws: int = 1  # the score is the mean over so many batches and initial weights, of the seeds from `seed` on
     # How it is computed, not what: none of these ties a search to a table of scores.
     precision: str = "auto"  # of feature maps: float32, bfloat16, or "auto", which is bfloat16 where that is fast
     readings: tuple[int, ...] = ()  # steps before the last after which phi and the loss are told too, ascending

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from edgenas.architecture import Architecture, Score, SearchSpace
-from edgenas.data.images import load_images, one_batch
+from edgenas.data.images import ImageSet, load_images, one_batch
 from edgenas.errors import UsageError
 from edgenas.fitness import HOW_ONLY, FitnessSettings
 from edgenas.fitness.engine import Engine, LocalEngine, engine
-from edgenas.fitness.reference import reference_network
+from edgenas.fitness.reference import ResNet, reference_network
 from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.store import ScoreStore
 from edgenas.fitness.trainer import VERSION, Trainer
@@ -102,27 +102,83 @@ def _even(count: int, most: int) -> int:
     return math.ceil(count / math.ceil(count / most))
 
 
-def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveFitness:
-    """RMI on one batch of `dataset` (a name or a folder of images), on the GPUs of `settings.engine` where it has any.
+class MeanOfDraws:
+    """The mean score over `draws`, which train the same architectures from other weights on other batches.
+
+    One draw says little: over all classes of NAS-Bench-201, with MACs mixed in, the mean of two ranks as well as five
+    times as many steps on one of them (`python -m tests.benchmarks.companions`).
+    """
+
+    exhaustive = False
+
+    def __init__(self, draws: Sequence[LiveFitness]) -> None:
+        self._draws = draws
+        self.hardware = draws[0].hardware
+        self.source = f"mean of {len(draws)} draws of {draws[0].source}"
+        told = json.dumps([each.fingerprint for each in draws])
+        self.fingerprint = "mean of draws " + hashlib.sha256(told.encode()).hexdigest()
+
+    def __call__(self, archs: Sequence[Architecture]) -> Generator[Score, None, None]:
+        """A score for each of `archs`, in order; none where any draw has none."""
+        *first, last = self._draws
+        known = [list(draw(archs)) for draw in first]
+        for row, score in enumerate(last(archs)):
+            yield _mean([*(scores[row] for scores in known), score])
+
+
+def _mean(scores: Sequence[Score]) -> Score:
+    values = [each.value for each in scores if each.value is not None]
+    losses = [each.loss for each in scores if each.loss is not None]
+    if len(values) < len(scores):
+        return next(each for each in scores if each.value is None)
+    loss = sum(losses) / len(losses) if len(losses) == len(scores) else None
+    return Score(sum(values) / len(values), loss, early=any(each.early for each in scores))
+
+
+def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveFitness | MeanOfDraws:
+    """RMI on one batch of `dataset` (a name or a folder of images), on the GPUs of `settings.engine` where it has any;
+    the mean over `settings.draws`.
 
     Raises UsageError for settings out of range or an engine that is not there, and DataError for images or reference
     weights that are missing or damaged. Where no pretrained reference exists for the data set, one is trained first
     (edgenas.fitness.reference).
     """
+    draws = drawn(space, dataset, settings)
+    return draws[0] if len(draws) == 1 else MeanOfDraws(draws)
+
+
+def drawn(space: SearchSpace, dataset: str, settings: FitnessSettings) -> list[LiveFitness]:
+    """The `settings.draws` whose mean `create` gives, of one seed each; raises what `create` does."""
     _check(settings)
     on = engine(settings.engine)
     if settings.precision == "auto":
         settings = replace(settings, precision="bfloat16" if on.hardware.fast_bfloat16 else "float32")
     image_set = load_images(dataset)
-    scaled, labels = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))
     reference, reference_source = reference_network(settings.reference, dataset, image_set)
+    return [
+        _draw(space, replace(settings, seed=seed, draws=1), on, image_set, reference, reference_source)
+        for seed in range(settings.seed, settings.seed + settings.draws)
+    ]
+
+
+def _draw(
+    space: SearchSpace,
+    settings: FitnessSettings,
+    on: Engine,
+    image_set: ImageSet,
+    reference: ResNet,
+    reference_source: str,
+) -> LiveFitness:
+    """One batch, chosen by `settings.seed` as the weights are."""
+    scaled, labels = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))
     batch = torch.from_numpy(scaled)  # in [0, 1]: reference and candidate each normalise it in their own way
     mean, std = (batch.new_tensor(each).view(3, 1, 1) for each in (image_set.mean, image_set.std))
     with torch.no_grad():
         maps, _ = reference.features(batch)
         targets = [unit_gram(each, settings.centred) for each in maps]
+    left_out = HOW_ONLY | {"halving", "draws"}
     made_from = {
-        "settings": {name: value for name, value in asdict(settings).items() if name not in HOW_ONLY | {"halving"}},
+        "settings": {name: value for name, value in asdict(settings).items() if name not in left_out},
         "images": image_set.fingerprint,
         "reference": reference.fingerprint(),
         "device": on.hardware.device,
@@ -152,6 +208,7 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
 def _check(settings: FitnessSettings) -> None:
     for sound, problem in (
         (settings.epochs >= 1, f"--epochs {settings.epochs} trains nothing; give 1 or more"),
+        (settings.draws >= 1, f"--draws {settings.draws} scores nothing; give 1 or more"),
         (0 <= settings.beta <= 1, f"--beta {settings.beta} is no weight; give one from 0 to 1, like 0.8"),
         (settings.batch_size >= 2, f"batch size {settings.batch_size} leaves nothing to compare; give 2 or more"),
         (settings.cells >= 1, f"{settings.cells} cells a stage make no network; give 1 or more"),

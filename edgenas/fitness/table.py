@@ -36,7 +36,7 @@ def own_tables() -> Path:
 
 
 # A table holds several epochs and the mean over its own seeds, and is there already: these tie no search to one table.
-FREE_SETTINGS = HOW_ONLY | {"epochs", "seed", "precision", "halving"}
+FREE_SETTINGS = HOW_ONLY | {"epochs", "seed", "draws", "precision", "halving"}
 
 
 class TableFitness:
@@ -127,11 +127,17 @@ def scores_made_from(
     """What tables say of just one seed, by genes: the scores of a live fitness that is `made_from` just this, read
     after each of `epochs`, ascending. Looked for in the tables at the paths `more` that exist, the user's own and the
     shipped ones, unfinished ones too; the fullest is taken, and what none has is absent."""
-    wanted = json.loads(json.dumps(made_from))
+
+    def of(made: Mapping[str, Any]) -> Any:
+        """What scores were made from but for the number of steps: a longer training says the same on its way."""
+        settings = {name: value for name, value in made.get("settings", {}).items() if name != "epochs"}
+        return json.loads(json.dumps({**made, "settings": settings}))
+
+    wanted = of(made_from)
     given = _described([path for path in more if path.exists()], "remove it and tabulate again")
     fullest: dict[tuple[int, ...], Score] = {}
     for table in [*given, *_own(), *_shipped()]:
-        made: list[Any] = table.get("made", {}).get("from", [])
+        made = [of(each) for each in table.get("made", {}).get("from", [])]
         if wanted not in made or not set(epochs) <= set(table["epochs"]):
             continue
         genes, phi, loss = _arrays(table)

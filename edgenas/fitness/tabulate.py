@@ -68,7 +68,7 @@ class Tabulation:
     def __iter__(self) -> Iterator[Score]:
         try:
             for seed in self.seeds:
-                fitness = live.create(self.space, self.dataset, replace(self.settings, seed=seed))
+                (fitness,) = live.drawn(self.space, self.dataset, replace(self.settings, seed=seed, draws=1))
                 self._hardware = fitness.hardware.name
                 self._made_from.append(fitness.made_from)
                 known = table.scores_made_from(fitness.made_from, self.epochs, (self.part, self.path))

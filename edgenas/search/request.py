@@ -63,6 +63,7 @@ class SearchRequest:
     reference: str | None = None
     precision: str | None = None
     halving: bool | None = None
+    draws: int | None = None
     engine: str | None = None
     seed: int = 0
     budget: int | None = None

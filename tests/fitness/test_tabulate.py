@@ -15,7 +15,7 @@ from edgenas.architecture import Architecture, Score
 from edgenas.cli import main
 from edgenas.errors import DataError, UsageError
 from edgenas.fitness import FitnessSettings, table, tabulate
-from edgenas.fitness.live import create
+from edgenas.fitness.live import LiveFitness, MeanOfDraws, create, drawn
 from edgenas.fitness.reference import ResNet
 from edgenas.fitness.tabulate import Tabulation, classes_of
 from edgenas.fitness.trainer import Trainer
@@ -117,6 +117,41 @@ def test_readings_cost_no_second_training_and_are_made_up_for(trained: list[Arch
     assert len(trained) == 12
 
 
+def test_a_score_of_several_draws_is_their_mean(trained: list[Architecture]) -> None:
+    alone = [list(create(SPACE, "digits", replace(QUICK, seed=seed))(FEW)) for seed in (3, 4)]
+    count = len(trained)
+    both = create(SPACE, "digits", replace(QUICK, seed=3, draws=2))
+    for score, *scores in zip(both(FEW), *alone, strict=True):
+        assert score.value == pytest.approx(np.mean([each.value for each in scores if each.value is not None]))
+        assert score.loss == pytest.approx(np.mean([each.loss for each in scores if each.loss is not None]))
+    assert len(trained) == count, "each draw is kept and told apart"
+    assert (
+        len({each.fingerprint for each in (both, *(create(SPACE, "digits", replace(QUICK, seed=s)) for s in (3, 4)))})
+        == 3
+    )
+    with pytest.raises(UsageError, match="--draws 0 scores nothing; give 1 or more"):
+        create(SPACE, "digits", replace(QUICK, draws=0))
+
+
+def test_what_one_draw_cannot_score_has_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(seed: int) -> LiveFitness:
+        (made,) = drawn(SPACE, "digits", replace(QUICK, seed=seed))
+        return made
+
+    def diverged(self: LiveFitness, archs: list[Architecture]) -> list[Score]:
+        fails = "seed 1" in self.fingerprint
+        return [
+            Score(None, error="it diverged") if fails and row == 0 else Score(1.0, 2.0) for row in range(len(archs))
+        ]
+
+    first, second = of(0), of(1)
+    second.fingerprint = "seed 1"
+    monkeypatch.setattr(LiveFitness, "__call__", diverged)
+    scores = list(MeanOfDraws([first, second])(FEW))
+    assert scores[0].error == "it diverged"
+    assert [each.value for each in scores[1:]] == [1.0] * (len(FEW) - 1)
+
+
 def test_a_seed_that_a_table_has_is_taken_from_there(
     trained: list[Architecture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +168,11 @@ def test_a_seed_that_a_table_has_is_taken_from_there(
     first, second = (table.scores_made_from(each, [1, 2]) for each in both)
     assert {genes: score.course for genes, score in first.items()} != {g: s.course for g, s in second.items()}
     assert table.scores_made_from(both[0], [1, 3]) == {}
+    shorter = {**both[0], "settings": {**both[0]["settings"], "epochs": 1}}
+    found = table.scores_made_from(shorter, [1])
+    assert {genes: (1, score.value, score.loss) for genes, score in found.items()} == {
+        genes: score.course[0] for genes, score in first.items()
+    }, "a longer training says the same on its way"
 
 
 def test_what_a_stopped_one_left_goes_on_elsewhere(
