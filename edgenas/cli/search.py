@@ -116,6 +116,14 @@ def search(
             "--halving", help="Stop live trainings that look hopeless after 1/4 and 1/2.", rich_help_panel=_HOW
         ),
     ] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            help="Then train so many of the best classes briefly on real images, the better half ever longer, and take"
+            " the winner of these; with --pareto, so many points of the front. 0: none.  [0]",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     engine: Annotated[
         str | None,
         typer.Option(
@@ -166,6 +174,7 @@ def search(
         "channels": channels,
         "precision": precision,
         "halving": halving,
+        "refine": refine,
         "engine": engine,
         "seed": seed,
     }
