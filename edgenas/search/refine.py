@@ -182,7 +182,7 @@ class Refinement:
         if found is None:
             return None
         after = self.order[self.order.index(arch) + 1 :] if self.halving else []
-        return {**outcome(found), "runner_up": self._compared(arch, after[0]) if after else None}
+        return {**in_figures(found), "runner_up": self._compared(arch, after[0]) if after else None}
 
     def summary(self) -> dict[str, Any]:
         """What a result says of the whole: every class, best first, those that failed last."""
@@ -198,7 +198,7 @@ class Refinement:
                     "genes": list(arch.genes),
                     "arch_str": self.space.describe(arch),
                     "merit": self._standing[arch][1] if arch in self._standing else None,
-                    "rungs": [{**outcome(each), "seconds": round(each.seconds, 3)} for each in self.known[arch]],
+                    "rungs": [{**in_figures(each), "seconds": round(each.seconds, 3)} for each in self.known[arch]],
                     "error": next((each.error for each in self.known[arch] if each.error), None),
                 }
                 for arch in [*self.order, *lost]
@@ -293,7 +293,7 @@ class Refinement:
         }
 
 
-def outcome(refined: Refined) -> dict[str, Any]:
+def in_figures(refined: Refined) -> dict[str, Any]:
     """`refined` as a result tells it: the accuracy in %, its standard error in points; None where it failed."""
     sound = refined.error is None
     return {
