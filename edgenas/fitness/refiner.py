@@ -295,15 +295,13 @@ def create(
 
 
 def _held_out(images: ImageSet, scored: NDArray[np.uint8], most: int) -> NDArray[np.int64]:
-    """The validation images: every fifth, counted class by class, but for those that look like one of `scored`; of too
-    many an even choice, class by class. Raises UsageError for a set too small."""
+    """The validation images: every fifth, counted class by class, of those that look like none of `scored`; of too many
+    an even choice, class by class. Raises UsageError for a set too small."""
     if min(images.images.shape[1:3]) <= PADDING:
         raise UsageError(f"{images.source} has images too small to train on; give larger ones, or leave --refine out")
     taken = {each.tobytes() for each in scored}
-    candidates = [
-        index for index in np.flatnonzero(held_out(images.labels)) if images.images[index].tobytes() not in taken
-    ]
-    chosen = np.array(candidates, np.int64)
+    fresh = np.flatnonzero([each.tobytes() not in taken for each in images.images])
+    chosen = fresh[held_out(images.labels[fresh])]
     chosen = chosen[np.argsort(images.labels[chosen], kind="stable")]
     if len(chosen) > most:
         chosen = chosen[np.arange(most) * len(chosen) // most]
