@@ -232,13 +232,14 @@ class Refiner:
 
 @dataclass(frozen=True)
 class Ready:
-    """A refiner, the engine to start it on, what its outcomes depend on as a `fingerprint`, and in words what it
-    trains on."""
+    """A refiner, the engine to start it on, what its outcomes depend on as a `fingerprint`, and in words the images
+    and the hardware."""
 
     refiner: Refiner
     engine: Engine
     fingerprint: str
     source: str
+    hardware: str
 
 
 def create(
@@ -287,11 +288,8 @@ def create(
         "network": [network.cells, network.channels, network.seed],
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-    source = (
-        f"trained on {kept.sum():,} and judged on {len(validation):,} other images of {images.source}, by"
-        f" {on.hardware.name} ({precision})"
-    )
-    return Ready(refiner, on, fingerprint, source)
+    source = f"trained on {kept.sum():,} and judged on {len(validation):,} other images of {images.source}"
+    return Ready(refiner, on, fingerprint, source, f"{on.hardware.name} ({precision})")
 
 
 def _held_out(images: ImageSet, scored: NDArray[np.uint8], most: int) -> NDArray[np.int64]:

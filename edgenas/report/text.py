@@ -105,7 +105,7 @@ def _refinement_lines(result: dict[str, Any]) -> list[str]:
     but = f", {failed} of them in vain" if failed else ""
     return [
         f"  refined: {len(done['classes'])} classes{but}, {done['images_seen']:,} images in {done['seconds']:.0f} s of"
-        f" training; {done['source']}"
+        f" training by {done['hardware']}; {done['source']}"
     ]
 
 

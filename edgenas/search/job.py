@@ -34,7 +34,7 @@ from edgenas.units import METRICS, show
 
 MOST_CONFIRMED = 5  # cells measured again before a search is given up
 SHORTLIST = 4  # leading classes that are measured after each generation, where costs are predicted and boards asked
-_SEARCHED = {True: 0.02, False: 0.5}  # of a search with refinement, the share that evolving takes: by a table, or live
+_TABLE_SHARE, _LIVE_SHARE = 0.02, 0.5  # of a search with refinement, what evolving takes of it, roughly
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Search:
         done = min(1.0, max(done, self.scored / self.settings.budget if self.settings.budget else 0.0))
         if self.refinement is None:
             return done
-        share = _SEARCHED[self.fitness.exhaustive]
+        share = _TABLE_SHARE if self.fitness.exhaustive else _LIVE_SHARE
         return share * done + (1 - share) * self.refinement.share_done
 
     @property

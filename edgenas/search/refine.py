@@ -191,6 +191,7 @@ class Refinement:
             "asked": self.count,
             "skipped": self.skipped,
             "source": self.ready.source,
+            "hardware": self.ready.hardware,
             "seconds": round(sum(each.seconds for rungs in self.known.values() for each in rungs), 3),
             "images_seen": self._done,
             "classes": [
@@ -274,7 +275,7 @@ class Refinement:
                 if outcome.state is not None:
                     advice = f"make room for it, then run: edgenas search --resume {run.path}"
                     write_whole(_file(run, job.arch, job.until), outcome.state, DataError, advice)
-                run.keep_refined(outcome.refined, self.space.describe(job.arch), self.ready.engine.hardware.name)
+                run.keep_refined(outcome.refined, self.space.describe(job.arch), self.ready.hardware)
                 found.append(outcome.refined)
         return found
 

@@ -47,7 +47,7 @@ def test_a_shortlist_is_refined_told_and_picked_from(capsys: pytest.CaptureFixtu
     assert list(winner) == ["images_seen", "val_loss", "val_accuracy", "standard_error", "val_images", "runner_up"]
     assert (winner["images_seen"], winner["val_images"]) == (256, 100)
     assert list(winner["runner_up"]) == ["genes", "arch_str", "images_seen", "ahead", "ahead_standard_error"]
-    assert list(refinement) == ["asked", "skipped", "source", "seconds", "images_seen", "classes"]
+    assert list(refinement) == ["asked", "skipped", "source", "hardware", "seconds", "images_seen", "classes"]
     assert list(refinement["classes"][0]) == ["genes", "arch_str", "merit", "rungs", "error"]
     assert refinement["classes"][0]["rungs"][-1]["val_loss"] == winner["val_loss"]
     assert "judged on 100 other images of scikit-learn's digits" in refinement["source"]

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,6 @@ class World:
     settings: RefineSettings = field(default_factory=lambda: RefineSettings(RUNGS, calibration_images=64))
     stop: Stop = field(default_factory=Stop)
     stack: int = 2
-    hardware: Any = field(default_factory=lambda: SimpleNamespace(name="a fake"))
 
     def start(self, trainer: World) -> World:
         return trainer
@@ -87,7 +85,7 @@ def state(arch: Architecture, seen: int) -> bytes:
 
 
 def refinement(world: World, count: int, halving: bool = True) -> Refinement:
-    ready: Any = Ready(world, world, "", "trained on made up images")  # type: ignore[arg-type]
+    ready: Any = Ready(world, world, "", "trained on made up images", "a fake")  # type: ignore[arg-type]
     return Refinement(ready, SPACE, count, halving)
 
 
@@ -359,7 +357,7 @@ def test_points_of_a_front_are_trained_to_the_end_and_a_pick_weighs_them(tmp_pat
     text = result_text(search.result(), search.run.header)
     assert "VALIDATION" in text
     assert f"{known['val_accuracy']:.2f} ± {known['standard_error']:.2f} %" in text
-    assert "  refined: 3 classes, 768 images in 4 s of training; trained on made up images" in text
+    assert "  refined: 3 classes, 768 images in 4 s of training by a fake; trained on made up images" in text
 
 
 def test_a_spread_has_both_ends() -> None:
