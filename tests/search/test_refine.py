@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 
 from edgenas import device as devices
 from edgenas import run as runs
-from edgenas.architecture import Architecture, Constraint, Refined
+from edgenas.architecture import Architecture, Confirmation, Constraint, Refined
 from edgenas.errors import DataError
 from edgenas.fitness import RefineSettings
 from edgenas.fitness.refiner import Job, Outcome, Ready, Stop
@@ -337,6 +337,26 @@ def test_boards_measure_the_whole_shortlist_before_and_the_best_after(tmp_path: 
     assert [SPACE.canonical(arch) for arch in cost.confirmed] == search.refinement.order[:1]
     winner = search.result()["winner"]
     assert (winner["measured_again"]["verdict"], winner["refined"]["images_seen"]) == ("PASS", 256)
+
+
+class Strict(Guessed):
+    """Finds at length that the first two candidates break the limit."""
+
+    def confirm(self, arch: Architecture, limits: Mapping[str, float]) -> Confirmation:
+        found = super().confirm(arch, limits)
+        return replace(found, verdict="FAIL") if len(self.confirmed) <= 2 else found
+
+
+def test_where_the_best_break_the_limit_the_next_of_the_refined_wins(tmp_path: Path) -> None:
+    cost = Strict(1.0)
+    search = job(tmp_path / "run", World(), cost=cost)
+    list(search)
+    assert search.refinement is not None
+    order = search.refinement.order
+    assert [SPACE.canonical(arch) for arch in cost.confirmed] == order[:3]
+    refined = search.result()["winner"]["refined"]
+    assert refined["images_seen"] == 128
+    assert refined["runner_up"]["genes"] == list(order[3].genes)
 
 
 def test_points_of_a_front_are_trained_to_the_end_and_a_pick_weighs_them(tmp_path: Path) -> None:
