@@ -3,6 +3,7 @@ and what a judgement leaves behind (Trial)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
@@ -33,6 +34,47 @@ class Score:
     error: str | None = None
     early: bool = False
     course: tuple[tuple[int, float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """What a brief training on real images says of an architecture.
+
+    It has seen `images_seen` training images, counted as often as shown. On the `val_images` held out its mean
+    cross-entropy is `val_loss` (nats), and `right` has a bit for each of them, 1 where it was put in its class, the
+    first being the highest of the first byte (numpy.packbits). A training that failed has None, no bits, and the
+    reason in `error`. `seconds`: what it took since the outcome before; of a stack, its share.
+    """
+
+    arch: Architecture
+    images_seen: int
+    val_images: int
+    val_loss: float | None
+    right: bytes
+    seconds: float
+    error: str | None = None
+
+    @property
+    def val_accuracy(self) -> float:
+        """In %."""
+        return 100 * self._bits.bit_count() / self.val_images
+
+    @property
+    def standard_error(self) -> float:
+        """Of the accuracy, in points: that of a binomial share."""
+        share = self.val_accuracy / 100
+        return 100 * math.sqrt(share * (1 - share) / self.val_images)
+
+    def ahead_of(self, other: Refined) -> tuple[float, float]:
+        """How much more accurate than `other` this is on the same images, and its standard error, in points. Both see
+        the same images, so only those count that just one of them has right (McNemar, Psychometrika 12, 1947)."""
+        ours, theirs = (self._bits & ~other._bits).bit_count(), (other._bits & ~self._bits).bit_count()
+        variance = ours + theirs - (ours - theirs) ** 2 / self.val_images
+        return 100 * (ours - theirs) / self.val_images, 100 * math.sqrt(variance) / self.val_images
+
+    @property
+    def _bits(self) -> int:
+        return int.from_bytes(self.right, "big")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
-"""A run is a folder: `run.json` says what was asked, `trials.jsonl` what was seen, one line a trial, and, where boards
-corrected a predictor, `measured.jsonl` what they said, one line a class.
+"""A run is a folder: `run.json` says what was asked, `trials.jsonl` what was seen, one line a trial; where boards
+corrected a predictor, `measured.jsonl` what they said, one line a class; and where a shortlist was trained briefly,
+`refined.jsonl` what came of it, one line a class and rung, and `refine/` what it takes to train on.
 
 Nothing is ever rewritten. A trial is on the disk before the search goes on, so a run that was killed at any moment
 goes on from its folder; only a torn last line is forgiven. `result.json` is added when the run has ended.
@@ -7,23 +8,25 @@ goes on from its folder; only a torn last line is forgiven. `result.json` is add
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
-from edgenas.architecture import Architecture, Cost, Score, Trial
+from edgenas.architecture import Architecture, Cost, Refined, Score, Trial
 from edgenas.errors import DataError, EdgeNASError, UsageError
 from edgenas.files import appending, write_whole
 from edgenas.units import METRICS
 
 SCHEMA_VERSION = 1
 RUNS = Path("runs")
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -61,18 +64,7 @@ class Run:
     def measured(self) -> dict[Architecture, Cost]:
         """What boards said so far, in the order they said it. Raises DataError for a damaged line that is not the
         last."""
-        path = self.path / "measured.jsonl"
-        found: dict[Architecture, Cost] = {}
-        for line in (path.read_bytes() if path.exists() else b"").split(b"\n")[:-1]:
-            try:
-                record = json.loads(line)
-                found[Architecture(record["space"], tuple(record["genes"]))] = _cost(record)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(
-                    f"line {len(found) + 1} of {path} is damaged ({error}); cut the file before that line, then"
-                    f" `edgenas search --resume {self.path}` measures again what it lacks"
-                ) from error
-        return found
+        return dict(self._lines("measured.jsonl", lambda record: (_arch(record), _cost(record)), "measures"))
 
     def keep_measured(self, measured: Mapping[Architecture, Cost]) -> None:
         """Add what boards said; call while `appending`."""
@@ -80,7 +72,53 @@ class Run:
             {"space": arch.space, "genes": list(arch.genes), "costs": cost_record(cost), "cost_error": cost.error}
             for arch, cost in measured.items()
         ]
-        path = self.path / "measured.jsonl"
+        self._append("measured.jsonl", lines)
+
+    def refined(self) -> dict[Architecture, list[Refined]]:
+        """What brief trainings said so far of each class, fewest images first. Raises DataError for a damaged line that
+        is not the last."""
+        found: dict[Architecture, dict[int, Refined]] = {}
+        for each in self._lines("refined.jsonl", _refined, "trains"):
+            found.setdefault(each.arch, {})[each.images_seen] = each
+        return {arch: [rungs[images] for images in sorted(rungs)] for arch, rungs in found.items()}
+
+    def keep_refined(self, refined: Refined, description: str, trained_by: str) -> None:
+        """Add what a brief training said; call while `appending`. `description` is the architecture in the space's
+        notation, `trained_by` the hardware in words, both for human readers."""
+        sound = refined.error is None
+        line = {
+            "space": refined.arch.space,
+            "genes": list(refined.arch.genes),
+            "arch_str": description,
+            "images_seen": refined.images_seen,
+            "val_images": refined.val_images,
+            "val_loss": refined.val_loss,
+            "val_accuracy": round(refined.val_accuracy, 4) if sound else None,
+            "standard_error": round(refined.standard_error, 4) if sound else None,
+            "seconds": round(refined.seconds, 3),
+            "trained_by": trained_by,
+            "error": refined.error,
+            "right": base64.b64encode(refined.right).decode(),
+        }
+        self._append("refined.jsonl", [line])
+
+    def _lines(self, name: str, read: Callable[[dict[str, Any]], _Read], does: str) -> list[_Read]:
+        """What `read` makes of the records in the file `name`; without the file nothing. What `does` to the search what
+        the file lacks is told by the DataError for a damaged line."""
+        path = self.path / name
+        found: list[_Read] = []
+        for line in (path.read_bytes() if path.exists() else b"").split(b"\n")[:-1]:
+            try:
+                found.append(read(json.loads(line)))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DataError(
+                    f"line {len(found) + 1} of {path} is damaged ({error}); cut the file before that line, then"
+                    f" `edgenas search --resume {self.path}` {does} again what it lacks"
+                ) from error
+        return found
+
+    def _append(self, name: str, lines: list[dict[str, Any]]) -> None:
+        path = self.path / name
         with path.open("ab") as file:
             file.truncate(path.read_bytes().rfind(b"\n") + 1)
             file.write(b"".join(json.dumps(line, allow_nan=False).encode() + b"\n" for line in lines))
@@ -246,6 +284,22 @@ def _trial(record: dict[str, Any]) -> Trial:
         feasible=record["feasible"],
         trained=record["trained"],
     )
+
+
+def _arch(record: dict[str, Any]) -> Architecture:
+    return Architecture(str(record["space"]), tuple(int(gene) for gene in record["genes"]))
+
+
+def _refined(record: dict[str, Any]) -> Refined:
+    loss, images, error = record["val_loss"], record["val_images"], record["error"]
+    right = base64.b64decode(record["right"], validate=True)
+    padding = -images % 8  # bits at the end that are none of an image
+    whole = not right if error else 8 * len(right) == images + padding
+    if (loss is None) != (error is not None) or images < 1 or not whole or int.from_bytes(right) % (1 << padding):
+        raise ValueError("it does not say what became of its images")
+    if not (isinstance(record["images_seen"], int) and (loss is None or math.isfinite(loss))):
+        raise ValueError("it does not say after how many images, or how well")
+    return Refined(_arch(record), record["images_seen"], images, loss, right, float(record["seconds"]), error)
 
 
 def _cost(record: dict[str, Any]) -> Cost:

@@ -15,8 +15,9 @@ import typer
 
 from edgenas import run as runs
 from edgenas.cli import app, main
-from edgenas.fitness import tabulate
+from edgenas.fitness import RefineSettings, tabulate
 from edgenas.fitness.reference import ResNet
+from edgenas.search import request
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.train.worlds import image_folder
 
@@ -68,6 +69,7 @@ def at_hand(workplace: Path, archive: Path, monkeypatch: pytest.MonkeyPatch, qui
     monkeypatch.setattr(tabulate, "classes_of", lambda space: few)  # all of them take a minute
     network = ResNet(20, 10).eval()
     monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
+    monkeypatch.setattr(request, "REFINE_SETTINGS", RefineSettings((64, 128, 256)))  # a minute else
     return workplace
 
 

@@ -123,6 +123,14 @@ def search(
             rich_help_panel=_HOW,
         ),
     ] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            help="Then train so many of the best classes briefly on real images, the better half ever longer, and take"
+            " the winner of these; with --pareto, so many points of the front. 0: none.  [0]",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     engine: Annotated[
         str | None,
         typer.Option(
@@ -174,6 +182,7 @@ def search(
         "precision": precision,
         "halving": halving,
         "draws": draws,
+        "refine": refine,
         "engine": engine,
         "seed": seed,
     }

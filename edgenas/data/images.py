@@ -92,6 +92,15 @@ def one_batch(
     The same set, size and seed give the same batch. Pixels are scaled to [0, 1], then normalised with `mean` and
     `std` per channel (default: those of the set). Raises UsageError for a batch larger than the set.
     """
+    chosen = batch_indexes(image_set, batch_size, seed)
+    scaled = image_set.images[chosen].astype(np.float32) / np.float32(255)
+    centred = scaled - np.asarray(image_set.mean if mean is None else mean, np.float32)
+    normalised = centred / np.asarray(image_set.std if std is None else std, np.float32)
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2)), image_set.labels[chosen]
+
+
+def batch_indexes(image_set: ImageSet, batch_size: int, seed: int) -> NDArray[np.int64]:
+    """Which images `one_batch` chooses (b,). Raises UsageError for a batch larger than the set."""
     count = len(image_set.labels)
     if not 1 <= batch_size <= count:
         raise UsageError(f"a batch of {batch_size} cannot be drawn from {count} images; take a batch of 1 to {count}")
@@ -103,15 +112,13 @@ def one_batch(
     sizes = np.bincount(labels, minlength=len(turn))
     rank = np.empty(count, np.int64)  # the how-manieth of its class each image is
     rank[by_class] = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    chosen = shuffled[np.lexsort((turn[labels], rank))[:batch_size]]
-    scaled = image_set.images[chosen].astype(np.float32) / np.float32(255)
-    centred = scaled - np.asarray(image_set.mean if mean is None else mean, np.float32)
-    normalised = centred / np.asarray(image_set.std if std is None else std, np.float32)
-    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2)), image_set.labels[chosen]
+    chosen: NDArray[np.int64] = shuffled[np.lexsort((turn[labels], rank))[:batch_size]]
+    return chosen
 
 
 def held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which images are the test part where the source names none: every fifth, counted class by class."""
+    """Which images are the test part where the source names none, or are held out of a training part for validation:
+    every fifth, counted class by class."""
     chosen = np.zeros(len(labels), bool)
     chosen[np.argsort(labels, kind="stable")[_TEST_EVERY - 1 :: _TEST_EVERY]] = True
     return chosen

@@ -35,6 +35,28 @@ class FitnessSettings:
     halving: bool = False  # stop the worse half after a quarter, and of the others after half of the steps
 
 
+@dataclass(frozen=True)
+class RefineSettings:
+    """How a shortlist is trained briefly on real images (edgenas.fitness.refiner); the networks' size and the seed are
+    those of FitnessSettings.
+
+    `rungs`: images seen at which classes are compared, ascending; after each but the last the better half goes on.
+    """
+
+    rungs: tuple[int, ...] = (12_800, 25_600, 51_200)
+    batch_size: int = 64
+    learning_rate: float = 0.1  # constant: the averaged weights do what a falling rate would
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    averaging: int = 8  # eta of polynomial-decay averaging: step t enters the average by (eta + 1) / (t + eta)
+    calibration_images: int = 1024  # of training, on which the averaged weights' batch norms are estimated anew
+    val_images: int = 4000  # at most
+
+    def __post_init__(self) -> None:
+        if any(images % self.batch_size for images in (*self.rungs, self.calibration_images)):
+            raise ValueError(f"rungs and calibration are to be whole batches of {self.batch_size} images")
+
+
 # No score depends on these.
 HOW_ONLY = frozenset({"readings", "engine"})
 PAPER = FitnessSettings(epochs=100, cells=5)

@@ -1,8 +1,9 @@
-"""Where candidates are trained: an engine turns a Trainer into workers that take stacks of architectures."""
+"""Where candidates are trained: an engine turns a trainer into workers that take stacks of what it trains."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -11,14 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Score
 from edgenas.errors import UsageError
-from edgenas.fitness.trainer import Trainer
+
+Asked = TypeVar("Asked")  # what is to be trained, like an Architecture
+Found = TypeVar("Found")  # what is then known of it, like a Score
+_Asked = TypeVar("_Asked", contravariant=True)
 
 # More than this many side by side hide a launch no better, and the first scores come later.
 MOST_STACKED = 64
@@ -35,12 +38,22 @@ class Hardware:
     fast_bfloat16: bool  # it multiplies that faster than float32
 
 
-class Workers(Protocol):
+class Trains(Protocol[_Asked, Found]):
+    """What workers run, such as a Trainer. It is pickled where they are in other processes."""
+
+    def on(self, device: torch.device) -> Trains[_Asked, Found]:
+        """The same on another device."""
+
+    def __call__(self, asked: Sequence[_Asked], /) -> list[Found]:
+        """What comes of each of `asked`, which are trained together: a stack."""
+
+
+class Workers(Protocol[_Asked, Found]):
     """They train what they are given, several stacks at once, until they are closed."""
 
-    stack: int  # architectures to give together; fewer will do
+    stack: int  # of how many a stack is to be; fewer will do
 
-    def submit(self, archs: Sequence[Architecture]) -> Future[list[Score]]: ...
+    def submit(self, asked: Sequence[_Asked]) -> Future[list[Found]]: ...
 
     def close(self) -> None:
         """Ends what runs, drops what waits."""
@@ -51,7 +64,7 @@ class Engine(Protocol):
 
     hardware: Hardware
 
-    def start(self, trainer: Trainer) -> Workers: ...
+    def start(self, trainer: Trains[Asked, Found]) -> Workers[Asked, Found]: ...
 
 
 class LocalEngine:
@@ -65,7 +78,7 @@ class LocalEngine:
         else:
             self.hardware = Hardware("cpu", f"{len(os.sched_getaffinity(0))} cores of {model}", fast)
 
-    def start(self, trainer: Trainer) -> Workers:
+    def start(self, trainer: Trains[Asked, Found]) -> LocalWorkers[Asked, Found]:
         count = torch.cuda.device_count()
         if count:
             return LocalWorkers(trainer, [torch.device("cuda", index) for index in range(count)], MOST_STACKED)
@@ -75,29 +88,37 @@ class LocalEngine:
         return LocalWorkers(trainer, [torch.device("cpu")] * len(os.sched_getaffinity(0)), 1)
 
 
-class LocalWorkers:
+class LocalWorkers(Generic[Asked, Found]):
     """A thread for each of `devices`, which trains on it with one thread of torch's."""
 
-    def __init__(self, trainer: Trainer, devices: Sequence[torch.device], stack: int) -> None:
+    def __init__(self, trainer: Trains[Asked, Found], devices: Sequence[torch.device], stack: int) -> None:
         self.stack = stack
-        self._idle: SimpleQueue[Trainer] = SimpleQueue()
+        self._idle: SimpleQueue[Trains[Asked, Found]] = SimpleQueue()
         placed = {device: trainer.on(device) for device in dict.fromkeys(devices)}
         for device in devices:
             self._idle.put(placed[device])
         self._pool = ThreadPoolExecutor(len(devices), "rmi", initializer=torch.set_num_threads, initargs=(1,))
 
-    def submit(self, archs: Sequence[Architecture]) -> Future[list[Score]]:
-        return self._pool.submit(self._train, archs)
+    def submit(self, asked: Sequence[Asked]) -> Future[list[Found]]:
+        return self._pool.submit(self._train, asked)
 
-    def _train(self, archs: Sequence[Architecture]) -> list[Score]:
+    def _train(self, asked: Sequence[Asked]) -> list[Found]:
         trainer = self._idle.get()
         try:
-            return trainer(archs)
+            return trainer(asked)
         finally:
             self._idle.put(trainer)
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
+
+
+def stacks(asked: list[Asked], most: int) -> list[list[Asked]]:
+    """`asked` in as few parts of at most `most` as there can be, all but the last of one size, or one less."""
+    if not asked:
+        return []
+    size = math.ceil(len(asked) / math.ceil(len(asked) / most))
+    return [asked[start : start + size] for start in range(0, len(asked), size)]
 
 
 def engine(spec: str) -> Engine:

@@ -16,13 +16,13 @@ from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.data.images import ImageSet, load_images, one_batch
 from edgenas.errors import UsageError
 from edgenas.fitness import HOW_ONLY, FitnessSettings
-from edgenas.fitness.engine import Engine, LocalEngine, engine
+from edgenas.fitness.engine import Engine, LocalEngine, engine, stacks
 from edgenas.fitness.reference import ResNet, reference_network
 from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.store import ScoreStore
 from edgenas.fitness.trainer import VERSION, Trainer
 
-_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 HALVING_GROUP = 8  # classes of which hopeless ones are stopped; a constant, that no score depends on the machine
 
 
@@ -64,11 +64,13 @@ class LiveFitness:
             yield from (self._scores[key] for key in keys)
             return
         workers = self._engine.start(self._trainer)
-        size = HALVING_GROUP if self._trainer.settings.halving else _even(len(unscored), workers.stack)
-        stacks = [unscored[start : start + size] for start in range(0, len(unscored), size)]
+        if self._trainer.settings.halving:
+            parts = [unscored[start : start + HALVING_GROUP] for start in range(0, len(unscored), HALVING_GROUP)]
+        else:
+            parts = stacks(unscored, workers.stack)
         training: list[tuple[list[Architecture], Future[list[Score]]]] = []
         try:
-            training += [(stack, workers.submit(stack)) for stack in stacks]
+            training += [(stack, workers.submit(stack)) for stack in parts]
             place = {key: future for stack, future in training for key in stack}
             for key in keys:
                 if key not in self._scores:
@@ -95,11 +97,6 @@ class LiveFitness:
                 if self._store is not None:
                     self._store.keep({key: score for key, score in found.items() if not score.early})
                 training.remove(each)
-
-
-def _even(count: int, most: int) -> int:
-    """The size of stacks that share `count` evenly, at most `most` in one."""
-    return math.ceil(count / math.ceil(count / most))
 
 
 class MeanOfDraws:
@@ -149,7 +146,7 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
 
 def drawn(space: SearchSpace, dataset: str, settings: FitnessSettings) -> list[LiveFitness]:
     """The `settings.draws` whose mean `create` gives, of one seed each; raises what `create` does."""
-    _check(settings)
+    check(settings)
     on = engine(settings.engine)
     if settings.precision == "auto":
         settings = replace(settings, precision="bfloat16" if on.hardware.fast_bfloat16 else "float32")
@@ -194,7 +191,7 @@ def _draw(
             len(image_set.class_names),
             targets,
             settings,
-            _PRECISIONS[settings.precision],
+            PRECISIONS[settings.precision],
         ),
         f"RMI measured on {on.hardware.name} ({settings.precision}): {settings.epochs} steps on"
         f" {settings.batch_size} images of {image_set.source}, reference {reference_source}",
@@ -205,7 +202,8 @@ def _draw(
     )
 
 
-def _check(settings: FitnessSettings) -> None:
+def check(settings: FitnessSettings) -> None:
+    """Raises UsageError for settings out of range."""
     for sound, problem in (
         (settings.epochs >= 1, f"--epochs {settings.epochs} trains nothing; give 1 or more"),
         (settings.draws >= 1, f"--draws {settings.draws} scores nothing; give 1 or more"),
@@ -217,7 +215,7 @@ def _check(settings: FitnessSettings) -> None:
         (0 <= settings.momentum < 1, f"momentum {settings.momentum} is not from 0 to below 1; give 0.9"),
         (0 <= settings.weight_decay < math.inf, f"weight decay {settings.weight_decay} is negative; give 0.0005"),
         (
-            settings.precision in ("auto", *_PRECISIONS),
+            settings.precision in ("auto", *PRECISIONS),
             f"--precision {settings.precision} is unknown; give auto, float32 or bfloat16",
         ),
     ):

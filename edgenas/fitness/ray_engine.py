@@ -1,6 +1,6 @@
 """`--engine ray`: candidates are trained on the GPUs, or else the cores, of a Ray cluster.
 
-A task trains one stack on one GPU, or one class on one core, as LocalWorkers do, from a Trainer that lies in the
+A task trains one stack on one GPU, or one class on one core, as LocalWorkers do, from a trainer that lies in the
 cluster's object store: scores are those of local workers on such hardware. Ray runs again what a lost worker had.
 """
 
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 from threading import Condition, Thread
-from typing import Any
+from typing import Any, Generic
 
 import ray
 import torch
@@ -25,10 +25,9 @@ from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from edgenas import __version__
-from edgenas.architecture import Architecture, Score
 from edgenas.errors import EdgeNASError, UsageError
-from edgenas.fitness.engine import MOST_STACKED, Hardware, keep_freed_memory, this_machine
-from edgenas.fitness.trainer import VERSION, Trainer
+from edgenas.fitness.engine import MOST_STACKED, Asked, Found, Hardware, Trains, keep_freed_memory, this_machine
+from edgenas.fitness.trainer import VERSION
 
 _KNOCK_S = 4.0  # in which an address must take a connection,
 _ANSWER_S = 12.0  # and then be a Ray cluster that takes this program in
@@ -36,7 +35,7 @@ _ASK_S = 120.0  # in which its nodes must say what they are: each may have to st
 _LOOK_S = 0.2  # between looks for what is done
 _CANCEL_S = 5.0  # in which a cancelled training must end by itself
 _LOST_WORKERS = 5  # by which one stack may be struck before it is given up: it may be what kills them
-_STORE_BYTES = 128 << 20  # of objects, where a cluster is started here: a Trainer takes one
+_STORE_BYTES = 256 << 20  # of objects, where a cluster is started here: a trainer takes one, with all its images
 
 _connected = ""  # the address at which this module asked for the cluster that the program is connected to
 
@@ -61,34 +60,34 @@ class RayEngine:
             all(fast for _, fast in seen),
         )
 
-    def start(self, trainer: Trainer) -> RayWorkers:
+    def start(self, trainer: Trains[Asked, Found]) -> RayWorkers[Asked, Found]:
         _connect(self._address)
         return RayWorkers(trainer, self._unit)
 
 
-class RayWorkers:
+class RayWorkers(Generic[Asked, Found]):
     """A thread hands tasks to the cluster, twice as many as it can run: the next is there when one ends, and few are
     to be cancelled."""
 
-    def __init__(self, trainer: Trainer, unit: str) -> None:
+    def __init__(self, trainer: Trains[Asked, Found], unit: str) -> None:
         self.stack = MOST_STACKED if unit == "GPU" else 1
         self._unit = unit
         self._device = "cuda" if unit == "GPU" else "cpu"
         self._task = ray.remote(_train).options(max_retries=_LOST_WORKERS, **_share(unit, 1))
         self._trainer = ray.put(trainer)
-        self._waiting: deque[tuple[list[Architecture], Future[list[Score]]]] = deque()
-        self._running: dict[Any, Future[list[Score]]] = {}  # by the reference to what will be the scores
+        self._waiting: deque[tuple[list[Asked], Future[list[Found]]]] = deque()
+        self._running: dict[Any, Future[list[Found]]] = {}  # by the reference to what will be found
         self._problem: BaseException | None = None  # why nothing is trained any more
         self._changed = Condition()
         # A daemon: a cluster that has hung does not keep the program from ending.
         self._thread = Thread(target=self._work, name="ray", daemon=True)
         self._thread.start()
 
-    def submit(self, archs: Sequence[Architecture]) -> Future[list[Score]]:
-        future: Future[list[Score]] = Future()
+    def submit(self, asked: Sequence[Asked]) -> Future[list[Found]]:
+        future: Future[list[Found]] = Future()
         with self._changed:
             if self._problem is None:
-                self._waiting.append((list(archs), future))
+                self._waiting.append((list(asked), future))
                 self._changed.notify()
             else:
                 future.set_exception(self._problem)
@@ -125,9 +124,9 @@ class RayWorkers:
     def _hand_out(self) -> None:
         most = 2 * max(1, int(ray.cluster_resources().get(self._unit, 0)))  # of now: nodes come and go
         while self._waiting and len(self._running) < most:
-            archs, future = self._waiting.popleft()
+            asked, future = self._waiting.popleft()
             if future.set_running_or_notify_cancel():
-                self._running[self._task.remote(self._trainer, archs, self._device)] = future
+                self._running[self._task.remote(self._trainer, asked, self._device)] = future
 
     def _take_in(self, within_s: float, enough: int) -> None:
         """Waits until `enough` tasks are done."""
@@ -150,11 +149,11 @@ def create(address: str) -> RayEngine:
     return RayEngine(f"ray:{address}" if address.startswith("//") else address)
 
 
-def _train(trainer: Trainer, archs: list[Architecture], device: str) -> list[Score]:
+def _train(trainer: Trains[Asked, Found], asked: list[Asked], device: str) -> list[Found]:
     """The task."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    return trainer.on(torch.device(device))(archs)
+    return trainer.on(torch.device(device))(asked)
 
 
 def _introduce() -> tuple[str, bool, str, bool]:

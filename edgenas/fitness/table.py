@@ -65,6 +65,12 @@ def fits(space_name: str, dataset: str, settings: FitnessSettings) -> bool:
     return any(_mismatch(table, space_name, dataset, settings) is None for table in _descriptions())
 
 
+def seeds(space_name: str, dataset: str, settings: FitnessSettings) -> list[int]:
+    """Of the table that `create` takes, the seeds that chose its batches; none where there is no such table."""
+    fitting = (each for each in _descriptions() if _mismatch(each, space_name, dataset, settings) is None)
+    return list(next(fitting, {}).get("seeds", []))
+
+
 def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> TableFitness:
     """The table made for `space`, `dataset` and `settings`, whose `epochs` must be one that it holds.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings
+from edgenas.fitness.engine import Asked, Found
 from edgenas.fitness.rmi import rmi, unit_grams
 from edgenas.fitness.untrained import build
 
@@ -56,21 +57,8 @@ class Trainer:
 
         Raises UsageError where not even one of them fits.
         """
-        try:
-            return self._train(archs)
-        except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-        # Outside the handler, which holds on to the tensors of the failed training.
-        if self.images.is_cuda:
-            torch.cuda.empty_cache()
-        if len(archs) == 1:
-            raise UsageError(
-                f"there is too little memory to train one network on {len(self.images)} images; give fewer"
-                " by --batch-size, or fewer --cells or --channels"
-            )
-        half = len(archs) // 2
-        return self(archs[:half]) + self(archs[half:])
+        advice = f"on {len(self.images)} images; give fewer by --batch-size, or fewer --cells or --channels"
+        return as_memory_allows(self._train, archs, self.images.device, advice)
 
     def network(self, arch: Architecture) -> nn.Module:
         """`arch` with the weights that it begins with, which depend on the seed and on `arch` alone."""
@@ -82,7 +70,7 @@ class Trainer:
     def _train(self, archs: Sequence[Architecture]) -> list[Score]:
         """phi and the loss after the last step of SGD on Eq. 3."""
         training = _Training(self, [self.network(arch) for arch in archs])
-        with self._repeatable():
+        with repeatable(self.images.device):
             return self._halving(training) if self.settings.halving else self._whole(training)
 
     def _whole(self, training: _Training) -> list[Score]:
@@ -117,12 +105,6 @@ class Trainer:
             score if index in alive or score.error else replace(score, early=True) for index, score in enumerate(scores)
         ]
 
-    def _repeatable(self) -> AbstractContextManager[object]:
-        # cuDNN otherwise picks its algorithms by timing them: the same cell would score differently every time.
-        if self.images.is_cuda:
-            return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        return nullcontext()
-
 
 class _Training:
     """Some networks between two steps."""
@@ -130,7 +112,7 @@ class _Training:
     def __init__(self, trainer: Trainer, networks: Sequence[nn.Module]) -> None:
         self.networks = list(networks)
         self._trainer = trainer
-        self._stacked: Stacked = _stacked(trainer.space, self.networks)
+        self._stacked: Stacked = stacked(trainer.space, self.networks)
         settings = trainer.settings
         self._optimizer = torch.optim.SGD(
             [each for network in self.networks for each in network.parameters()],
@@ -199,10 +181,39 @@ class _OneByOne:
         return maps, torch.stack([logits for _, logits in found])
 
 
-def _stacked(space: SearchSpace, networks: Sequence[nn.Module]) -> Stacked:
+def stacked(space: SearchSpace, networks: Sequence[nn.Module]) -> Stacked:
+    """`networks` in training mode, as one where their `space` can do that."""
     stack = getattr(space, "stack", None)
     made: Stacked = _OneByOne(networks) if stack is None else stack(networks)
     return made
+
+
+def as_memory_allows(
+    train: Callable[[Sequence[Asked]], list[Found]], asked: Sequence[Asked], device: torch.device, advice: str
+) -> list[Found]:
+    """What `train` makes of a stack, which is halved as long as the memory of `device` is too small for it.
+
+    Raises UsageError, ending in `advice`, where not even one of them fits.
+    """
+    try:
+        return train(asked)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+    # Outside the handler, which holds on to the tensors of the failed training.
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    if len(asked) == 1:
+        raise UsageError(f"there is too little memory to train one network {advice}")
+    half = len(asked) // 2
+    return as_memory_allows(train, asked[:half], device, advice) + as_memory_allows(train, asked[half:], device, advice)
+
+
+def repeatable(device: torch.device) -> AbstractContextManager[object]:
+    """In which the same training gives the same weights: cuDNN otherwise picks its algorithms by timing them."""
+    if device.type == "cuda":
+        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    return nullcontext()
 
 
 def _out_of_memory(error: Exception) -> bool:

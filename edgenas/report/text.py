@@ -56,6 +56,10 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     if again is not None:
         for metric, value in again["values"].items():
             rows.append([f"  {metric}", show(value, metric), again["verdict"], f"again: {again['source']}"])
+    refined = winner.get("refined")
+    if refined is not None:
+        images = f"{refined['val_images']:,} images held out, after {refined['images_seen']:,} images of training"
+        rows.append(["  validation", accuracy_text(refined), "", images + _ahead(refined["runner_up"])])
     if winner["test_accuracy"] is not None:
         best = result["best_possible_accuracy"]
         of, which = ("", "") if best is None else (f"of {best:.2f} %", "; the best possible at these costs")
@@ -70,33 +74,67 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
             else ["  accuracy is not known here: edgenas data import nasbench201 FILE"]
         ),
         "",
+        *_refinement_lines(result),
         f"  {counts['distinct']} cells judged, {counts['trained']} classes scored, {result['seconds']:.2f} s;"
         f" run {result['run']}",
     ]
     return "\n".join(lines)
 
 
+def accuracy_text(refined: dict[str, Any]) -> str:
+    """The validation accuracy of what was refined, like "84.10 ± 0.58 %"."""
+    return f"{refined['val_accuracy']:.2f} ± {refined['standard_error']:.2f} %"
+
+
+def _ahead(runner_up: dict[str, Any] | None) -> str:
+    if runner_up is None:
+        return ""
+    ahead, error = runner_up["ahead"], runner_up["ahead_standard_error"]
+    where = "ahead of" if ahead >= 0 else "behind"
+    return f"; {abs(ahead):.2f} ± {error:.2f} points {where} the runner-up"
+
+
+def _refinement_lines(result: dict[str, Any]) -> list[str]:
+    """What was done to refine a shortlist, where that was asked for."""
+    done = result.get("refinement")
+    if done is None:
+        return []
+    if done["skipped"] is not None:
+        return [f"  not refined: {done['skipped']}"]
+    failed = sum(each["error"] is not None for each in done["classes"])
+    but = f", {failed} of them in vain" if failed else ""
+    return [
+        f"  refined: {len(done['classes'])} classes{but}, {done['images_seen']:,} images in {done['seconds']:.0f} s of"
+        f" training by {done['hardware']}; {done['source']}"
+    ]
+
+
 def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
-    """As `result_text`, of a search for a front; of a long one MOST_POINTS points, from end to end."""
+    """As `result_text`, of a search for a front; of a long one MOST_POINTS points, from end to end,
+    and those that were refined."""
     metric, front = result["pareto"], result["front"]
     label = score_label([header["request"]])
     within = f", {constraints_text(result)}" if result["constraints"] else ""
     last = len(front) - 1
-    shown = sorted({round(i * last / (MOST_POINTS - 1)) for i in range(MOST_POINTS)}) if last >= MOST_POINTS else None
+    evenly = {round(i * last / (MOST_POINTS - 1)) for i in range(MOST_POINTS)}
+    shown = sorted(evenly | {i for i in range(last) if front[i].get("refined")}) if last >= MOST_POINTS else None
     points = front if shown is None else [front[i] for i in shown]
     metrics = [metric, *(each["metric"] for each in result["constraints"] if each["metric"] != metric)]
     known = front[0]["test_accuracy"] is not None
+    refined = any(point.get("refined") for point in points)
     rows = [
         [
             *(show(point["costs"][name]["value"], name) for name in metrics),
             f"{point['phi']:.4f}",
+            *([accuracy_text(point["refined"]) if point.get("refined") else "-"] if refined else []),
             *([f"{point['test_accuracy']:.2f} %"] if known else []),
             point["arch_str"],
         ]
         for point in points
     ]
     titles = [f"  {metric.upper()}", *(name.upper() for name in metrics[1:]), label.upper()]
-    table = table_text([*titles, *(["ACCURACY"] if known else []), "CELL"], [[f"  {row[0]}", *row[1:]] for row in rows])
+    titles += [*(["VALIDATION"] if refined else []), *(["ACCURACY"] if known else []), "CELL"]
+    table = table_text(titles, [[f"  {row[0]}", *row[1:]] for row in rows])
     lines = [f"{result['device']}, {result['dataset']}: front of {label} against {metric}{within}", "", table]
     if shown is not None:
         lines += [
@@ -109,6 +147,7 @@ def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         f"  {metric}: {front[0]['costs'][metric]['source']}",
         f"  {label}: {header['fitness_source']}",
         "",
+        *_refinement_lines(result),
         f"  {counts['distinct']} cells judged, {counts['trained']} classes scored, {result['seconds']:.2f} s;"
         f" run {result['run']}",
         f"  the best within a limit: edgenas runs pick {result['run']} --{metric} {METRICS[metric].example}",

@@ -1,4 +1,5 @@
-"""A search at work: evolve, store every trial, measure the winner again where costs were measured, and report."""
+"""A search at work: evolve, store every trial, train a shortlist briefly where that is asked for, measure the winner
+again where costs were measured, and report."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from edgenas.architecture import (
     Cost,
     CostProvider,
     Fitness,
+    Refined,
     SearchSpace,
     Trial,
 )
@@ -27,10 +29,12 @@ from edgenas.search.genetic import Generation, SearchSettings, best_of_classes, 
 from edgenas.search.judge import repriced
 from edgenas.search.landscape import BenchmarkedSpace, Landscape
 from edgenas.search.pareto import evolve_front, front_of, survivors
+from edgenas.search.refine import Refinement, Rung, spread
 from edgenas.units import METRICS, show
 
 MOST_CONFIRMED = 5  # cells measured again before a search is given up
 SHORTLIST = 4  # leading classes that are measured after each generation, where costs are predicted and boards asked
+_TABLE_SHARE, _LIVE_SHARE = 0.02, 0.5  # of a search with refinement, what evolving takes of it, roughly
 
 
 @dataclass
@@ -53,6 +57,7 @@ class Search:
     scored: int = 0  # classes
     confirmations: list[tuple[Trial, Confirmation]] = field(default_factory=list)  # of winners measured again
     pareto: str | None = None  # the metric of Pareto mode: not one winner is sought, but the front of scores against it
+    refinement: Refinement | None = None  # what trains a shortlist after the search; None: nothing does
 
     @property
     def seconds(self) -> float:
@@ -63,11 +68,17 @@ class Search:
     def share_done(self) -> float:
         """How much of the search is behind, in [0, 1], by generations or by budget, whichever ends it first."""
         done = (self.last.index + 1) / self.settings.generations if self.last else 0.0
-        return min(1.0, max(done, self.scored / self.settings.budget if self.settings.budget else 0.0))
+        done = min(1.0, max(done, self.scored / self.settings.budget if self.settings.budget else 0.0))
+        if self.refinement is None:
+            return done
+        share = _TABLE_SHARE if self.fitness.exhaustive else _LIVE_SHARE
+        return share * done + (1 - share) * self.refinement.share_done
 
     @property
     def state(self) -> str:
         """Where the search stands, in a few words."""
+        if self.refinement is not None and self.refinement.rung is not None:
+            return self.refinement.state
         if self.last is not None and self.last.ended is not None and isinstance(self.cost, Confirming):
             if self.pareto is not None:
                 return "measuring what leads"
@@ -81,8 +92,9 @@ class Search:
             seen = f"best fitness {self.last.best.fitness:.4f}, {feasible:.0%} within the limits"
         return f"generation {self.last.index + 1 if self.last else 0}, {self.scored} classes scored, {seen}"
 
-    def __iter__(self) -> Iterator[Trial | Generation]:
-        """Evolve, storing each trial before it is yielded; a resumed search yields its stored trials again first.
+    def __iter__(self) -> Iterator[Trial | Generation | Rung | Refined]:
+        """Evolve, then refine, storing each trial, and what came of each training, before it is yielded; a resumed
+        search yields what is stored again first.
 
         Yields nothing where it is known beforehand that no cell meets the limits.
         """
@@ -103,6 +115,7 @@ class Search:
                             store.append(event, self.space.describe(event.arch))
                     yield event
                 self._settle()
+                yield from self._refine()
                 self._confirm()
         except BoardError as error:
             raise BoardError(
@@ -124,15 +137,15 @@ class Search:
         self.ended_at = time.perf_counter()
         self.run.finish(self.result())
 
-    def _measure(self, trials: Sequence[Trial]) -> bool:
-        """Where boards correct predicted costs, measure the leading classes of `trials` that are only predicted yet;
-        whether there were any. A resumed run has what was measured before from its folder."""
+    def _measure(self, trials: Sequence[Trial], most: int = SHORTLIST) -> bool:
+        """Where boards correct predicted costs, measure the `most` leading classes of `trials` as far as they are only
+        predicted yet; whether they were. A resumed run has what was measured before from its folder."""
         if not isinstance(self.cost, Correctable):
             return False
         known = self.run.measured()
         if self.pareto is None:
             leaders = [each for each in trials if each.score.value is not None and each.cost.error is None]
-            classes = [self.space.canonical(each.arch) for each in best_of_classes(self.space, leaders)[:SHORTLIST]]
+            classes = [self.space.canonical(each.arch) for each in best_of_classes(self.space, leaders)[:most]]
             wanted = [arch for arch in classes if not self.cost.knows(arch)]
         else:
             leaders = front_of(self.space, trials, self.pareto) or survivors(self.space, trials, self.pareto, SHORTLIST)
@@ -148,11 +161,36 @@ class Search:
         return bool(wanted)
 
     def _settle(self) -> None:
-        """Measure until everything that leads within the limits has a measured cost."""
+        """Measure until everything that leads within the limits, or is to be refined, has a measured cost."""
+        most = max(SHORTLIST, self.refinement.count if self.refinement is not None else 0)
         while isinstance(self.cost, Correctable):
             self.trials = repriced(self.trials, self.cost, self.constraints)
-            if not self._measure([each for each in self.trials if each.feasible] or self.trials):
+            if not self._measure([each for each in self.trials if each.feasible] or self.trials, most):
                 return
+
+    def _refine(self) -> Iterator[Rung | Refined]:
+        """Train the shortlist: the best classes within the limits, or points of the front, spread along it."""
+        if self.refinement is None:
+            return
+        best = self.front if self.pareto is not None else self.contenders()
+        classes = list(dict.fromkeys(self.space.canonical(trial.arch) for trial in best))
+        count = self.refinement.count
+        yield from self.refinement(self.run, classes[:count] if self.pareto is None else spread(classes, count))
+
+    def contenders(self) -> list[Trial]:
+        """Of each class within the limits its best trial, best first: the refined ones in their order, then the others
+        by score, those whose training failed last."""
+        found = best_of_classes(self.space, [each for each in self.trials if each.feasible])
+        if self.refinement is None:
+            return found
+        refinement = self.refinement
+        places = {arch: place for place, arch in enumerate(refinement.order)}
+
+        def place(trial: Trial) -> tuple[bool, int]:
+            arch = self.space.canonical(trial.arch)
+            return refinement.failed(arch), places.get(arch, len(places))
+
+        return sorted(found, key=place)
 
     def _confirm(self) -> None:
         """Where costs were measured, measure the best cells again, one by one, until one surely keeps the limits. A
@@ -160,7 +198,7 @@ class Search:
         if not isinstance(self.cost, Confirming) or self.pareto is not None:
             return
         limits = {each.metric: each.limit for each in self.constraints}
-        for trial in best_of_classes(self.space, [each for each in self.trials if each.feasible]):
+        for trial in self.contenders():
             found = self.cost.confirm(trial.arch, limits)
             self.confirmations.append((trial, found))
             # A board too restless to judge this one will not judge another.
@@ -181,8 +219,8 @@ class Search:
         passed = [trial for trial, found in self.confirmations if found.verdict == "PASS"]
         if self.confirmations:
             return (passed or [self.confirmations[0][0]])[0]
-        if isinstance(self.cost, Correctable) and self.ended_at is not None:
-            return next(iter(best_of_classes(self.space, [each for each in self.trials if each.feasible])), None)
+        if (isinstance(self.cost, Correctable) or self.refinement is not None) and self.ended_at is not None:
+            return next(iter(self.contenders()), None)
         return self.last.best if self.last else None
 
     def result(self) -> dict[str, Any]:
@@ -204,11 +242,12 @@ class Search:
             "feasible": best is not None,
             "winner": None if best is None or self.pareto is not None else self._winner(best),
             "pareto": self.pareto,
-            "front": None if self.pareto is None else described(self.space, self.dataset, self.front),
+            "front": None if self.pareto is None else self._points(),
             "best_possible_accuracy": self.landscape.best_accuracy if self.landscape else None,
             "confirmations": [
                 {"arch_str": self.space.describe(trial.arch), **asdict(found)} for trial, found in self.confirmations
             ],
+            "refinement": None if self.refinement is None else self.refinement.summary(),
             "evaluations": dict(zip(("requested", "distinct", "trained"), counts, strict=True)),
             "seconds": self.seconds,
             "run": str(self.run.path),
@@ -217,7 +256,14 @@ class Search:
     def _winner(self, best: Trial) -> dict[str, Any]:
         again = next((asdict(found) for trial, found in self.confirmations if trial is best), None)
         (facts,) = described(self.space, self.dataset, [best])
-        return {**facts, "fitness": best.fitness, "measured_again": again}
+        return {**facts, "fitness": best.fitness, "measured_again": again, "refined": self._refined(best)}
+
+    def _points(self) -> list[dict[str, Any]]:
+        points = zip(described(self.space, self.dataset, self.front), self.front, strict=True)
+        return [{**facts, "refined": self._refined(trial)} for facts, trial in points]
+
+    def _refined(self, trial: Trial) -> dict[str, Any] | None:
+        return None if self.refinement is None else self.refinement.described(self.space.canonical(trial.arch))
 
     def problem(self) -> EdgeNASError | None:
         """What a user must be told by an error although the search has ended; None where all is well."""

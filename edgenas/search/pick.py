@@ -14,10 +14,11 @@ from typing import Any
 
 from edgenas import plugins
 from edgenas import run as runs
-from edgenas.architecture import Architecture, Cost, SearchSpace, Trial
+from edgenas.architecture import Architecture, Cost, Refined, SearchSpace, Trial
 from edgenas.errors import DataError, InfeasibleError, UsageError
 from edgenas.search.genetic import rank
 from edgenas.search.job import described
+from edgenas.search.refine import in_figures, merit
 from edgenas.search.request import SearchRequest
 from edgenas.units import METRICS, show
 
@@ -37,6 +38,10 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
     """Of all trials of `run`, of any kind of search, the one that scores highest within `limits`: metric -> limit in
     the metric's canonical unit. Of equal scores the cheapest by the metric of the run's front, where it has one, is
     taken, then the first in canonical order.
+
+    Where that one was refined, it has rivals: of all refined classes within `limits` that have seen the most images,
+    the one of most merit (edgenas.search.refine) is taken. Where it was not, nothing is known against it: it may be
+    far larger than any that was.
 
     Where boards corrected predicted costs, only what they measured counts. `keep` names a new run, or its folder, that
     holds the pick as its winner, to be trained and packaged.
@@ -70,6 +75,9 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
 
     within = [each for each in trials if all(each.cost.values[name] <= limit for name, limit in limits.items())]
     best = min(within, key=order, default=None)
+    refined = {arch: rungs[-1] for arch, rungs in opened.refined().items() if rungs[-1].error is None}
+    if best is not None and space.canonical(best.arch) in refined:
+        best = _of_most_merit(sorted(within, key=order), refined, space)
     result = {
         "schema_version": runs.SCHEMA_VERSION,
         "device": (outcome or {}).get("device", request.device),
@@ -84,6 +92,7 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
         "front": None,
         "best_possible_accuracy": None,  # to know it takes a look at the whole space
         "confirmations": [],
+        "refinement": None,
         "evaluations": {"distinct": len(judged), "trained": sum(trial.trained for trial in judged)},
         "seconds": 0.0,
         "run": str(opened.path),
@@ -91,11 +100,29 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
     if best is None:
         return Pick(result, opened.header, None, _nothing(opened, trials, limits))
     (facts,) = described(space, request.dataset, [best])
-    result["winner"] = {**facts, "fitness": best.fitness, "measured_again": None}
+    tried = refined.get(space.canonical(best.arch))
+    result["winner"] = {
+        **facts,
+        "fitness": best.fitness,
+        "measured_again": None,
+        "refined": None if tried is None else {**in_figures(tried), "runner_up": None},
+    }
     result["seconds"] = round(time.perf_counter() - begun, 4)
     if keep is not None:
         result["run"] = str(_kept(opened, request, space, best, result, keep).path)
     return Pick(result, opened.header, _note(opened, request, limits), None)
+
+
+def _of_most_merit(trials: Sequence[Trial], refined: Mapping[Architecture, Refined], space: SearchSpace) -> Trial:
+    """Of `trials`, best first, the first of the class of most merit among those refined longest; one at least was."""
+    first: dict[Architecture, Trial] = {}
+    for trial in trials:
+        first.setdefault(space.canonical(trial.arch), trial)
+    rivals = [refined[arch] for arch in first if arch in refined]
+    longest = max(each.images_seen for each in rivals)
+    rivals = [each for each in rivals if each.images_seen == longest]
+    merits = merit(rivals, space)
+    return first[rivals[merits.index(max(merits))].arch]
 
 
 def _usable(judged: Sequence[Trial], measured: Mapping[Architecture, Cost], space: SearchSpace) -> list[Trial]:

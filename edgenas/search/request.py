@@ -16,13 +16,14 @@ from edgenas import run as runs
 from edgenas.architecture import Constraint
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
-from edgenas.fitness import HOW_ONLY, FitnessSettings, table
+from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.search.genetic import PAPER as PAPER_SEARCH
 from edgenas.search.genetic import SearchSettings
 from edgenas.search.job import Search
 from edgenas.search.landscape import survey
 from edgenas.search.pareto import DEFAULT as FRONT_SEARCH
+from edgenas.search.refine import prepare
 from edgenas.units import METRICS, show
 
 PRESETS = {
@@ -30,6 +31,8 @@ PRESETS = {
     "paper": (PAPER_FITNESS, PAPER_SEARCH),
 }
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
+REFINE = 0  # classes refined by default; 0: none
+REFINE_SETTINGS = RefineSettings()
 LIVE_BUDGET = 200  # classes trained by default when training them takes seconds each; for a front twice as many
 
 
@@ -67,6 +70,7 @@ class SearchRequest:
     engine: str | None = None
     seed: int = 0
     budget: int | None = None
+    refine: int | None = None  # classes trained briefly after the search, to choose the winner among; 0: none
 
     def constraints(self) -> list[Constraint]:
         limits = {
@@ -127,17 +131,24 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
         score = plugins.load("fitness", scoring)(space, request.dataset, fitness_settings)
     if settings.budget is None and settings.economical and not score.exhaustive:
         settings = replace(settings, budget=LIVE_BUDGET * (1 if request.pareto is None else 2))
+    count = REFINE if request.refine is None else request.refine
+    refinement = None
+    if count:  # before the run is made: what it lacks is not found out after hours
+        how = (fitness_settings, REFINE_SETTINGS, count, request.pareto is None, "table" in scoring.split("+"))
+        refinement = prepare(space, request.dataset, *how)
 
     header = {
         "kind": "search",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "request": asdict(replace(request, fitness=scoring, cost=prices.kind)),
+        "request": asdict(replace(request, fitness=scoring, cost=prices.kind, refine=count)),
         "search_settings": asdict(settings),
         "fitness_settings": {k: v for k, v in asdict(fitness_settings).items() if k not in HOW_ONLY},
         "device_profile_sha256": device.sha256,
         "cost_fingerprint": prices.fingerprint,
         "fitness_fingerprint": score.fingerprint,
         "fitness_source": score.source,
+        "refine_settings": {**asdict(REFINE_SETTINGS), "rungs": list(REFINE_SETTINGS.rungs)} if refinement else None,
+        "refine_fingerprint": refinement.ready.fingerprint if refinement else None,
         "versions": _versions(),
     }
     if resumed is None:
@@ -158,6 +169,7 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
         landscape,
         started_at,
         pareto=request.pareto,
+        refinement=refinement,
     )
 
 
@@ -182,7 +194,7 @@ def _stored_request(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
             f" search --resume {run.header['picked_from']}"
         )
     try:
-        stored = SearchRequest(**run.header["request"])
+        stored = SearchRequest(**{"refine": 0, **run.header["request"]})  # a run from before there was any has none
     except (KeyError, TypeError) as error:
         raise DataError(f"{run.path}/run.json does not hold a search's settings; start a new run") from error
     for name, value in asked.items():
@@ -199,7 +211,10 @@ def _stored_request(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
 
 def _check_unchanged(run: runs.Run, header: dict[str, Any]) -> None:
     """A history can only go on from the very same settings and data."""
-    kept = ("search_settings", "fitness_settings", "device_profile_sha256", "cost_fingerprint", "fitness_fingerprint")
+    kept = (
+        *("search_settings", "fitness_settings", "device_profile_sha256", "cost_fingerprint", "fitness_fingerprint"),
+        *("refine_settings", "refine_fingerprint"),
+    )
     changed = [name.replace("_", " ") for name in kept if run.header.get(name) != header[name]]
     if changed:
         raise UsageError(

@@ -167,21 +167,34 @@ def read_torch(path: Path, advice: str) -> dict[str, Any]:
     Raises DataError, its message ending in `advice`, for anything else.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        return from_bytes(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise damaged(path, advice) from error
+
+
+def from_bytes(content: bytes) -> dict[str, Any]:
+    """The dict of this VERSION that `to_bytes` wrote, tensors on the CPU, nothing run. Raises ValueError for anything
+    else."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if archive.testzip() is not None:  # torch does not look at the checksums
                 raise ValueError("a checksum is wrong")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch names no common base for what a damaged or malicious file makes it raise
-        raise damaged(path, advice) from error
-    if not isinstance(content, dict) or content.get("version") != VERSION:
-        raise damaged(path, advice)
-    return content
+        raise ValueError("no file of torch's") from error
+    if not isinstance(found, dict) or found.get("version") != VERSION:
+        raise ValueError("of another version")
+    return found
+
+
+def to_bytes(content: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()  # torch tells a full disk by an error that names neither file nor reason
+    torch.save({"version": VERSION, **content}, buffer)
+    return buffer.getvalue()
 
 
 def write_torch(path: Path, content: dict[str, Any]) -> None:
-    buffer = io.BytesIO()  # torch tells a full disk by an error that names neither file nor reason
-    torch.save({"version": VERSION, **content}, buffer)
-    write(path, buffer.getvalue())
+    write(path, to_bytes(content))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

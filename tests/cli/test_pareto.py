@@ -36,7 +36,7 @@ def test_a_front_is_printed_stored_and_answers_any_limit(capsys: pytest.CaptureF
     assert result["run"] == "runs/raspi4-pareto-latency"
     assert (result["pareto"], result["feasible"], result["winner"]) == ("latency", True, None)
     front = result["front"]
-    assert list(front[0]) == ["genes", "arch_str", "arch_idx", "phi", "costs", "test_accuracy"]
+    assert list(front[0]) == ["genes", "arch_str", "arch_idx", "phi", "costs", "test_accuracy", "refined"]
     space = NASBench201()
     assert all(space.from_index(point["arch_idx"]).genes == tuple(point["genes"]) for point in front)
     steps = [(point["costs"]["latency"]["value"], point["phi"]) for point in front]

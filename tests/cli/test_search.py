@@ -48,6 +48,7 @@ def test_the_main_command(capsys: pytest.CaptureFixture[str]) -> None:
         "front",
         "best_possible_accuracy",
         "confirmations",
+        "refinement",
         "evaluations",
         "seconds",
         "run",
@@ -65,6 +66,7 @@ def test_the_main_command(capsys: pytest.CaptureFixture[str]) -> None:
         "test_accuracy",
         "fitness",
         "measured_again",
+        "refined",
     ]
     assert (result["pareto"], result["front"]) == (None, None)
     space = NASBench201()

@@ -19,16 +19,18 @@ from ray import cluster_utils
 
 from edgenas.architecture import Architecture, Score
 from edgenas.errors import UsageError
-from edgenas.fitness import FitnessSettings, live, ray_engine, tabulate
+from edgenas.fitness import FitnessSettings, RefineSettings, live, ray_engine, tabulate
 from edgenas.fitness.engine import engine
 from edgenas.fitness.live import LiveFitness
 from edgenas.fitness.ray_engine import RayEngine
 from edgenas.fitness.reference import ResNet
+from edgenas.fitness.refiner import Job, create
 from edgenas.fitness.store import ScoreStore
 from edgenas.fitness.trainer import Trainer
 from edgenas.search import search
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.fitness.test_trainer import SOME, trainer
+from tests.train.worlds import image_set
 
 SMALL = {"object_store_memory": 80 << 20, "include_dashboard": False}
 QUICK = FitnessSettings(epochs=2, batch_size=8, channels=4)
@@ -97,6 +99,22 @@ def test_scores_are_the_local_ones(cluster: Any) -> None:
     assert list(fitness(SOME)) == local_scores(trainer())
     assert fitness.hardware.device == "cpu"
     assert fitness.hardware.name.startswith("a Ray cluster of 2 nodes, 2 cores of ")
+
+
+def test_a_shortlist_is_refined_there_to_the_same_outcomes(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgenas.fitness.refiner.load_images", lambda *_, **__: image_set(120, side=12))
+    settings = RefineSettings((64, 128), 16, calibration_images=32)
+    refiner = create(NASBench201(), "digits", replace(QUICK, precision="float32"), settings, [0]).refiner
+    workers = RayEngine(cluster.address).start(refiner)
+    ran = [workers.submit([Job(arch, 64)]) for arch in SOME[:3]]
+    found = [future.result()[0] for future in ran]
+    going_on = workers.submit([Job(SOME[0], 128, 64, found[0].state)]).result()
+    workers.close()
+    torch.set_num_threads(1)
+    local = [refiner([Job(arch, 64)])[0] for arch in SOME[:3]] + refiner([Job(SOME[0], 128)])
+    for there, here in zip([*found, *going_on], local, strict=True):
+        assert there.state == here.state
+        assert replace(there.refined, seconds=0) == replace(here.refined, seconds=0)
 
 
 def test_a_lost_node_s_candidates_run_again(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

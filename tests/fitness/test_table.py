@@ -157,3 +157,8 @@ def test_provenance_lies_beside_the_table() -> None:
     description = json.loads((table.TABLES / f"{make_table.NAME}.json").read_text())
     assert description["made"]["hardware"] == "one NVIDIA H100"
     assert description["made"]["functional_classes"] == 4_930
+
+
+def test_the_seeds_of_its_batches_are_known() -> None:
+    assert table.seeds(SPACE.name, "cifar10", replace(DEFAULT, seed=7)) == [0, 1]
+    assert table.seeds(SPACE.name, "cifar100", DEFAULT) == []

@@ -1,0 +1,357 @@
+"""Brief training of a shortlist on real images, several classes side by side, from one count of images seen to the
+next; and what the networks are worth on images held out.
+
+The recipe is SGD at a constant rate whose weights are averaged by polynomial decay (Shamir and Zhang, Stochastic
+Gradient Descent for Non-smooth Optimization, ICML 2013, section 4), so that a network can be judged at any time. Its
+weights begin as in live scoring. All classes see the same crops of the same images in the same order, which follow from
+the seed and the number of the step alone: what one has right and another wrong is down to the classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from edgenas.architecture import Architecture, Refined, SearchSpace
+from edgenas.data.images import DATASETS, ImageSet, batch_indexes, held_out, load_images
+from edgenas.errors import UsageError
+from edgenas.fitness import FitnessSettings, RefineSettings
+from edgenas.fitness.engine import Engine, engine
+from edgenas.fitness.live import PRECISIONS, check
+from edgenas.fitness.trainer import as_memory_allows, repeatable, stacked
+from edgenas.fitness.untrained import build
+from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented
+from edgenas.train.files import from_bytes, to_bytes, weights
+
+VERSION = 1  # of how outcomes come about; a change that moves them by more than rounding makes it another
+_MOST_OF_A_FOLDER = 5_000  # images a class
+_LEAST_HELD_OUT = 2  # images a class
+_EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Job:
+    """To train `arch` until it has seen `until` images: from its beginning, or from the `state` in which another job
+    left it after `seen` images."""
+
+    arch: Architecture
+    until: int
+    seen: int = 0
+    state: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job found, and the state to go on from, None where it failed."""
+
+    refined: Refined
+    state: bytes | None
+
+
+class Stop:
+    """Tells trainings in other threads that nobody waits for them. It does not reach other processes, where an engine
+    has its own ways."""
+
+    asked = False
+
+
+@dataclass(frozen=True)
+class Refiner:
+    """Trains classes briefly: all that an outcome depends on but the class. It can be pickled.
+
+    `pixels` uint8 [n, h, w, 3] and `labels` [n], those at `training` to be trained on, those at `validation` held out;
+    `mean` and `std` are per channel, of the images scaled to [0, 1]; `mirror`: mirror images are of their class too.
+    `network` has the networks' size and the seed; `precision` is that of the feature maps, the rest is float32.
+    """
+
+    space: SearchSpace
+    pixels: Tensor
+    labels: Tensor
+    training: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mirror: bool
+    network: FitnessSettings
+    settings: RefineSettings
+    precision: torch.dtype = torch.float32
+    stop: Stop = field(default_factory=Stop)
+
+    def on(self, device: torch.device) -> Refiner:
+        """The same on another device."""
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+    def __call__(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """An outcome for each of `jobs`, which have all seen the same images and are to see the same. They are trained
+        side by side as far as the memory allows: what does not fit is halved. None depends on another.
+
+        Raises ValueError for jobs that are not alike or a state that is not `sound`, UsageError where not even one
+        fits, and CancelledError once `stop` is asked for.
+        """
+        if len({(job.seen, job.until, job.state is None) for job in jobs}) > 1:
+            raise ValueError("jobs of one stack begin and end at the same images")
+        advice = "on real images; give fewer --cells or --channels, or leave --refine out"
+        with repeatable(self.pixels.device):
+            return as_memory_allows(self._train, jobs, self.pixels.device, advice)
+
+    def sound(self, arch: Architecture, seen: int, state: bytes) -> bool:
+        """Whether `state` is one of `arch` after `seen` images, from which a job can go on."""
+        with torch.device("meta"):
+            like = self.space.build(arch, self.num_classes, **self._size)
+        try:
+            _read(state, seen, dict(like.named_parameters()))
+        except ValueError:
+            return False
+        return True
+
+    @property
+    def _size(self) -> dict[str, int]:
+        return {"channels": self.network.channels, "cells": self.network.cells}
+
+    def _train(self, jobs: Sequence[Job]) -> list[Outcome]:
+        began_s = time.perf_counter()
+        seen, until = jobs[0].seen, jobs[0].until
+        networks = [self._network(job.arch) for job in jobs]
+        parameters = [each for network in networks for each in network.parameters()]
+        averages = [each.detach().clone() for each in parameters]
+        settings = self.settings
+        optimizer = torch.optim.SGD(
+            parameters,
+            settings.learning_rate,
+            settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=True,
+            fused=True,
+        )
+        averaged = dict(zip(parameters, averages, strict=True))
+        for job, network in zip(jobs, networks, strict=True):
+            if job.state is not None:
+                _restore(network, optimizer, averaged, job.state, seen)
+        together = stacked(self.space, networks)
+        live = [each.detach() for each in parameters]
+        for step in range(seen // settings.batch_size, until // settings.batch_size):
+            if self.stop.asked:
+                raise CancelledError
+            images, labels = self._batch(step)
+            with self._autocast():
+                _, logits = together.features(images)
+            losses = F.cross_entropy(
+                logits.float().transpose(1, 2) if self._half else logits.transpose(1, 2),
+                labels.expand(len(jobs), -1),
+                reduction="none",
+            ).mean(1)
+            optimizer.zero_grad()
+            torch.autograd.backward(losses.sum())  # each network's weights enter its own loss only
+            optimizer.step()
+            torch._foreach_lerp_(averages, live, (settings.averaging + 1) / (step + 1 + settings.averaging))
+        states = [_state(network, optimizer, averaged, until) for network in networks]
+        calibration = self._calibration()
+        judged = [self._judge(network, averaged, calibration) for network in networks]
+        seconds = (time.perf_counter() - began_s) / len(jobs)
+        outcomes = []
+        for job, state, (loss, right) in zip(jobs, states, judged, strict=True):
+            found = Refined(job.arch, until, len(self.validation), loss, right, seconds)
+            if math.isfinite(loss):
+                outcomes.append(Outcome(found, state))
+                continue
+            reason = f"the training diverged within {until:,} images"
+            outcomes.append(Outcome(replace(found, val_loss=None, right=b"", error=reason), None))
+        return outcomes
+
+    def _network(self, arch: Architecture) -> nn.Module:
+        """`arch` with the weights that it begins with, which depend on the seed and on `arch` alone."""
+        network = build(self.space, arch, self.num_classes, self.network.seed, **self._size)
+        return network.to(self.pixels.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload,no-any-return]
+
+    @property
+    def _half(self) -> bool:
+        return self.precision != torch.float32
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.pixels.device.type, self.precision) if self._half else nullcontext()
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images [batch, 3, h, w], cropped at random, mirrored and normalised, and labels [batch] of `step`, from 0.
+        Each image is shown once before any is shown again."""
+        size, seed = self.settings.batch_size, self.network.seed
+        rounds, places = np.divmod(np.arange(step * size, (step + 1) * size), len(self.training))
+        orders = [_order(seed, each, len(self.training))[places[rounds == each]] for each in np.unique(rounds).tolist()]
+        indexes = self.training[np.concatenate(orders)]
+        cropped = augmented(self.pixels, indexes, np.random.default_rng([seed, 1, step]), self.mirror)
+        return self._normalised(cropped), self.labels[torch.from_numpy(indexes).to(self.labels.device)]
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        scaled = pixels.float() / 255
+        mean, std = (scaled.new_tensor(each).view(-1, 1, 1) for each in (self.mean, self.std))
+        return ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def _calibration(self) -> Sequence[Tensor]:
+        """The first training images of all, in batches."""
+        steps = range(self.settings.calibration_images // self.settings.batch_size)
+        return torch.split(torch.cat([self._batch(step)[0] for step in steps]), _EVALUATION_BATCH)
+
+    @torch.no_grad()
+    def _judge(
+        self, network: nn.Module, averaged: dict[nn.Parameter, Tensor], calibration: Sequence[Tensor]
+    ) -> tuple[float, bytes]:
+        """The loss on the images held out, and which of them are right, packed, of `network` in evaluation mode with
+        its averaged weights, which it keeps."""
+        for parameter in network.parameters():
+            parameter.copy_(averaged[parameter])
+        for norm in (each for each in network.modules() if isinstance(each, _BatchNorm)):
+            norm.reset_running_stats()
+            norm.momentum = None  # all batches count alike
+        with self._autocast():
+            for images in calibration:
+                network(images)
+            network.eval()
+            logits = []
+            for start in range(0, len(self.validation), _EVALUATION_BATCH):
+                chosen = torch.from_numpy(self.validation[start : start + _EVALUATION_BATCH]).to(self.pixels.device)
+                logits.append(network(self._normalised(self.pixels[chosen].permute(0, 3, 1, 2))).float())
+        labels = self.labels[torch.from_numpy(self.validation).to(self.labels.device)]
+        found = torch.cat(logits)
+        right = np.packbits((found.argmax(1) == labels).cpu().numpy()).tobytes()
+        return float(F.cross_entropy(found, labels)), right
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A refiner, the engine to start it on, what its outcomes depend on as a `fingerprint`, and in words the images
+    and the hardware."""
+
+    refiner: Refiner
+    engine: Engine
+    fingerprint: str
+    source: str
+    hardware: str
+
+
+def create(
+    space: SearchSpace, dataset: str, network: FitnessSettings, settings: RefineSettings, seeds: Sequence[int]
+) -> Ready:
+    """A refiner on the training part of `dataset` (a name or a folder of images), for `network.engine`.
+
+    A fifth of the images, at most `settings.val_images`, is held out, class by class; none of them is in a batch that
+    a score is of, which `network.batch_size` and one of `seeds` choose. The test part is never read.
+    Raises UsageError for a set that is too small and an engine that is not there, DataError for images that are
+    missing or damaged.
+    """
+    check(network)
+    if network.seed < 0:
+        raise UsageError(f"--seed {network.seed} cannot order images for --refine; give 0 or more")
+    on = engine(network.engine)
+    precision = network.precision
+    if precision == "auto":
+        precision = "bfloat16" if on.hardware.fast_bfloat16 else "float32"
+    scored = images = load_images(dataset)
+    if dataset not in DATASETS:
+        images = load_images(dataset, limit=_MOST_OF_A_FOLDER)
+    batches = [scored.images[batch_indexes(scored, network.batch_size, seed)] for seed in dict.fromkeys(seeds)]
+    validation = _held_out(images, np.concatenate(batches), settings.val_images)
+    kept = np.ones(len(images.labels), bool)
+    kept[validation] = False
+    refiner = Refiner(
+        space,
+        torch.from_numpy(images.images),
+        torch.from_numpy(images.labels),
+        np.flatnonzero(kept),
+        validation,
+        len(images.class_names),
+        images.mean,
+        images.std,
+        images.name not in NOT_FLIPPED,
+        network,
+        settings,
+        PRECISIONS[precision],
+    )
+    made_from = {
+        "version": VERSION,
+        "images": images.fingerprint,
+        "validation": hashlib.sha256(validation.astype("<i8").tobytes()).hexdigest(),
+        "settings": asdict(settings),
+        "network": [network.cells, network.channels, network.seed],
+    }
+    fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    source = f"trained on {kept.sum():,} and judged on {len(validation):,} other images of {images.source}"
+    return Ready(refiner, on, fingerprint, source, f"{on.hardware.name} ({precision})")
+
+
+def _held_out(images: ImageSet, scored: NDArray[np.uint8], most: int) -> NDArray[np.int64]:
+    """The validation images: every fifth, counted class by class, of those that look like none of `scored`; of too many
+    an even choice, class by class. Raises UsageError for a set too small."""
+    if min(images.images.shape[1:3]) <= PADDING:
+        raise UsageError(f"{images.source} has images too small to train on; give larger ones, or leave --refine out")
+    taken = {each.tobytes() for each in scored}
+    fresh = np.flatnonzero([each.tobytes() not in taken for each in images.images])
+    chosen = fresh[held_out(images.labels[fresh])]
+    chosen = chosen[np.argsort(images.labels[chosen], kind="stable")]
+    if len(chosen) > most:
+        chosen = chosen[np.arange(most) * len(chosen) // most]
+    counts = np.bincount(images.labels[chosen], minlength=len(images.class_names))
+    if counts.min() < _LEAST_HELD_OUT:
+        raise UsageError(
+            f"{images.source} has too few images to hold some out for validation: {counts.min()} of class"
+            f" {images.class_names[int(counts.argmin())]}, not {_LEAST_HELD_OUT}; give it more, or leave --refine out"
+        )
+    return np.sort(chosen)
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, turn: int, count: int) -> NDArray[np.int64]:
+    """In which `count` images are shown in their `turn`."""
+    return np.random.default_rng([seed, 0, turn]).permutation(count)
+
+
+def _state(network: nn.Module, optimizer: torch.optim.SGD, averaged: dict[nn.Parameter, Tensor], seen: int) -> bytes:
+    named = dict(network.named_parameters())
+    momenta = {name: optimizer.state[each].get("momentum_buffer") for name, each in named.items()}
+    parts = {
+        "weights": {name: each.detach() for name, each in named.items()},
+        "averages": {name: averaged[each] for name, each in named.items()},
+        "momenta": {name: each for name, each in momenta.items() if each is not None},
+    }
+    on_cpu = {part: {name: each.cpu().contiguous() for name, each in named.items()} for part, named in parts.items()}
+    return to_bytes({"seen": seen, **on_cpu})
+
+
+def _read(state: bytes, seen: int, like: dict[str, nn.Parameter]) -> dict[str, dict[str, Tensor]]:
+    """The parts of `state`, each of which has tensors by the names of `like`. Raises ValueError for anything else."""
+    content = from_bytes(state)
+    if content.get("seen") != seen or not isinstance(content.get("momenta"), dict):
+        raise ValueError("a state at another number of images")
+    moved = {name: each for name, each in like.items() if name in content["momenta"]}  # the others are never used
+    return {
+        "weights": weights(content.get("weights"), like),
+        "averages": weights(content.get("averages"), like),
+        "momenta": weights(content["momenta"], moved),
+    }
+
+
+@torch.no_grad()
+def _restore(
+    network: nn.Module, optimizer: torch.optim.SGD, averaged: dict[nn.Parameter, Tensor], state: bytes, seen: int
+) -> None:
+    named = dict(network.named_parameters())
+    parts = _read(state, seen, named)
+    for name, parameter in named.items():
+        parameter.copy_(parts["weights"][name])
+        averaged[parameter].copy_(parts["averages"][name])
+        if name in parts["momenta"]:
+            # In the layout of the weights, as the optimiser would have made it.
+            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(parts["momenta"][name])

@@ -1,0 +1,324 @@
+"""What `edgenas search --refine K` does once the search has ended: the K best classes are trained briefly on real
+images, and the better half goes on, again and again, until the winner is known.
+
+That is successive halving (Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter
+Optimization, AISTATS 2016, algorithm 1) over the images seen. Points of a front are no rivals: all of them are trained
+to the end. What is known lies in the run's folder at once: an outcome as a line of refined.jsonl, and before it the
+weights to go on from in refine/, so that a class is never trained twice to the same rung.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, as_completed
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgenas.architecture import Architecture, Refined, SearchSpace
+from edgenas.errors import DataError, UsageError
+from edgenas.files import write_whole
+from edgenas.fitness import FitnessSettings, RefineSettings, table
+from edgenas.run import Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgenas.fitness.refiner import Job, Outcome, Ready
+
+log = logging.getLogger(__name__)
+
+
+def merit(refined: Sequence[Refined], space: SearchSpace) -> list[float]:
+    """How good each of `refined` is among them all, which have seen the same images; higher is better, at most 1.
+
+    It is the geometric mean of two ranks, as in edgenas.fitness.mixed, 1 / n being the worst and 1 the best of n: that
+    by validation loss, and that by MACs, where the space counts them. Trained so briefly, small networks are ahead of
+    what they come to; of two that are alike so far, the larger is the better one in the end.
+    """
+    from edgenas.fitness.mixed import Scale  # here, not above: most searches do without
+
+    measures = [[-(each.val_loss or 0.0) for each in refined]]
+    if hasattr(space, "macs_m"):
+        measures.append([space.macs_m(each.arch) for each in refined])
+    logs = np.zeros(len(refined))
+    for values in measures:
+        scale = Scale(np.array(values, np.float64))
+        logs += [scale.log_share(value) / len(measures) for value in values]
+    return [float(each) for each in np.exp(logs)]
+
+
+def prepare(
+    space: SearchSpace,
+    dataset: str,
+    network: FitnessSettings,
+    settings: RefineSettings,
+    count: int,
+    halving: bool,
+    by_table: bool,
+) -> Refinement:
+    """What refines `count` classes after a search on `dataset`; `by_table`: a table of scores guides the search.
+
+    Raises UsageError for a count that leaves no choice, without torch, and for a data set that is too small, DataError
+    for images that are missing or damaged.
+    """
+    if count < 2:
+        raise UsageError(f"--refine {count} leaves nothing to choose among; give 2 or more, or 0 for no refinement")
+    try:
+        from edgenas.fitness.refiner import create
+    except ImportError as error:
+        raise UsageError(
+            "--refine trains, which needs torch, which is not installed; run: pip install 'edgenas[live]', or leave"
+            " --refine out"
+        ) from error
+    drawn = range(network.seed, network.seed + network.draws)
+    seeds = [*drawn, *(table.seeds(space.name, dataset, network) if by_table else [])]
+    try:
+        return Refinement(create(space, dataset, network, settings, seeds), space, count, halving)
+    except DataError as error:
+        raise DataError(f"--refine trains on real images: {error}; or leave --refine out") from error
+
+
+@dataclass(frozen=True)
+class Rung:
+    """The training from one rung to the next begins."""
+
+    number: int  # from 1
+    classes: int
+
+
+@dataclass
+class Refinement:
+    """Call it to train a shortlist; it then knows who leads. `halving`: the better half goes on, else all do."""
+
+    ready: Ready
+    space: SearchSpace
+    count: int
+    halving: bool
+    rung: Rung | None = None  # the one that is climbed; None before and after
+    known: dict[Architecture, list[Refined]] = field(default_factory=dict)  # of each class, fewest images first
+    skipped: str | None = None  # why nothing was trained
+    _standing: dict[Architecture, tuple[int, float]] = field(default_factory=dict)  # images seen, and merit then
+    _done: int = 0  # images seen by all classes together
+    _classes: int = 0
+    _at_rung: int = 0
+
+    def __call__(self, run: Run, classes: Sequence[Architecture]) -> Iterator[Rung | Refined]:
+        """Train `classes`, best first; yields each outcome once it is in the folder of `run`, which is to be
+        `appending`. What is there already is yielded again."""
+        self._classes, alive = len(classes), list(classes)
+        if len(classes) < 2:
+            found = "one class" if classes else "none"
+            self.skipped = f"{found} within the limits, so there was nothing to choose among"
+            return
+        stored = run.refined()
+        before = 0
+        for number, images in enumerate(self._rungs, 1):
+            self.rung, self._at_rung = Rung(number, len(alive)), 0
+            yield self.rung
+            missing = []
+            for arch in alive:
+                earlier = next((each for each in stored.get(arch, []) if each.images_seen == images), None)
+                if earlier is None:
+                    missing.append(arch)
+                else:
+                    self._note(earlier, before)
+                    yield earlier
+            if missing:
+                for each in self._train(run, missing, before, images):
+                    self._note(each, before)
+                    yield each
+            kept = self._best(alive, last=number == len(self._rungs))
+            for arch in alive:  # what nobody goes on from any more
+                _file(run, arch, before).unlink(missing_ok=True)
+                if arch not in kept:
+                    _file(run, arch, images).unlink(missing_ok=True)
+            alive, before = kept, images
+            if len(alive) < 2 and self.halving:
+                break
+        self.rung = None
+
+    @property
+    def order(self) -> list[Architecture]:
+        """All classes that were refined, best first: by the images that they were let see, then by merit among those
+        that had seen as many."""
+        return sorted(self._standing, key=lambda arch: (-self._standing[arch][0], -self._standing[arch][1]))
+
+    def failed(self, arch: Architecture) -> bool:
+        """Whether the training of `arch` failed."""
+        return any(each.error is not None for each in self.known.get(arch, []))
+
+    def last(self, arch: Architecture) -> Refined | None:
+        """The last that is known of `arch`; None where it was not trained, or its training failed."""
+        return self.known[arch][-1] if arch in self._standing else None
+
+    @property
+    def share_done(self) -> float:
+        """In [0, 1], by images seen."""
+        total, alive, before = 0, self._classes, 0
+        for images in self._rungs:
+            total += alive * (images - before)
+            before = images
+            alive = max(2, math.ceil(alive / 2)) if self.halving else alive
+        return min(1.0, self._done / total) if total else 0.0
+
+    @property
+    def state(self) -> str:
+        """Where it stands, in a few words."""
+        if self.rung is None:
+            return "refining"
+        return (
+            f"refining, rung {self.rung.number} of {len(self._rungs)}, {self._at_rung} of {self.rung.classes} classes"
+        )
+
+    def described(self, arch: Architecture) -> dict[str, Any] | None:
+        """What a result says of `arch`: how well it did, and how far it is ahead of the next in `order`; accuracies
+        are in %, their differences in points."""
+        found = self.last(arch)
+        if found is None:
+            return None
+        after = self.order[self.order.index(arch) + 1 :] if self.halving else []
+        return {**in_figures(found), "runner_up": self._compared(arch, after[0]) if after else None}
+
+    def summary(self) -> dict[str, Any]:
+        """What a result says of the whole: every class, best first, those that failed last."""
+        lost = [arch for arch in self.known if self.failed(arch)]
+        return {
+            "asked": self.count,
+            "skipped": self.skipped,
+            "source": self.ready.source,
+            "hardware": self.ready.hardware,
+            "seconds": round(sum(each.seconds for rungs in self.known.values() for each in rungs), 3),
+            "images_seen": self._done,
+            "classes": [
+                {
+                    "genes": list(arch.genes),
+                    "arch_str": self.space.describe(arch),
+                    "merit": self._standing[arch][1] if arch in self._standing else None,
+                    "rungs": [{**in_figures(each), "seconds": round(each.seconds, 3)} for each in self.known[arch]],
+                    "error": next((each.error for each in self.known[arch] if each.error), None),
+                }
+                for arch in [*self.order, *lost]
+            ],
+        }
+
+    @property
+    def _rungs(self) -> tuple[int, ...]:
+        return self.ready.refiner.settings.rungs
+
+    def _note(self, refined: Refined, before: int) -> None:
+        self.known.setdefault(refined.arch, []).append(refined)
+        self._done += refined.images_seen - before
+        self._at_rung += 1
+
+    def _best(self, alive: Sequence[Architecture], last: bool) -> list[Architecture]:
+        """Those of `alive` that go on; notes how all of them stand."""
+        found = [self.known[arch][-1] for arch in alive]
+        for each in found:
+            self._standing.pop(each.arch, None)
+        sound = [each for each in found if each.error is None]
+        if sound:
+            for each, value in zip(sound, merit(sound, self.space), strict=True):
+                self._standing[each.arch] = (each.images_seen, value)
+        standing = [each.arch for each in sound]
+        if last or not self.halving:
+            return standing
+        ranked = sorted(standing, key=lambda arch: -self._standing[arch][1])  # of equals the better by score
+        kept = set(ranked[: max(2, math.ceil(len(ranked) / 2))])
+        return [arch for arch in alive if arch in kept]
+
+    def _train(self, run: Run, archs: Sequence[Architecture], before: int, images: int) -> Iterator[Refined]:
+        """Train `archs` until they have seen `images`; yields what comes of them in the order in which it comes."""
+        from edgenas.fitness.engine import stacks
+
+        # Where each core has one class at a time, the largest come first, that no core is left with one at the end.
+        largest = sorted(archs, key=lambda arch: -_macs_m(self.space, arch))
+        jobs = sorted((self._job(run, arch, before, images) for arch in largest), key=lambda job: -job.seen)
+        self.ready.refiner.stop.asked = False
+        workers = self.ready.engine.start(self.ready.refiner)
+        training: dict[Future[list[Outcome]], list[Job]] = {}
+        try:
+            for _, alike in groupby(jobs, key=lambda job: job.seen):
+                training |= {workers.submit(stack): stack for stack in stacks(list(alike), workers.stack)}
+            for future in as_completed(list(training)):
+                future.result()
+                yield from self._keep_done(run, training)
+        finally:
+            self.ready.refiner.stop.asked = True
+            workers.close()
+            self._keep_done(run, training)
+
+    def _job(self, run: Run, arch: Architecture, before: int, images: int) -> Job:
+        """To go on from the weights in the folder of `run`, or, where they are not there or damaged, to start over."""
+        from edgenas.fitness.refiner import Job
+
+        path = _file(run, arch, before)
+        if before and path.exists():
+            state = path.read_bytes()
+            if self.ready.refiner.sound(arch, before, state):
+                return Job(arch, images, before, state)
+            log.warning("%s is damaged; %s is trained from its beginning again", path, self.space.describe(arch))
+        return Job(arch, images)
+
+    def _keep_done(self, run: Run, training: dict[Future[list[Outcome]], list[Job]]) -> list[Refined]:
+        """Take what has been trained out of `training` and put it into the folder of `run`."""
+        found = []
+        for future in [each for each in training if each.done()]:
+            jobs = training.pop(future)
+            if future.cancelled() or future.exception() is not None:
+                continue
+            for job, outcome in zip(jobs, future.result(), strict=True):
+                if outcome.state is not None:
+                    advice = f"make room for it, then run: edgenas search --resume {run.path}"
+                    write_whole(_file(run, job.arch, job.until), outcome.state, DataError, advice)
+                run.keep_refined(outcome.refined, self.space.describe(job.arch), self.ready.hardware)
+                found.append(outcome.refined)
+        return found
+
+    def _compared(self, arch: Architecture, other: Architecture) -> dict[str, Any]:
+        """How far `arch` is ahead of `other` after the most images that both have seen."""
+        ours = {each.images_seen: each for each in self.known[arch]}
+        theirs = {each.images_seen: each for each in self.known[other]}
+        images = max(set(ours) & set(theirs))
+        ahead, error = ours[images].ahead_of(theirs[images])
+        return {
+            "genes": list(other.genes),
+            "arch_str": self.space.describe(other),
+            "images_seen": images,
+            "ahead": ahead,
+            "ahead_standard_error": error,
+        }
+
+
+def in_figures(refined: Refined) -> dict[str, Any]:
+    """`refined` as a result tells it: the accuracy in %, its standard error in points; None where it failed."""
+    sound = refined.error is None
+    return {
+        "images_seen": refined.images_seen,
+        "val_loss": refined.val_loss,
+        "val_accuracy": refined.val_accuracy if sound else None,
+        "standard_error": refined.standard_error if sound else None,
+        "val_images": refined.val_images,
+    }
+
+
+def spread(archs: Sequence[Architecture], count: int) -> list[Architecture]:
+    """At most `count` >= 2 of `archs`, evenly along them, the first and the last among them."""
+    last = len(archs) - 1
+    return [archs[i] for i in sorted({round(i * last / (count - 1)) for i in range(count)})] if archs else []
+
+
+def _macs_m(space: SearchSpace, arch: Architecture) -> float:
+    """0 where the space counts none."""
+    return float(space.macs_m(arch)) if hasattr(space, "macs_m") else 0.0
+
+
+def _file(run: Run, arch: Architecture, images: int) -> Path:
+    """Where what it takes to train `arch` on after `images` is kept."""
+    name = hashlib.sha256(repr(arch.genes).encode()).hexdigest()[:16]
+    return run.path / "refine" / f"{name}-{images}.pt"
