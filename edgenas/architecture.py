@@ -24,7 +24,8 @@ class Architecture:
 class Score:
     """How good a fitness finds an architecture; higher is better.
 
-    `value` is phi of Eq. 2, in [0, L] for L taps, or None with the reason in `error`.
+    `value` is None with the reason in `error` where there is none. `phi` is that of Eq. 2, in [0, L] for L taps, where
+    the fitness knows it: `value` itself, or what it rests on.
     `loss` is the last training loss of Eq. 3, where the fitness knows it. `early`: it was stopped as hopeless.
     `course`: (steps, phi, loss) after fewer steps, where that was asked for; NaN where they were not finite.
     """
@@ -34,6 +35,7 @@ class Score:
     error: str | None = None
     early: bool = False
     course: tuple[tuple[int, float, float], ...] = ()
+    phi: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,13 @@ class CostProvider(Protocol):
     exhaustive: bool  # pricing the whole space takes well under a second
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]: ...
+
+
+@runtime_checkable
+class Sampling(Protocol):
+    """A fitness that must score a sample of the space before anything else."""
+
+    sample: Sequence[Architecture]  # canonical and connected; a search begins with them: none is scored in vain
 
 
 @runtime_checkable

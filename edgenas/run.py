@@ -24,7 +24,8 @@ from edgenas.errors import DataError, EdgeNASError, UsageError
 from edgenas.files import appending, write_whole
 from edgenas.units import METRICS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # version 1, which is still read, called every score phi
+PHI = ("table", "live")  # fitnesses whose scores are phi of Eq. 2
 RUNS = Path("runs")
 _Read = TypeVar("_Read")
 
@@ -50,7 +51,7 @@ class Run:
         trials: list[Trial] = []
         for line in content.split(b"\n")[:-1]:  # what follows the last newline was torn by a kill
             try:
-                trial = _trial(json.loads(line))
+                trial = _trial(_told(json.loads(line), self.header))
                 if trial.number != len(trials):
                     raise ValueError(f"it says trial {trial.number}")
             except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -128,7 +129,16 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """What the search printed with --json when it ended, or None while it has not."""
         path = self.path / "result.json"
-        return _read_object(path) if path.exists() else None
+        if not path.exists():
+            return None
+        result = _read_object(path)
+        winner, front = result.get("winner"), result.get("front")
+        return {
+            **result,
+            "schema_version": SCHEMA_VERSION,
+            "winner": winner and _told(winner, self.header),
+            "front": front and [_told(each, self.header) for each in front],
+        }
 
     def finish(self, result: dict[str, Any]) -> None:
         advice = f"make room for it, then run: edgenas search --resume {self.path}"
@@ -215,7 +225,7 @@ def open_run(name: str) -> Run:
         if (path / "run.json").is_file():
             header = _read_object(path / "run.json")
             version = header.get("schema_version")
-            if version != SCHEMA_VERSION:
+            if version not in (1, SCHEMA_VERSION):
                 raise DataError(
                     f"run {path} has schema version {version!r}, this EdgeNAS reads {SCHEMA_VERSION};"
                     " use the EdgeNAS that made it, or start a new run"
@@ -262,7 +272,8 @@ def _record(trial: Trial, description: str) -> dict[str, Any]:
         "space": trial.arch.space,
         "genes": list(trial.arch.genes),
         "arch_str": description,
-        "phi": trial.score.value,
+        "score": trial.score.value,
+        "phi": trial.score.phi,
         "loss": trial.score.loss,
         "fitness": trial.fitness if math.isfinite(trial.fitness) else None,
         "feasible": trial.feasible,
@@ -278,7 +289,7 @@ def _trial(record: dict[str, Any]) -> Trial:
         number=record["trial"],
         generation=record["generation"],
         arch=Architecture(record["space"], tuple(record["genes"])),
-        score=Score(record["phi"], record["loss"], record["score_error"]),
+        score=Score(record["score"], record["loss"], record["score_error"], phi=record["phi"]),
         cost=_cost(record),
         fitness=-math.inf if record["fitness"] is None else record["fitness"],
         feasible=record["feasible"],
@@ -300,6 +311,14 @@ def _refined(record: dict[str, Any]) -> Refined:
     if not (isinstance(record["images_seen"], int) and (loss is None or math.isfinite(loss))):
         raise ValueError("it does not say after how many images, or how well")
     return Refined(_arch(record), record["images_seen"], images, loss, right, float(record["seconds"]), error)
+
+
+def _told(record: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
+    """What is said of an architecture in a run with `header`, as today's schema says it."""
+    if "score" in record or "phi" not in record:
+        return record
+    is_phi = header.get("request", {}).get("fitness") in PHI
+    return {**record, "score": record["phi"], "phi": record["phi"] if is_phi else None}
 
 
 def _cost(record: dict[str, Any]) -> Cost:

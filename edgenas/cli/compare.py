@@ -23,15 +23,15 @@ def compare(
         str | None,
         typer.Option(
             help="Comma-separated: paper, default, rejection, most-macs, random, evolution, evolution-N,"
-            " evolution-free, oracle-N, or a fitness or a mixture, like table+macs, or, of other steps than 50,"
-            " table+macs@10.  [those that need no torch]"
+            " evolution-free, oracle-N, or a fitness or a mixture, like table or loss+macs, or, of other steps than 10,"
+            " table@50.  [those that need no torch]"
         ),
     ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of regrets.csv, .png and .svg; an earlier one goes on.")
     ] = Path("comparison"),
     class_seconds: Annotated[
-        float | None, typer.Option(help="Simulated GPU seconds to score a class.  [0.0727: as the table was made]")
+        float | None, typer.Option(help="Simulated GPU seconds to score a class.  [0.0145: as the table was made]")
     ] = None,
     training_seconds: Annotated[
         float | None, typer.Option(help="Simulated GPU seconds to train a network in full.  [3600: assumed]")
@@ -43,7 +43,7 @@ def compare(
 
     Needs HW-NAS-Bench and the NAS-Bench-201 accuracies. Stopped, it goes on.
 
-    Example: edgenas compare --device raspi4 --limits 5,50 --seeds 2 --methods default,table+macs,most-macs
+    Example: edgenas compare --device raspi4 --limits 5,50 --seeds 2 --methods default,table@50,most-macs
     """
     from edgenas.cli.progress import follow
     from edgenas.report.comparison import comparison_text, draw

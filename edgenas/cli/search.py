@@ -52,7 +52,7 @@ def search(
         typer.Option(
             help="table: scores measured earlier; live: train each candidate; loss, naswot, synflow, macs, params:"
             " cheap companions; several joined by +, like table+macs: the geometric mean of their ranks."
-            "  [table where one fits]",
+            "  [table+macs where a table fits, else live+macs; without macs by --preset paper]",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -91,7 +91,11 @@ def search(
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Training steps on the one batch.  [50]", rich_help_panel=_HOW)
+        int | None,
+        typer.Option(
+            help="Training steps on the one batch.  [10, which suits mixtures; phi alone ranks better after 50]",
+            rich_help_panel=_HOW,
+        ),
     ] = None,
     beta: Annotated[
         float | None, typer.Option(help="Weight of the similarity in Eq. 3.  [0.8]", rich_help_panel=_HOW)

@@ -58,7 +58,8 @@ class LiveFitness:
         keys = [self._trainer.space.canonical(arch) for arch in archs]
         unscored = [key for key in dict.fromkeys(keys) if key not in self._scores]
         if self._store is not None:
-            self._scores |= {key: score for key, score in self._store.find(unscored).items() if self._complete(score)}
+            found = self._store.find(unscored).items()
+            self._scores |= {key: replace(each, phi=each.value) for key, each in found if self._complete(each)}
             unscored = [key for key in unscored if key not in self._scores]
         if not unscored:
             yield from (self._scores[key] for key in keys)

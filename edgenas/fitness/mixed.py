@@ -4,8 +4,8 @@ The geometric mean, as in AZ-NAS (Lee & Ham, CVPR 2024, Eq. 11: the sum of the r
 up for a weakness: it ranks all classes better than the arithmetic one (`python -m tests.benchmarks.companions`).
 
 Ranks are comparable where the scores themselves are not. They are not taken among the neighbours of an architecture,
-which would make its score depend on them, but among all functional classes where every member knows these at once, and
-else among a fixed sample of the space.
+which would make its score depend on them, but among all functional classes where the member knows these at once, and
+else among a fixed sample of the space, with which a search begins: no class is trained for the ranks alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,13 +27,15 @@ from edgenas.fitness import FitnessSettings
 from edgenas.fitness.companions import NegativeLoss
 
 VERSION = 2  # of how ranks are mixed
-SAMPLE = 64  # functional classes to be ranked among where not all of them are
+SAMPLE = 64  # functional classes, at most, to be ranked among where not all of them are
 _MOST_DRAWS = 100 * SAMPLE  # a space may have fewer classes than are wanted
 _OUTER = 0.25  # the share of the sample whose slope goes on beyond its end
 
 
-def create(names: Sequence[str], space: SearchSpace, dataset: str, settings: FitnessSettings) -> MeanOfRanks:
-    """The mixture of the fitness plug-ins called `names`.
+def create(
+    names: Sequence[str], space: SearchSpace, dataset: str, settings: FitnessSettings, sample: int = SAMPLE
+) -> MeanOfRanks:
+    """The mixture of the fitness plug-ins called `names`; `sample` classes are ranked among where not all of them are.
 
     Raises UsageError for fewer than two names, a name twice or "auto", and what the members' plug-ins raise.
     """
@@ -45,10 +48,13 @@ def create(names: Sequence[str], space: SearchSpace, dataset: str, settings: Fit
     if twice is not None:
         raise UsageError(f"--fitness {asked} names {twice} twice; name each once, like --fitness table+macs")
     plug_ins = [plugins.load("fitness", name) for name in names]  # all known, before any takes its time
-    members: dict[str, Fitness] = {}
-    for name, plug_in in zip(names, plug_ins, strict=True):
-        members[name] = plug_in(space, dataset, settings)
-    return MeanOfRanks(space, _sharing(members), settings.seed)
+
+    def members(how: FitnessSettings) -> dict[str, Fitness]:
+        return _sharing({name: plug_in(space, dataset, how) for name, plug_in in zip(names, plug_ins, strict=True)})
+
+    # Of what ranks the others no training is stopped early.
+    whole = members(replace(settings, halving=False)) if settings.halving else None
+    return MeanOfRanks(space, members(settings), settings.seed, min(sample, SAMPLE), whole)
 
 
 def _sharing(members: dict[str, Fitness]) -> dict[str, Fitness]:
@@ -64,19 +70,32 @@ class MeanOfRanks:
     """The geometric mean of the ranks by each of `members`, by name: 1 / n is the worst and 1 the best of n classes,
     ties share their mean.
 
-    Where all members are exhaustive and the space can be listed, ranks are among all its connected functional classes.
-    Else they are among SAMPLE of them, drawn by `seed`, and interpolated: what is better than the whole sample has a
-    rank above 1, what is worse one below 1 / n. What a member cannot score has no score.
+    Where a member is exhaustive and the space can be listed, its ranks are among all connected functional classes.
+    Else they are among `sample` of them, drawn by `seed`, and interpolated: what is better than the whole sample has a
+    rank above 1, what is worse one below 1 / n. These are scored by `whole`, which are the members if not given, when
+    a score is first asked for. What a member cannot score has no score.
     """
 
-    def __init__(self, space: SearchSpace, members: dict[str, Fitness], seed: int) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        members: dict[str, Fitness],
+        seed: int,
+        sample: int = SAMPLE,
+        whole: Mapping[str, Fitness] | None = None,
+    ) -> None:
         self.exhaustive = all(member.exhaustive for member in members.values())
         self._space = space
         self._members = members
-        self._seed = seed
-        self._listed = self.exhaustive and hasattr(space, "all_architectures")
+        self._whole = whole or members
+        listable = hasattr(space, "all_architectures")
+        self._among_all = {name for name, member in members.items() if listable and member.exhaustive}
+        sampled = [name for name in members if name not in self._among_all]
+        self.sample = _drawn(space, seed, sample) if sampled else []
         self._scales: dict[str, Scale | None] | None = None  # by member; made when first needed
-        among = "all classes" if self._listed else f"{SAMPLE} classes drawn by seed {seed}"
+        among = f"{len(self.sample)} classes drawn by seed {seed}" if sampled else "all classes"
+        if sampled and self._among_all:
+            among = f"all classes, or by {' and '.join(sampled)} {among},"
         parts = " and ".join(f"{name} ({member.source})" for name, member in members.items())
         self.source = f"geometric mean of the ranks among {among} by {parts}"
         made_from = {
@@ -111,33 +130,37 @@ class MeanOfRanks:
             if not np.isfinite(score.value):
                 return Score(None, error=f"{name}: {score.value} has no rank")
             total += scale.log_share(score.value)
-        loss = next((scores[name].loss for name in self._members if scores[name].loss is not None), None)
-        return Score(math.exp(total / len(self._members)), loss)
+        told = [scores[name] for name in self._members]
+        loss = next((each.loss for each in told if each.loss is not None), None)
+        phi = next((each.phi for each in told if each.phi is not None), None)
+        return Score(math.exp(total / len(told)), loss, phi=phi)
 
     def _made_scales(self) -> dict[str, Scale | None]:
-        classes = self._classes()
+        space = self._space
+        everything: list[Architecture] = []
+        if self._among_all:
+            listed: list[Architecture] = space.all_architectures()  # type: ignore[attr-defined]
+            everything = [arch for arch in dict.fromkeys(map(space.canonical, listed)) if space.is_connected(arch)]
         scales: dict[str, Scale | None] = {}
-        for name, member in self._members.items():
-            values = np.array([np.nan if each.value is None else each.value for each in member(classes)], np.float64)
+        for name, member in self._whole.items():
+            scores = member(everything if name in self._among_all else self.sample)
+            values = np.array([np.nan if each.value is None else each.value for each in scores], np.float64)
             values = values[np.isfinite(values)]
             scales[name] = Scale(values) if len(values) else None
         return scales
 
-    def _classes(self) -> list[Architecture]:
-        """Connected classes to be ranked among: a disconnected network is no yardstick, and never searched for."""
-        space = self._space
-        if self._listed:
-            everything: list[Architecture] = space.all_architectures()  # type: ignore[attr-defined]
-            return [arch for arch in dict.fromkeys(map(space.canonical, everything)) if space.is_connected(arch)]
-        rng = random.Random(f"{self._seed} {space.name}")
-        drawn: dict[Architecture, None] = {}
-        for _ in range(_MOST_DRAWS):
-            arch = space.canonical(Architecture(space.name, tuple(rng.randrange(each) for each in space.choices)))
-            if space.is_connected(arch):
-                drawn[arch] = None
-            if len(drawn) == SAMPLE:
-                break
-        return list(drawn)
+
+def _drawn(space: SearchSpace, seed: int, count: int) -> list[Architecture]:
+    """`count` connected classes: a disconnected network is no yardstick, and never searched for."""
+    rng = random.Random(f"{seed} {space.name}")
+    drawn: dict[Architecture, None] = {}
+    for _ in range(_MOST_DRAWS):
+        arch = space.canonical(Architecture(space.name, tuple(rng.randrange(each) for each in space.choices)))
+        if space.is_connected(arch):
+            drawn[arch] = None
+        if len(drawn) == count:
+            break
+    return list(drawn)
 
 
 class Scale:

@@ -156,7 +156,7 @@ def scores_made_from(
             *course, (_, value, lost) = zip(epochs, *readings, strict=True)
             sound = math.isfinite(value) and math.isfinite(lost)
             if sound:
-                found[tuple(key)] = Score(value, lost, course=tuple(course))
+                found[tuple(key)] = Score(value, lost, course=tuple(course), phi=value)
             elif not table.get("unfinished"):  # where one is, this may not have been trained yet
                 found[tuple(key)] = Score(None, error=_DIVERGED, course=tuple(course))
         fullest = max(fullest, found, key=len)
@@ -170,7 +170,7 @@ def _load(table: dict[str, Any], epochs: int) -> dict[tuple[int, ...], Score]:
     sound = np.isfinite(phis) & np.isfinite(losses)
     diverged = Score(None, error=_DIVERGED)
     return {
-        tuple(key): Score(value, lost) if good else diverged
+        tuple(key): Score(value, lost, phi=value) if good else diverged
         for key, value, lost, good in zip(genes.tolist(), phis.tolist(), losses.tolist(), sound.tolist(), strict=True)
     }
 

@@ -140,7 +140,7 @@ class _Training:
 
     def scores(self, steps: int) -> list[Score]:
         return [
-            Score(phi, loss)
+            Score(phi, loss, phi=phi)
             if math.isfinite(phi) and math.isfinite(loss)
             else Score(None, error=f"the training diverged within {steps} steps")
             for phi, loss in zip(*self.read(), strict=True)

@@ -60,7 +60,10 @@ def compare_text(compared: dict[str, Any]) -> str:
         if any(prices):
             rows.append([metric, *(show(price["value"], metric) if price else "-" for price in prices)])
     label = score_label([each["request"] for each in columns])
-    rows.append([label, *(f"{winner['phi']:.4f}" if winner else "-" for winner in winners)])
+    for name, key in {label: "score", "phi": "phi"}.items():
+        values = [winner and winner[key] for winner in winners]
+        if any(value is not None for value in values):
+            rows.append([name, *("-" if value is None else f"{value:.4f}" for value in values)])
     accuracies = [winner and winner["test_accuracy"] for winner in winners]
     rows.append(["accuracy", *(f"{accuracy:.2f} %" if accuracy else "-" for accuracy in accuracies)])
     rows.append(
@@ -97,7 +100,7 @@ def _row(each: dict[str, Any]) -> list[str]:
         each["run"],
         each["state"],
         f"{request['device']}, {limits}",
-        f"{winner['phi']:.4f}" if winner else "-",
+        f"{winner['score']:.4f}" if winner else "-",
         f"{accuracy:.2f} %" if accuracy else "-",
         str(each["trials"]),
     ]

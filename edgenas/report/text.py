@@ -7,10 +7,10 @@ from typing import Any
 from edgenas import device as devices
 from edgenas import plugins
 from edgenas.device import Device
+from edgenas.run import PHI
 from edgenas.units import METRICS, show
 
 MOST_POINTS = 20  # of a front that a person is shown
-_PHI = ("table", "live")  # fitnesses whose scores are phi of Eq. 2
 
 
 def table_text(header: list[str], rows: list[list[str]]) -> str:
@@ -27,7 +27,7 @@ def constraints_text(result: dict[str, Any]) -> str:
 
 def score_label(requests: list[dict[str, Any]]) -> str:
     """What the scores of runs so requested are called: "phi" (Eq. 2) where they all are that, else "score"."""
-    return "phi" if all(each.get("fitness") in _PHI for each in requests) else "score"
+    return "phi" if all(each.get("fitness") in PHI for each in requests) else "score"
 
 
 def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
@@ -51,7 +51,11 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         value = show(price["value"], metric)
         limit = f"of {show(limits[metric], metric)}" if metric in limits else ""
         rows.append([f"  {metric}", value, limit, price["source"]])
-    rows.append([f"  {score_label([header['request']])}", f"{winner['phi']:.4f}", "", header["fitness_source"]])
+    label = score_label([header["request"]])
+    rows.append([f"  {label}", f"{winner['score']:.4f}", "", header["fitness_source"]])
+    if label != "phi" and winner["phi"] is not None:
+        steps = header["fitness_settings"]["epochs"]
+        rows.append(["  phi", f"{winner['phi']:.4f}", "", f"Eq. 2 alone, after {steps} steps"])
     again = winner.get("measured_again")
     if again is not None:
         for metric, value in again["values"].items():
@@ -125,7 +129,7 @@ def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     rows = [
         [
             *(show(point["costs"][name]["value"], name) for name in metrics),
-            f"{point['phi']:.4f}",
+            f"{point['score']:.4f}",
             *([accuracy_text(point["refined"]) if point.get("refined") else "-"] if refined else []),
             *([f"{point['test_accuracy']:.2f} %"] if known else []),
             point["arch_str"],

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from edgenas import __version__
 from edgenas.errors import DataError, UsageError
 from edgenas.files import appending, write_whole
+from edgenas.fitness import FitnessSettings
 from edgenas.search import methods as ways
 from edgenas.search.genetic import PAPER, SearchSettings
 from edgenas.search.methods import Benchmark, Choice
@@ -33,7 +34,7 @@ PERCENTILES = (5.0, 10.0, 20.0, 35.0, 50.0, 75.0)
 # All that needs neither images nor torch.
 METHODS = (
     *("paper", "default", "rejection", "most-macs", "random", "evolution", "evolution-20", "evolution-free"),
-    *("loss", "macs", "table+macs", "loss+macs", "table+loss", "table+loss+macs", "table@10", "table+macs@10"),
+    *("table", "table@50", "loss", "macs", "loss+macs", "table+loss", "table+loss+macs", "table+macs@50"),
     *("oracle-5", "oracle-20"),
 )
 
@@ -208,10 +209,10 @@ def compare(
         benchmark.case(each, min(percentiles))
     needed = [fitness for way in known.values() for fitness in way.fitnesses]
     if any(way.budgeted for way in known.values()):
-        needed.append("table")
+        needed.append(ways.DEFAULT)
     made_from = {
         "edgenas": __version__,
-        "settings": [asdict(SearchSettings()), asdict(PAPER)],
+        "settings": [asdict(SearchSettings()), asdict(PAPER), f"{ways.DEFAULT}@{FitnessSettings.epochs}"],
         "simulated seconds": [class_seconds, training_seconds],
         "test accuracies": hashlib.sha256(benchmark.accuracies.tobytes()).hexdigest(),
         **{f"latencies on {each}": benchmark.cost(each).fingerprint for each in named},

@@ -321,7 +321,8 @@ def described(space: SearchSpace, dataset: str, trials: Sequence[Trial]) -> list
                 "genes": list(trial.arch.genes),
                 "arch_str": space.describe(trial.arch),
                 "arch_idx": index,
-                "phi": trial.score.value,
+                "score": trial.score.value,
+                "phi": trial.score.phi,
                 "costs": runs.cost_record(trial.cost),
                 "test_accuracy": None if accuracies is None or index is None else float(accuracies[index]),
             }

@@ -6,7 +6,6 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from edgenas.architecture import (
@@ -16,6 +15,7 @@ from edgenas.architecture import (
     Cost,
     CostProvider,
     Fitness,
+    Sampling,
     Score,
     SearchSpace,
     Trial,
@@ -47,6 +47,7 @@ class Judge:
         self._constraints, self._settings = constraints, settings
         self._rng = random.Random(settings.seed)
         self._scores: dict[Architecture, Score] = {}  # by canonical form
+        self._sample = list(fitness.sample) if isinstance(fitness, Sampling) else []
         self._correctable = cost if isinstance(cost, Correctable) else None
         self._corrections = self._correctable.corrections if self._correctable else 0
         self._prices = {} if self._correctable else {trial.arch: trial.cost for trial in known}
@@ -55,15 +56,21 @@ class Judge:
 
     @property
     def trained(self) -> int:
-        """Classes scored so far."""
-        return len(self._scores)
+        """Classes scored so far, those of the fitness's sample included, for it scores them first."""
+        return len(self._scores.keys() | self._sample)
 
     def breed(self, population: Sequence[Trial], elite: Sequence[Trial] = ()) -> list[Architecture]:
-        """The next generation: `elite`, and children of `population`, which is sorted, best first; random cells where
-        it is empty. Fewer than settings.population where no more can be found in bounded tries."""
+        """The next generation: `elite`, and children of `population`, which is sorted, best first, or where it is empty
+        the fitness's sample and random cells. Fewer than settings.population where no more are found in bounded tries.
+        """
         wanted = list(dict.fromkeys(trial.arch for trial in elite))
+        first = iter(self._sample)
+
+        def propose() -> Architecture:
+            return self._child_of(population) if population else next(first, None) or self._random_cell()
+
         while len(wanted) < self._settings.population:
-            arch = self._draw(partial(self._child_of, population) if population else self._random_cell, set(wanted))
+            arch = self._draw(propose, set(wanted))
             if arch is None:
                 break
             wanted.append(arch)
@@ -130,7 +137,8 @@ class Judge:
         worthy = [arch for arch in new if prices[arch].error is None and space.is_connected(arch)]
         unscored = [key for key in dict.fromkeys(map(space.canonical, worthy)) if key not in scores]
         if self._settings.budget is not None:
-            unscored = unscored[: self._settings.budget - len(scores)]
+            left = self._settings.budget - self.trained
+            unscored = [key for key in unscored if key in self._sample or (left := left - 1) >= 0]
         fresh = dict.fromkeys(unscored)
         arriving = iter(self._fitness(unscored)) if unscored else iter(())
         for arch in new:

@@ -25,12 +25,14 @@ from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness import FitnessSettings, mixed, table
 from edgenas.search.genetic import PAPER, Generation, SearchSettings, evolve
-from edgenas.search.request import LIVE_BUDGET
+from edgenas.search.request import COMPANIONS, LIVE_BUDGET
 from edgenas.spaces.nasbench201 import NASBench201
 
 DATASET = "cifar10"
-# What the shipped table took: 235 s a seed for 6,466 classes, two seeds, on one H100 that trains many side by side.
-CLASS_S = 2 * 235 / 6466
+DEFAULT = "table" + COMPANIONS["default"]  # the fitness by which a search scores where nothing is asked
+# What the shipped table took: 235 s a seed of 50 steps for 6,466 classes, two seeds, on one H100 that trains many side
+# by side.
+CLASS_S = 2 * 235 / 6466 / 50 * FitnessSettings.epochs
 # An assumption: the accuracies that are at hand come without their training times. A training of the benchmark is
 # 200 epochs of a network of about 10 to 220 M MACs on 25,000 images or more: on the order of an hour on one GPU.
 TRAINING_S = 3600.0
@@ -79,7 +81,8 @@ class Method:
 class Benchmark:
     """All that is known of the cells of NAS-Bench-201 on CIFAR-10, read or computed once for all cases.
 
-    `class_s`: simulated GPU seconds to score a class by phi or the loss; `training_s`: to train a cell in full.
+    `class_s`: simulated GPU seconds to score a class by phi or the loss after the default's steps; `training_s`: to
+    train a cell in full.
     Raises DataError where the accuracies are missing or damaged.
     """
 
@@ -126,8 +129,8 @@ class Benchmark:
 
     def fitness(self, name: str) -> Fitness:
         """The fitness plug-in or mixture called `name`, by the default preset but for the training steps after an "@";
-        "paper": phi by the paper's settings where that was tabulated, else the shipped table's. What is exhaustive is
-        scored once, all of it.
+        "paper": phi by the paper's settings where that was tabulated, else the shipped table's after the most steps.
+        What is exhaustive is scored once, all of it.
 
         Raises what the plug-in raises.
         """
@@ -138,7 +141,8 @@ class Benchmark:
                 tabulated = table.fits(self.space.name, DATASET, PAPER_FITNESS)
                 made: Fitness = table.create(self.space, DATASET, PAPER_FITNESS if tabulated else settings)
             elif "+" in plain:
-                made = mixed.create(plain.split("+"), self.space, DATASET, settings)
+                population = SearchSettings.population
+                made = mixed.create(plain.split("+"), self.space, DATASET, settings, population)
             else:
                 made = plugins.load("fitness", plain)(self.space, DATASET, settings)
             if made.exhaustive:
@@ -178,7 +182,7 @@ def measured() -> list[str]:
 
 def load(name: str) -> Method:
     """The method called `name`: one of REGISTRY, `evolution-N` or `oracle-N`, or a fitness or mixture, of which the
-    default preset scores, after fewer training steps where it ends in @STEPS (table+macs@10).
+    default preset scores, after other training steps where it ends in @STEPS (table@50: phi alone, after 50).
 
     Raises UnknownNameError for any other.
     """
@@ -188,7 +192,7 @@ def load(name: str) -> Method:
         count = int(counted[2])
         if counted[1] == "evolution":
             return Method(lambda benchmark, case, seed, _: _evolution(benchmark, case, seed, count), validated=True)
-        return Method(partial(_oracle, count), _SHORTLISTED_BY, seeded=False)
+        return Method(partial(_oracle, count), (DEFAULT,), seeded=False)
     known = plugins.names("fitness")
     plain = name if re.search("@[1-9][0-9]*$", name) is None else _parted(name)[0]
     unknown = next((part for part in plain.split("+") if part not in known), None)
@@ -196,14 +200,14 @@ def load(name: str) -> Method:
         return Method(partial(_search, name, SearchSettings()), (name,))
     wanted = name if "+" not in plain else unknown
     listed = ", ".join([*REGISTRY, "evolution-N", "oracle-N", *known])
-    hint = f"known are {listed} and mixtures like table+macs or table+macs@10"
+    hint = f"known are {listed} and mixtures like table+macs or table+macs@50"
     raise UnknownNameError("method", wanted, [*REGISTRY, *known], hint)
 
 
 def _parted(fitness: str) -> tuple[str, int]:
     """The name of a fitness, and the training steps after which it is read."""
     plain, _, steps = fitness.partition("@")
-    return plain, int(steps) if steps else FitnessSettings.epochs
+    return plain, int(steps) if steps else 50 if plain == "paper" else FitnessSettings.epochs
 
 
 def _search(fitness: str, settings: SearchSettings, benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:
@@ -228,7 +232,7 @@ def _most_macs(benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:
 
 
 def _random(benchmark: Benchmark, case: Case, seed: int, budget: int) -> Choice:
-    """The best by phi of cells drawn within the limit, until `budget` classes are scored."""
+    """The best by the default's score of cells drawn within the limit, until `budget` classes are scored."""
     space = benchmark.space
     drawn: dict[Architecture, list[Architecture]] = {}  # by class
     for index in random.Random(seed).sample(case.feasible, len(case.feasible)):
@@ -237,9 +241,9 @@ def _random(benchmark: Benchmark, case: Case, seed: int, budget: int) -> Choice:
         if key not in drawn and len(drawn) == budget:
             break
         drawn.setdefault(key, []).append(arch)
-    scored = list(zip(drawn, benchmark.fitness("table")(list(drawn)), strict=True))
+    scored = list(zip(drawn, benchmark.fitness(DEFAULT)(list(drawn)), strict=True))
     ranked = sorted((-score.value, key.genes, min(drawn[key])) for key, score in scored if score.value is not None)
-    return Choice(tuple(arch for *_, arch in ranked[:1]), len(drawn), benchmark.simulated_s("table", len(drawn)))
+    return Choice(tuple(arch for *_, arch in ranked[:1]), len(drawn), benchmark.simulated_s(DEFAULT, len(drawn)))
 
 
 def _evolution_for(benchmark: Benchmark, case: Case, seed: int, budget: int) -> Choice:
@@ -288,30 +292,25 @@ def _evolution(benchmark: Benchmark, case: Case, seed: int, trainings: int) -> C
 
 
 def _oracle(count: int, benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:
-    """Of the `count` best classes by the sum of their ranks by phi, loss and MACs, each with the cell that a search
-    takes for it, the one of the best TEST accuracy: how good a choice from such a shortlist could be at all."""
+    """Of the `count` best classes by the default's score, each with the cell that a search takes for it, the one of the
+    best TEST accuracy: how good a choice from such a shortlist could be at all."""
     classes: dict[Architecture, Architecture] = {}
     for arch in sorted(benchmark.archs[index] for index in case.feasible):
         classes.setdefault(benchmark.space.canonical(arch), arch)
-    ranks = np.zeros(len(classes))
-    for fitness in _SHORTLISTED_BY:
-        scores = benchmark.fitness(fitness)(list(classes))
-        values = np.array([-np.inf if score.value is None else score.value for score in scores])
-        ranks += mixed.Scale(values)(values)
-    ranked = sorted(zip((-ranks).tolist(), classes, strict=True))
+    scored = zip(classes, benchmark.fitness(DEFAULT)(list(classes)), strict=True)
+    ranked = sorted((-score.value, key) for key, score in scored if score.value is not None)
     shortlist = [classes[key] for _, key in ranked[:count]]
     best = max(shortlist, key=lambda arch: benchmark.accuracies[benchmark.space.index_of(arch)])
-    return Choice((best,), len(classes), benchmark.simulated_s("table", len(classes)))
+    return Choice((best,), len(classes), benchmark.simulated_s(DEFAULT, len(classes)))
 
 
-_SHORTLISTED_BY = ("table", "loss", "macs")
 REGISTRY = {
-    "default": Method(partial(_search, "table", SearchSettings()), ("table",)),
+    "default": Method(partial(_search, DEFAULT, SearchSettings()), (DEFAULT,)),
     "paper": Method(partial(_search, "paper", PAPER), ("paper",)),
-    "rejection": Method(partial(_search, "table", SearchSettings(method="rejection")), ("table",)),
+    "rejection": Method(partial(_search, DEFAULT, SearchSettings(method="rejection")), (DEFAULT,)),
     "most-macs": Method(_most_macs, seeded=False),
-    "random": Method(_random, ("table",), budgeted=True),
+    "random": Method(_random, (DEFAULT,), budgeted=True),
     "evolution": Method(_evolution_for, budgeted=True, validated=True),
-    # As many trainings as phi scores classes, whatever they would take: no peer, but a bound.
+    # As many trainings as the default scores classes, whatever they would take: no peer, but a bound.
     "evolution-free": Method(_evolution, budgeted=True, validated=True),
 }

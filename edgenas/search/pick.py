@@ -176,6 +176,7 @@ def _kept(
     unlimited = dict.fromkeys(("latency_ms", "energy_mj", "macs_m", "params_m"))
     header = {
         **source.header,
+        "schema_version": runs.SCHEMA_VERSION,
         "kind": "pick",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "picked_from": str(source.path),

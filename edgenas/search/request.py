@@ -14,6 +14,7 @@ from edgenas import __version__, cost, plugins
 from edgenas import device as devices
 from edgenas import run as runs
 from edgenas.architecture import Constraint
+from edgenas.cost.analytic import Countable
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, table
@@ -30,6 +31,7 @@ PRESETS = {
     "default": (FitnessSettings(), SearchSettings()),
     "paper": (PAPER_FITNESS, PAPER_SEARCH),
 }
+COMPANIONS = {"default": "+macs", "paper": ""}  # what phi, looked up or trained, is mixed with where nothing is asked
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
 REFINE = 0  # classes refined by default; 0: none
 REFINE_SETTINGS = RefineSettings()
@@ -103,7 +105,7 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
             "a search needs a limit; give one, like --latency 5ms (or --energy, --macs, --params), or search for all"
             " limits at once by --pareto latency"
         )
-    fitness_settings, settings = _settings(request)
+    fitness_settings, settings = _settings(request) if resumed is None else _stored_settings(resumed, request)
     device = devices.load(request.device)
     space = plugins.load("spaces", request.space)()
 
@@ -123,10 +125,12 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     scoring = request.fitness
     if scoring == "auto":
         scoring = "table" if table.fits(space.name, request.dataset, fitness_settings) else "live"
+        scoring += COMPANIONS[request.preset] if isinstance(space, Countable) else ""
     if "+" in scoring:
         from edgenas.fitness import mixed  # here, not above: a search by one fitness waits for no import of the others
 
-        score = mixed.create(scoring.split("+"), space, request.dataset, fitness_settings)
+        sample = min(settings.population, settings.budget or mixed.SAMPLE)  # what a search begins with anyway
+        score = mixed.create(scoring.split("+"), space, request.dataset, fitness_settings, sample)
     else:
         score = plugins.load("fitness", scoring)(space, request.dataset, fitness_settings)
     if settings.budget is None and settings.economical and not score.exhaustive:
@@ -187,6 +191,17 @@ def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings]:
     return overridden(fitness_settings), overridden(search_settings)
 
 
+def _stored_settings(run: runs.Run, request: SearchRequest) -> tuple[FitnessSettings, SearchSettings]:
+    """Those that `run` was made with, whatever the presets are by now; where its candidates are trained is as asked."""
+    fitness_settings, _ = _settings(request)
+    try:
+        return replace(fitness_settings, **run.header["fitness_settings"]), SearchSettings(
+            **run.header["search_settings"]
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{run.path}/run.json does not hold a search's settings; start a new run") from error
+
+
 def _stored_request(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
     if "picked_from" in run.header:
         raise UsageError(
@@ -210,9 +225,9 @@ def _stored_request(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
 
 
 def _check_unchanged(run: runs.Run, header: dict[str, Any]) -> None:
-    """A history can only go on from the very same settings and data."""
+    """A history can only go on from the very same data, and what was refined from the very same settings."""
     kept = (
-        *("search_settings", "fitness_settings", "device_profile_sha256", "cost_fingerprint", "fitness_fingerprint"),
+        *("device_profile_sha256", "cost_fingerprint", "fitness_fingerprint"),
         *("refine_settings", "refine_fingerprint"),
     )
     changed = [name.replace("_", " ") for name in kept if run.header.get(name) != header[name]]

@@ -3,9 +3,9 @@
     EDGENAS_DATA_DIR=... python -m tests.benchmarks.pareto [--seeds 10] [--budget CLASSES]
 
 The 36 cases of `searches`: six devices with six limits each. Once each is searched for by itself, once the six limits
-of a device are answered by the front of a single Pareto run; `--seeds` times. The gap is the score of the best feasible
-cell less that of the answer, regret the same in points of CIFAR-10 test accuracy. With `--budget` a single search may
-score so many classes and a front twice as many, as the defaults of live searches do.
+of a device are answered by the front of a single Pareto run; `--seeds` times. The gap is the default's score of the
+best feasible cell less that of the answer, regret the same in points of CIFAR-10 test accuracy. With `--budget` a
+single search may score so many classes and a front twice as many, as the defaults of live searches do.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
                 classes[names[0]].append(trained)
                 seconds[names[0]].append(took_s)
             begun = time.perf_counter()
-            *_, last = evolve_front(world.space, world.score, prices, "latency", [], replace(whole, seed=seed))
+            *_, last = evolve_front(world.space, world.fitness, prices, "latency", [], replace(whole, seed=seed))
             assert isinstance(last, Generation)
             seconds[names[1]].append(time.perf_counter() - begun)
             classes[names[1]].append(last.trained)
@@ -65,11 +65,13 @@ def main() -> None:
                     continue
                 feasible = world.connected & (latencies <= limit)
                 index = world.space.index_of(answer.arch)
-                gaps[name].append(float(world.phis[feasible].max() - world.phis[index]))
+                gaps[name].append(float(world.scores[feasible].max() - world.scores[index]))
                 regrets[name].append(float(world.accuracies[feasible].max() - world.accuracies[index]))
 
     print(f"36 cases, {asked.seeds} seeds; a front has {min(points)} to {max(points)} points\n")
-    print(f"{'':20}{'unanswered':>12}{'phi gap':>10}{'mean regret':>13}{'worst':>8}{'classes a run':>15}{'s a run':>9}")
+    print(
+        f"{'':20}{'unanswered':>12}{'score gap':>10}{'mean regret':>13}{'worst':>8}{'classes a run':>15}{'s a run':>9}"
+    )
     for name in names:
         print(
             f"{name:20}{unanswered[name]:>12}{np.mean(gaps[name]):>10.5f}{np.mean(regrets[name]):>13.3f}"

@@ -61,6 +61,7 @@ def test_the_main_command(capsys: pytest.CaptureFixture[str]) -> None:
         "genes",
         "arch_str",
         "arch_idx",
+        "score",
         "phi",
         "costs",
         "test_accuracy",
@@ -77,8 +78,10 @@ def test_the_main_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert winner["costs"]["latency"]["unit"] == "ms"
     assert "predictor" in winner["costs"]["latency"]["source"]
     assert winner["costs"]["macs"]["value"] == pytest.approx(space.macs_m(arch))
-    assert 2.5 < winner["phi"] <= 3
-    assert winner["fitness"] == winner["phi"]
+    assert 0 < winner["score"] <= 1 < winner["phi"] <= 3
+    assert winner["fitness"] == winner["score"]
+    header = json.loads((Path(result["run"]) / "run.json").read_text())
+    assert (header["request"]["fitness"], header["fitness_settings"]["epochs"]) == ("table+macs", 10)
     assert winner["test_accuracy"] is None
     assert set(result["evaluations"]) == {"requested", "distinct", "trained"}
     trials = (Path(result["run"]) / "trials.jsonl").read_text().splitlines()
@@ -88,7 +91,7 @@ def test_the_main_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_result_a_person_reads(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(f"search --device raspi4 --latency 5ms {FAST} --run mine", capsys)
     assert code == 0
-    for expected in ("raspi4, cifar10: latency <= 5 ms", "of 5 ms", "predictor", "phi", "table of", "run runs/mine"):
+    for expected in ("raspi4, cifar10: latency <= 5 ms", "of 5 ms", "predictor", "score", "table of", "run runs/mine"):
         assert expected in out
     assert "edgenas data import nasbench201" in out
     assert run("runs show mine", capsys)[1] == out

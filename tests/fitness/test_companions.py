@@ -198,7 +198,7 @@ def test_loss_of_the_table() -> None:
     check_fitness(fitness, SPACE)
     for score, looked_up in zip(fitness([CONV, EMPTY]), of_table, strict=True):
         assert looked_up.loss is not None
-        assert score == Score(-looked_up.loss, looked_up.loss)
+        assert score == Score(-looked_up.loss, looked_up.loss, phi=looked_up.value)
 
 
 class Trained:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from scipy.stats import gmean, rankdata
 
 from edgenas import plugins
 from edgenas.architecture import Architecture, Fitness, Score
+from edgenas.data.files import cache_dir
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, mixed, table
 from edgenas.fitness.companions import create_macs
@@ -99,6 +104,44 @@ def test_among_all_classes() -> None:
     np.testing.assert_allclose(values(fitness, classes), gmean(ranks, axis=0), rtol=1e-9)
     assert "all classes by table (table of RMI scores" in fitness.source
     check_fitness(fitness, SPACE, samples=40)
+
+
+def test_among_all_classes_or_where_they_are_trained_a_sample() -> None:
+    class Trained(Made):
+        def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score]:
+            for arch in super().__call__(archs):
+                yield replace(arch, phi=arch.value)
+
+    macs = create_macs(SPACE, "cifar10", FitnessSettings())
+    live = Trained(lambda genes: float(sum(genes)))
+    fitness = MeanOfRanks(SPACE, {"live": live, "macs": macs}, 0, sample=20)
+    assert "among all classes, or by live 20 classes drawn by seed 0, by live (made) and macs (" in fitness.source
+    classes = sorted({SPACE.canonical(arch) for arch in SPACE.all_architectures() if SPACE.is_connected(arch)})
+    assert set(fitness.sample) < set(classes)
+    assert live.scored == [], "nothing is scored before it must be"
+    scores = list(fitness(fitness.sample))
+    assert set(live.scored) == set(fitness.sample)
+    counted = dict(zip(classes, rankdata([each.value for each in macs(classes)]) / len(classes), strict=True))
+    trained = rankdata([sum(arch.genes) for arch in fitness.sample]) / 20
+    expected = gmean([trained, [counted[arch] for arch in fitness.sample]], axis=0)
+    np.testing.assert_allclose([each.value for each in scores if each.value], expected, rtol=1e-9)
+    assert [each.phi for each in scores] == [sum(arch.genes) for arch in fitness.sample]
+    assert mixed.create(["table", "macs"], SPACE, "cifar10", FitnessSettings()).sample == []
+
+
+def test_of_what_ranks_the_others_no_training_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[bool, Made] = {}
+
+    def training(space: object, dataset: str, settings: FitnessSettings) -> Made:
+        return made.setdefault(settings.halving, Made(lambda genes: float(sum(genes)), f"live {settings.halving}"))
+
+    load = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda kind, name: training if name == "live" else load(kind, name))
+    fitness = mixed.create(["live", "macs"], SPACE, "cifar10", FitnessSettings(halving=True), sample=10)
+    arch = SPACE.from_index(15_624)
+    values(fitness, [arch])
+    assert made[False].scored == fitness.sample
+    assert made[True].scored == [arch]
 
 
 def test_neighbours_and_order_do_not_matter() -> None:
@@ -231,14 +274,22 @@ def test_names_that_make_no_mixture(names: list[str], says: str) -> None:
         mixed.create(names, SPACE, "cifar10", FitnessSettings())
 
 
+def judged_before() -> int:
+    """Classes in the store of scores of this machine."""
+    with contextlib.closing(sqlite3.connect(cache_dir() / "scores.sqlite")) as store:
+        return int(store.execute("SELECT count(*) FROM scores2").fetchone()[0])
+
+
 @pytest.mark.usefixtures("workplace")
 class TestSearches:
     COMMAND = "--device raspi4 --latency 5ms --fitness table+macs"
+    BY_PHI = "search --device raspi4 --latency 9ms --generations 3 --fitness table"
+    LIVE = "--dataset digits --channels 2 --batch-size 4 --fitness synflow+macs"
 
     def test_a_whole_search_and_its_resumption(self, capsys: pytest.CaptureFixture[str]) -> None:
         whole = search_json(f"{self.COMMAND} --run a", capsys)
         assert whole["feasible"]
-        assert 0 < whole["winner"]["phi"] <= 1
+        assert 0 < whole["winner"]["score"] <= 1 < whole["winner"]["phi"] <= 3
         header = json.loads(Path("runs/a/run.json").read_text())
         assert header["request"]["fitness"] == "table+macs"
         assert header["fitness_source"].startswith("geometric mean of the ranks among all classes by table (")
@@ -254,25 +305,46 @@ class TestSearches:
 
     def test_what_is_not_phi_is_not_called_phi(self, capsys: pytest.CaptureFixture[str]) -> None:
         shown = run(f"search {self.COMMAND} --generations 3 --latency 9ms --run a", capsys)[1]
-        assert "  score " in shown
-        assert "phi" not in shown
+        winner = json.loads(run("runs show a --json", capsys)[1])["result"]["winner"]
+        assert re.search(rf"^  score +{winner['score']:.4f} +geometric mean of the ranks", shown, re.M)
+        assert re.search(rf"^  phi +{winner['phi']:.4f} +Eq. 2 alone, after 10 steps$", shown, re.M)
+        run("search --device raspi4 --latency 9ms --generations 3 --fitness macs --run c", capsys)
+        assert "phi" not in run("runs show c", capsys)[1]
         assert "SCORE" in run("runs list", capsys)[1]
-        run("search --device raspi4 --latency 9ms --generations 3 --run b", capsys)
-        assert any(line.startswith("score ") for line in run("runs compare a b", capsys)[1].splitlines())
-        assert any(line.startswith("phi ") for line in run("runs compare b b", capsys)[1].splitlines())
+        run(f"{self.BY_PHI} --run b", capsys)
+        assert re.search(r"^  phi +[0-9.]+ +table of RMI", run("runs show b", capsys)[1], re.M)
+        both = [line.split() for line in run("runs compare a b", capsys)[1].splitlines()]
+        phi = json.loads(run("runs show b --json", capsys)[1])["result"]["winner"]["phi"]
+        assert ["score", f"{winner['score']:.4f}", f"{phi:.4f}"] in both
+        assert ["phi", f"{winner['phi']:.4f}", f"{phi:.4f}"] in both
+        alone = run("runs compare b b", capsys)[1].splitlines()
+        assert [line.split()[0] for line in alone if line.startswith(("phi ", "score "))] == ["phi"]
 
     @pytest.mark.parametrize("fitness", ["macs", "params", "loss"])
     def test_a_companion_alone(self, fitness: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert search_json(f"--device raspi4 --latency 9ms --generations 5 --fitness {fitness}", capsys)["feasible"]
 
     def test_a_mixture_that_is_judged_live(self, capsys: pytest.CaptureFixture[str]) -> None:
-        command = "--macs 60M --dataset digits --channels 2 --batch-size 4 --budget 8 --fitness synflow+macs"
-        whole = search_json(f"{command} --run a", capsys)
-        assert whole["evaluations"]["trained"] == 8
+        whole = search_json(f"--macs 60M {self.LIVE} --budget 26 --run a", capsys)
+        assert whole["evaluations"]["trained"] == 26
+        assert judged_before() == 26, "none but those that the budget counts"
         content = Path("runs/a/trials.jsonl").read_bytes()
         Path("runs/a/trials.jsonl").write_bytes(content[: len(content) // 3])
         assert search_json("--resume a", capsys)["winner"] == whole["winner"]
         assert Path("runs/a/trials.jsonl").read_bytes() == content
+        assert judged_before() == 26, "nor any for the resumption"
+
+    @pytest.mark.parametrize(("how", "trained"), [("--budget 3", 3), ("--budget 8 --population 4", 8)])
+    def test_a_budget_less_than_the_sample(self, how: str, trained: int, capsys: pytest.CaptureFixture[str]) -> None:
+        whole = search_json(f"--macs 60M {self.LIVE} {how} --run a", capsys)
+        assert whole["evaluations"]["trained"] == judged_before() == trained
+
+    def test_what_is_rejected_of_the_sample_is_counted(self, capsys: pytest.CaptureFixture[str]) -> None:
+        how = "--params 0.2M --method rejection --budget 30"
+        whole = search_json(f"{self.LIVE} {how} --run a", capsys)
+        assert whole["evaluations"]["trained"] == judged_before() == 30
+        assert len(Path("runs/a/trials.jsonl").read_text().splitlines()) >= 10
+        assert {**search_json("--resume a", capsys), "seconds": 0} == {**whole, "seconds": 0}
 
     @pytest.mark.parametrize(
         ("fitness", "says"),
