@@ -1,10 +1,17 @@
-"""The README's commands run, and no command or flag is without an example that runs."""
+"""The README's commands run and print what it shows, and no command or flag is without an example that runs.
+
+`python -m tests.test_readme` writes what its commands print today into the README.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tarfile
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +32,9 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line.removeprefix("$ ") for line in README.splitlines() if line.startswith("$ edgenas ")]
 INFEASIBLE = "edgenas search --device jetson_tx2 --latency 0.1ms"
+# A command of the README and what it shows of its output; how long it took is the machine's.
+SHOWN = re.compile(r"^\$ (edgenas .*)\n((?:(?!\$ |```).*\n)+)", re.M)
+TOOK = re.compile(r"[0-9.]+ s; run")
 # Their verdict is this machine's, which may be too restless for one.
 TIMED = re.compile(r"edgenas (measure|deploy)|--cost (live|hybrid)")
 
@@ -88,6 +98,16 @@ def test_the_readme_s_commands_run_in_its_order(at_hand: Path, capsys: pytest.Ca
         assert run(command) in allowed(command), (command, capsys.readouterr().err)
 
 
+def test_the_readme_shows_what_is_printed(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = SHOWN.findall(README)
+    assert len(shown) >= 2
+    for command, output in shown:
+        assert run(command) in allowed(command)
+        captured = capsys.readouterr()
+        printed = captured.out + captured.err
+        assert TOOK.sub("", printed) == TOOK.sub("", output), f"{command}: run python -m tests.test_readme"
+
+
 def test_every_command_s_help_has_an_example_that_runs(at_hand: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = examples()
     assert set(found) == {name for name, _ in commands()}
@@ -143,3 +163,21 @@ def test_versions_agree() -> None:
 
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def write_what_is_printed() -> None:
+    """Each command runs as on a machine that has the package and nothing else."""
+
+    def printed(match: re.Match[str]) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            bare = {key: value for key, value in os.environ.items() if not key.startswith("EDGENAS_")}
+            bare |= {f"EDGENAS_{what}_DIR": folder for what in ("CACHE", "CONFIG", "STATE")}
+            command = [sys.executable, "-c", "from edgenas.cli import main; main()", *shlex.split(match[1])[1:]]
+            done = subprocess.run(command, cwd=folder, env=bare, capture_output=True, text=True, check=False)
+        return f"$ {match[1]}\n{done.stdout}{done.stderr}"
+
+    (ROOT / "README.md").write_text(SHOWN.sub(printed, README))
+
+
+if __name__ == "__main__":
+    write_what_is_printed()

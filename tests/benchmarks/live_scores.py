@@ -1,6 +1,6 @@
-"""How well live scores agree with the shipped table: `python -m tests.benchmarks.live_scores [CLASSES]`.
+"""How well live scores agree with the shipped table: `python -m tests.benchmarks.live_scores [CLASSES [EPOCHS]]`.
 
-Trains CLASSES (default 100) random functional classes with the default preset on CIFAR-10 and prints Spearman's rank
+Trains CLASSES (default 100) random functional classes on CIFAR-10 for EPOCHS steps (default 10), prints Spearman's rank
 correlation with the table, that of the plain MACs beside it, the seconds a class takes and the peak memory. Needs
 EDGENAS_DATA_DIR with cifar10_lossless_4000.npz (or the CIFAR-10 archive) and resnet20-12fca82f.th.
 """
@@ -18,9 +18,9 @@ from edgenas.fitness import FitnessSettings, live, table
 from edgenas.spaces.nasbench201 import NASBench201
 
 
-def main(count: int) -> None:
+def main(count: int = 100, epochs: int = FitnessSettings.epochs) -> None:
     space = NASBench201()
-    settings = FitnessSettings()
+    settings = FitnessSettings(epochs=epochs)
     everything = sorted({space.canonical(arch) for arch in space.all_architectures()})
     classes = random.Random(0).sample(everything, count)
     expected = [score.value for score in table.create(space, "cifar10", settings)(classes)]
@@ -52,4 +52,4 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)
+    main(*map(int, sys.argv[1:]))
