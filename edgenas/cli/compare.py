@@ -31,7 +31,7 @@ def compare(
         Path, typer.Option("-o", "--output", help="Folder of regrets.csv, .png and .svg; an earlier one goes on.")
     ] = Path("comparison"),
     class_seconds: Annotated[
-        float | None, typer.Option(help="Simulated GPU seconds to score a class.  [0.0145: as the table was made]")
+        float | None, typer.Option(help="Simulated GPU seconds to score a class.  [0.0145: on one H100]")
     ] = None,
     training_seconds: Annotated[
         float | None, typer.Option(help="Simulated GPU seconds to train a network in full.  [3600: assumed]")

@@ -1,7 +1,7 @@
 """Scores measured earlier and shipped with the package, so that a search needs neither torch nor images.
 
 A table is a pair of files in `tables/`: NAME.json says for what it was made and how, NAME.npz holds the scores
-(edgenas.fitness.make_table writes both).
+(edgenas.fitness.tabulate writes both).
 """
 
 from __future__ import annotations
@@ -62,27 +62,38 @@ class TableFitness:
 
 def fits(space_name: str, dataset: str, settings: FitnessSettings) -> bool:
     """Whether a shipped table was made for just this; reads no scores."""
-    return any(_mismatch(table, space_name, dataset, settings) is None for table in _descriptions())
+    return _fitting(space_name, dataset, settings) is not None
 
 
 def seeds(space_name: str, dataset: str, settings: FitnessSettings) -> list[int]:
     """Of the table that `create` takes, the seeds that chose its batches; none where there is no such table."""
-    fitting = (each for each in _descriptions() if _mismatch(each, space_name, dataset, settings) is None)
-    return list(next(fitting, {}).get("seeds", []))
+    return list((_fitting(space_name, dataset, settings) or {}).get("seeds", []))
 
 
 def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> TableFitness:
-    """The table made for `space`, `dataset` and `settings`, whose `epochs` must be one that it holds.
+    """The table made for `space`, `dataset` and `settings`, whose `epochs` must be one that it holds: where several
+    were, the user's own rather than a shipped one, and that of the most seeds.
 
     `settings.seed` is not looked at. Raises UsageError naming what no table was made with, DataError for a table
     that is not as it was shipped.
     """
-    tables = _descriptions()
-    mismatches = [_mismatch(table, space.name, dataset, settings) for table in tables]
-    if None not in mismatches:
-        raise UsageError(f"no table of scores was made with {_closest(mismatches)}; use --fitness live")
-    table = tables[mismatches.index(None)]
+    table = _fitting(space.name, dataset, settings)
+    if table is None:
+        closest = _closest([_mismatch(each, space.name, dataset, settings) for each in _descriptions()])
+        raise UsageError(f"no table of scores was made with {closest}; use --fitness live")
     return TableFitness(space, _load(table, settings.epochs), table["source"], f"table {table['sha256']}")
+
+
+def _fitting(space_name: str, dataset: str, settings: FitnessSettings) -> dict[str, Any] | None:
+    for tables in (_own(), _shipped()):
+        fitting = [
+            each
+            for each in tables
+            if not each.get("unfinished") and _mismatch(each, space_name, dataset, settings) is None
+        ]
+        if fitting:
+            return max(fitting, key=lambda each: len(each.get("seeds", [])))
+    return None
 
 
 def _closest(mismatches: list[str | None]) -> str:

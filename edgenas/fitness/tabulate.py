@@ -106,6 +106,7 @@ class Tabulation:
         genes = np.array([arch.genes for arch in self.classes], np.int8)
         np.savez_compressed(stream, genes=genes, phi=scores[..., 0], loss=scores[..., 1])
         content = stream.getvalue()
+        many = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         description = {
             **({"unfinished": True} if path == self.part else {}),
@@ -116,7 +117,7 @@ class Tabulation:
             "seeds": seeds,
             "file": path.with_suffix(".npz").name,
             "sha256": hashlib.sha256(content).hexdigest(),
-            "source": f"table of RMI scores, made on {self._hardware} on {today}, {len(seeds)} seeds",
+            "source": f"table of RMI scores, made on {self._hardware} on {today}, {many}",
             "made": {
                 "date": today,
                 "hardware": self._hardware,
