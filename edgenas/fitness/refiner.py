@@ -37,9 +37,10 @@ from edgenas.fitness.untrained import build
 from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented
 from edgenas.train.files import from_bytes, to_bytes, weights
 
-VERSION = 1  # of how outcomes come about; a change that moves them by more than rounding makes it another
+VERSION = 2  # of how outcomes come about; a change that moves them by more than rounding makes it another
 _MOST_OF_A_FOLDER = 5_000  # images a class
 _LEAST_HELD_OUT = 2  # images a class
+_LEAST_SIDE = 16  # pixels of images that were shrunk
 _EVALUATION_BATCH = 256
 
 
@@ -75,6 +76,7 @@ class Refiner:
 
     `pixels` uint8 [n, h, w, 3] and `labels` [n], those at `training` to be trained on, those at `validation` held out;
     `mean` and `std` are per channel, of the images scaled to [0, 1]; `mirror`: mirror images are of their class too.
+    `shrink`: blocks of so many pixels a side become one.
     `network` has the networks' size and the seed; `precision` is that of the feature maps, the rest is float32.
     """
 
@@ -87,6 +89,7 @@ class Refiner:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     mirror: bool
+    shrink: int
     network: FitnessSettings
     settings: RefineSettings
     precision: torch.dtype = torch.float32
@@ -197,6 +200,8 @@ class Refiner:
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         scaled = pixels.float() / 255
+        if self.shrink > 1:
+            scaled = F.avg_pool2d(scaled, self.shrink)
         mean, std = (scaled.new_tensor(each).view(-1, 1, 1) for each in (self.mean, self.std))
         return ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)
 
@@ -276,6 +281,7 @@ def create(
         images.mean,
         images.std,
         images.name not in NOT_FLIPPED,
+        _shrink(images, settings.shrink),
         network,
         settings,
         PRECISIONS[precision],
@@ -290,6 +296,12 @@ def create(
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     source = f"trained on {kept.sum():,} and judged on {len(validation):,} other images of {images.source}"
     return Ready(refiner, on, fingerprint, source, f"{on.hardware.name} ({precision})")
+
+
+def _shrink(images: ImageSet, most: int) -> int:
+    """`most`, where that divides the images' sides and leaves _LEAST_SIDE of them, else 1."""
+    sides = images.images.shape[1:3]
+    return most if all(side % most == 0 and side // most >= _LEAST_SIDE for side in sides) else 1
 
 
 def _held_out(images: ImageSet, scored: NDArray[np.uint8], most: int) -> NDArray[np.int64]:

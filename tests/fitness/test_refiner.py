@@ -27,7 +27,7 @@ from edgenas.spaces.nasbench201 import NASBench201
 from tests.fitness.test_trainer import SOME, SPACE, Unstackable
 from tests.train.worlds import image_folder, image_set
 
-SMALL = RefineSettings(rungs=(64, 128), batch_size=16, calibration_images=32, val_images=30)
+SMALL = RefineSettings(rungs=(64, 128), batch_size=16, learning_rate=0.1, calibration_images=32, val_images=30)
 NETWORK = FitnessSettings(channels=4, batch_size=8, precision="float32")
 
 
@@ -74,6 +74,19 @@ def test_going_on_gives_what_an_uninterrupted_training_gives(space: Any, precisi
         whole.refined.right,
     )
     assert half.state != whole.state
+
+
+@pytest.mark.parametrize(("side", "shrunk"), [(32, 16), (36, 18), (34, 17), (33, 33), (30, 30), (16, 16)])
+def test_large_images_are_shrunk(side: int, shrunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = image_set(120, side=side)
+    monkeypatch.setattr("edgenas.fitness.refiner.load_images", lambda *_, **__: shown)
+    made = refiner()
+    pixels, _ = made._batch(0)
+    assert pixels.shape == (16, 3, shrunk, shrunk)
+    if side == 32:
+        blocks = torch.from_numpy(shown.images[:2]).permute(0, 3, 1, 2).unfold(2, 2, 2).unfold(3, 2, 2).float() / 255
+        found = made._normalised(torch.from_numpy(shown.images[:2]).permute(0, 3, 1, 2))
+        assert torch.allclose(found, (blocks.mean((4, 5)) - 0.5) / 0.3, atol=1e-5)
 
 
 @pytest.mark.usefixtures("images")
@@ -323,7 +336,7 @@ def test_accuracies_and_their_errors() -> None:
 
 
 def test_settings_are_whole_batches() -> None:
-    with pytest.raises(ValueError, match="whole batches of 64"):
+    with pytest.raises(ValueError, match="whole batches of 128"):
         RefineSettings(rungs=(100,))
 
 
