@@ -79,7 +79,7 @@ def at_hand(workplace: Path, archive: Path, monkeypatch: pytest.MonkeyPatch, qui
     monkeypatch.setattr(tabulate, "classes_of", lambda space: few)  # all of them take a minute
     network = ResNet(20, 10).eval()
     monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
-    monkeypatch.setattr(request, "REFINE_SETTINGS", RefineSettings((64, 128, 256)))  # a minute else
+    monkeypatch.setattr(request, "REFINE_SETTINGS", RefineSettings((64, 128, 256), 64))  # a minute else
     return workplace
 
 

@@ -46,10 +46,10 @@ class RefineSettings:
     """
 
     rungs: tuple[int, ...] = (51_200, 102_400, 204_800)
+    batch_size: int = 128
     # Blocks of so many pixels a side become one, where 16 a side are left: a quarter of the work for an image, and the
     # ranks need more steps rather than more pixels (as in EcoNAS, Zhou et al., CVPR 2020).
     shrink: int = 2
-    batch_size: int = 128
     learning_rate: float = 0.2  # constant: the averaged weights do what a falling rate would
     momentum: float = 0.9
     weight_decay: float = 5e-4

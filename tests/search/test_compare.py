@@ -185,7 +185,8 @@ def test_scores_after_fewer_steps_are_others_and_take_less(data: Path) -> None:
     case = benchmark.case("raspi4", 60)
     few = ways.load("table").choose(benchmark, case, 0, 0)
     many = ways.load("table@50").choose(benchmark, case, 0, 0)
-    assert few.archs != many.archs
+    some = benchmark.archs[4000:4100]
+    assert list(benchmark.fitness("table")(some)) != list(benchmark.fitness("table@50")(some))
     assert (few.simulated_s, many.simulated_s) == (few.scored, many.scored * 5)
 
 

@@ -45,7 +45,7 @@ class World:
 
     bad: set[Architecture] = field(default_factory=set)
     trained: list[tuple[Architecture, int, int]] = field(default_factory=list)
-    settings: RefineSettings = field(default_factory=lambda: RefineSettings(RUNGS, calibration_images=64))
+    settings: RefineSettings = field(default_factory=lambda: RefineSettings(RUNGS, 64, calibration_images=64))
     stop: Stop = field(default_factory=Stop)
     stack: int = 2
 
