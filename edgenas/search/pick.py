@@ -121,8 +121,7 @@ def _of_most_merit(trials: Sequence[Trial], refined: Mapping[Architecture, Refin
     rivals = [refined[arch] for arch in first if arch in refined]
     longest = max(each.images_seen for each in rivals)
     rivals = [each for each in rivals if each.images_seen == longest]
-    merits = merit(rivals, space)
-    return first[rivals[merits.index(max(merits))].arch]
+    return first[max(rivals, key=merit).arch]
 
 
 def _usable(judged: Sequence[Trial], measured: Mapping[Architecture, Cost], space: SearchSpace) -> list[Trial]:

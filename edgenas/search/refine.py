@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edgenas.architecture import Architecture, Refined, SearchSpace
 from edgenas.errors import DataError, UsageError
 from edgenas.files import write_whole
@@ -34,23 +32,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def merit(refined: Sequence[Refined], space: SearchSpace) -> list[float]:
-    """How good each of `refined` is among them all, which have seen the same images; higher is better, at most 1.
+def merit(refined: Refined) -> float:
+    """How good `refined` is, among classes that have seen the same images; higher is better.
 
-    It is the geometric mean of two ranks, as in edgenas.fitness.mixed, 1 / n being the worst and 1 the best of n: that
-    by validation loss, and that by MACs, where the space counts them. Trained so briefly, small networks are ahead of
-    what they come to; of two that are alike so far, the larger is the better one in the end.
+    It is the validation loss, negative. Size says nothing more: a shortlist has the classes that phi and MACs put
+    first, so of those in it that are small the better ones are there (`python -m tests.benchmarks.refine`).
     """
-    from edgenas.fitness.mixed import Scale  # here, not above: most searches do without
-
-    measures = [[-(each.val_loss or 0.0) for each in refined]]
-    if hasattr(space, "macs_m"):
-        measures.append([space.macs_m(each.arch) for each in refined])
-    logs = np.zeros(len(refined))
-    for values in measures:
-        scale = Scale(np.array(values, np.float64))
-        logs += [scale.log_share(value) / len(measures) for value in values]
-    return [float(each) for each in np.exp(logs)]
+    return -math.inf if refined.val_loss is None else -refined.val_loss
 
 
 def prepare(
@@ -222,9 +210,8 @@ class Refinement:
         for each in found:
             self._standing.pop(each.arch, None)
         sound = [each for each in found if each.error is None]
-        if sound:
-            for each, value in zip(sound, merit(sound, self.space), strict=True):
-                self._standing[each.arch] = (each.images_seen, value)
+        for each in sound:
+            self._standing[each.arch] = (each.images_seen, merit(each))
         standing = [each.arch for each in sound]
         if last or not self.halving:
             return standing
