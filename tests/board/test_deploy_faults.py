@@ -118,9 +118,10 @@ def test_fewer_right_answers_than_in_the_package_are_an_error(archive: Path, her
 
 
 def test_a_board_without_a_runtime_is_sent_nothing(archive: Path, pi_over_ssh: Board, sshd: openssh.Server) -> None:
+    before = sorted((sshd.home / ".edgenas").glob("deployed/**/*"))  # other tests deploy to this server too
     with pytest.raises(BoardError, match=r"board pi has no runtime for tflite files.*pip install ai-edge-litert"):
         deploy(archive, "pi")
-    assert not (sshd.home / ".edgenas" / "deployed").exists()
+    assert sorted((sshd.home / ".edgenas").glob("deployed/**/*")) == before
 
 
 def test_a_board_without_numpy_has_the_files_whole_and_once(
