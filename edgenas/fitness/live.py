@@ -16,7 +16,7 @@ from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.data.images import ImageSet, load_images, one_batch
 from edgenas.errors import UsageError
 from edgenas.fitness import HOW_ONLY, FitnessSettings
-from edgenas.fitness.engine import Engine, LocalEngine, engine, stacks
+from edgenas.fitness.engine import Engine, Hardware, LocalEngine, engine, stacks
 from edgenas.fitness.reference import ResNet, reference_network
 from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.store import ScoreStore
@@ -149,8 +149,7 @@ def drawn(space: SearchSpace, dataset: str, settings: FitnessSettings) -> list[L
     """The `settings.draws` whose mean `create` gives, of one seed each; raises what `create` does."""
     check(settings)
     on = engine(settings.engine)
-    if settings.precision == "auto":
-        settings = replace(settings, precision="bfloat16" if on.hardware.fast_bfloat16 else "float32")
+    settings = replace(settings, precision=precision_on(on.hardware, settings.precision))
     image_set = load_images(dataset)
     reference, reference_source = reference_network(settings.reference, dataset, image_set)
     return [
@@ -201,6 +200,11 @@ def _draw(
         on,
         made_from,
     )
+
+
+def precision_on(hardware: Hardware, asked: str) -> str:
+    """A key of PRECISIONS: what was `asked` for, or, where that is "auto", what `hardware` is fast at."""
+    return ("bfloat16" if hardware.fast_bfloat16 else "float32") if asked == "auto" else asked
 
 
 def check(settings: FitnessSettings) -> None:

@@ -31,7 +31,7 @@ from edgenas.data.images import DATASETS, ImageSet, batch_indexes, held_out, loa
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, RefineSettings
 from edgenas.fitness.engine import Engine, engine
-from edgenas.fitness.live import PRECISIONS, check
+from edgenas.fitness.live import PRECISIONS, check, precision_on
 from edgenas.fitness.trainer import as_memory_allows, repeatable, stacked
 from edgenas.fitness.untrained import build
 from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented
@@ -261,9 +261,7 @@ def create(
     if network.seed < 0:
         raise UsageError(f"--seed {network.seed} cannot order images for --refine; give 0 or more")
     on = engine(network.engine)
-    precision = network.precision
-    if precision == "auto":
-        precision = "bfloat16" if on.hardware.fast_bfloat16 else "float32"
+    precision = precision_on(on.hardware, network.precision)
     scored = images = load_images(dataset)
     if dataset not in DATASETS:
         images = load_images(dataset, limit=_MOST_OF_A_FOLDER)

@@ -85,15 +85,9 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> Table
 
 
 def _fitting(space_name: str, dataset: str, settings: FitnessSettings) -> dict[str, Any] | None:
-    for tables in (_own(), _shipped()):
-        fitting = [
-            each
-            for each in tables
-            if not each.get("unfinished") and _mismatch(each, space_name, dataset, settings) is None
-        ]
-        if fitting:
-            return max(fitting, key=lambda each: len(each.get("seeds", [])))
-    return None
+    fitting = [each for each in _descriptions() if _mismatch(each, space_name, dataset, settings) is None]
+    own = [each for each in fitting if each["folder"] != TABLES]
+    return max(own or fitting, key=lambda each: len(each.get("seeds", [])), default=None)
 
 
 def _closest(mismatches: list[str | None]) -> str:

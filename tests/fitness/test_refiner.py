@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.architecture import Architecture, Refined
+from edgenas.architecture import Refined
 from edgenas.data.images import ImageSet, load_images, one_batch
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, RefineSettings
 from edgenas.fitness.refiner import Job, Outcome, Refiner, create
 from edgenas.spaces.nasbench201 import NASBench201
-from tests.fitness.test_trainer import SOME, SPACE, Unstackable
+from tests.fitness.test_trainer import SOME, SPACE, Unstackable, spoilt
 from tests.train.worlds import image_folder, image_set
 
 SMALL = RefineSettings(rungs=(64, 128), batch_size=16, learning_rate=0.1, calibration_images=32, val_images=30)
@@ -143,18 +143,9 @@ def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("images")
 def test_a_network_that_diverges_has_failed_and_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Refiner._network
-
-    def spoilt(self: Refiner, arch: Architecture) -> nn.Module:
-        made = network(self, arch)
-        if arch == SOME[1]:
-            with torch.no_grad():
-                next(made.parameters()).fill_(float("nan"))
-        return made
-
     jobs = [Job(arch, 64) for arch in SOME[:3]]
     sound = refiner()(jobs)
-    monkeypatch.setattr(Refiner, "_network", spoilt)
+    monkeypatch.setattr(Refiner, "_network", spoilt(Refiner._network))
     found = refiner()(jobs)
     assert found[1].refined.error == "the training diverged within 64 images"
     assert (found[1].refined.val_loss, found[1].refined.right, found[1].state) == (None, b"", None)

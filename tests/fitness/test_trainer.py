@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -98,18 +98,22 @@ def test_no_more_than_rounding_keeps_them_apart(
     assert [score.loss for score in together] == pytest.approx([score.loss for score in plain], rel=1e-9)
 
 
-def test_a_network_that_diverges_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Trainer.network
+def spoilt(network: Callable[[Any, Architecture], nn.Module]) -> Callable[[Any, Architecture], nn.Module]:
+    """`network`, a trainer's way to make one, but that SOME[1] can only diverge."""
 
-    def spoilt(self: Trainer, arch: Architecture) -> nn.Module:
-        made = network(self, arch)
+    def made(self: Any, arch: Architecture) -> nn.Module:
+        found = network(self, arch)
         if arch == SOME[1]:
             with torch.no_grad():
-                next(made.parameters()).fill_(float("nan"))
-        return made
+                next(found.parameters()).fill_(float("nan"))
+        return found
 
+    return made
+
+
+def test_a_network_that_diverges_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     sound = trainer()(SOME[:3])
-    monkeypatch.setattr(Trainer, "network", spoilt)
+    monkeypatch.setattr(Trainer, "network", spoilt(Trainer.network))
     scores = trainer()(SOME[:3])
     assert scores[1].value is None
     assert "diverged within 10 steps" in (scores[1].error or "")
