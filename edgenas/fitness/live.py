@@ -130,7 +130,8 @@ def _mean(scores: Sequence[Score]) -> Score:
     if len(values) < len(scores):
         return next(each for each in scores if each.value is None)
     loss = sum(losses) / len(losses) if len(losses) == len(scores) else None
-    return Score(sum(values) / len(values), loss, early=any(each.early for each in scores))
+    phi = sum(values) / len(values)
+    return Score(phi, loss, early=any(each.early for each in scores), phi=phi)
 
 
 def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveFitness | MeanOfDraws:

@@ -123,6 +123,7 @@ def test_a_score_of_several_draws_is_their_mean(trained: list[Architecture]) -> 
     both = create(SPACE, "digits", replace(QUICK, seed=3, draws=2))
     for score, *scores in zip(both(FEW), *alone, strict=True):
         assert score.value == pytest.approx(np.mean([each.value for each in scores if each.value is not None]))
+        assert score.phi == score.value
         assert score.loss == pytest.approx(np.mean([each.loss for each in scores if each.loss is not None]))
     assert len(trained) == count, "each draw is kept and told apart"
     assert (
