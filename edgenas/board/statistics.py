@@ -26,6 +26,7 @@ PRECISION = 0.01  # of the mean, at 95 %
 LARGEST_DRIFT = 0.03  # from the first third to the last, and of the reference model around a block
 _EXACT_UP_TO = 6  # repeats whose resamples are all listed; of more, so many are drawn
 _DRAWN = 1000
+_SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +117,14 @@ def _interval(repeats: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
         chance = np.ones(_DRAWN)
     pooled = np.concatenate(repeats)
     order = np.argsort(pooled)
+    ordered = pooled[order]
     owner = np.repeat(np.arange(count), [len(repeat) for repeat in repeats])[order]
     medians = np.empty(len(weights))
     for row, weight in enumerate(weights):
         below = np.cumsum(weight[owner])
-        medians[row] = pooled[order[np.searchsorted(below, below[-1] / 2)]]
+        # of an even number, the mean of the two in the middle: what the median itself is, or it may lie outside
+        middle = [int(np.searchsorted(below, below[-1] / 2, side)) for side in _SIDES]
+        medians[row] = ordered[middle].mean()
     by_median = np.argsort(medians)
     share = np.cumsum(chance[by_median]) / chance.sum()
     tail = NormalDist().cdf(-math.sqrt(count / (count - 1)) * _student_t(count - 1))
