@@ -39,14 +39,18 @@ class FitnessSettings:
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """How a shortlist is trained briefly on real images (edgenas.fitness.refiner); the networks' size and the seed are
-    those of FitnessSettings.
+    """How a shortlist is trained briefly on real images (edgenas.fitness.refiner), by the seed of FitnessSettings.
 
     `rungs`: images seen at which classes are compared, ascending; after each but the last the better half goes on.
     """
 
-    rungs: tuple[int, ...] = (51_200, 102_400, 204_800)
+    rungs: tuple[int, ...] = (25_600, 51_200, 102_400)
     batch_size: int = 128
+    # As deep as the networks are deployed, but thin. Which cells lead the gradient through a deep network, a shallow
+    # one does not tell: the loss of N=1, C=16 after 102,400 images orders three pairs of a shortlist in four, that of
+    # N=5, C=8 after 25,600, which take half as long, seven in eight.
+    cells: int = 5  # N: cells a stage
+    channels: int = 8  # C: channels of the first stage
     # Blocks of so many pixels a side become one, where 16 a side are left: a quarter of the work for an image, and the
     # ranks need more steps rather than more pixels (as in EcoNAS, Zhou et al., CVPR 2020).
     shrink: int = 2

@@ -37,7 +37,7 @@ from edgenas.fitness.untrained import build
 from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented
 from edgenas.train.files import from_bytes, to_bytes, weights
 
-VERSION = 2  # of how outcomes come about; a change that moves them by more than rounding makes it another
+VERSION = 3  # of how outcomes come about; a change that moves them by more than rounding makes it another
 _MOST_OF_A_FOLDER = 5_000  # images a class
 _LEAST_HELD_OUT = 2  # images a class
 _LEAST_SIDE = 16  # pixels of images that were shrunk
@@ -77,7 +77,7 @@ class Refiner:
     `pixels` uint8 [n, h, w, 3] and `labels` [n], those at `training` to be trained on, those at `validation` held out;
     `mean` and `std` are per channel, of the images scaled to [0, 1]; `mirror`: mirror images are of their class too.
     `shrink`: blocks of so many pixels a side become one.
-    `network` has the networks' size and the seed; `precision` is that of the feature maps, the rest is float32.
+    All chance follows from `seed`; `precision` is that of the feature maps, the rest is float32.
     """
 
     space: SearchSpace
@@ -90,7 +90,7 @@ class Refiner:
     std: tuple[float, ...]
     mirror: bool
     shrink: int
-    network: FitnessSettings
+    seed: int
     settings: RefineSettings
     precision: torch.dtype = torch.float32
     stop: Stop = field(default_factory=Stop)
@@ -108,7 +108,7 @@ class Refiner:
         """
         if len({(job.seen, job.until, job.state is None) for job in jobs}) > 1:
             raise ValueError("jobs of one stack begin and end at the same images")
-        advice = "on real images; give fewer --cells or --channels, or leave --refine out"
+        advice = "on real images; leave --refine out"
         with repeatable(self.pixels.device):
             return as_memory_allows(self._train, jobs, self.pixels.device, advice)
 
@@ -124,7 +124,7 @@ class Refiner:
 
     @property
     def _size(self) -> dict[str, int]:
-        return {"channels": self.network.channels, "cells": self.network.cells}
+        return {"channels": self.settings.channels, "cells": self.settings.cells}
 
     def _train(self, jobs: Sequence[Job]) -> list[Outcome]:
         began_s = time.perf_counter()
@@ -178,7 +178,7 @@ class Refiner:
 
     def _network(self, arch: Architecture) -> nn.Module:
         """`arch` with the weights that it begins with, which depend on the seed and on `arch` alone."""
-        network = build(self.space, arch, self.num_classes, self.network.seed, **self._size)
+        network = build(self.space, arch, self.num_classes, self.seed, **self._size)
         return network.to(self.pixels.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload,no-any-return]
 
     @property
@@ -191,7 +191,7 @@ class Refiner:
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Images [batch, 3, h, w], cropped at random, mirrored and normalised, and labels [batch] of `step`, from 0.
         Each image is shown once before any is shown again."""
-        size, seed = self.settings.batch_size, self.network.seed
+        size, seed = self.settings.batch_size, self.seed
         rounds, places = np.divmod(np.arange(step * size, (step + 1) * size), len(self.training))
         orders = [_order(seed, each, len(self.training))[places[rounds == each]] for each in np.unique(rounds).tolist()]
         indexes = self.training[np.concatenate(orders)]
@@ -248,24 +248,24 @@ class Ready:
 
 
 def create(
-    space: SearchSpace, dataset: str, network: FitnessSettings, settings: RefineSettings, seeds: Sequence[int]
+    space: SearchSpace, dataset: str, scoring: FitnessSettings, settings: RefineSettings, seeds: Sequence[int]
 ) -> Ready:
-    """A refiner on the training part of `dataset` (a name or a folder of images), for `network.engine`.
+    """A refiner on the training part of `dataset` (a name or a folder of images), for `scoring.engine`.
 
     A fifth of the images, at most `settings.val_images`, is held out, class by class; none of them is in a batch that
-    a score is of, which `network.batch_size` and one of `seeds` choose. The test part is never read.
+    a score is of, which `scoring.batch_size` and one of `seeds` choose. The test part is never read.
     Raises UsageError for a set that is too small and an engine that is not there, DataError for images that are
     missing or damaged.
     """
-    check(network)
-    if network.seed < 0:
-        raise UsageError(f"--seed {network.seed} cannot order images for --refine; give 0 or more")
-    on = engine(network.engine)
-    precision = precision_on(on.hardware, network.precision)
+    check(scoring)
+    if scoring.seed < 0:
+        raise UsageError(f"--seed {scoring.seed} cannot order images for --refine; give 0 or more")
+    on = engine(scoring.engine)
+    precision = precision_on(on.hardware, scoring.precision)
     scored = images = load_images(dataset)
     if dataset not in DATASETS:
         images = load_images(dataset, limit=_MOST_OF_A_FOLDER)
-    batches = [scored.images[batch_indexes(scored, network.batch_size, seed)] for seed in dict.fromkeys(seeds)]
+    batches = [scored.images[batch_indexes(scored, scoring.batch_size, seed)] for seed in dict.fromkeys(seeds)]
     validation = _held_out(images, np.concatenate(batches), settings.val_images)
     kept = np.ones(len(images.labels), bool)
     kept[validation] = False
@@ -280,7 +280,7 @@ def create(
         images.std,
         images.name not in NOT_FLIPPED,
         _shrink(images, settings.shrink),
-        network,
+        scoring.seed,
         settings,
         PRECISIONS[precision],
     )
@@ -289,7 +289,7 @@ def create(
         "images": images.fingerprint,
         "validation": hashlib.sha256(validation.astype("<i8").tobytes()).hexdigest(),
         "settings": asdict(settings),
-        "network": [network.cells, network.channels, network.seed],
+        "seed": scoring.seed,
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     source = f"trained on {kept.sum():,} and judged on {len(validation):,} other images of {images.source}"

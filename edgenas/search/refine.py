@@ -44,7 +44,7 @@ def merit(refined: Refined) -> float:
 def prepare(
     space: SearchSpace,
     dataset: str,
-    network: FitnessSettings,
+    scoring: FitnessSettings,
     settings: RefineSettings,
     count: int,
     halving: bool,
@@ -64,10 +64,10 @@ def prepare(
             "--refine trains, which needs torch, which is not installed; run: pip install 'edgenas[live]', or leave"
             " --refine out"
         ) from error
-    drawn = range(network.seed, network.seed + network.draws)
-    seeds = [*drawn, *(table.seeds(space.name, dataset, network) if by_table else [])]
+    drawn = range(scoring.seed, scoring.seed + scoring.draws)
+    seeds = [*drawn, *(table.seeds(space.name, dataset, scoring) if by_table else [])]
     try:
-        return Refinement(create(space, dataset, network, settings, seeds), space, count, halving)
+        return Refinement(create(space, dataset, scoring, settings, seeds), space, count, halving)
     except DataError as error:
         raise DataError(f"--refine trains on real images: {error}; or leave --refine out") from error
 

@@ -103,7 +103,7 @@ def test_scores_are_the_local_ones(cluster: Any) -> None:
 
 def test_a_shortlist_is_refined_there_to_the_same_outcomes(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgenas.fitness.refiner.load_images", lambda *_, **__: image_set(120, side=12))
-    settings = RefineSettings((64, 128), 16, calibration_images=32)
+    settings = RefineSettings((64, 128), 16, 1, 8, calibration_images=32)
     refiner = create(NASBench201(), "digits", replace(QUICK, precision="float32"), settings, [0]).refiner
     workers = RayEngine(cluster.address).start(refiner)
     ran = [workers.submit([Job(arch, 64)]) for arch in SOME[:3]]

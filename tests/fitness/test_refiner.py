@@ -27,8 +27,10 @@ from edgenas.spaces.nasbench201 import NASBench201
 from tests.fitness.test_trainer import SOME, SPACE, Unstackable, spoilt
 from tests.train.worlds import image_folder, image_set
 
-SMALL = RefineSettings(rungs=(64, 128), batch_size=16, learning_rate=0.1, calibration_images=32, val_images=30)
-NETWORK = FitnessSettings(channels=4, batch_size=8, precision="float32")
+SMALL = RefineSettings(
+    rungs=(64, 128), batch_size=16, cells=1, channels=4, learning_rate=0.1, calibration_images=32, val_images=30
+)
+SCORING = FitnessSettings(batch_size=8, precision="float32")
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +50,9 @@ def images(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
 
 
 def refiner(
-    space: Any = SPACE, seeds: Sequence[int] = (0,), settings: RefineSettings = SMALL, **network: Any
+    space: Any = SPACE, seeds: Sequence[int] = (0,), settings: RefineSettings = SMALL, **scoring: Any
 ) -> Refiner:
-    return create(space, "digits", replace(NETWORK, **network), settings, seeds).refiner
+    return create(space, "digits", replace(SCORING, **scoring), settings, seeds).refiner
 
 
 def losses(outcomes: Sequence[Outcome]) -> list[float]:
@@ -171,7 +173,7 @@ def test_what_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
         raise MemoryError
 
     monkeypatch.setattr(Refiner, "_train", out_of_memory)
-    with pytest.raises(UsageError, match="too little memory to train one network on real images; give fewer --cells"):
+    with pytest.raises(UsageError, match="too little memory to train one network on real images; leave --refine out"):
         refiner()(jobs[:1])
 
 
@@ -218,11 +220,11 @@ def contents(pixels: np.ndarray[Any, np.dtype[Any]]) -> set[bytes]:
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 5]])
 def test_nothing_that_scored_and_nothing_of_the_test_part_validates(seeds: list[int]) -> None:
-    made = create(SPACE, "digits", NETWORK, RefineSettings(val_images=200), seeds).refiner
+    made = create(SPACE, "digits", SCORING, RefineSettings(val_images=200), seeds).refiner
     digits, test = load_images("digits"), load_images("digits", "test")
     validating = contents(digits.images[made.validation])
     for seed in seeds:
-        scored, _ = one_batch(digits, NETWORK.batch_size, seed, mean=(0, 0, 0), std=(1 / 255,) * 3)
+        scored, _ = one_batch(digits, SCORING.batch_size, seed, mean=(0, 0, 0), std=(1 / 255,) * 3)
         pixels = np.rint(scored.transpose(0, 2, 3, 1)).astype(np.uint8)
         assert contents(pixels) <= contents(digits.images)
         assert not contents(pixels) & validating
@@ -238,10 +240,10 @@ def test_of_a_folder_more_is_read_and_still_nothing_that_scored_validates(
     folder = str(image_folder(tmp_path / "photos", count=60))
     few = lambda dataset, split="train", limit=10: load_images(dataset, split, limit)  # noqa: E731
     monkeypatch.setattr("edgenas.fitness.refiner.load_images", few)
-    made = create(SPACE, folder, NETWORK, SMALL, [0]).refiner
+    made = create(SPACE, folder, SCORING, SMALL, [0]).refiner
     assert len(made.labels) == 48  # 20 are there for scores
     scored = load_images(folder, limit=10)
-    batch, _ = one_batch(scored, NETWORK.batch_size, 0, mean=(0, 0, 0), std=(1 / 255,) * 3)
+    batch, _ = one_batch(scored, SCORING.batch_size, 0, mean=(0, 0, 0), std=(1 / 255,) * 3)
     pixels = contents(np.rint(batch.transpose(0, 2, 3, 1)).astype(np.uint8))
     everything = made.pixels.numpy()
     assert pixels <= contents(everything)
@@ -332,14 +334,14 @@ def test_settings_are_whole_batches() -> None:
 
 
 def test_the_fingerprint_is_of_all_that_an_outcome_depends_on(images: ImageSet) -> None:
-    def fingerprint(settings: RefineSettings = SMALL, seeds: Sequence[int] = (0,), **network: Any) -> str:
-        return create(NASBench201(), "digits", replace(NETWORK, **network), settings, seeds).fingerprint
+    def fingerprint(settings: RefineSettings = SMALL, seeds: Sequence[int] = (0,), **scoring: Any) -> str:
+        return create(NASBench201(), "digits", replace(SCORING, **scoring), settings, seeds).fingerprint
 
     assert fingerprint() == fingerprint()
     others = [
-        fingerprint(channels=8),
         fingerprint(seed=1),
         fingerprint(seeds=[1]),
         fingerprint(replace(SMALL, momentum=0)),
+        fingerprint(replace(SMALL, channels=8)),
     ]
     assert len({fingerprint(), *others}) == 5
