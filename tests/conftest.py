@@ -24,6 +24,7 @@ def _clean_machine(
     monkeypatch.setenv("EDGENAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("EDGENAS_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
     monkeypatch.setenv("EDGENAS_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+    monkeypatch.setattr("edgenas.search.request.REFINE", 0)  # it takes a minute; tests/cli/test_refine.py has it
     if request.node.get_closest_marker("real_data") is None:
         monkeypatch.delenv("EDGENAS_DATA_DIR", raising=False)
 

@@ -24,7 +24,7 @@ def compare(
         typer.Option(
             help="Comma-separated: paper, default, rejection, most-macs, random, evolution, evolution-N,"
             " evolution-free, oracle-N, or a fitness or a mixture, like table or loss+macs, or, of other steps than 10,"
-            " table@50.  [those that need no torch]"
+            " table@50n1.  [those that need no torch]"
         ),
     ] = None,
     output: Annotated[
@@ -43,7 +43,7 @@ def compare(
 
     Needs HW-NAS-Bench and the NAS-Bench-201 accuracies. Stopped, it goes on.
 
-    Example: edgenas compare --device raspi4 --limits 5,50 --seeds 2 --methods default,table@50,most-macs
+    Example: edgenas compare --device raspi4 --limits 5,50 --seeds 2 --methods default,table@50n1,most-macs
     """
     from edgenas.cli.progress import follow
     from edgenas.report.comparison import comparison_text, draw

@@ -102,10 +102,10 @@ def search(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in the batch.  [32]", rich_help_panel=_HOW)] = None,
     cells: Annotated[
-        int | None, typer.Option(help="Cells a stage of the scored network (N).  [1]", rich_help_panel=_HOW)
+        int | None, typer.Option(help="Cells a stage of the scored network (N).  [5]", rich_help_panel=_HOW)
     ] = None,
     channels: Annotated[
-        int | None, typer.Option(help="Channels of its first stage (C).  [16]", rich_help_panel=_HOW)
+        int | None, typer.Option(help="Channels of its first stage (C).  [8]", rich_help_panel=_HOW)
     ] = None,
     precision: Annotated[
         str | None,
@@ -131,7 +131,7 @@ def search(
         int | None,
         typer.Option(
             help="Then train so many of the best classes briefly on real images, the better half ever longer, and take"
-            " the winner of these; with --pareto, so many points of the front. 0: none.  [0]",
+            " the winner of these; with --pareto, so many points of the front. 0: none.  [8 after live scores]",
             rich_help_panel=_HOW,
         ),
     ] = None,

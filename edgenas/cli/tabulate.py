@@ -17,9 +17,9 @@ def tabulate(
     seeds: Annotated[int, typer.Option(help="Scores are means over so many.")] = 2,
     epochs: Annotated[
         str, typer.Option(help="Training steps on the one batch; several, ascending, are all told.")
-    ] = "10,25,50",
-    cells: Annotated[int, typer.Option(help="Cells a stage of the scored network (N).")] = 1,
-    channels: Annotated[int, typer.Option(help="Channels of its first stage (C).")] = 16,
+    ] = "10",
+    cells: Annotated[int, typer.Option(help="Cells a stage of the scored network (N).")] = 5,
+    channels: Annotated[int, typer.Option(help="Channels of its first stage (C).")] = 8,
     batch_size: Annotated[int, typer.Option(help="Images in the batch.")] = 32,
     reference: Annotated[str, typer.Option(help="resnet20, resnet56, or weights.")] = "resnet20",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
@@ -31,7 +31,7 @@ def tabulate(
 ) -> None:
     """Score every class of a space, so that searches look scores up. Hours on a CPU; stopped, it goes on.
 
-    Example: edgenas tabulate --dataset digits --seeds 1 --epochs 1 --channels 4 --batch-size 8
+    Example: edgenas tabulate --dataset digits --seeds 1 --epochs 1,2 --cells 1 --channels 4 --batch-size 8
     """
     from edgenas.cli.progress import follow
     from edgenas.fitness import FitnessSettings

@@ -21,8 +21,8 @@ class FitnessSettings:
     epochs: int = 10  # training steps on the one batch; the paper calls them epochs (N_train)
     beta: float = 0.8  # weight of the representation term in Eq. 3, in [0, 1]
     batch_size: int = 32  # images in the one batch
-    cells: int = 1  # N: cells a stage
-    channels: int = 16  # C: channels of the first stage
+    cells: int = 5  # N: cells a stage
+    channels: int = 8  # C: channels of the first stage
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -68,4 +68,4 @@ class RefineSettings:
 
 # No score depends on these.
 HOW_ONLY = frozenset({"readings", "engine"})
-PAPER = FitnessSettings(epochs=100, cells=5)
+PAPER = FitnessSettings(epochs=100, channels=16)

@@ -108,7 +108,7 @@ class Refiner:
         """
         if len({(job.seen, job.until, job.state is None) for job in jobs}) > 1:
             raise ValueError("jobs of one stack begin and end at the same images")
-        advice = "on real images; leave --refine out"
+        advice = "on real images; give --refine 0"
         with repeatable(self.pixels.device):
             return as_memory_allows(self._train, jobs, self.pixels.device, advice)
 
@@ -306,7 +306,7 @@ def _held_out(images: ImageSet, scored: NDArray[np.uint8], most: int) -> NDArray
     """The validation images: every fifth, counted class by class, of those that look like none of `scored`; of too many
     an even choice, class by class. Raises UsageError for a set too small."""
     if min(images.images.shape[1:3]) <= PADDING:
-        raise UsageError(f"{images.source} has images too small to train on; give larger ones, or leave --refine out")
+        raise UsageError(f"{images.source} has images too small to train on; give larger ones, or give --refine 0")
     taken = {each.tobytes() for each in scored}
     fresh = np.flatnonzero([each.tobytes() not in taken for each in images.images])
     chosen = fresh[held_out(images.labels[fresh])]
@@ -317,7 +317,7 @@ def _held_out(images: ImageSet, scored: NDArray[np.uint8], most: int) -> NDArray
     if counts.min() < _LEAST_HELD_OUT:
         raise UsageError(
             f"{images.source} has too few images to hold some out for validation: {counts.min()} of class"
-            f" {images.class_names[int(counts.argmin())]}, not {_LEAST_HELD_OUT}; give it more, or leave --refine out"
+            f" {images.class_names[int(counts.argmin())]}, not {_LEAST_HELD_OUT}; give it more, or give --refine 0"
         )
     return np.sort(chosen)
 

@@ -148,7 +148,7 @@ def tabulate(
     classes = classes_of(made)
     if seeds < 1:
         raise UsageError(f"--seeds {seeds} scores nothing; give 1 or more")
-    settings = settings or FitnessSettings(epochs=50, readings=(10, 25))
+    settings = settings or FitnessSettings()
     epochs = [*settings.readings, settings.epochs]
     if epochs[0] < 1 or epochs != sorted(set(epochs)):
         raise UsageError(f"--epochs {','.join(map(str, epochs))} must be 1 or more and ascend, like --epochs 10,25,50")

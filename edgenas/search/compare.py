@@ -34,7 +34,8 @@ PERCENTILES = (5.0, 10.0, 20.0, 35.0, 50.0, 75.0)
 # All that needs neither images nor torch.
 METHODS = (
     *("paper", "default", "rejection", "most-macs", "random", "evolution", "evolution-20", "evolution-free"),
-    *("table", "table@50", "loss", "macs", "loss+macs", "table+loss", "table+loss+macs", "table+macs@50"),
+    *("table", "loss", "macs", "loss+macs", "table+loss", "table+loss+macs"),
+    *("table@50n1", "table+macs@10n1", "table+macs@50n1"),
     *("oracle-5", "oracle-20"),
 )
 

@@ -30,9 +30,11 @@ from edgenas.spaces.nasbench201 import NASBench201
 
 DATASET = "cifar10"
 DEFAULT = "table" + COMPANIONS["default"]  # the fitness by which a search scores where nothing is asked
-# What this project's prototype of the evaluator took on one H100, which trains many side by side: 235 s a seed of 50
-# steps for 6,466 classes; two seeds.
-CLASS_S = 2 * 235 / 6466 / 50 * FitnessSettings.epochs
+SMALL = FitnessSettings(cells=1, channels=16)  # has the network of a fitness whose name ends in n1
+# This project's prototype of the evaluator took 235 s on one H100, which trains many side by side, for 50 steps of
+# 6,466 classes of the SMALL network. There the traffic of feature maps takes the time, so another network takes it by
+# their number.
+CLASS_S = 235 / 6466 / 50 * FitnessSettings.epochs * FitnessSettings.cells * FitnessSettings.channels / (1 * 16)
 # An assumption: the accuracies that are at hand come without their training times. A training of the benchmark is
 # 200 epochs of a network of about 10 to 220 M MACs on 25,000 images or more: on the order of an hour on one GPU.
 TRAINING_S = 3600.0
@@ -128,15 +130,15 @@ class Benchmark:
         return Case(device, percentile, limit_ms, cost, tuple(feasible.tolist()))
 
     def fitness(self, name: str) -> Fitness:
-        """The fitness plug-in or mixture called `name`, by the default preset but for the training steps after an "@";
-        "paper": phi by the paper's settings where that was tabulated, else the shipped table's after the most steps.
+        """The fitness plug-in or mixture called `name`, by the default preset but for what stands after an "@": the
+        training steps, and "n1" for the SMALL network; "paper": phi by the paper's settings where that was tabulated,
+        else that of the SMALL network after as many steps as were.
         What is exhaustive is scored once, all of it.
 
         Raises what the plug-in raises.
         """
         if name not in self._fitnesses:
-            plain, steps = _parted(name)
-            settings = FitnessSettings(epochs=steps)
+            plain, settings = _parted(name)
             if plain == "paper":
                 tabulated = table.fits(self.space.name, DATASET, PAPER_FITNESS)
                 made: Fitness = table.create(self.space, DATASET, PAPER_FITNESS if tabulated else settings)
@@ -155,11 +157,14 @@ class Benchmark:
 
     def simulated_s(self, fitness: str, classes: int) -> float | None:
         """What scoring `classes` takes on a GPU. To count takes nothing, and of NASWOT and the like it is not known."""
-        plain, steps = _parted(fitness)
+        plain, settings = _parted(fitness)
         members = set(plain.split("+"))
         if members - {"paper", "table", "live", "loss", "macs", "params"}:
             return None
-        return classes * self.class_s * steps / FitnessSettings.epochs if members - {"macs", "params"} else 0.0
+        if not members - {"macs", "params"}:
+            return 0.0
+        maps, usual = (each.epochs * each.cells * each.channels for each in (settings, FitnessSettings()))
+        return classes * self.class_s * maps / usual
 
     def _priced(self, device: str) -> tuple[CostProvider, _Floats]:
         if device not in self._prices:
@@ -182,7 +187,8 @@ def measured() -> list[str]:
 
 def load(name: str) -> Method:
     """The method called `name`: one of REGISTRY, `evolution-N` or `oracle-N`, or a fitness or mixture, of which the
-    default preset scores, after other training steps where it ends in @STEPS (table@50: phi alone, after 50).
+    default preset scores, after other training steps where it ends in @STEPS, and of the SMALL network where it ends in
+    @STEPSn1 (table@50n1: phi alone of that, after 50).
 
     Raises UnknownNameError for any other.
     """
@@ -194,20 +200,22 @@ def load(name: str) -> Method:
             return Method(lambda benchmark, case, seed, _: _evolution(benchmark, case, seed, count), validated=True)
         return Method(partial(_oracle, count), (DEFAULT,), seeded=False)
     known = plugins.names("fitness")
-    plain = name if re.search("@[1-9][0-9]*$", name) is None else _parted(name)[0]
+    plain = name if re.search("@[1-9][0-9]*(n1)?$", name) is None else _parted(name)[0]
     unknown = next((part for part in plain.split("+") if part not in known), None)
     if unknown is None:
         return Method(partial(_search, name, SearchSettings()), (name,))
     wanted = name if "+" not in plain else unknown
     listed = ", ".join([*REGISTRY, "evolution-N", "oracle-N", *known])
-    hint = f"known are {listed} and mixtures like table+macs or table+macs@50"
+    hint = f"known are {listed} and mixtures like table+macs or table+macs@50n1"
     raise UnknownNameError("method", wanted, [*REGISTRY, *known], hint)
 
 
-def _parted(fitness: str) -> tuple[str, int]:
-    """The name of a fitness, and the training steps after which it is read."""
-    plain, _, steps = fitness.partition("@")
-    return plain, int(steps) if steps else 50 if plain == "paper" else FitnessSettings.epochs
+def _parted(fitness: str) -> tuple[str, FitnessSettings]:
+    """The name of a fitness, and by which settings it scores."""
+    plain, _, how = ("paper@50n1" if fitness == "paper" else fitness).partition("@")
+    settings = SMALL if how.endswith("n1") else FitnessSettings()
+    steps = how.removesuffix("n1")
+    return plain, replace(settings, epochs=int(steps)) if steps else settings
 
 
 def _search(fitness: str, settings: SearchSettings, benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:

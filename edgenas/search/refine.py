@@ -61,15 +61,15 @@ def prepare(
         from edgenas.fitness.refiner import create
     except ImportError as error:
         raise UsageError(
-            "--refine trains, which needs torch, which is not installed; run: pip install 'edgenas[live]', or leave"
-            " --refine out"
+            "--refine trains, which needs torch, which is not installed; run: pip install 'edgenas[live]', or give"
+            " --refine 0"
         ) from error
     drawn = range(scoring.seed, scoring.seed + scoring.draws)
     seeds = [*drawn, *(table.seeds(space.name, dataset, scoring) if by_table else [])]
     try:
         return Refinement(create(space, dataset, scoring, settings, seeds), space, count, halving)
     except DataError as error:
-        raise DataError(f"--refine trains on real images: {error}; or leave --refine out") from error
+        raise DataError(f"--refine trains on real images: {error}; or give --refine 0") from error
 
 
 @dataclass(frozen=True)

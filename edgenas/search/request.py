@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import platform
 import time
 from dataclasses import asdict, dataclass, fields, replace
@@ -27,13 +28,15 @@ from edgenas.search.pareto import DEFAULT as FRONT_SEARCH
 from edgenas.search.refine import prepare
 from edgenas.units import METRICS, show
 
+log = logging.getLogger(__name__)
+
 PRESETS = {
     "default": (FitnessSettings(), SearchSettings()),
     "paper": (PAPER_FITNESS, PAPER_SEARCH),
 }
 COMPANIONS = {"default": "+macs", "paper": ""}  # what phi, looked up or trained, is mixed with where nothing is asked
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
-REFINE = 0  # classes refined by default; 0: none
+REFINE = 8  # classes refined by default, after a search that trains; one that looks scores up answers at once
 REFINE_SETTINGS = RefineSettings()
 LIVE_BUDGET = 200  # classes trained by default when training them takes seconds each; for a front twice as many
 
@@ -135,11 +138,18 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
         score = plugins.load("fitness", scoring)(space, request.dataset, fitness_settings)
     if settings.budget is None and settings.economical and not score.exhaustive:
         settings = replace(settings, budget=LIVE_BUDGET * (1 if request.pareto is None else 2))
-    count = REFINE if request.refine is None else request.refine
+    trains = settings.economical and request.pareto is None and not score.exhaustive
+    count = (REFINE if trains else 0) if request.refine is None else request.refine
     refinement = None
     if count:  # before the run is made: what it lacks is not found out after hours
         how = (fitness_settings, REFINE_SETTINGS, count, request.pareto is None, "table" in scoring.split("+"))
-        refinement = prepare(space, request.dataset, *how)
+        try:
+            refinement = prepare(space, request.dataset, *how)
+        except (UsageError, DataError) as error:
+            if request.refine is not None:
+                raise
+            count = 0
+            log.warning("the winner is chosen by score alone: %s", error)
 
     header = {
         "kind": "search",

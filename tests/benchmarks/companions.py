@@ -1,11 +1,13 @@
-"""How well phi, its companions and mixtures of them rank: `python -m tests.benchmarks.companions [CLASSES [EPOCHS]]`.
+"""How well phi, its companions and mixtures of them rank: `python -m tests.benchmarks.companions [CLASSES [EPOCHS CELLS
+CHANNELS]]`.
 
 Prints, for each fitness, Spearman's rank correlation with the NAS-Bench-201 CIFAR-10 test accuracy (of a functional
 class: the mean of its cells) over CLASSES (default 300) random connected classes, and, where scoring is cheap, over all
 of them; and the seconds a class takes on this machine. For the cheap ones also the mean and the worst regret, in points
 of accuracy, of taking the feasible cell of the highest score, in the 36 cases of tests/benchmarks/searches.py (ties
-between cells count as their mean). What is scored is scored afresh, in a cache of its own. EPOCHS
-(10, 25 or 50, the default): steps after which phi and the loss are read. Needs EDGENAS_DATA_DIR.
+between cells count as their mean). What is scored is scored afresh, in a cache of its own. EPOCHS:
+steps after which phi and the loss are read, of networks of CELLS and CHANNELS (default: 10 5 8; tables have 10 1 16, 25
+1 16 and 50 1 16 too). Needs EDGENAS_DATA_DIR.
 """
 
 from __future__ import annotations
@@ -47,8 +49,7 @@ FITNESSES = (
 )
 
 
-def create(name: str, space: NASBench201, epochs: int) -> Fitness:
-    settings = FitnessSettings(epochs=epochs)
+def create(name: str, space: NASBench201, settings: FitnessSettings) -> Fitness:
     if "+" in name:
         return mixed.create(name.split("+"), space, "cifar10", settings)
     fitness: Fitness = plugins.load("fitness", name)(space, "cifar10", settings)
@@ -60,7 +61,7 @@ def values(fitness: Fitness, archs: Sequence[Architecture]) -> NDArray[np.float6
     return np.array([-np.inf if each.value is None else each.value for each in fitness(archs)])
 
 
-def main(count: int, epochs: int) -> None:
+def main(count: int, settings: FitnessSettings) -> None:
     space = NASBench201()
     accuracies = load_accuracies("cifar10")
     if accuracies is None:
@@ -78,7 +79,7 @@ def main(count: int, epochs: int) -> None:
     print("Spearman with CIFAR-10 test accuracy, over a sample and over all classes; regret of the highest score\n")
     print(f"{'':34}{count:>8}{len(classes):>8}{'ms a class':>12}{'failed':>8}{'regret':>8}{'worst':>8}")
     for name in FITNESSES:
-        fitness = create(name, space, epochs)
+        fitness = create(name, space, settings)
         began = time.perf_counter()
         found = values(fitness, sample)
         took = f"{(time.perf_counter() - began) / count * 1000:.3f}"
@@ -120,4 +121,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.environ["EDGENAS_CACHE_DIR"] = folder
         given = [int(each) for each in sys.argv[1:]]
-        main(*(given + [300, 50][len(given) :]))
+        count, epochs, cells, channels = given + [300, 10, 5, 8][len(given) :]
+        main(count, FitnessSettings(epochs=epochs, cells=cells, channels=channels))

@@ -183,7 +183,7 @@ def gflops_a_step(arch: Architecture, settings: FitnessSettings) -> float:
 
 
 def main(classes: int, steps: int, cells: int) -> None:
-    settings = FitnessSettings(epochs=steps, cells=cells)
+    settings = FitnessSettings(epochs=steps, cells=cells, channels=16)
     archs = random.Random(0).sample(classes_of(SPACE), classes)
     work = statistics.mean(gflops_a_step(arch, settings) for arch in archs)
     ceilings = {precision: gemm_gflops(precision) for precision in ("float32", "bfloat16")}

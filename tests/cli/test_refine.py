@@ -127,7 +127,7 @@ def test_without_torch_it_says_so_and_a_table_driven_search_works(
     monkeypatch.setitem(sys.modules, "edgenas.fitness.refiner", None)
     code, _, err = run(f"{SEARCH} --run a", capsys)
     assert code == 2
-    assert "needs torch, which is not installed; run: pip install 'edgenas[live]', or leave --refine out" in err
+    assert "needs torch, which is not installed; run: pip install 'edgenas[live]', or give --refine 0" in err
     assert search_json("--device raspi4 --latency 20ms --generations 3", capsys)["refinement"] is None
 
 

@@ -221,7 +221,7 @@ def test_interrupted_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monke
         ("search --device raspi4 --latency 5ms --fitness magic", 2, "no fitness 'magic'"),
         ("search --device raspi4 --latency 5ms --cost magic", 2, "no cost 'magic'"),
         ("search --device raspi4 --latency 5ms --method magic", 2, "--method is penalty or rejection"),
-        ("search --device raspi4 --latency 5ms --fitness table --cells 5", 2, "use --fitness live"),
+        ("search --device raspi4 --latency 5ms --fitness table --cells 4", 2, "use --fitness live"),
         ("search --device raspi4 --latency 5ms --cost table", 7, "edgenas data"),
         ("search --device raspi4 --latency 5ms --generations 0", 2, "--generations 0"),
         ("search --resume nothing", 2, "no run 'nothing'"),

@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
         raise MemoryError
 
     monkeypatch.setattr(Refiner, "_train", out_of_memory)
-    with pytest.raises(UsageError, match="too little memory to train one network on real images; leave --refine out"):
+    with pytest.raises(UsageError, match="too little memory to train one network on real images; give --refine 0"):
         refiner()(jobs[:1])
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from edgenas import run as runs
 from edgenas.data.images import load_images
-from edgenas.errors import DataError
+from edgenas.errors import DataError, UsageError
 from edgenas.fitness import FitnessSettings
 from edgenas.fitness.reference import ResNet
 from edgenas.search import Search
@@ -34,14 +34,14 @@ def scoring(job: Search) -> tuple[Any, ...]:
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        ({}, ("table+macs", 10, 1, None)),
-        ({"epochs": 50}, ("table+macs", 50, 1, None)),
-        ({"pareto": "latency"}, ("table+macs", 10, 1, None)),
-        ({"epochs": 11}, ("live+macs", 11, 1, 200)),
-        ({"dataset": "digits"}, ("live+macs", 10, 1, 200)),
-        ({"dataset": "digits", "pareto": "latency"}, ("live+macs", 10, 1, 400)),
-        ({"fitness": "table"}, ("table", 10, 1, None)),
-        ({"fitness": "live", "budget": 9}, ("live", 10, 1, 9)),
+        ({}, ("table+macs", 10, 5, None)),
+        ({"epochs": 50, "cells": 1, "channels": 16}, ("table+macs", 50, 1, None)),
+        ({"pareto": "latency"}, ("table+macs", 10, 5, None)),
+        ({"epochs": 11}, ("live+macs", 11, 5, 200)),
+        ({"dataset": "digits"}, ("live+macs", 10, 5, 200)),
+        ({"dataset": "digits", "pareto": "latency"}, ("live+macs", 10, 5, 400)),
+        ({"fitness": "table"}, ("table", 10, 5, None)),
+        ({"fitness": "live", "budget": 9}, ("live", 10, 5, 9)),
         ({"preset": "paper"}, ("live", 100, 5, None)),
         ({"preset": "paper", "epochs": 50, "cells": 1}, ("table", 50, 1, None)),
     ],
@@ -52,6 +52,51 @@ def test_the_presets_choose_what_is_not_asked(
     image_set = load_images("digits")  # those of CIFAR-10 are not at hand
     monkeypatch.setattr("edgenas.fitness.live.load_images", lambda dataset: image_set)
     assert scoring(prepare(**{"device": "raspi4", "macs_m": 60.0, **asked})) == expected
+
+
+LIVE: dict[str, Any] = {
+    "dataset": "digits",
+    "macs_m": 60.0,
+    "fitness": "live",
+    "cells": 1,
+    "epochs": 1,
+    "batch_size": 8,
+    "budget": 6,
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "refined"),
+    [
+        ({}, 3),
+        ({"refine": 0}, 0),
+        ({"refine": 2}, 2),
+        ({"fitness": "macs"}, 0),  # looked up, and answered at once
+        ({"pareto": "macs"}, 0),
+        ({"preset": "paper"}, 0),
+    ],
+)
+def test_after_live_scores_a_shortlist_is_refined(
+    asked: dict[str, Any], refined: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenas.search.request.REFINE", 3)
+    job = prepare(**{**LIVE, **asked})
+    assert job.run.header["request"]["refine"] == refined
+    assert (job.refinement.count if job.refinement else 0) == refined
+
+
+def test_a_shortlist_that_cannot_be_refined_is_told_where_nobody_asked(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edgenas.search.request.REFINE", 3)
+    monkeypatch.setattr("edgenas.fitness.refiner._LEAST_HELD_OUT", 10_000)
+    job = prepare(**LIVE)
+    assert (job.refinement, job.run.header["request"]["refine"]) == (None, 0)
+    (told,) = caplog.messages
+    assert told.startswith("the winner is chosen by score alone: scikit-learn's digits, ")
+    assert "has too few images" in told
+    with pytest.raises(UsageError, match="too few images"):
+        prepare(**LIVE, refine=3)
 
 
 def test_a_space_that_counts_nothing_is_searched_by_phi_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +129,9 @@ def as_schema_1(run: runs.Run) -> None:
 
 
 def test_a_run_of_schema_1_is_read_and_goes_on_as_it_began() -> None:
-    whole = prepare(run="a", device="raspi4", latency_ms=8.0, fitness="table", epochs=50, generations=5)
+    whole = prepare(
+        run="a", device="raspi4", latency_ms=8.0, fitness="table", epochs=50, cells=1, channels=16, generations=5
+    )
     list(whole)
     trials, result = whole.run.trials(), whole.run.result()
     as_schema_1(whole.run)
