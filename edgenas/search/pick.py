@@ -121,7 +121,7 @@ def _of_most_merit(trials: Sequence[Trial], refined: Mapping[Architecture, Refin
     rivals = [refined[arch] for arch in first if arch in refined]
     longest = max(each.images_seen for each in rivals)
     rivals = [each for each in rivals if each.images_seen == longest]
-    return first[max(rivals, key=merit).arch]
+    return first[max(rivals, key=lambda each: merit(each, space)).arch]
 
 
 def _usable(judged: Sequence[Trial], measured: Mapping[Architecture, Cost], space: SearchSpace) -> list[Trial]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -389,9 +390,16 @@ def test_a_spread_has_both_ends() -> None:
     assert spread([], 4) == []
 
 
-def test_merit_is_by_validation_loss() -> None:
-    arch = NASBench201().parse("|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|")
-    better, worse = (Refined(arch, 64, 10, loss, b"\xff\xc0", 0.0) for loss in (1.0, 1.1))
-    failed = Refined(arch, 64, 10, None, b"", 0.0, "the training diverged")
-    assert merit(better) > merit(worse) > merit(failed)
+def test_merit_is_by_validation_loss_and_size() -> None:
+    space = NASBench201()
+    arch = space.parse("|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|")
+    larger = space.parse("|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|nor_conv_3x3~2|")
+    better, worse, large = (
+        Refined(each, 64, 10, loss, b"\xff\xc0", 0.0) for each, loss in ((arch, 1.0), (arch, 1.1), (larger, 1.1))
+    )
+    failed = Refined(larger, 64, 10, None, b"", 0.0, "the training diverged")
+    assert merit(better, space) > merit(worse, space) > merit(failed, space)
+    ratio = space.macs_m(larger) / space.macs_m(arch)
+    assert merit(large, space) - merit(worse, space) == pytest.approx(0.4 * math.log(ratio))
+    assert merit(better, SPACE) == -1.0  # which counts nothing
     assert refine.in_figures(better)["val_accuracy"] == pytest.approx(100)
