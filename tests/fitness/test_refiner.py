@@ -254,7 +254,7 @@ def test_too_few_images_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for made, problem in (
         (
             image_set(12, side=12),
-            r"too few images to hold some out for validation: \d of class .*; give it more, or leave",
+            r"too few images to hold some out for validation: \d of class .*; give it more, or give",
         ),
         (image_set(100, side=4), "images too small to train on"),
     ):

@@ -57,7 +57,7 @@ class Unstackable:
 
 
 def trainer(device: str = "cpu", space: Any = SPACE, side: int = 16, **changes: Any) -> Trainer:
-    settings = replace(FitnessSettings(epochs=10, batch_size=16, channels=8), **changes)
+    settings = replace(FitnessSettings(epochs=10, batch_size=16, cells=1, channels=8), **changes)
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(settings.batch_size, 3, side, side, generator=generator)
     targets = [unit_gram(torch.randn(settings.batch_size, 30, generator=generator)) for _ in range(3)]
