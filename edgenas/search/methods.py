@@ -31,10 +31,17 @@ from edgenas.spaces.nasbench201 import NASBench201
 DATASET = "cifar10"
 DEFAULT = "table" + COMPANIONS["default"]  # the fitness by which a search scores where nothing is asked
 SMALL = FitnessSettings(cells=1, channels=16)  # has the network of a fitness whose name ends in n1
+
+
+def _maps(settings: FitnessSettings) -> int:
+    """How many feature maps a class's training goes through, but for a factor."""
+    return settings.epochs * settings.cells * settings.channels
+
+
 # This project's prototype of the evaluator took 235 s on one H100, which trains many side by side, for 50 steps of
 # 6,466 classes of the SMALL network. There the traffic of feature maps takes the time, so another network takes it by
 # their number.
-CLASS_S = 235 / 6466 / 50 * FitnessSettings.epochs * FitnessSettings.cells * FitnessSettings.channels / (1 * 16)
+CLASS_S = 235 / 6466 * _maps(FitnessSettings()) / _maps(replace(SMALL, epochs=50))
 # An assumption: the accuracies that are at hand come without their training times. A training of the benchmark is
 # 200 epochs of a network of about 10 to 220 M MACs on 25,000 images or more: on the order of an hour on one GPU.
 TRAINING_S = 3600.0
@@ -163,8 +170,7 @@ class Benchmark:
             return None
         if not members - {"macs", "params"}:
             return 0.0
-        maps, usual = (each.epochs * each.cells * each.channels for each in (settings, FitnessSettings()))
-        return classes * self.class_s * maps / usual
+        return classes * self.class_s * _maps(settings) / _maps(FitnessSettings())
 
     def _priced(self, device: str) -> tuple[CostProvider, _Floats]:
         if device not in self._prices:

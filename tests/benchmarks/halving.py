@@ -20,15 +20,15 @@ from edgenas import cost
 from edgenas import device as devices
 from edgenas.architecture import Architecture, Constraint, Score
 from edgenas.data.accuracy import load_accuracies
-from edgenas.fitness import FitnessSettings, table
+from edgenas.fitness import table
 from edgenas.fitness.live import HALVING_GROUP
 from edgenas.search.genetic import Generation, SearchSettings, evolve
+from edgenas.search.methods import SMALL
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.benchmarks.searches import DEVICES, PERCENTILES
 
 RUNGS = (10, 25, 50)
 BUDGET = 200
-SMALL = FitnessSettings(cells=1, channels=16)  # whose table knows several steps
 
 
 class Trained:

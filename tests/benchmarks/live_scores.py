@@ -1,8 +1,10 @@
-"""How well live scores agree with the shipped table: `python -m tests.benchmarks.live_scores [CLASSES [EPOCHS]]`.
+"""How well live scores agree with the shipped table: `python -m tests.benchmarks.live_scores [CLASSES [EPOCHS
+CELLS CHANNELS]]`.
 
-Trains CLASSES (default 100) random functional classes on CIFAR-10 for EPOCHS steps (default 10), prints Spearman's rank
-correlation with the table, that of the plain MACs beside it, the seconds a class takes and the peak memory. Needs
-EDGENAS_DATA_DIR with cifar10_lossless_4000.npz (or the CIFAR-10 archive) and resnet20-12fca82f.th.
+Trains CLASSES (default 100) random functional classes on CIFAR-10 for EPOCHS steps by networks of CELLS and CHANNELS
+(default: 10 5 8; tables have 10 1 16, 25 1 16 and 50 1 16 too), prints Spearman's rank correlation with the table, that
+of the plain MACs beside it, the seconds a class takes and the peak memory. Needs EDGENAS_DATA_DIR with
+cifar10_lossless_4000.npz (or the CIFAR-10 archive) and resnet20-12fca82f.th.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from edgenas.fitness import FitnessSettings, live, table
 from edgenas.spaces.nasbench201 import NASBench201
 
 
-def main(count: int = 100, epochs: int = FitnessSettings.epochs) -> None:
+def main(count: int = 100, epochs: int = 10, cells: int = 5, channels: int = 8) -> None:
     space = NASBench201()
-    settings = FitnessSettings(epochs=epochs)
+    settings = FitnessSettings(epochs=epochs, cells=cells, channels=channels)
     everything = sorted({space.canonical(arch) for arch in space.all_architectures()})
     classes = random.Random(0).sample(everything, count)
     expected = [score.value for score in table.create(space, "cifar10", settings)(classes)]
