@@ -51,7 +51,7 @@ def search(
         str | None,
         typer.Option(
             help="table: scores measured earlier; live: train each candidate; loss, naswot, synflow, macs, params:"
-            " cheap companions; several joined by +, like table+macs: the geometric mean of their ranks."
+            " cheap companions; several joined by +, like table+macs: the mean of their ranks."
             "  [table+macs where a table fits, else live+macs; without macs by --preset paper]",
             rich_help_panel=_HOW,
         ),
@@ -81,12 +81,20 @@ def search(
         int | None, typer.Option(help="Generations.  [100; 40 with --pareto]", rich_help_panel=_HOW)
     ] = None,
     population: Annotated[
-        int | None, typer.Option(help="Cells in a generation.  [20; 100 with --pareto]", rich_help_panel=_HOW)
+        int | None, typer.Option(help="Cells in a generation.  [20; 100 with --pareto, 40 live]", rich_help_panel=_HOW)
     ] = None,
     budget: Annotated[
         int | None,
         typer.Option(
-            help="End when so many classes are scored.  [200 live, 400 with --pareto; no end by a table]",
+            help="End when so many classes are scored.  [80 live, 160 with --pareto; no end by a table]",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    pool: Annotated[
+        int | None,
+        typer.Option(
+            help="Breed so many cells a generation, and judge those that look best to a surrogate, fitted to what was"
+            " judged so far. 0: judge all that is bred.  [500 live; 0 by a table]",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -178,6 +186,7 @@ def search(
         "generations": generations,
         "population": population,
         "budget": budget,
+        "pool": pool,
         "epochs": epochs,
         "beta": beta,
         "batch_size": batch_size,

@@ -1,7 +1,7 @@
-"""Several fitnesses as one: the geometric mean of an architecture's ranks by each of them (`--fitness table+macs`).
+"""Several fitnesses as one: the mean of an architecture's ranks by each of them (`--fitness table+macs`).
 
-The geometric mean, as in AZ-NAS (Lee & Ham, CVPR 2024, Eq. 11: the sum of the ranks' logarithms), lets no strength make
-up for a weakness: it ranks all classes better than the arithmetic one (`python -m tests.benchmarks.companions`).
+The arithmetic mean: the geometric one, as in AZ-NAS (Lee & Ham, CVPR 2024, Eq. 11), ranks all classes a little better,
+but not those that a search ends with (`python -m tests.benchmarks.companions`).
 
 Ranks are comparable where the scores themselves are not. They are not taken among the neighbours of an architecture,
 which would make its score depend on them, but among all functional classes where the member knows these at once, and
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings
 from edgenas.fitness.companions import NegativeLoss
 
-VERSION = 2  # of how ranks are mixed
+VERSION = 3  # of how ranks are mixed
 SAMPLE = 64  # functional classes, at most, to be ranked among where not all of them are
 _MOST_DRAWS = 100 * SAMPLE  # a space may have fewer classes than are wanted
 _OUTER = 0.25  # the share of the sample whose slope goes on beyond its end
@@ -67,12 +66,11 @@ def _sharing(members: dict[str, Fitness]) -> dict[str, Fitness]:
 
 
 class MeanOfRanks:
-    """The geometric mean of the ranks by each of `members`, by name: 1 / n is the worst and 1 the best of n classes,
-    ties share their mean.
+    """The mean of the ranks by each of `members`, by name: 0 is the worst and 1 the best, ties share their mean.
 
     Where a member is exhaustive and the space can be listed, its ranks are among all connected functional classes.
     Else they are among `sample` of them, drawn by `seed`, and interpolated: what is better than the whole sample has a
-    rank above 1, what is worse one below 1 / n. These are scored by `whole`, which are the members if not given, when
+    rank above 1, what is worse one below 0. These are scored by `whole`, which are the members if not given, when
     a score is first asked for. What a member cannot score has no score.
     """
 
@@ -97,7 +95,7 @@ class MeanOfRanks:
         if sampled and self._among_all:
             among = f"all classes, or by {' and '.join(sampled)} {among},"
         parts = " and ".join(f"{name} ({member.source})" for name, member in members.items())
-        self.source = f"geometric mean of the ranks among {among} by {parts}"
+        self.source = f"mean of the ranks among {among} by {parts}"
         made_from = {
             "among": among,
             "members": [[name, member.fingerprint] for name, member in members.items()],
@@ -129,11 +127,11 @@ class MeanOfRanks:
                 return Score(None, error=f"{name}: it could score none of the classes to be ranked among")
             if not np.isfinite(score.value):
                 return Score(None, error=f"{name}: {score.value} has no rank")
-            total += scale.log_share(score.value)
+            total += float(scale(score.value))
         told = [scores[name] for name in self._members]
         loss = next((each.loss for each in told if each.loss is not None), None)
         phi = next((each.phi for each in told if each.phi is not None), None)
-        return Score(math.exp(total / len(told)), loss, phi=phi)
+        return Score(total / len(told), loss, phi=phi)
 
     def _made_scales(self) -> dict[str, Scale | None]:
         space = self._space
@@ -172,7 +170,6 @@ class Scale:
     """
 
     def __init__(self, values: NDArray[np.float64]) -> None:
-        self._count = len(values)
         self._values, counts = np.unique(values, return_counts=True)
         last_ranks = np.cumsum(counts)
         self._ranks = (last_ranks - (counts - 1) / 2 - 1) / max(len(values) - 1, 1)
@@ -191,12 +188,6 @@ class Scale:
         below, above = np.minimum(asked - least, 0.0), np.maximum(asked - most, 0.0)
         inside = np.interp(asked, self._values, self._ranks)
         return np.asarray(inside + below * self._slopes[0] + above * self._slopes[1])
-
-    def log_share(self, value: float) -> float:
-        """The logarithm of the rank of `value` as a share of the number of values, 1 / n to 1 among these; finite and
-        rising however far `value` is from them."""
-        rank = float(self(value)) * (self._count - 1)  # from 0
-        return (math.log1p(rank) if rank >= 0 else rank) - math.log(self._count)
 
     def _slope(self, first: int, last: int) -> float:
         return float((self._ranks[last] - self._ranks[first]) / (self._values[last] - self._values[first]))

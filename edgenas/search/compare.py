@@ -33,7 +33,8 @@ from edgenas.search.regrets import AGAIN, Key, Row, Summary, line, read, summary
 PERCENTILES = (5.0, 10.0, 20.0, 35.0, 50.0, 75.0)
 # All that needs neither images nor torch.
 METHODS = (
-    *("paper", "default", "rejection", "most-macs", "random", "evolution", "evolution-20", "evolution-free"),
+    *("paper", "default", "rejection", "live", "live-unforeseen"),
+    *("most-macs", "random", "evolution", "evolution-20", "evolution-free"),
     *("table", "loss", "macs", "loss+macs", "table+loss", "table+loss+macs"),
     *("table@50n1", "table+macs@10n1", "table+macs@50n1"),
     *("oracle-5", "oracle-20"),
@@ -213,7 +214,10 @@ def compare(
         needed.append(ways.DEFAULT)
     made_from = {
         "edgenas": __version__,
-        "settings": [asdict(SearchSettings()), asdict(PAPER), f"{ways.DEFAULT}@{FitnessSettings.epochs}"],
+        "settings": [
+            *map(asdict, (SearchSettings(), PAPER, ways.LIVE)),
+            f"{ways.DEFAULT}@{FitnessSettings.epochs}",
+        ],
         "simulated seconds": [class_seconds, training_seconds],
         "test accuracies": hashlib.sha256(benchmark.accuracies.tobytes()).hexdigest(),
         **{f"latencies on {each}": benchmark.cost(each).fingerprint for each in named},

@@ -25,6 +25,9 @@ class SearchSettings:
     # "penalty" ranks by Eq. 4; "rejection" draws until the limits are met, at most `max_rejections` times a cell.
     method: str = "penalty"
     max_rejections: int = 20_000
+    # Where so many are more than a population, they are bred, and those are judged that a surrogate, fitted to what was
+    # judged before, finds best.
+    pool: int = 0
     budget: int | None = None  # the search ends when this many classes have been scored; None: no bound
     seed: int = 0
 
@@ -37,6 +40,10 @@ class SearchSettings:
             raise UsageError(f"--budget {self.budget} trains nothing; give at least --budget 1")
         if self.method not in ("penalty", "rejection"):
             raise UsageError(f"no method '{self.method}'; --method is penalty or rejection")
+        if self.pool < 0:
+            raise UsageError(f"--pool {self.pool} breeds nothing; give the number of cells to breed, or 0")
+        if self.pool and self.method == "rejection":
+            raise UsageError("--pool breeds more cells than are judged, --method rejection judges all; leave one out")
 
 
 PAPER = SearchSettings(economical=False)
@@ -87,7 +94,7 @@ def evolve(
             best = min((trial for trial in trials.values() if trial.feasible), key=by_rank, default=None)
         # Elitism: the fittest and the best that meets the limits are never lost; they may be two.
         elite = [] if settings.economical else [*population[:1], *([best] if best else [])]
-        wanted = judge.breed(population, elite)
+        wanted = judge.breed(population, partial(sorted, key=by_rank), elite)
         requested += len(wanted)
         yield from judge(wanted, index)
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edgenas.architecture import (
     Architecture,
     Constraint,
@@ -21,6 +23,7 @@ from edgenas.architecture import (
     Trial,
 )
 from edgenas.errors import DataError
+from edgenas.search.surrogate import foretell
 
 if TYPE_CHECKING:
     from edgenas.search.genetic import SearchSettings
@@ -59,22 +62,63 @@ class Judge:
         """Classes scored so far, those of the fitness's sample included, for it scores them first."""
         return len(self._scores.keys() | self._sample)
 
-    def breed(self, population: Sequence[Trial], elite: Sequence[Trial] = ()) -> list[Architecture]:
+    def breed(
+        self,
+        population: Sequence[Trial],
+        by_merit: Callable[[list[Trial]], list[Trial]],
+        elite: Sequence[Trial] = (),
+    ) -> list[Architecture]:
         """The next generation: `elite`, and children of `population`, which is sorted, best first, or where it is empty
         the fitness's sample and random cells. Fewer than settings.population where no more are found in bounded tries.
+
+        Where settings.pool is more than that, so many are bred, and those are taken that come first `by_merit`, which
+        sorts trials, best first, as the surrogate foretells them.
         """
-        wanted = list(dict.fromkeys(trial.arch for trial in elite))
+        elders = list(dict.fromkeys(trial.arch for trial in elite))
+        room = max(0, self._settings.population - len(elders))
         first = iter(self._sample)
 
         def propose() -> Architecture:
             return self._child_of(population) if population else next(first, None) or self._random_cell()
 
-        while len(wanted) < self._settings.population:
-            arch = self._draw(propose, set(wanted))
+        bred: dict[Architecture, None] = {}
+        while len(bred) < (max(room, self._settings.pool) if population and room else room):
+            arch = self._draw(propose, {*elders, *bred})
             if arch is None:
                 break
-            wanted.append(arch)
-        return wanted
+            bred[arch] = None
+        if len(bred) > room:
+            foreseen = self._foreseen(list(bred))
+            bred = dict.fromkeys(trial.arch for trial in by_merit(foreseen)[:room]) if foreseen else bred
+        return [*elders, *list(bred)[:room]]
+
+    def _foreseen(self, archs: Sequence[Architecture]) -> list[Trial]:
+        """Those of `archs` that are connected, as they may come to be judged: by the surrogate's word where nothing is
+        known for sure, and numbered -1. None where no trial tells anything yet."""
+        space = self._space
+        told: dict[Architecture, Trial] = {}  # by class
+        for trial in self.trials.values():
+            if trial.score.value is not None and trial.cost.error is None:
+                told.setdefault(space.canonical(trial.arch), trial)
+        worthy = [arch for arch in archs if space.is_connected(arch)]
+        if not told or not worthy:
+            return []
+        priced = self._cost.exhaustive or self._correctable is not None
+        metrics = [] if priced else sorted(next(iter(told.values())).cost.values)
+        # Of costs the ratio matters.
+        known = [
+            [trial.score.value, *(math.log(max(trial.cost.values[each], _NOTHING)) for each in metrics)]
+            for trial in told.values()
+        ]
+        keys = [space.canonical(arch) for arch in worthy]
+        values = foretell(list(told), np.array(known, np.float64), keys).tolist()
+        guesses = (Cost(dict(zip(metrics, map(math.exp, logs), strict=True))) for _, *logs in values)
+        prices = self._cost(worthy) if priced else guesses
+        found = []
+        for arch, key, (value, *_), price in zip(worthy, keys, values, prices, strict=True):
+            score = self._scores.get(key, Score(value))
+            found.append(_trial(-1, -1, arch, score, price, self._constraints, trained=False))
+        return found
 
     def _random_cell(self) -> Architecture:
         genes = tuple(self._rng.randrange(options) for options in self._space.choices)
@@ -187,6 +231,7 @@ def repriced(trials: Iterable[Trial], cost: CostProvider, constraints: Sequence[
     return found
 
 
+_NOTHING = 1e-9  # of any cost, in its canonical unit
 _FOREIGN_HISTORY = (
     "the run's trials are not the beginning of this search's history: they were edited, or made by another version"
     " of EdgeNAS; start a new run"

@@ -37,11 +37,16 @@ def evolve_front(
     population: list[Trial] = []
     best: list[Trial] = []  # the front of all trials
     requested = 0
+
+    def by_merit(foreseen: list[Trial]) -> list[Trial]:
+        rivals = [*population, *foreseen]
+        return [trial for trial in survivors(space, rivals, metric, len(rivals)) if trial.number < 0]
+
     for index in range(settings.generations):
         if judge.corrected():
             population = survivors(space, judge.trials.values(), metric, settings.population)
             best = front_of(space, judge.trials.values(), metric)
-        wanted = judge.breed(population)
+        wanted = judge.breed(population, by_merit)
         requested += len(wanted)
         yield from judge(wanted, index)
 

@@ -38,7 +38,9 @@ COMPANIONS = {"default": "+macs", "paper": ""}  # what phi, looked up or trained
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
 REFINE = 8  # classes refined by default, after a search that trains; one that looks scores up answers at once
 REFINE_SETTINGS = RefineSettings()
-LIVE_BUDGET = 200  # classes trained by default when training them takes seconds each; for a front twice as many
+# Where a class takes a second to score, so many are scored by default, for a front twice as many in generations of
+# LIVE_FRONT, and of so many cells bred for each generation a surrogate takes the most promising.
+LIVE_BUDGET, LIVE_FRONT, POOL = 80, 40, 500
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class SearchRequest:
     engine: str | None = None
     seed: int = 0
     budget: int | None = None
+    pool: int | None = None
     refine: int | None = None  # classes trained briefly after the search, to choose the winner among; 0: none
 
     def constraints(self) -> list[Constraint]:
@@ -108,7 +111,10 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
             "a search needs a limit; give one, like --latency 5ms (or --energy, --macs, --params), or search for all"
             " limits at once by --pareto latency"
         )
-    fitness_settings, settings = _settings(request) if resumed is None else _stored_settings(resumed, request)
+    fitness_settings, settings, frugal = _settings(request)
+    if resumed is not None:
+        fitness_settings, settings = _stored_settings(resumed, fitness_settings)
+        frugal = settings
     device = devices.load(request.device)
     space = plugins.load("spaces", request.space)()
 
@@ -132,12 +138,12 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     if "+" in scoring:
         from edgenas.fitness import mixed  # here, not above: a search by one fitness waits for no import of the others
 
-        sample = min(settings.population, settings.budget or mixed.SAMPLE)  # what a search begins with anyway
+        sample = min(frugal.population, frugal.budget or mixed.SAMPLE)  # what a search begins with anyway
         score = mixed.create(scoring.split("+"), space, request.dataset, fitness_settings, sample)
     else:
         score = plugins.load("fitness", scoring)(space, request.dataset, fitness_settings)
-    if settings.budget is None and settings.economical and not score.exhaustive:
-        settings = replace(settings, budget=LIVE_BUDGET * (1 if request.pareto is None else 2))
+    if not score.exhaustive:
+        settings = frugal
     trains = settings.economical and request.pareto is None and not score.exhaustive
     count = (REFINE if trains else 0) if request.refine is None else request.refine
     refinement = None
@@ -187,8 +193,21 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     )
 
 
-def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings]:
-    """The preset's settings, with what was asked in their place."""
+def economised(settings: SearchSettings, pareto: bool = False) -> SearchSettings:
+    """`settings` where each score takes its time: by the default preset fewer classes, those foreseen to be good."""
+    if not settings.economical:
+        return settings
+    return replace(
+        settings,
+        budget=LIVE_BUDGET * (2 if pareto else 1),
+        pool=POOL if settings.method == "penalty" else 0,
+        population=LIVE_FRONT if pareto else settings.population,
+    )
+
+
+def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings, SearchSettings]:
+    """The preset's settings, with what was asked in their place; of the search those for scores that are looked up, and
+    those for scores that take their time."""
 
     def overridden(settings: Any) -> Any:
         names = {each.name for each in fields(settings)}
@@ -198,12 +217,13 @@ def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings]:
     fitness_settings, search_settings = PRESETS[request.preset]
     if request.pareto is not None and search_settings.economical:
         search_settings = FRONT_SEARCH
-    return overridden(fitness_settings), overridden(search_settings)
+    search_settings = replace(search_settings, method=request.method)
+    frugal = economised(search_settings, request.pareto is not None)
+    return overridden(fitness_settings), overridden(search_settings), overridden(frugal)
 
 
-def _stored_settings(run: runs.Run, request: SearchRequest) -> tuple[FitnessSettings, SearchSettings]:
+def _stored_settings(run: runs.Run, fitness_settings: FitnessSettings) -> tuple[FitnessSettings, SearchSettings]:
     """Those that `run` was made with, whatever the presets are by now; where its candidates are trained is as asked."""
-    fitness_settings, _ = _settings(request)
     try:
         return replace(fitness_settings, **run.header["fitness_settings"]), SearchSettings(
             **run.header["search_settings"]
