@@ -20,7 +20,13 @@ BEST_FITNESS = max(
     for arch, cost in zip(ALL, Weighted()(ALL), strict=True)
     if cost.error is None and cost.values["latency"] <= 12
 )
-METHODS = [SearchSettings(), PAPER, SearchSettings(method="rejection"), replace(PAPER, method="rejection")]
+METHODS = [
+    SearchSettings(),
+    SearchSettings(pool=60),
+    PAPER,
+    SearchSettings(method="rejection"),
+    replace(PAPER, method="rejection"),
+]
 
 
 def run(
