@@ -86,7 +86,8 @@ def search(
     budget: Annotated[
         int | None,
         typer.Option(
-            help="End when so many classes are scored.  [80 live, 160 with --pareto; no end by a table]",
+            help="End when so many classes are scored."
+            "  [80 where scores or costs are live, 160 with --pareto; else no end]",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -94,7 +95,7 @@ def search(
         int | None,
         typer.Option(
             help="Breed so many cells a generation, and judge those that look best to a surrogate, fitted to what was"
-            " judged so far. 0: judge all that is bred.  [500 live; 0 by a table]",
+            " judged so far. 0: judge all that is bred.  [500 where scores or costs are live; else 0]",
             rich_help_panel=_HOW,
         ),
     ] = None,

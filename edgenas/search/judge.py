@@ -94,14 +94,14 @@ class Judge:
 
     def _foreseen(self, archs: Sequence[Architecture]) -> list[Trial]:
         """Those of `archs` that are connected, as they may come to be judged: by the surrogate's word where nothing is
-        known for sure, and numbered -1. None where no trial tells anything yet."""
+        known for sure, and numbered -1. None where too few trials tell anything yet."""
         space = self._space
         told: dict[Architecture, Trial] = {}  # by class
         for trial in self.trials.values():
             if trial.score.value is not None and trial.cost.error is None:
                 told.setdefault(space.canonical(trial.arch), trial)
         worthy = [arch for arch in archs if space.is_connected(arch)]
-        if not told or not worthy:
+        if len(told) < _LEAST_TOLD or not worthy:
             return []
         priced = self._cost.exhaustive or self._correctable is not None
         metrics = [] if priced else sorted(next(iter(told.values())).cost.values)
@@ -231,6 +231,7 @@ def repriced(trials: Iterable[Trial], cost: CostProvider, constraints: Sequence[
     return found
 
 
+_LEAST_TOLD = 10  # classes with a score, for the surrogate to be heard
 _NOTHING = 1e-9  # of any cost, in its canonical unit
 _FOREIGN_HISTORY = (
     "the run's trials are not the beginning of this search's history: they were edited, or made by another version"

@@ -38,8 +38,8 @@ COMPANIONS = {"default": "+macs", "paper": ""}  # what phi, looked up or trained
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
 REFINE = 8  # classes refined by default, after a search that trains; one that looks scores up answers at once
 REFINE_SETTINGS = RefineSettings()
-# Where a class takes a second to score, so many are scored by default, for a front twice as many in generations of
-# LIVE_FRONT, and of so many cells bred for each generation a surrogate takes the most promising.
+# Where a score takes a training or a price a measurement, so many classes are scored by default, for a front twice as
+# many in generations of LIVE_FRONT, and of so many cells bred for each generation a surrogate takes the most promising.
 LIVE_BUDGET, LIVE_FRONT, POOL = 80, 40, 500
 
 
@@ -142,7 +142,7 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
         score = mixed.create(scoring.split("+"), space, request.dataset, fitness_settings, sample)
     else:
         score = plugins.load("fitness", scoring)(space, request.dataset, fitness_settings)
-    if not score.exhaustive:
+    if not (score.exhaustive and prices.exhaustive):
         settings = frugal
     trains = settings.economical and request.pareto is None and not score.exhaustive
     count = (REFINE if trains else 0) if request.refine is None else request.refine
@@ -194,7 +194,7 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
 
 
 def economised(settings: SearchSettings, pareto: bool = False) -> SearchSettings:
-    """`settings` where each score takes its time: by the default preset fewer classes, those foreseen to be good."""
+    """`settings` where scores or prices take their time: by the default preset fewer classes, foreseen to be good."""
     if not settings.economical:
         return settings
     return replace(

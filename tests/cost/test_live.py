@@ -222,7 +222,7 @@ def test_a_winner_that_fails_at_length_gives_way_to_the_next_best(world: World) 
             reply["samples_ns"] = [[10 * ns for ns in repeat] for repeat in reply["samples_ns"]]
 
     world.disturb = slower
-    job = search(**SETTINGS, latency_ms=3.0, run="runs/a")
+    job = search(**SETTINGS, pool=0, latency_ms=3.0, run="runs/a")
     list(job)
     verdicts = [found.verdict for _, found in job.confirmations]
     assert verdicts == ["FAIL", "FAIL", "PASS"]
