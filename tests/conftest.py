@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,14 @@ def archive(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     path = tmp_path_factory.mktemp("out") / "digits.tar.gz"
     build(open_run(str(trained_run)), path)
     return path
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in the workers: threads that share so small a step mostly wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

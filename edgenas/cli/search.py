@@ -87,7 +87,7 @@ def search(
         int | None,
         typer.Option(
             help="End when so many classes are scored."
-            "  [80 where scores or costs are live, 160 with --pareto; else no end]",
+            "  [80 where scores or costs are live, 150 with --pareto; else no end]",
             rich_help_panel=_HOW,
         ),
     ] = None,

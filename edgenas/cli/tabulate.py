@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgenas.errors import InterruptedRunError, UsageError
+from edgenas.fitness import FitnessSettings
 
 
 def tabulate(
@@ -17,10 +18,10 @@ def tabulate(
     seeds: Annotated[int, typer.Option(help="Scores are means over so many.")] = 2,
     epochs: Annotated[
         str, typer.Option(help="Training steps on the one batch; several, ascending, are all told.")
-    ] = "10",
-    cells: Annotated[int, typer.Option(help="Cells a stage of the scored network (N).")] = 5,
-    channels: Annotated[int, typer.Option(help="Channels of its first stage (C).")] = 8,
-    batch_size: Annotated[int, typer.Option(help="Images in the batch.")] = 32,
+    ] = str(FitnessSettings.epochs),
+    cells: Annotated[int, typer.Option(help="Cells a stage of the scored network (N).")] = FitnessSettings.cells,
+    channels: Annotated[int, typer.Option(help="Channels of its first stage (C).")] = FitnessSettings.channels,
+    batch_size: Annotated[int, typer.Option(help="Images in the batch.")] = FitnessSettings.batch_size,
     reference: Annotated[str, typer.Option(help="resnet20, resnet56, or weights.")] = "resnet20",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     engine: Annotated[str, typer.Option(help="local, ray, ray:HOST:PORT or ray://HOST:PORT.")] = "local",
@@ -34,7 +35,6 @@ def tabulate(
     Example: edgenas tabulate --dataset digits --seeds 1 --epochs 1,2 --cells 1 --channels 4 --batch-size 8
     """
     from edgenas.cli.progress import follow
-    from edgenas.fitness import FitnessSettings
     from edgenas.fitness.tabulate import tabulate as prepare
 
     try:

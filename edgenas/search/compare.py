@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,10 +28,9 @@ from edgenas.files import appending, write_whole
 from edgenas.fitness import FitnessSettings
 from edgenas.search import methods as ways
 from edgenas.search.genetic import PAPER, SearchSettings
-from edgenas.search.methods import Benchmark, Choice
+from edgenas.search.methods import PERCENTILES, Benchmark, Choice
 from edgenas.search.regrets import AGAIN, Key, Row, Summary, line, read, summary
 
-PERCENTILES = (5.0, 10.0, 20.0, 35.0, 50.0, 75.0)
 # All that needs neither images nor torch.
 METHODS = (
     *("paper", "default", "rejection", "live", "live-unforeseen"),
@@ -72,13 +72,11 @@ class Comparison:
 
     @property
     def share_done(self) -> float:
-        wanted = self._wanted()
-        return sum(key in self.rows for key in wanted) / len(wanted)
+        return self._done / len(self._wanted)
 
     @property
     def state(self) -> str:
-        wanted = self._wanted()
-        return f"{sum(key in self.rows for key in wanted)} of {len(wanted)} choices made"
+        return f"{self._done} of {len(self._wanted)} choices made"
 
     def __iter__(self) -> Iterator[Row]:
         with self._appending() as file:
@@ -101,7 +99,7 @@ class Comparison:
 
     def choices(self) -> list[Row]:
         """All that was asked for and done, in the order of devices, limits, methods and seeds."""
-        return [self.rows[key] for key in self._wanted() if key in self.rows]
+        return [self.rows[key] for key in self._wanted if key in self.rows]
 
     def summaries(self) -> list[Summary]:
         """One a method that was asked for, in that order; call when all is done."""
@@ -122,6 +120,11 @@ class Comparison:
             "regrets": str(self.csv),
         }
 
+    @property
+    def _done(self) -> int:
+        return sum(key in self.rows for key in self._wanted)
+
+    @cached_property
     def _wanted(self) -> list[Key]:
         return [
             (device, percentile, seed, name)
@@ -134,7 +137,7 @@ class Comparison:
     def _tasks(self) -> list[_Task]:
         """What is missing, by case and seed."""
         missing: dict[tuple[str, float, int | None], list[str]] = {}
-        for device, percentile, seed, name in self._wanted():
+        for device, percentile, seed, name in self._wanted:
             if (device, percentile, seed, name) not in self.rows:
                 missing.setdefault((device, percentile, seed), []).append(name)
         tasks = []

@@ -29,6 +29,7 @@ from edgenas.search.request import COMPANIONS, economised
 from edgenas.spaces.nasbench201 import NASBench201
 
 DATASET = "cifar10"
+PERCENTILES = (5.0, 10.0, 20.0, 35.0, 50.0, 75.0)  # of the latencies on a device: the limits of its cases
 DEFAULT = "table" + COMPANIONS["default"]  # the fitness by which a search scores where nothing is asked
 SMALL = FitnessSettings(cells=1, channels=16)  # has the network of a fitness whose name ends in n1
 
@@ -135,6 +136,10 @@ class Benchmark:
                 " the least of --limits"
             )
         return Case(device, percentile, limit_ms, cost, tuple(feasible.tolist()))
+
+    def cases(self) -> list[Case]:
+        """All devices that were measured, each with a limit at all of PERCENTILES; raises what `case` does."""
+        return [self.case(device, percentile) for device in measured() for percentile in PERCENTILES]
 
     def fitness(self, name: str) -> Fitness:
         """The fitness plug-in or mixture called `name`, by the default preset but for what stands after an "@": the
@@ -258,10 +263,15 @@ class _Dear:
 
 def _live(settings: SearchSettings, benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:
     """A search for data that has no table: ranks among the classes that it begins with, few of them, well chosen."""
+    return _evolved(live_scores(benchmark, replace(settings, seed=seed)), settings, benchmark, case, seed)
+
+
+def live_scores(benchmark: Benchmark, settings: SearchSettings) -> Fitness:
+    """What the default scores by where no table fits, ranked among the classes that a search by `settings`, which have
+    a budget, begins with."""
     assert settings.budget is not None
     members = {"live": _Dear(benchmark.fitness("table")), "macs": benchmark.fitness("macs")}
-    score = mixed.MeanOfRanks(benchmark.space, members, seed, min(settings.population, settings.budget))
-    return _evolved(score, settings, benchmark, case, seed)
+    return mixed.MeanOfRanks(benchmark.space, members, settings.seed, min(settings.population, settings.budget))
 
 
 def _most_macs(benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:

@@ -38,9 +38,9 @@ COMPANIONS = {"default": "+macs", "paper": ""}  # what phi, looked up or trained
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
 REFINE = 8  # classes refined by default, after a search that trains; one that looks scores up answers at once
 REFINE_SETTINGS = RefineSettings()
-# Where a score takes a training or a price a measurement, so many classes are scored by default, for a front twice as
-# many in generations of LIVE_FRONT, and of so many cells bred for each generation a surrogate takes the most promising.
-LIVE_BUDGET, LIVE_FRONT, POOL = 80, 40, 500
+# Where a score takes a training or a price a measurement, so many classes are scored by default, for one limit and for
+# a front, this in smaller generations, and of so many cells bred for each a surrogate takes the most promising.
+LIVE_BUDGET, FRONT_BUDGET, FRONT_POPULATION, POOL = 80, 150, 40, 500
 
 
 @dataclass(frozen=True)
@@ -199,9 +199,9 @@ def economised(settings: SearchSettings, pareto: bool = False) -> SearchSettings
         return settings
     return replace(
         settings,
-        budget=LIVE_BUDGET * (2 if pareto else 1),
+        budget=FRONT_BUDGET if pareto else LIVE_BUDGET,
         pool=POOL if settings.method == "penalty" else 0,
-        population=LIVE_FRONT if pareto else settings.population,
+        population=FRONT_POPULATION if pareto else settings.population,
     )
 
 

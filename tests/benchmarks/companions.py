@@ -5,7 +5,7 @@ Prints, for each fitness, Spearman's rank correlation with the NAS-Bench-201 CIF
 class: the mean of its cells) over CLASSES (default 300) random connected classes, and, where scoring is cheap, over all
 of them and over the tenth of the best accuracy; and the seconds a class takes on this machine. For the cheap ones also
 the mean and the worst regret, in points of accuracy, of taking the feasible cell of the highest score, in the 36 cases
-of tests/benchmarks/searches.py (ties between cells count as their mean). What is scored is scored afresh, in a cache of
+of `edgenas compare` (ties between cells count as their mean). What is scored is scored afresh, in a cache of
 its own. EPOCHS: steps after which phi and the loss are read, of networks of CELLS and CHANNELS (default: 10 5 8; tables
 have 10 1 16, 25 1 16 and 50 1 16 too). Needs EDGENAS_DATA_DIR.
 """
@@ -23,13 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from edgenas import cost, plugins
-from edgenas import device as devices
+from edgenas import plugins
 from edgenas.architecture import Architecture, Fitness
-from edgenas.data.accuracy import load_accuracies
 from edgenas.fitness import FitnessSettings, mixed
+from edgenas.search.methods import Benchmark
 from edgenas.spaces.nasbench201 import NASBench201
-from tests.benchmarks.searches import DEVICES, PERCENTILES
 
 FITNESSES = (
     "table",
@@ -62,11 +60,8 @@ def values(fitness: Fitness, archs: Sequence[Architecture]) -> NDArray[np.float6
 
 
 def main(count: int, settings: FitnessSettings) -> None:
-    space = NASBench201()
-    accuracies = load_accuracies("cifar10")
-    if accuracies is None:
-        raise SystemExit("needs NAS-Bench-201 accuracies: edgenas data import nasbench201 FILE")
-    cells = space.all_architectures()
+    benchmark = Benchmark()
+    space, cells, accuracies = benchmark.space, benchmark.archs, benchmark.accuracies
     of_class: dict[Architecture, list[int]] = {}
     for index, arch in enumerate(cells):
         if space.is_connected(arch):
@@ -74,7 +69,7 @@ def main(count: int, settings: FitnessSettings) -> None:
     classes = sorted(of_class)
     accuracy = {arch: float(np.mean(accuracies[members])) for arch, members in of_class.items()}
     sample = random.Random(0).sample(classes, count)
-    cases = _cases(space, cells)
+    cases = [list(case.feasible) for case in benchmark.cases()]
 
     print("Spearman with CIFAR-10 test accuracy, over a sample and over all classes; regret of the highest score\n")
     print(f"{'':34}{count:>8}{len(classes):>8}{'best 10%':>10}{'ms a class':>12}{'failed':>8}{'regret':>8}{'worst':>8}")
@@ -98,24 +93,11 @@ def main(count: int, settings: FitnessSettings) -> None:
         print(row, flush=True)
 
 
-def _cases(space: NASBench201, cells: Sequence[Architecture]) -> list[NDArray[np.bool_]]:
-    """Which cells are feasible, in each case."""
-    connected = np.array([space.is_connected(arch) for arch in cells])
-    cases = []
-    for name in DEVICES:
-        prices = cost.create("table", space, "cifar10", devices.load(name))(cells)
-        latencies = np.array([np.nan if each.error else each.values["latency"] for each in prices])
-        cases += [connected & (latencies <= limit) for limit in np.nanpercentile(latencies, PERCENTILES)]
-    return cases
-
-
-def _regrets(
-    scores: NDArray[np.float64], cases: Sequence[NDArray[np.bool_]], accuracies: NDArray[np.float64]
-) -> list[float]:
+def _regrets(scores: NDArray[np.float64], cases: Sequence[list[int]], accuracies: NDArray[np.float64]) -> list[float]:
     regrets = []
     for feasible in cases:
-        chosen = feasible & (scores == scores[feasible].max())
-        regrets.append(float(accuracies[feasible].max() - accuracies[chosen].mean()))
+        chosen = scores[feasible] == scores[feasible].max()
+        regrets.append(float(accuracies[feasible].max() - accuracies[feasible][chosen].mean()))
     return regrets
 
 

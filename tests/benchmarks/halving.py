@@ -1,7 +1,7 @@
 """What `--halving` saves and what it costs: `python -m tests.benchmarks.halving [--seeds 10]`.
 
 Searches by phi alone with a budget of 200 classes, as live searches have, in the 36 cases of
-tests/benchmarks/searches.py. What training would find is looked up in the shipped table of N=1, C=16, which knows every
+`edgenas compare`. What training would find is looked up in the shipped table of N=1, C=16, which knows every
 class after 10, 25 and 50 steps: a trained score is that after 50; halved, of each eight classes that are asked for
 together four stop at 10 steps and two more at 25 (`--halving` itself stops at 12 and 25), and keep the score that they
 had. Prints, for each, the training steps, phi after 50 steps of the winners (mean), how often halving's winner is the
@@ -16,16 +16,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgenas import cost
-from edgenas import device as devices
 from edgenas.architecture import Architecture, Constraint, Score
-from edgenas.data.accuracy import load_accuracies
 from edgenas.fitness import table
 from edgenas.fitness.live import HALVING_GROUP
 from edgenas.search.genetic import Generation, SearchSettings, evolve
-from edgenas.search.methods import SMALL
+from edgenas.search.methods import DATASET, SMALL, Benchmark
 from edgenas.spaces.nasbench201 import NASBench201
-from tests.benchmarks.searches import DEVICES, PERCENTILES
 
 RUNGS = (10, 25, 50)
 BUDGET = 200
@@ -38,7 +34,7 @@ class Trained:
     exhaustive = False
 
     def __init__(self, space: NASBench201, halving: bool) -> None:
-        self._tables = [table.create(space, "cifar10", replace(SMALL, epochs=rung)) for rung in RUNGS]
+        self._tables = [table.create(space, DATASET, replace(SMALL, epochs=rung)) for rung in RUNGS]
         self._halving = halving
         self.steps = 0
 
@@ -63,32 +59,23 @@ class Trained:
 
 
 def main(seeds: int) -> None:
-    space = NASBench201()
-    accuracies = load_accuracies("cifar10")
-    if accuracies is None:
-        raise SystemExit("needs NAS-Bench-201 accuracies: edgenas data import nasbench201 FILE")
-    whole = table.create(space, "cifar10", replace(SMALL, epochs=RUNGS[-1]))
+    benchmark = Benchmark()
+    space = benchmark.space
+    whole = table.create(space, DATASET, replace(SMALL, epochs=RUNGS[-1]))
     winners: dict[bool, list[tuple[Architecture, float]]] = {False: [], True: []}
     steps: dict[bool, list[int]] = {False: [], True: []}
-    connected = np.array([space.is_connected(arch) for arch in space.all_architectures()])
-    for name in DEVICES:
-        prices = cost.create("table", space, "cifar10", devices.load(name))
-        listed = prices(space.all_architectures())
-        latencies = np.array([np.nan if each.error else each.values["latency"] for each in listed])
-        for limit in np.nanpercentile(latencies, PERCENTILES):
-            best = accuracies[connected & (latencies <= limit)].max()
-            for seed in range(seeds):
-                for halving in winners:
-                    fitness = Trained(space, halving)
-                    settings = SearchSettings(budget=BUDGET, seed=seed)
-                    last = None
-                    for event in evolve(space, fitness, prices, [Constraint("latency", float(limit))], settings):
-                        last = event if isinstance(event, Generation) else last
-                    assert last is not None
-                    assert last.best is not None
-                    arch = last.best.arch
-                    winners[halving].append((arch, float(best - accuracies[space.index_of(arch)])))
-                    steps[halving].append(fitness.steps)
+    for case in benchmark.cases():
+        best = benchmark.accuracies[list(case.feasible)].max()
+        limits = [Constraint("latency", case.limit_ms)]
+        for seed in range(seeds):
+            for halving in winners:
+                fitness = Trained(space, halving)
+                *_, last = evolve(space, fitness, case.cost, limits, SearchSettings(budget=BUDGET, seed=seed))
+                assert isinstance(last, Generation)
+                assert last.best is not None
+                arch = last.best.arch
+                winners[halving].append((arch, float(best - benchmark.accuracies[space.index_of(arch)])))
+                steps[halving].append(fitness.steps)
     same = np.mean([a[0] == b[0] for a, b in zip(*winners.values(), strict=True)])
     print(f"{len(winners[True])} searches of {BUDGET} classes; halving's winner is the other's in {same:.0%}\n")
     print(f"{'':12}{'steps':>8}{'ratio':>8}{'phi':>8}{'mean regret':>13}{'worst':>8}")

@@ -1,11 +1,11 @@
 """One front a device against one search a limit: what Pareto mode costs and what its answers are worth.
 
-    EDGENAS_DATA_DIR=... python -m tests.benchmarks.pareto [--seeds 10] [--budget CLASSES]
+    EDGENAS_DATA_DIR=... python -m tests.benchmarks.pareto [--seeds 10] [--live]
 
-The 36 cases of `searches`: six devices with six limits each. Once each is searched for by itself, once the six limits
-of a device are answered by the front of a single Pareto run; `--seeds` times. The gap is the default's score of the
-best feasible cell less that of the answer, regret the same in points of CIFAR-10 test accuracy. With `--budget` a
-single search may score so many classes and a front twice as many, as the defaults of live searches do.
+The 36 cases of `edgenas compare`: six devices with six limits each. Once each is searched for by itself, once the six
+limits of a device are answered by the front of a single Pareto run; `--seeds` times. The gap is the default's score of
+the best feasible cell less that of the answer, regret the same in points of CIFAR-10 test accuracy. With `--live` both
+search as if each score took a training, by fewer classes and a surrogate; what a training would find is looked up.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgenas.architecture import Trial
-from edgenas.search.genetic import Generation, SearchSettings
-from edgenas.search.pareto import DEFAULT, evolve_front
-from tests.benchmarks.searches import load_world, single_search
+from edgenas.architecture import Constraint, Fitness, Trial
+from edgenas.search.genetic import Generation, SearchSettings, evolve
+from edgenas.search.methods import DEFAULT, Benchmark, Case, live_scores, measured
+from edgenas.search.pareto import DEFAULT as FRONT
+from edgenas.search.pareto import evolve_front
+from edgenas.search.request import economised
 
 MOST_REGRET_ADDED = 0.1  # points
 MOST_COST = 2.0  # times the classes of one single search; seconds are as restless as the machine
@@ -28,12 +30,20 @@ MOST_COST = 2.0  # times the classes of one single search; seconds are as restle
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--budget", type=int)
+    parser.add_argument("--live", action="store_true")
     asked = parser.parse_args()
 
-    world = load_world()
-    single = SearchSettings(budget=asked.budget)
-    whole = replace(DEFAULT, budget=asked.budget and 2 * asked.budget)
+    benchmark = Benchmark()
+    space, accuracies = benchmark.space, benchmark.accuracies
+    by_default = benchmark.fitness(DEFAULT)
+    scores = np.array([-np.inf if each.value is None else each.value for each in by_default(benchmark.archs)])
+    single, whole = SearchSettings(), FRONT
+    if asked.live:
+        single, whole = economised(single), economised(whole, pareto=True)
+
+    def scored(settings: SearchSettings) -> Fitness:
+        return live_scores(benchmark, settings) if asked.live else by_default
+
     names = ("36 single searches", "6 fronts")
     gaps: dict[str, list[float]] = {name: [] for name in names}
     regrets: dict[str, list[float]] = {name: [] for name in names}
@@ -41,34 +51,40 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in names}
     unanswered = dict.fromkeys(names, 0)
     points: list[int] = []
-
-    for prices, latencies, limits in world.cases():
+    cases = benchmark.cases()
+    for device in measured():
+        own = [case for case in cases if case.device == device]
         for seed in range(asked.seeds):
-            answers: list[tuple[str, float, Trial | None]] = []
-            for limit in limits:
-                best, trained, took_s = single_search(world, prices, limit, replace(single, seed=seed))
-                answers.append((names[0], limit, best))
-                classes[names[0]].append(trained)
-                seconds[names[0]].append(took_s)
+            answers: list[tuple[str, Case, Trial | None]] = []
+            settings = replace(single, seed=seed)
+            for case in own:
+                begun = time.perf_counter()
+                limits = [Constraint("latency", case.limit_ms)]
+                *_, last = evolve(space, scored(settings), case.cost, limits, settings)
+                assert isinstance(last, Generation)
+                seconds[names[0]].append(time.perf_counter() - begun)
+                classes[names[0]].append(last.trained)
+                answers.append((names[0], case, last.best))
             begun = time.perf_counter()
-            *_, last = evolve_front(world.space, world.fitness, prices, "latency", [], replace(whole, seed=seed))
+            settings = replace(whole, seed=seed)
+            *_, last = evolve_front(space, scored(settings), own[0].cost, "latency", [], settings)
             assert isinstance(last, Generation)
             seconds[names[1]].append(time.perf_counter() - begun)
             classes[names[1]].append(last.trained)
             points.append(len(last.front))
-            for limit in limits:
-                within = [trial for trial in last.front if trial.cost.values["latency"] <= limit]
-                answers.append((names[1], limit, within[-1] if within else None))
-            for name, limit, answer in answers:
+            for case in own:
+                within = [trial for trial in last.front if trial.cost.values["latency"] <= case.limit_ms]
+                answers.append((names[1], case, within[-1] if within else None))
+            for name, case, answer in answers:
                 if answer is None:
                     unanswered[name] += 1
                     continue
-                feasible = world.connected & (latencies <= limit)
-                index = world.space.index_of(answer.arch)
-                gaps[name].append(float(world.scores[feasible].max() - world.scores[index]))
-                regrets[name].append(float(world.accuracies[feasible].max() - world.accuracies[index]))
+                feasible = list(case.feasible)
+                index = space.index_of(answer.arch)
+                gaps[name].append(float(scores[feasible].max() - scores[index]))
+                regrets[name].append(float(accuracies[feasible].max() - accuracies[index]))
 
-    print(f"36 cases, {asked.seeds} seeds; a front has {min(points)} to {max(points)} points\n")
+    print(f"{len(cases)} cases, {asked.seeds} seeds; a front has {min(points)} to {max(points)} points\n")
     print(
         f"{'':20}{'unanswered':>12}{'score gap':>10}{'mean regret':>13}{'worst':>8}{'classes a run':>15}{'s a run':>9}"
     )

@@ -26,11 +26,9 @@ from edgenas.fitness import FitnessSettings, table
 from edgenas.fitness.engine import stacks
 from edgenas.fitness.refiner import Job, Ready, create
 from edgenas.run import Run
-from edgenas.search.compare import PERCENTILES
 from edgenas.search.methods import DATASET, DEFAULT, Benchmark, Case
 from edgenas.search.refine import Refinement
 from edgenas.search.request import REFINE_SETTINGS
-from tests.benchmarks.searches import DEVICES
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def main() -> None:
 
     benchmark = Benchmark()
     space, settings = benchmark.space, FitnessSettings()
-    cases = [benchmark.case(device, percentile) for device in DEVICES for percentile in PERCENTILES][:: asked.every]
+    cases = benchmark.cases()[:: asked.every]
     ready = create(space, asked.dataset, settings, REFINE_SETTINGS, [0, *table.seeds(space.name, DATASET, settings)])
     print(f"{len(cases)} cases; {ready.source}; {ready.hardware}")
     trained = opened(asked.results, ready)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
@@ -27,18 +27,12 @@ from edgenas.spaces.nasbench201 import NASBench201
 from tests.fitness.test_trainer import SOME, SPACE, Unstackable, spoilt
 from tests.train.worlds import image_folder, image_set
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = RefineSettings(
     rungs=(64, 128), batch_size=16, cells=1, channels=4, learning_rate=0.1, calibration_images=32, val_images=30
 )
 SCORING = FitnessSettings(batch_size=8, precision="float32")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def scoring(job: Search) -> tuple[Any, ...]:
         ({"pareto": "latency"}, ("table+macs", 10, 5, None)),
         ({"epochs": 11}, ("live+macs", 11, 5, 80)),
         ({"dataset": "digits"}, ("live+macs", 10, 5, 80)),
-        ({"dataset": "digits", "pareto": "latency"}, ("live+macs", 10, 5, 160)),
+        ({"dataset": "digits", "pareto": "latency"}, ("live+macs", 10, 5, 150)),
         ({"fitness": "table"}, ("table", 10, 5, None)),
         ({"fitness": "live", "budget": 9}, ("live", 10, 5, 9)),
         ({"preset": "paper"}, ("live", 100, 5, None)),
