@@ -269,6 +269,7 @@ def create(
     validation = _held_out(images, np.concatenate(batches), settings.val_images)
     kept = np.ones(len(images.labels), bool)
     kept[validation] = False
+    settings = replace(settings, rungs=_within(settings, int(kept.sum())))
     refiner = Refiner(
         space,
         torch.from_numpy(images.images),
@@ -294,6 +295,12 @@ def create(
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     source = f"trained on {kept.sum():,} and judged on {len(validation):,} other images of {images.source}"
     return Ready(refiner, on, fingerprint, source, f"{on.hardware.name} ({precision})")
+
+
+def _within(settings: RefineSettings, images: int) -> tuple[int, ...]:
+    """The rungs that go through `images` often enough, whole batches each."""
+    most = math.ceil(settings.passes * images / settings.batch_size) * settings.batch_size
+    return tuple(sorted({min(rung, most) for rung in settings.rungs}))
 
 
 def _shrink(images: ImageSet, most: int) -> int:
