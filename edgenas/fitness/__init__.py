@@ -15,7 +15,7 @@ class FitnessSettings:
     The defaults are the default preset, in which phi is mixed with the MACs. Its network is as deep as the deployed
     one, for a shallow one does not tell which cells lead the gradient through many of them, but thin, for what width
     holds the MACs tell. Of the classes of NAS-Bench-201 the mixture ranks the best tenth with a Spearman of .52 to
-    their test accuracy, where that of N=1, C=16 has .11 (`python -m tests.benchmarks.companions 20`), and 10 steps are
+    their test accuracy, where that of N=1, C=16 has .10 (`python -m tests.benchmarks.companions 20`), and 10 steps are
     enough. PAPER is the paper's.
     """
 

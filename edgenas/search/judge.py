@@ -76,34 +76,37 @@ class Judge:
         """
         elders = list(dict.fromkeys(trial.arch for trial in elite))
         room = max(0, self._settings.population - len(elders))
+        wanted = max(room, self._settings.pool) if population and room else room
         first = iter(self._sample)
 
         def propose() -> Architecture:
             return self._child_of(population) if population else next(first, None) or self._random_cell()
 
         bred: dict[Architecture, None] = {}
-        while len(bred) < (max(room, self._settings.pool) if population and room else room):
+        while len(bred) < wanted:
             arch = self._draw(propose, {*elders, *bred})
             if arch is None:
                 break
             bred[arch] = None
         if len(bred) > room:
-            foreseen = self._foreseen(list(bred))
-            bred = dict.fromkeys(trial.arch for trial in by_merit(foreseen)[:room]) if foreseen else bred
+            foreseen = by_merit(self._foreseen(list(bred)))
+            # The rest, in the order in which it was bred, where too little is foreseen.
+            bred = dict.fromkeys([trial.arch for trial in foreseen] + list(bred))
         return [*elders, *list(bred)[:room]]
 
     def _foreseen(self, archs: Sequence[Architecture]) -> list[Trial]:
         """Those of `archs` that are connected, as they may come to be judged: by the surrogate's word where nothing is
-        known for sure, and numbered -1. None where too few trials tell anything yet."""
+        known for sure, and numbered -1. None where too few trials tell anything yet. Where a price takes its time, none
+        of a class that was judged."""
         space = self._space
+        priced = self._cost.exhaustive or self._correctable is not None
         told: dict[Architecture, Trial] = {}  # by class
         for trial in self.trials.values():
             if trial.score.value is not None and trial.cost.error is None:
                 told.setdefault(space.canonical(trial.arch), trial)
-        worthy = [arch for arch in archs if space.is_connected(arch)]
+        worthy = [arch for arch in archs if space.is_connected(arch) and (priced or space.canonical(arch) not in told)]
         if len(told) < _LEAST_TOLD or not worthy:
             return []
-        priced = self._cost.exhaustive or self._correctable is not None
         metrics = [] if priced else sorted(next(iter(told.values())).cost.values)
         # Of costs the ratio matters.
         known = [
