@@ -61,7 +61,9 @@ class RefineSettings:
     averaging: int = 8  # eta of polynomial-decay averaging: step t enters the average by (eta + 1) / (t + eta)
     calibration_images: int = 1024  # of training, on which the averaged weights' batch norms are estimated anew
     val_images: int = 4000  # at most
-    passes: int = 40  # no rung lets a network see the training images more often: a small set has no more to say
+    # After the first rung the training images are not gone through more often: a small set is learnt by heart, and the
+    # loss on what was held out says less (of 2,567 images, 18 cases: regret .39 after 25,600, .46 after 102,400).
+    passes: int = 10
 
     def __post_init__(self) -> None:
         if any(images % self.batch_size for images in (*self.rungs, self.calibration_images)):

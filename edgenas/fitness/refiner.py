@@ -298,9 +298,9 @@ def create(
 
 
 def _within(settings: RefineSettings, images: int) -> tuple[int, ...]:
-    """The rungs that go through `images` often enough, whole batches each."""
-    most = math.ceil(settings.passes * images / settings.batch_size) * settings.batch_size
-    return tuple(sorted({min(rung, most) for rung in settings.rungs}))
+    """The first rung, and those that go through `images` no more often than they may."""
+    first, *others = settings.rungs
+    return (first, *(rung for rung in others if rung <= settings.passes * images))
 
 
 def _shrink(images: ImageSet, most: int) -> int:

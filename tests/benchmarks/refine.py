@@ -103,7 +103,7 @@ def main() -> None:
     refinements = [Refinement(ready, space, asked.k, halving=True) for _ in cases]
     alive = [[space.canonical(arch) for arch in each] for each in shortlists]
     seconds = [0.0] * len(cases)
-    before, rungs = 0, REFINE_SETTINGS.rungs
+    before, rungs = 0, ready.refiner.settings.rungs
     for number, images in enumerate(rungs, 1):
         with trained.run.appending():
             trained.train({arch for each in alive if len(each) > 1 for arch in each}, before, images)
