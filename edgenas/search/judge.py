@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -82,17 +82,18 @@ class Judge:
         def propose() -> Architecture:
             return self._child_of(population) if population else next(first, None) or self._random_cell()
 
-        bred: dict[Architecture, None] = {}
-        while len(bred) < wanted:
-            arch = self._draw(propose, {*elders, *bred})
+        taken = dict.fromkeys(elders)
+        while len(taken) < len(elders) + wanted:
+            arch = self._draw(propose, taken)
             if arch is None:
                 break
-            bred[arch] = None
+            taken[arch] = None
+        bred = list(taken)[len(elders) :]
         if len(bred) > room:
-            foreseen = by_merit(self._foreseen(list(bred)))
+            foreseen = by_merit(self._foreseen(bred))
             # The rest, in the order in which it was bred, where too little is foreseen.
-            bred = dict.fromkeys([trial.arch for trial in foreseen] + list(bred))
-        return [*elders, *list(bred)[:room]]
+            bred = list(dict.fromkeys([*(trial.arch for trial in foreseen), *bred]))
+        return [*elders, *bred[:room]]
 
     def _foreseen(self, archs: Sequence[Architecture]) -> list[Trial]:
         """Those of `archs` that are connected, as they may come to be judged: by the surrogate's word where nothing is
@@ -104,7 +105,8 @@ class Judge:
         for trial in self.trials.values():
             if trial.score.value is not None and trial.cost.error is None:
                 told.setdefault(space.canonical(trial.arch), trial)
-        worthy = [arch for arch in archs if space.is_connected(arch) and (priced or space.canonical(arch) not in told)]
+        classes = {arch: space.canonical(arch) for arch in archs if space.is_connected(arch)}
+        worthy = [arch for arch, key in classes.items() if priced or key not in told]
         if len(told) < _LEAST_TOLD or not worthy:
             return []
         metrics = [] if priced else sorted(next(iter(told.values())).cost.values)
@@ -113,13 +115,12 @@ class Judge:
             [trial.score.value, *(math.log(max(trial.cost.values[each], _NOTHING)) for each in metrics)]
             for trial in told.values()
         ]
-        keys = [space.canonical(arch) for arch in worthy]
-        values = foretell(list(told), np.array(known, np.float64), keys).tolist()
+        values = foretell(list(told), np.array(known, np.float64), [classes[arch] for arch in worthy]).tolist()
         guesses = (Cost(dict(zip(metrics, map(math.exp, logs), strict=True))) for _, *logs in values)
         prices = self._cost(worthy) if priced else guesses
         found = []
-        for arch, key, (value, *_), price in zip(worthy, keys, values, prices, strict=True):
-            score = self._scores.get(key, Score(value))
+        for arch, (value, *_), price in zip(worthy, values, prices, strict=True):
+            score = self._scores.get(classes[arch], Score(value))
             found.append(_trial(-1, -1, arch, score, price, self._constraints, trained=False))
         return found
 
@@ -138,7 +139,7 @@ class Judge:
         ]
         return Architecture(self._space.name, tuple(genes))
 
-    def _draw(self, propose: Callable[[], Architecture], taken: set[Architecture]) -> Architecture | None:
+    def _draw(self, propose: Callable[[], Architecture], taken: Container[Architecture]) -> Architecture | None:
         """A cell from `propose` that may enter the population, or None when it cannot be found in bounded tries."""
         for attempt in range(self._settings.max_rejections):
             # Proposals bred from a population that has seen all its neighbours repeat themselves; after a while

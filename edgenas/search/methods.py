@@ -233,19 +233,19 @@ def _search(fitness: str, settings: SearchSettings, benchmark: Benchmark, case: 
     """A search as `edgenas search` makes it, but for its run folder."""
     score = benchmark.fitness(fitness)
     how = settings if score.exhaustive else economised(settings)
-    chosen = _evolved(score, how, benchmark, case, seed)
-    return replace(chosen, simulated_s=benchmark.simulated_s(fitness, chosen.scored))
+    return _evolved(fitness, score, replace(how, seed=seed), benchmark, case)
 
 
-def _evolved(score: Fitness, settings: SearchSettings, benchmark: Benchmark, case: Case, seed: int) -> Choice:
+def _evolved(name: str, score: Fitness, settings: SearchSettings, benchmark: Benchmark, case: Case) -> Choice:
+    """What a search by `score`, which is `name` as `simulated_s` knows it, ends with."""
     limits = [Constraint("latency", case.limit_ms)]
     last: Generation | None = None
-    for event in evolve(benchmark.space, score, case.cost, limits, replace(settings, seed=seed)):
+    for event in evolve(benchmark.space, score, case.cost, limits, settings):
         if isinstance(event, Generation):
             last = event
     assert last is not None  # settings.generations >= 1
     chosen = () if last.best is None else (last.best.arch,)
-    return Choice(chosen, last.trained, last.trained * benchmark.class_s)
+    return Choice(chosen, last.trained, benchmark.simulated_s(name, last.trained))
 
 
 class _Dear:
@@ -263,7 +263,8 @@ class _Dear:
 
 def _live(settings: SearchSettings, benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:
     """A search for data that has no table: ranks among the classes that it begins with, few of them, well chosen."""
-    return _evolved(live_scores(benchmark, replace(settings, seed=seed)), settings, benchmark, case, seed)
+    how = replace(settings, seed=seed)
+    return _evolved("live+macs", live_scores(benchmark, how), how, benchmark, case)
 
 
 def live_scores(benchmark: Benchmark, settings: SearchSettings) -> Fitness:

@@ -206,8 +206,8 @@ def economised(settings: SearchSettings, pareto: bool = False) -> SearchSettings
 
 
 def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings, SearchSettings]:
-    """The preset's settings, with what was asked in their place; of the search those for scores that are looked up, and
-    those for scores that take their time."""
+    """The preset's settings, with what was asked in their place; of the search those for scores and prices that are
+    looked up, and those where either take their time."""
 
     def overridden(settings: Any) -> Any:
         names = {each.name for each in fields(settings)}

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,15 +60,20 @@ def values(fitness: Fitness, archs: Sequence[Architecture]) -> NDArray[np.float6
     return np.array([-np.inf if each.value is None else each.value for each in fitness(archs)])
 
 
+def class_accuracies(benchmark: Benchmark) -> dict[Architecture, float]:
+    """The mean test accuracy of the cells of each connected class, in canonical order."""
+    of_class: dict[Architecture, list[float]] = {}
+    for arch, accuracy in zip(benchmark.archs, benchmark.accuracies.tolist(), strict=True):
+        if benchmark.space.is_connected(arch):
+            of_class.setdefault(benchmark.space.canonical(arch), []).append(accuracy)
+    return {arch: fmean(of_class[arch]) for arch in sorted(of_class)}
+
+
 def main(count: int, settings: FitnessSettings) -> None:
     benchmark = Benchmark()
     space, cells, accuracies = benchmark.space, benchmark.archs, benchmark.accuracies
-    of_class: dict[Architecture, list[int]] = {}
-    for index, arch in enumerate(cells):
-        if space.is_connected(arch):
-            of_class.setdefault(space.canonical(arch), []).append(index)
-    classes = sorted(of_class)
-    accuracy = {arch: float(np.mean(accuracies[members])) for arch, members in of_class.items()}
+    accuracy = class_accuracies(benchmark)
+    classes = list(accuracy)
     sample = random.Random(0).sample(classes, count)
     cases = [list(case.feasible) for case in benchmark.cases()]
 

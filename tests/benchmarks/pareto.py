@@ -22,6 +22,7 @@ from edgenas.search.methods import DEFAULT, Benchmark, Case, live_scores, measur
 from edgenas.search.pareto import DEFAULT as FRONT
 from edgenas.search.pareto import evolve_front
 from edgenas.search.request import economised
+from tests.benchmarks.companions import values
 
 MOST_REGRET_ADDED = 0.1  # points
 MOST_COST = 2.0  # times the classes of one single search; seconds are as restless as the machine
@@ -36,7 +37,7 @@ def main() -> None:
     benchmark = Benchmark()
     space, accuracies = benchmark.space, benchmark.accuracies
     by_default = benchmark.fitness(DEFAULT)
-    scores = np.array([-np.inf if each.value is None else each.value for each in by_default(benchmark.archs)])
+    scores = values(by_default, benchmark.archs)
     single, whole = SearchSettings(), FRONT
     if asked.live:
         single, whole = economised(single), economised(whole, pareto=True)

@@ -18,7 +18,6 @@ import random
 import sys
 import time
 from dataclasses import replace
-from statistics import fmean
 from typing import Any, cast
 
 import numpy as np
@@ -28,14 +27,15 @@ from scipy.stats import rankdata, spearmanr
 from torch import Tensor, nn
 
 from edgenas.architecture import Architecture
-from edgenas.data.accuracy import load_accuracies
 from edgenas.data.images import load_images, one_batch
 from edgenas.fitness import FitnessSettings, live
 from edgenas.fitness.reference import ResNet, reference_network
 from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.trainer import Trainer
+from edgenas.search.methods import Benchmark
 from edgenas.spaces.nasbench201 import NASBench201
 from edgenas.spaces.nasbench201_network import NASBench201Network
+from tests.benchmarks.companions import class_accuracies
 
 _TRAINERS: dict[str, Trainer] = {}  # of this process and those forked from it
 
@@ -101,15 +101,8 @@ def scored(task: tuple[str, Architecture]) -> float:
 
 
 def main(count: int, cells: int) -> None:
-    space = NASBench201()
-    accuracies = load_accuracies("cifar10")
-    if accuracies is None:
-        raise SystemExit("needs NAS-Bench-201 accuracies: edgenas data import nasbench201 FILE")
-    of_class: dict[Architecture, list[float]] = {}
-    for arch, accuracy in zip(space.all_architectures(), accuracies.tolist(), strict=True):
-        if space.is_connected(arch):
-            of_class.setdefault(space.canonical(arch), []).append(accuracy)
-    truth = {arch: fmean(each) for arch, each in sorted(of_class.items())}
+    benchmark = Benchmark()
+    truth = class_accuracies(benchmark)
     least = float(np.quantile(list(truth.values()), 0.9))
     samples = {
         "all": random.Random(0).sample(list(truth), count),
@@ -124,7 +117,7 @@ def main(count: int, cells: int) -> None:
                 phi = pool.map(scored, [(name, arch) for arch in sample], chunksize=4)
                 took_s = (time.perf_counter() - began_s) / count
                 accuracy = [truth[arch] for arch in sample]
-                mixed = rankdata(phi) + rankdata([space.macs_m(arch) for arch in sample])
+                mixed = rankdata(phi) + rankdata([benchmark.space.macs_m(arch) for arch in sample])
                 alone, both = (spearmanr(each, accuracy).statistic for each in (phi, mixed))
                 print(f"{name:18}{among:12}{alone:8.3f}{both:11.3f}{took_s:11.3f}", flush=True)
 
