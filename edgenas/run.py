@@ -151,7 +151,8 @@ class Run:
         Raises UsageError while another program writes to it, DataError when it is damaged.
         """
         busy = f"another program is writing to run {self.path}; wait for it, or start a new run"
-        with appending(self.path / "trials.jsonl", busy) as file:
+        advice = f"make room for it, then run: edgenas search --resume {self.path}"
+        with appending(self.path / "trials.jsonl", busy, DataError, advice) as file:
             self.trials()  # a damaged run must not grow
             appender = Appender(file)
             try:

@@ -20,9 +20,10 @@ from typing import Any
 
 from edgenas.board import benchmark_model, phone_shell
 from edgenas.board.benchmark_model import Timing
-from edgenas.board.session import REPLY_TIMEOUT_S, TRANSFER_TIMEOUT_S, File, RefusedError, plain, possible
+from edgenas.board.session import REPLY_TIMEOUT_S, TRANSFER_TIMEOUT_S, File, RefusedError, possible
 from edgenas.board.transport import LARGEST_OUTPUT, Transport
 from edgenas.errors import BoardError
+from edgenas.text import printable
 
 TOOL = "benchmark_model"
 CURE = (
@@ -51,7 +52,7 @@ class PhoneSession:
         sysfs: str = "/sys",
     ) -> None:
         self.address = transport.address
-        self._transport, self._holder = transport, plain(holder)
+        self._transport, self._holder = transport, printable(holder)
         self._roots = {"proc": procfs, "sys": sysfs}
         self._token = secrets.token_hex(16)
         self._leased = False
@@ -174,7 +175,7 @@ class PhoneSession:
         except BoardError as error:
             unfinished = "model" if _REJECTED.search(printed) else "crash"
             kind = unfinished if "did not finish" in str(error) else "impossible"
-            raise RefusedError(kind, plain(error) + f" (signal {code - 128})" * (code > 128), {}) from error
+            raise RefusedError(kind, printable(error) + f" (signal {code - 128})" * (code > 128), {}) from error
         if code:
             raise RefusedError("crash", f"{self.address}: {TOOL} ended with code {code}", {})
         return timing
@@ -262,7 +263,9 @@ class PhoneSession:
         said = self._ask(self._filled(phone_shell.LEASE, action=action, **values), wait_s)
         found = phone_shell.verdict(said)
         if found is None:
-            raise BoardError(f"{self.address}: the lease on the phone cannot be kept ({plain(said)}); free some space")
+            raise BoardError(
+                f"{self.address}: the lease on the phone cannot be kept ({printable(said)}); free some space"
+            )
         return found
 
     def _filled(self, script: str, **values: str) -> str:
@@ -293,4 +296,4 @@ def _does_not_start(code: int, printed: str) -> bool:
 
 
 def _last(printed: str) -> str:
-    return plain((["", *printed.strip().splitlines()])[-1])
+    return printable((["", *printed.strip().splitlines()])[-1])

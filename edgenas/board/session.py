@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from edgenas.board.transport import Process, Transport
 from edgenas.errors import BoardError
+from edgenas.text import printable
 
 PROTOCOL = 1
 PREFIX = b"@edgenas "
@@ -105,7 +106,7 @@ class AgentSession:
         detail = reply.get("detail")
         raise RefusedError(
             str(reply.get("kind", "internal")),
-            f"{self.address}: {plain(reply.get('error', 'the agent gives no reason'))}",
+            f"{self.address}: {printable(reply.get('error', 'the agent gives no reason'))}",
             detail if isinstance(detail, dict) else {},
         )
 
@@ -175,10 +176,10 @@ class AgentSession:
                 continue
             if hello.get("protocol") == PROTOCOL and hello.get("version") == version:
                 return process
-            problem = f"it is version {plain(hello.get('version'))[:16]}, not {version[:16]}"
+            problem = f"it is version {printable(hello.get('version'))[:16]}, not {version[:16]}"
             process.kill()
         raise BoardError(
-            f"{self.address}: the agent does not run with {python} ({plain(problem)}); a board needs Python 3.6 or"
+            f"{self.address}: the agent does not run with {python} ({printable(problem)}); a board needs Python 3.6 or"
             " newer: install it there, or name it by: edgenas board add ... --python PATH"
         )
 
@@ -196,7 +197,7 @@ class AgentSession:
             chunk = process.receive(max(0.0, deadline_s - time.monotonic()))
             if not chunk:
                 raise BoardError(
-                    f"{self.address}: the agent ended ({plain(process.stderr_tail.strip()[-200:]) or 'no reason'});"
+                    f"{self.address}: the agent ended ({printable(process.stderr_tail.strip()[-200:]) or 'no reason'});"
                     " look at the board by: edgenas board check"
                 )
             self._received += chunk
@@ -272,9 +273,3 @@ def _facts(facts: dict[str, Any], address: str) -> dict[str, Any]:
     if not sound:
         raise BoardError(f"{address}: the agent's facts about the board are not as agreed; run the command again")
     return facts
-
-
-def plain(text: Any) -> str:
-    """Another machine's words in one line of printable characters."""
-    line = " ".join(str(text).split())[:400]
-    return "".join(character if character.isprintable() else "?" for character in line)

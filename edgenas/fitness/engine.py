@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 import platform
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 
-from edgenas import plugins
+from edgenas import host, plugins
 from edgenas.errors import UsageError
 
 Asked = TypeVar("Asked")  # what is to be trained, like an Architecture
@@ -76,7 +75,7 @@ class LocalEngine:
         if count:
             self.hardware = Hardware("cuda", f"{'one' if count == 1 else count} {model}", fast)
         else:
-            self.hardware = Hardware("cpu", f"{len(os.sched_getaffinity(0))} cores of {model}", fast)
+            self.hardware = Hardware("cpu", f"{host.cores()} cores of {model}", fast)
 
     def start(self, trainer: Trains[Asked, Found]) -> LocalWorkers[Asked, Found]:
         count = torch.cuda.device_count()
@@ -85,7 +84,7 @@ class LocalEngine:
         # Threads that share a step of so small a network mostly wait for each other, for ever so long where another
         # program wants the core too; and a score does not depend on how many cores there are.
         keep_freed_memory()
-        return LocalWorkers(trainer, [torch.device("cpu")] * len(os.sched_getaffinity(0)), 1)
+        return LocalWorkers(trainer, [torch.device("cpu")] * host.cores(), 1)
 
 
 class LocalWorkers(Generic[Asked, Found]):

@@ -25,7 +25,7 @@ from edgenas.board.measure import Failed, Outcome, Tier
 from edgenas.board.model import Golden, Model, with_golden
 from edgenas.board.pool import Pool, connect
 from edgenas.board.registry import Board
-from edgenas.board.session import AgentSession, plain
+from edgenas.board.session import AgentSession
 from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError, ExportError, InfeasibleError, UnstableError, UsageError
 from edgenas.files import write_whole
@@ -33,6 +33,7 @@ from edgenas.package.accuracy import accuracy_on, not_counted
 from edgenas.package.export import EDGETPU_FILE
 from edgenas.package.self_check import LEASE_S, self_check
 from edgenas.package.verify import contents, verify
+from edgenas.text import printable
 from edgenas.units import show
 
 IMAGES = 1000  # of the test split by default, at most: those that the package's own accuracies were counted on
@@ -96,7 +97,7 @@ def deploy(
         "package": {
             "file": str(path),
             "sha256": found["sha256"],
-            "arch_str": plain(manifest["architecture"]["arch_str"]),
+            "arch_str": printable(manifest["architecture"]["arch_str"]),
         },
         "board": {"name": name, "device": device.name},
         "model": {"file": file, "format": record["format"], "sha256": model.sha256},
@@ -145,14 +146,14 @@ def _require_runtime(session: AgentSession, model: Model, name: str) -> None:
         package = "onnxruntime" if model.format == "onnx" else "ai-edge-litert"
         raise BoardError(
             f"board {name} has no runtime for {model.format} files (it has:"
-            f" {plain(', '.join(each['name'] for each in runtimes)) or 'none'}); on the board: python3 -m pip install"
-            f" {package}, or choose another file by --format"
+            f" {printable(', '.join(each['name'] for each in runtimes)) or 'none'}); on the board: python3 -m pip"
+            f" install {package}, or choose another file by --format"
         )
 
 
 def _latency(outcome: Outcome, limit_ms: float | None) -> dict[str, Any]:
     if isinstance(outcome, Failed):
-        return {"verdict": None, "limit_ms": limit_ms, "error": plain(outcome.error)}
+        return {"verdict": None, "limit_ms": limit_ms, "error": printable(outcome.error)}
     summary = outcome.summary
     stable = "STABLE" if summary.stable else "UNSTABLE"
     verdict = stable if limit_ms is None else summary.verdict(limit_ms)

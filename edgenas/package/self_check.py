@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from edgenas.board.registry import Board
-from edgenas.board.session import WORK, AgentSession, plain
+from edgenas.board.session import WORK, AgentSession
 from edgenas.board.transport import Completed, Transport, output
 from edgenas.errors import BoardError
 from edgenas.package.build import HERE
+from edgenas.text import printable
 
 LEASE_S = 3600.0
 # Below the 120 s of silence after which an agent ends, and the lease with it.
@@ -63,7 +64,7 @@ def _finding(file: str, done: Completed) -> dict[str, Any]:
     """A runner that ends without an answer was ended by the model: it started before."""
     try:
         (found,) = json.loads(done.stdout)
-        passed, detail = found["passed"], plain(found["detail"])[:200]
+        passed, detail = found["passed"], printable(found["detail"])[:200]
     except (ValueError, KeyError, TypeError):
         passed, detail = False, _last_words(done)
     if passed not in (True, False, None):
@@ -74,7 +75,7 @@ def _finding(file: str, done: Completed) -> dict[str, Any]:
 def _last_words(done: Completed) -> str:
     said = [line for line in done.stderr.splitlines() if line.strip()]
     how = f"signal {-done.exit_code}" if done.exit_code < 0 else f"exit code {done.exit_code}"
-    return f"ended with {how}" + (f": {plain(said[-1])[:160]}" if said else "")
+    return f"ended with {how}" + (f": {printable(said[-1])[:160]}" if said else "")
 
 
 def _bring(transport: Transport, session: AgentSession, python: str, folder: str, wanted: Mapping[str, bytes]) -> None:

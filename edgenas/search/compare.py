@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edgenas import __version__
+from edgenas import __version__, host
 from edgenas.errors import DataError, UsageError
 from edgenas.files import appending, write_whole
 from edgenas.fitness import FitnessSettings
@@ -159,7 +159,8 @@ class Comparison:
     @contextmanager
     def _appending(self) -> Iterator[BinaryIO]:
         """Hold regrets.csv for writing, its header written and its rows read."""
-        with appending(self.csv, f"another program is writing to {self.csv}; wait for it, or give another -o") as file:
+        busy = f"another program is writing to {self.csv}; wait for it, or give another -o"
+        with appending(self.csv, busy, UsageError, "make room, or give another -o") as file:
             if not file.tell():
                 file.write(line([each.name for each in fields(Row)]))
             self.rows = {row.key: row for row in read(self.csv)}
@@ -230,8 +231,7 @@ def compare(
         made_from["validation accuracies"] = hashlib.sha256(benchmark.valid_accuracies.tobytes()).hexdigest()
     folder = Path(output)
     _claim(folder, made_from)
-    cores = len(os.sched_getaffinity(0))
-    found = Comparison(folder, named, percentiles, seeds, chosen, benchmark, workers or cores)
+    found = Comparison(folder, named, percentiles, seeds, chosen, benchmark, workers or host.cores())
     found.rows = {row.key: row for row in read(found.csv)}
     return found
 
