@@ -10,15 +10,38 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from edgenas.errors import UnknownNameError, UsageError
+from edgenas.files import read_file
+from edgenas.text import NAME_HELP, check_bounds, is_name, printable
 from edgenas.units import METRICS
+
+MAX_PROFILE_BYTES = 256 << 10
+MAX_COEFFICIENT = 1e9  # of a predictor, either way: some hundred of them still make a number
+# tomllib takes time and memory that grow as the square of the parts of a dotted key; no key of a profile has four.
+_DEEP_KEY = re.compile(
+    r"""(?<![\w-])(?:(?:[\w-]{1,99}|"(?:[^"\\\n]|\\.){0,99}"|'[^'\n]{0,99}')[ \t]*\.[ \t]*){16}""", re.A
+)
+
+
+@dataclass(frozen=True)
+class Range:
+    """From `low` to `high`: of the number that is annotated so."""
+
+    low: float
+    high: float
+
+
+Share = Annotated[float, Range(0, 1)]
+Coefficient = Annotated[float, Range(-MAX_COEFFICIENT, MAX_COEFFICIENT)]
+Count = Annotated[int, Range(0, 10**9)]
 
 # What only running a network (or having run it) tells; MACs and parameters are properties of the network itself.
 DEVICE_METRICS = frozenset(METRICS) - {"macs", "params"}
@@ -40,14 +63,14 @@ class Measurement:
     of `warmup_runs` runs or `warmup_s` seconds, whichever is longer; a winner again in `final_processes` fresh
     processes of at least `final_process_s` each. It runs on the cores `affinity`; none: wherever the system puts it."""
 
-    warmup_runs: int = 10
-    warmup_s: float = 0.5
-    repeats: int = 5
-    min_repeat_ms: float = 100.0
-    pause_s: float = 0.1
-    final_processes: int = 5
-    final_process_s: float = 10.0
-    affinity: tuple[int, ...] = ()
+    warmup_runs: Annotated[int, Range(0, 10_000)] = 10
+    warmup_s: Annotated[float, Range(0, 600)] = 0.5
+    repeats: Annotated[int, Range(1, 1000)] = 5
+    min_repeat_ms: Annotated[float, Range(0, 60_000)] = 100.0
+    pause_s: Annotated[float, Range(0, 60)] = 0.1
+    final_processes: Annotated[int, Range(1, 100)] = 5
+    final_process_s: Annotated[float, Range(0, 600)] = 10.0
+    affinity: tuple[Annotated[int, Range(0, 4095)], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,8 +78,8 @@ class LinearModel:
     """A linear function of the features called `features`: `intercept + coefficients . features`."""
 
     features: str
-    intercept: float
-    coefficients: tuple[float, ...]
+    intercept: Coefficient
+    coefficients: tuple[Coefficient, ...]
 
 
 @dataclass(frozen=True)
@@ -64,7 +87,7 @@ class Measurable:
     """Tells which networks the device can run: those where `model` is positive. `held_out_accuracy` is in [0, 1]."""
 
     model: LinearModel
-    held_out_accuracy: float
+    held_out_accuracy: Share
 
 
 @dataclass(frozen=True)
@@ -74,11 +97,12 @@ class Predictor:
 
     model: LinearModel
     target: Literal["value", "log"]  # what the model predicts: the metric in its canonical unit, or its natural log
-    smallest: float  # no prediction goes below it: the smallest value it was fitted to, or less after few samples
-    held_out_spearman: float  # rank correlation with the measured values, in [-1, 1]
-    held_out_within_10_percent: float  # share of predictions within 10 % of the measured value, in [0, 1]
-    n_train: int
-    n_held_out: int
+    # No prediction goes below it: the smallest value it was fitted to, or less after few samples.
+    smallest: Annotated[float, Range(1e-9, 1e9)]
+    held_out_spearman: Annotated[float, Range(-1, 1)]  # rank correlation with the measured values
+    held_out_within_10_percent: Share  # share of predictions within 10 % of the measured value
+    n_train: Count
+    n_held_out: Count
     fitted_on: str  # benchmark and data set
     fitted_at: str  # date, YYYY-MM-DD
     data_sha256: str  # of the table it was fitted to
@@ -135,33 +159,34 @@ def load(name_or_path: str) -> Device:
 
 def read(path: Path) -> Device:
     """The profile in the file at `path`; raises UsageError, naming the file and the key, when it is not valid."""
+    advice = "give --device the path of a profile, or a name that `edgenas devices` lists"
+    content = read_file(path, MAX_PROFILE_BYTES, UsageError, advice)
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"the device profile {path} cannot be read ({error.strerror or error}); give --device an existing file,"
-            " or a name that `edgenas devices` lists"
-        ) from error
-    try:
-        table = tomllib.loads(content.decode("utf-8"))
+        text = content.decode("utf-8-sig")  # some editors put a mark at its beginning
+        if _DEEP_KEY.search(text):
+            raise ValueError("a key of far too many parts")
+        table = tomllib.loads(text)
+        check_bounds(table)
+    except RecursionError:
+        raise UsageError(f"the device profile {path} is not valid TOML: nested too deeply; mend it") from None
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
-        raise UsageError(f"the device profile {path} is not valid TOML: {error}; mend that line") from error
+        problem = printable(error, 200)
+        raise UsageError(f"the device profile {path} is not valid TOML: {problem}; mend that line") from error
     device: Device = _typed(Device, table, "", path)
     _check(device, path)
     return Device(**{**vars(device), "path": path, "sha256": hashlib.sha256(content).hexdigest()})
 
 
 def _check(device: Device, path: Path) -> None:
-    """What types alone cannot say."""
+    """What types and ranges alone cannot say."""
+    if not is_name(device.name):
+        raise UsageError(f"{path}: the name '{printable(device.name, 64)}' cannot name a device; use {NAME_HELP}")
     for metric in sorted({*device.metrics, *device.hwnasbench, *device.predictor} - DEVICE_METRICS):
-        raise UsageError(f"{path}: '{metric}' is no metric of a device; use {' or '.join(sorted(DEVICE_METRICS))}")
+        known = " or ".join(sorted(DEVICE_METRICS))
+        raise UsageError(f"{path}: '{printable(metric, 64)}' is no metric of a device; use {known}")
     for table, named in (("hwnasbench", device.hwnasbench), ("predictor", device.predictor)):
         for metric in sorted(set(named) - device.metrics):
             raise UsageError(f"{path}: [{table}] speaks of {metric}; add \"{metric}\" to the list 'metrics' as well")
-    for key, value in vars(device.measurement or Measurement()).items():
-        smallest = min(value, default=0) if isinstance(value, tuple) else value
-        if smallest < 0 or (value == 0 and key in ("repeats", "final_processes")):
-            raise UsageError(f"{path}: measurement.{key} = {value} measures nothing; give a positive number")
 
 
 def _typed(kind: Any, value: Any, key: str, path: Path) -> Any:
@@ -169,15 +194,20 @@ def _typed(kind: Any, value: Any, key: str, path: Path) -> Any:
     if is_dataclass(kind) and isinstance(kind, type):
         return _record(kind, value, key, path)
     origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        number, within = _plain(args[0], value, key, path), args[1]
+        if not within.low <= number <= within.high:
+            raise UsageError(f"{path}: {key} = {number} is out of range; give {within.low:,g} to {within.high:,g}")
+        return number
     if origin is UnionType:  # X | None: TOML has no null, so what is there is an X
         return _typed(args[0], value, key, path)
     if origin is Literal:
         if value not in args:
-            raise UsageError(f"{path}: {key} = {value!r} is not known; use one of {', '.join(args)}")
+            raise UsageError(f"{path}: {key} = {_told(value)} is not known; use one of {', '.join(args)}")
         return value
     if origin is Mapping:
         table = _plain(dict, value, key, path)
-        return {name: _typed(args[1], item, f"{key}.{name}", path) for name, item in table.items()}
+        return {name: _typed(args[1], item, f"{key}.{printable(name, 64)}", path) for name, item in table.items()}
     if origin in (tuple, frozenset):
         items = _plain(list, value, key, path)
         return origin(_typed(args[0], item, f"{key}[{i}]", path) for i, item in enumerate(items))
@@ -190,12 +220,13 @@ def _record(kind: type[Any], value: Any, key: str, path: Path) -> Any:
     prefix = f"{key}." if key else ""
     for name in table:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise UsageError(f"{path}: unknown key '{prefix}{name}'; the nearest known key is '{prefix}{near}'")
+            shown = printable(name, 64)
+            near = difflib.get_close_matches(shown, known, n=1, cutoff=0.0)[0]
+            raise UsageError(f"{path}: unknown key '{prefix}{shown}'; the nearest known key is '{prefix}{near}'")
     for name, item in known.items():
         if name not in table and item.default is MISSING and item.default_factory is MISSING:
             raise UsageError(f"{path}: the key '{prefix}{name}' is missing; add it")
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     return kind(**{name: _typed(hints[name], item, prefix + name, path) for name, item in table.items()})
 
 
@@ -206,5 +237,12 @@ def _plain(kind: type[Any], value: Any, key: str, path: Path) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind or (kind is float and not abs(value) < float("inf")):
-        raise UsageError(f"{path}: {key} must be {_WORDS[kind]}, not {value!r:.40}")
+        raise UsageError(f"{path}: {key} must be {_WORDS[kind]}, not {_told(value)}")
     return value
+
+
+def _told(value: Any) -> str:
+    """`value` in an error: what it is where it is long, else itself."""
+    if isinstance(value, dict | list):
+        return _WORDS[type(value)]
+    return f"'{printable(value, 40)}'" if isinstance(value, str) else printable(value, 40)

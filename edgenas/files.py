@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from edgenas.errors import DataError, EdgeNASError, UsageError
 
+_ADVICE = "check its path and permissions"
 LOCK_WAIT_S = 60.0  # for a file that another program rewrites, which takes it milliseconds
 
 
@@ -22,20 +23,37 @@ def read_file(path: Path, max_bytes: int, error: type[EdgeNASError] = DataError,
     Raises `error`, its message ending in `advice`, where it cannot be read, is larger, or is no file: a folder, a
     pipe or a device, which might never end.
     """
-    advice = advice or "check its path and permissions"
     try:
-        # A pipe that nobody writes to would block in open().
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise error(f"{path} is no regular file; {advice}")
+        with open_file(path, error, advice) as file:
             content = file.read(max_bytes + 1)
     except OSError as problem:
-        raise error(f"{path} cannot be read ({problem.strerror or problem}); {advice}") from problem
+        raise unreadable(path, problem, error, advice) from problem
     except MemoryError as problem:
-        raise error(f"{path} does not fit into the memory; {advice}") from problem
+        raise error(f"{path} does not fit into the memory; {advice or _ADVICE}") from problem
     if len(content) > max_bytes:
-        raise error(f"{path} is larger than the {max_bytes:,} bytes that such a file may have; {advice}")
+        raise error(f"{path} is larger than the {max_bytes:,} bytes that such a file may have; {advice or _ADVICE}")
     return content
+
+
+@contextmanager
+def open_file(path: Path, error: type[EdgeNASError] = DataError, advice: str = "") -> Iterator[BinaryIO]:
+    """The regular file at `path`, open for reading. Raises `error`, as `read_file` does, where it cannot be opened or
+    is no file."""
+    try:
+        # A pipe that nobody writes to would block in open().
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    except (OSError, ValueError) as problem:  # ValueError: a name that no file can have
+        raise unreadable(path, problem, error, advice) from problem
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise error(f"{path} is no regular file; {advice or _ADVICE}")
+    with open(descriptor, "rb") as file:
+        yield file
+
+
+def unreadable(path: Path, problem: Exception, error: type[EdgeNASError] = DataError, advice: str = "") -> EdgeNASError:
+    """The `error` that says that `path` cannot be read, for the reason that `problem` gives."""
+    return error(f"{path} cannot be read ({getattr(problem, 'strerror', None) or problem}); {advice or _ADVICE}")
 
 
 def write_whole(

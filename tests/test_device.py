@@ -64,7 +64,7 @@ def test_unknown_device_names_the_nearest_and_the_list() -> None:
         ("repeats = 7", "repeats = 7.5", r"measurement.repeats must be a whole number, not 7.5"),
         ("repeats = 7", "repeats = true", r"measurement.repeats must be a whole number, not True"),
         ("repeats = 7", "repeats = 0", r"measurement.repeats = 0"),
-        ("repeats = 7", "affinity = [0, -1]", r"measurement.affinity = \(0, -1\)"),
+        ("repeats = 7", "affinity = [0, -1]", r"measurement.affinity\[1\] = -1 is out of range; give 0 to 4,095"),
         ("repeats = 7", "pause_s = -1", r"measurement.pause_s = -1"),
         ("repeats = 7", "pause_s = nan", r"measurement.pause_s must be a number, not nan"),
         ('name = "my_board"', "name = 3", r"name must be a text in quotes, not 3"),

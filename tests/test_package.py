@@ -59,11 +59,10 @@ def packed(path: Path, content: dict[str, bytes]) -> Path:
 def vouched(content: dict[str, bytes], change: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[str, bytes]:
     """`content` with a changed manifest whose hashes fit again: what a careful forger would send."""
     manifest = json.loads(content[f"{FOLDER}/manifest.json"])
-    hashes = {name: hashlib.sha256(each).hexdigest() for name, each in content.items()}
-    for name, entry in manifest["files"].items():
-        entry["sha256"] = hashes[f"{FOLDER}/{name}"]
-    for record in manifest["models"]:
-        record["sha256"] = hashes[f"{FOLDER}/{record['file']}"]
+    models = [(record["file"], record) for record in manifest["models"]]
+    for name, entry in [*manifest["files"].items(), *models]:
+        each = content[f"{FOLDER}/{name}"]
+        entry.update(bytes=len(each), sha256=hashlib.sha256(each).hexdigest())
     change(manifest)
     return {**content, f"{FOLDER}/manifest.json": json.dumps(manifest).encode()}
 
@@ -317,10 +316,10 @@ def test_archives_that_are_not_whole_are_refused(
 
 
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgenas.package.verify.LARGEST_BYTES", 1 << 20)
+    monkeypatch.setattr("edgenas.package.verify.MAX_BYTES", 1 << 20)
     path = tmp_path / "bomb.tar.gz"
     path.write_bytes(gzip.compress(bytes(4 << 20)))
-    with pytest.raises(DataError, match="unpacks to more"):
+    with pytest.raises(DataError, match="unpacks to more than the 1 MiB"):
         verify(path)
 
 

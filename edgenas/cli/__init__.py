@@ -13,6 +13,7 @@ import typer
 from edgenas import __version__
 from edgenas.cli import board, compare, data, devices, package, runs, search, tabulate, train
 from edgenas.errors import EdgeNASError
+from edgenas.text import guarded
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,20 +53,45 @@ def _root(
     """EdgeNAS finds the network that does the job best on your board within your budget."""
 
 
+class _Notices(logging.Formatter):
+    """A line each, whatever is in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return " ".join(super().format(record).splitlines())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; a foreseen error is one line on stderr."""
-    # What takes minutes before a search begins, as the training of a reference does, says so on stderr.
-    log, notices = logging.getLogger("edgenas"), logging.StreamHandler()
-    log.setLevel(logging.INFO)
-    log.addHandler(notices)
-    try:
-        app(args=None if arguments is None else list(arguments), prog_name="edgenas")
-    except EdgeNASError as error:
-        print(f"edgenas: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output left, as `head` does; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    finally:
-        log.removeHandler(notices)
+    with guarded():
+        # What takes minutes before a search begins, as the training of a reference does, says so on stderr.
+        log, notices = logging.getLogger("edgenas"), logging.StreamHandler()
+        notices.setFormatter(_Notices())
+        log.setLevel(logging.INFO)
+        log.addHandler(notices)
+        try:
+            asked = None if arguments is None else list(arguments)
+            sys.exit(app(args=asked, prog_name="edgenas", standalone_mode=False) or 0)
+        except EdgeNASError as error:
+            _tell(str(error))
+            sys.exit(error.exit_code)
+        except BrokenPipeError:
+            # The reader of our output left, as `head` does; Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except typer.Abort:
+            _tell("ended before it was done")
+            sys.exit(1)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # what the parser of arguments raises; it has no public name
+                raise
+            problem, context = error.format_message().rstrip("."), getattr(error, "ctx", None)
+            command = context.command_path if context else "edgenas"
+            if problem:  # else the help was asked for, and is printed already
+                _tell(f"{problem[0].lower()}{problem[1:]}; see: {command} --help")
+            sys.exit(getattr(error, "exit_code", 2))
+        finally:
+            log.removeHandler(notices)
+
+
+def _tell(problem: str) -> None:
+    print(f"edgenas: {' '.join(problem.splitlines())}", file=sys.stderr)

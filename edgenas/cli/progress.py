@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
+
+from edgenas.text import printable
 
 
 class Job(Protocol):
@@ -26,11 +28,12 @@ def follow(job: Job) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
+        own: Any = {"redirect_stdout": False, "redirect_stderr": False}  # what is printed meanwhile stays guarded
+        with Progress(*columns, console=Console(stderr=True), transient=True, **own) as bar:
             task = bar.add_task("starting", total=1.0)
             for _ in job:
-                bar.update(task, completed=job.share_done, description=job.state)
+                bar.update(task, completed=job.share_done, description=printable(job.state))
         return
     told_at_s = started_at_s = time.monotonic()
     done_before = job.share_done
@@ -41,4 +44,4 @@ def follow(job: Job) -> None:
             gained = job.share_done - done_before
             left_s = (now_s - started_at_s) * (1 - job.share_done) / gained if gained > 0 else None
             estimate = "" if left_s is None else f", about {left_s:.0f} s left"
-            print(job.state + estimate, file=sys.stderr, flush=True)
+            print(printable(job.state) + estimate, file=sys.stderr, flush=True)

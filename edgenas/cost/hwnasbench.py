@@ -64,7 +64,7 @@ def offer(space: SearchSpace, dataset: str, device: Device) -> TableCost | None:
         return None
     wanted = set(device.hwnasbench.values())
     for path in files.locate_all("hw-nas-bench"):
-        table = read_hwnasbench(path, wanted).get(benchmark_of(dataset), {})
+        table = read_hwnasbench(files.checked(path), wanted).get(benchmark_of(dataset), {})
         if wanted <= set(table):
             values = {metric: table[name] for metric, name in device.hwnasbench.items()}
             return TableCost(space, values, device.name, benchmark_of(dataset))

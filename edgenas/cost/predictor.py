@@ -16,6 +16,7 @@ from edgenas.errors import UsageError
 FEATURES = "nasbench201-pairs-v1"
 GRAPH_FEATURES = "nasbench201-pairs-graph-v1"  # those and the eight of `graph_features`
 SPACE = "nasbench201"
+MAX_LOG_COST = 50.0  # nothing costs e**50 of anything; a profile's numbers must not overflow
 _EDGES = 6
 _OPERATIONS = 5
 PAIRS = tuple(combinations(range(_EDGES), 2))
@@ -127,7 +128,7 @@ class PredictedCost:
         for predictor in self._predictors.values():
             values = predict(predictor.model, genes, active)
             if predictor.target == "log":
-                values = np.exp(values)
+                values = np.exp(np.minimum(values, MAX_LOG_COST))
             columns.append(np.maximum(values, predictor.smallest).round(6).tolist())
             if predictor.measurable is not None:
                 runs &= predict(predictor.measurable.model, genes, active) > 0

@@ -44,7 +44,7 @@ def load_accuracies(dataset: str, split: str = "test") -> NDArray[np.float64] | 
     for path in files.locate_all("nasbench201"):
         if path.suffix == ".pth":
             continue  # gigabytes: read once, by `edgenas data import`
-        accuracies = read_accuracies(path).get(dataset, {}).get(f"{split}_acc")
+        accuracies = read_accuracies(files.checked(path)).get(dataset, {}).get(f"{split}_acc")
         if accuracies is not None:
             return accuracies
     return None

@@ -20,9 +20,9 @@ from zipfile import BadZipFile
 from edgenas.data import files
 from edgenas.data.files import KnownFile
 from edgenas.errors import DataError
+from edgenas.text import parse_json
 
 _TIMEOUT_S = 30  # without an answer
-_KIND = {"git": "git blob id", "md5": "md5", "sha256": "sha256"}
 # Data sets that a benchmark file covers, each a dict of arrays: {data set: {column: array}}.
 _Tables = dict[str, dict[str, Any]]
 
@@ -56,8 +56,8 @@ def fetch(name: str, progress: Any = None) -> Path:
         found = files.digest(part, kind)
         if found != expected:
             raise DataError(
-                f"{entry.url} gave a file with {_KIND[kind]} {found}, not the official {expected}; try again later, or"
-                f" get the file from {entry.home} and run: {bring}"
+                f"{entry.url} gave a file with {files.KINDS[kind]} {found}, not the official {expected}; try again"
+                f" later, or get the file from {entry.home} and run: {bring}"
             )
         return _store(entry, part, entry.download_name) if _converted(name) else _publish(part, entry.download_name)
 
@@ -83,15 +83,15 @@ def import_(name: str, path: Path) -> Path:
 def verify(name: str | None = None) -> list[Check]:
     """Check every copy on this machine of `name`, or of all known files: by hash where it is official, else by reading.
 
-    Raises DataError, as files.require does, for a `name` that is not on this machine.
+    Raises DataError for a `name` that is not on this machine.
     """
-    if name is not None:
-        files.require(name)
+    if name is not None and files.locate(name) is None:
+        raise files.absent(name)
     checks = []
     for each in [name] if name is not None else files.KNOWN:
         for path in files.locate_all(each):
             try:
-                checks.append(Check(each, path, True, _validate(files.known(each), path)))
+                checks.append(Check(each, path, True, _validate(files.known(each), files.checked(path))))
             except DataError as error:
                 checks.append(Check(each, path, False, str(error)))
             except OSError as error:
@@ -111,10 +111,10 @@ def _validate(entry: KnownFile, path: Path) -> str:
     """How the content of `path` is known to be good; raises DataError where it is not."""
     matching = _official_name(entry, path)
     if matching is not None:
-        return f"{_KIND[entry.digests[matching][0]]} agrees"
+        return f"{files.KINDS[entry.digests[matching][0]]} agrees"
     reader = _readers().get(entry.name)
     if reader is None:
-        kinds = "; ".join(f"{_KIND[kind]} should be {hexdigest}" for kind, hexdigest in entry.digests.values())
+        kinds = "; ".join(f"{files.KINDS[kind]} should be {hexdigest}" for kind, hexdigest in entry.digests.values())
         raise DataError(
             f"{path} is not the official file of {entry.title} ({kinds}); get it again: {entry.command}"
             if entry.url
@@ -172,7 +172,7 @@ def _provenance(path: Path) -> dict[str, dict[str, str]]:
     import numpy as np
 
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-        read: dict[str, dict[str, str]] = json.loads(str(archive["provenance"]))
+        read: dict[str, dict[str, str]] = parse_json(str(archive["provenance"]))
     return read
 
 

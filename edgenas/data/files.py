@@ -1,7 +1,8 @@
 """The public files EdgeNAS knows: what each is, where it comes from, how its content is checked, where it lies here.
 
 A file is looked for in the folder that EDGENAS_DATA_DIR names, then in the user's cache (EDGENAS_CACHE_DIR moves it).
-Nothing in this module reads content; edgenas.data.cache fills the cache.
+One that bears the name of an official file is used with the official content only; that is looked at whenever it is
+about to be read, which takes a small part of the time that reading it takes. edgenas.data.cache fills the cache.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from edgenas.errors import DataError, UnknownNameError
+from edgenas.files import open_file, unreadable
+
+KINDS = {"git": "git blob id", "md5": "md5", "sha256": "sha256"}  # of digests -> what each is called
 
 
 @dataclass(frozen=True)
@@ -188,18 +193,45 @@ def locate(name: str) -> Path | None:
 
 
 def require(name: str) -> Path:
-    """As `locate`, but raises DataError naming the command that gets the file where it is absent."""
+    """As `locate`, to be read: raises DataError naming the command that gets the file where it is absent, and as
+    `checked` does."""
     path = locate(name)
     if path is None:
-        entry = known(name)
-        bring = f"edgenas data import {name} FILE"
-        way = (
-            f"run: edgenas data fetch {name} (or {bring})"
-            if entry.url
-            else f"get it from {entry.home} and run: {bring}"
-        )
-        raise DataError(f"{entry.title} is not on this machine; {way}")
+        raise absent(name)
+    return checked(path)
+
+
+def absent(name: str) -> DataError:
+    """The error that says that no copy of `name` is here, and how to get one."""
+    entry = known(name)
+    bring = f"edgenas data import {name} FILE"
+    way = f"run: edgenas data fetch {name} (or {bring})" if entry.url else f"get it from {entry.home} and run: {bring}"
+    return DataError(f"{entry.title} is not on this machine; {way}")
+
+
+def checked(path: Path) -> Path:
+    """`path` itself, to be read. Raises DataError where it bears the name of an official file whose digest is known and
+    is not that file, or cannot be read."""
+    for entry in KNOWN.values():
+        if path.name in entry.digests:
+            kind, expected = entry.digests[path.name]
+            try:
+                state = path.stat()
+                found = _digest_of(path, kind, state.st_size, state.st_mtime_ns)
+            except OSError as error:
+                raise unreadable(path, error) from error
+            if found != expected:
+                raise DataError(
+                    f"{path} is not the official file of that name ({KINDS[kind]} {found}, not {expected}); remove it,"
+                    f" or put the right one in its place: {entry.command}"
+                )
     return path
+
+
+@cache
+def _digest_of(path: Path, kind: str, size: int, mtime_ns: int) -> str:
+    """The digest of the file as it was at that time: one that changes is looked at again."""
+    return digest(path, kind)
 
 
 def digest(path: Path, kind: str) -> str:
@@ -208,7 +240,7 @@ def digest(path: Path, kind: str) -> str:
         hasher = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     else:
         hasher = hashlib.new(kind, usedforsecurity=False)
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         while chunk := stream.read(1 << 20):
             hasher.update(chunk)
     return hasher.hexdigest()

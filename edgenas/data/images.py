@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.data import files
-from edgenas.data.untrusted import read_members, restricted_load
+from edgenas.data.archives import read_members
+from edgenas.data.untrusted import restricted_load
 from edgenas.errors import DataError, UnknownNameError, UsageError
 
 DATASETS = ("cifar10", "cifar100", "imagenet16-120", "digits")
@@ -58,9 +59,9 @@ def load_images(dataset: str, split: str = "train", limit: int = 1000) -> ImageS
     if split not in ("train", "test"):
         raise ValueError(f"split is 'train' or 'test', not '{split}'")
     if dataset == "cifar10":
-        archive = files.locate("cifar10")
-        sample = None if archive else files.locate("cifar10-sample")
-        return _sample(sample, split) if sample else _cifar10(archive or files.require("cifar10"), split)
+        if files.locate("cifar10") is None and files.locate("cifar10-sample") is not None:
+            return _sample(files.require("cifar10-sample"), split)
+        return _cifar10(files.require("cifar10"), split)
     if dataset == "cifar100":
         return _cifar100(files.require("cifar100"), split)
     if dataset == "imagenet16-120":

@@ -1,4 +1,4 @@
-"""Reading files from strangers: pickles that cannot run anything, archives that are never unpacked.
+"""Reading files from strangers: pickles that cannot run anything.
 
 A pickle is a program. Here it may build only numbers, strings, lists, tuples, sets, dicts and numpy arrays of plain
 types; whatever else it names is refused before it is imported. The stand-ins for numpy's constructors refuse to be
@@ -8,20 +8,19 @@ altered (the BUILD opcode), so that one file cannot change how the next one is r
 from __future__ import annotations
 
 import io
+import os
 import pickle
-import tarfile
-import zlib
-from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.errors import DataError
+from edgenas.files import open_file
 
 _LARGEST_FILE = 4 << 30  # bytes; the largest official file read here is below 1 GiB
-_MOST_MEMBERS = 100_000
 _PLAIN_KINDS = "biufcSU"
 
 
@@ -129,10 +128,10 @@ def restricted_load(source: Path | bytes | IO[bytes], *, encoding: str = "ASCII"
     called = name or (str(source) if isinstance(source, Path) else "the pickle")
     try:
         if isinstance(source, Path):
-            if source.stat().st_size > _LARGEST_FILE:
-                raise DataError(f"{called} is larger than any file of its kind; get it again from its official source")
-            with source.open("rb") as stream:
-                return _Unpickler(stream, encoding=encoding).load()
+            with open_file(source) as file:
+                if os.fstat(file.fileno()).st_size > _LARGEST_FILE:
+                    raise DataError(f"{called} is larger than any of its kind; get it again from its official source")
+                return _Unpickler(file, encoding=encoding).load()
         stream_ = io.BytesIO(source) if isinstance(source, bytes) else source
         return _Unpickler(stream_, encoding=encoding).load()
     except DataError:
@@ -146,44 +145,3 @@ def restricted_load(source: Path | bytes | IO[bytes], *, encoding: str = "ASCII"
         raise DataError(f"{called} cannot be read ({error.strerror}); check its path and permissions") from error
     except Exception as error:  # a damaged pickle fails in any way; none of them is a fault of this program
         raise DataError(f"{called} is damaged, cut short or no pickle; get the file again") from error
-
-
-def read_members(path: Path, names: Iterable[str], largest: int = 1 << 30) -> dict[str, bytes]:
-    """Content of the regular files called `names` in the tar archive (plain, gz, bz2 or xz) at `path`.
-
-    Nothing is written. `largest` bounds the sum of all sizes in the archive, in bytes. Raises DataError where a name
-    is missing, twice there or a link, where any member points outside of the archive, and where it is cut short.
-    """
-    wanted = set(names)
-    found: dict[str, bytes] = {}
-    total = 0
-    try:
-        with tarfile.open(path, "r|*") as archive:
-            for count, member in enumerate(archive):
-                pure = PurePosixPath(member.name)
-                total += member.size
-                if pure.is_absolute() or ".." in pure.parts or member.issym() or member.islnk():
-                    raise DataError(
-                        f"{path} holds '{member.name}', a link or a path that leads outside; get it from its source"
-                    )
-                if total > largest or count > _MOST_MEMBERS:
-                    raise DataError(f"{path} holds far more than such an archive should; get it from its source")
-                if str(pure) in wanted:
-                    content = archive.extractfile(member)
-                    if content is None or str(pure) in found:
-                        raise DataError(f"{path} holds '{member.name}' twice or not as a file; get it from its source")
-                    found[str(pure)] = content.read()
-                    if len(found[str(pure)]) != member.size:
-                        raise tarfile.ReadError
-                if len(found) == len(wanted):
-                    break
-    except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
-        raise DataError(f"{path} is damaged, cut short or no tar archive; get the file again") from error
-    except OSError as error:
-        if error.strerror is None:  # gzip's and lzma's own complaints
-            raise DataError(f"{path} is damaged, cut short or no tar archive; get the file again") from error
-        raise DataError(f"{path} cannot be read ({error.strerror}); check its path and permissions") from error
-    missing = sorted(wanted - set(found))
-    if missing:
-        raise DataError(f"{path} lacks {', '.join(missing)}, so it is not the official archive; get the file again")
-    return found

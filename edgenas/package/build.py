@@ -15,7 +15,7 @@ from edgenas import cost, plugins
 from edgenas import device as devices
 from edgenas.device import Device
 from edgenas.errors import DataError, EdgeNASError, ExportError
-from edgenas.files import write_whole
+from edgenas.files import read_file, write_whole
 from edgenas.lower import LOWERING_VERSION
 from edgenas.package import MANIFEST_VERSION
 from edgenas.package.export import (
@@ -29,6 +29,7 @@ from edgenas.package.export import (
     weights_sha256,
 )
 from edgenas.run import Run, cost_record
+from edgenas.text import MAX_JSON_BYTES, is_name, parse_json, printables
 
 if TYPE_CHECKING:
     from edgenas.train import Trained
@@ -77,16 +78,17 @@ def build_from(run: Run, trained: Trained, folder: Path, record: Mapping[str, An
 def _exported(folder: Path, trained: Trained) -> dict[str, Any] | None:
     """The record of an export of these weights with every format, whose files are what it says; else None."""
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
+        record: dict[str, Any] = parse_json(read_file(folder / RECORD, MAX_JSON_BYTES))
         hashes = {model["file"]: model["sha256"] for model in record["models"]}
         current = (
-            record["weights_sha256"] == weights_sha256(trained)
+            all(map(is_name, hashes))
+            and record["weights_sha256"] == weights_sha256(trained)
             and record["lowering_version"] == LOWERING_VERSION
             and all(kind.file in hashes for kind in FORMATS.values())
             and all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == hashes[name] for name in hashes)
             and all((folder / name).is_file() for name in (GOLDEN_INPUT, GOLDEN_OUTPUT))
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (DataError, OSError, ValueError, KeyError, TypeError):
         return None
     return record if current else None
 
@@ -182,6 +184,7 @@ def _archive(content: Mapping[str, bytes]) -> bytes:
 
 def _card(manifest: Mapping[str, Any]) -> str:
     """The model card: what the model is, what it may be used for, how good it is."""
+    manifest = printables(dict(manifest))
     architecture, dataset, sizes = manifest["architecture"], manifest["dataset"], manifest["preprocessing"]
     models, golden = manifest["models"], manifest["golden"]
     torch_accuracy = manifest["accuracies"][0]

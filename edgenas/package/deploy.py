@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from edgenas.files import write_whole
 from edgenas.package.accuracy import accuracy_on, not_counted
 from edgenas.package.export import EDGETPU_FILE
 from edgenas.package.self_check import LEASE_S, self_check
-from edgenas.package.verify import contents, verify
+from edgenas.package.verify import verified
 from edgenas.text import printable
 from edgenas.units import show
 
@@ -63,8 +64,8 @@ def deploy(
     Raises DataError for an archive that is not sound, BoardError where the board fails; what is wrong with the model
     there is no exception but the `problem` of what is returned.
     """
-    found = verify(path)
-    manifest, content = found["manifest"], contents(path)
+    found, content = verified(path)
+    manifest = found["manifest"]
     entry = registry.board(name)
     device = devices.load(entry.device)
     record = _record(manifest, form or _default_format(device), path)
@@ -165,7 +166,8 @@ def _model(content: Mapping[str, bytes], manifest: Mapping[str, Any], record: Ma
     golden = manifest["golden"]
     image = _npy(content[golden["input"]])[:1]
     source = _normalised(image, manifest)
-    version = int(manifest["versions"]["lowering"]) if str(manifest["versions"]["lowering"]).isdigit() else None
+    lowered_by = manifest["versions"]["lowering"]
+    version = int(lowered_by) if re.fullmatch("[0-9]{1,9}", lowered_by) else None
     try:
         # By the plain int8 file: an Edge TPU's own runs nowhere else.
         expected = with_golden(content[record["file"]], source).golden

@@ -14,6 +14,7 @@ Exit codes: 0 done, 1 a check failed, 2 usage, an unreadable image, or no runtim
 import argparse
 import json
 import os
+import re
 import struct
 import sys
 import zlib
@@ -21,10 +22,37 @@ import zlib
 import numpy as np
 
 MOST_PIXELS = 64000000  # of one image; a decompression bomb has billions
+MAX_MANIFEST_BYTES = 1 << 24
 
 
 class FailureError(Exception):
     """What the user reads, in one sentence."""
+
+
+class Guard:
+    """A text stream through which no name in a package, and no word of a runtime, moves the terminal or is too much for
+    its alphabet: what cannot be printed is written as an escape of JSON, such as \\u001b, so JSON stays what it is."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text):
+        shown = "".join(each if each.isprintable() or each in "\n\t" else _escaped(each) for each in text)
+        alphabet = getattr(self._stream, "encoding", None) or "ascii"
+        self._stream.write(shown.encode(alphabet, "backslashreplace").decode(alphabet))
+        return len(text)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+def _escaped(character):
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join("\\u{:02x}{:02x}".format(*units[i : i + 2]) for i in range(0, len(units), 2))
+
+
+def _line(text):
+    return " ".join(str(text).split())
 
 
 class Model:
@@ -38,13 +66,13 @@ class Model:
     def __call__(self, images, normalisation):
         """Logits float32 (n, classes) of `images` uint8 (n, height, width, 3)."""
         mean, std = (np.asarray(normalisation[name], np.float32) for name in ("mean", "std"))
-        scaled = (images.astype(np.float32) / np.float32(255) - mean) / std
-        if self.record["input"]["layout"] == "NCHW":
-            scaled = scaled.transpose(0, 3, 1, 2)
         source, target = self.record["input"], self.record["output"]
         results = []
-        for image in scaled:
-            result = self._run(np.ascontiguousarray(_quantise(image[None], source)))
+        for image in images:
+            scaled = (image[None].astype(np.float32) / np.float32(255) - mean) / std
+            if source["layout"] == "NCHW":
+                scaled = scaled.transpose(0, 3, 1, 2)
+            result = self._run(np.ascontiguousarray(_quantise(scaled, source)))
             if target["dtype"] == "int8":
                 result = (result.astype(np.float32) - target["zero_point"]) * np.float32(target["scale"])
             results.append(result)
@@ -85,24 +113,29 @@ def _tflite(path):
 
 def check(folder, manifest, record):
     """What became of one model on the golden images: a dict with "file", "passed" (None: not run) and "detail"."""
+    try:
+        passed, detail = _compared(folder, manifest, record)
+    except ImportError:
+        passed, detail = None, "not run: needs " + " or ".join(map(str, record["runtimes"]))
+    except Exception as error:  # of a damaged file, in which runtimes and numpy fail in any way
+        passed, detail = False, f"does not run ({_line(error)})"
+    return {"file": record["file"], "passed": passed, "detail": detail}
+
+
+def _compared(folder, manifest, record):
+    """Whether one model does on the golden images what it did where it was made, and how well, in words."""
+    model = Model(folder, record)
     images = np.load(os.path.join(folder, manifest["golden"]["input"]), allow_pickle=False)
     expected = np.load(os.path.join(folder, manifest["golden"]["output"]), allow_pickle=False)
-    try:
-        model = Model(folder, record)
-    except ImportError:
-        return {"file": record["file"], "passed": None, "detail": "not run: needs " + " or ".join(record["runtimes"])}
     logits = model(images, manifest["preprocessing"])
     largest = np.abs(expected).max(axis=1)
     errors = np.abs(logits - expected).max(axis=1) / np.where(largest > 0, largest, 1)
     error = float(errors.max()) if np.isfinite(logits).all() else float("inf")
     agreed = int((logits.argmax(axis=1) == np.asarray(manifest["golden"]["top1"])).sum())
     tolerance = record["golden_tolerance"]
-    return {
-        "file": record["file"],
-        "passed": agreed == len(images) and error <= tolerance,
-        "detail": f"{agreed} of {len(images)} golden images in their class,"
-        f" relative error {error:.2g} (at most {tolerance:.2g})",
-    }
+    return agreed == len(images) and error <= tolerance, (
+        f"{agreed} of {len(images)} golden images in their class, relative error {error:.2g} (at most {tolerance:.2g})"
+    )
 
 
 def read_image(path):
@@ -240,26 +273,31 @@ def _resampling(size, start, zoom, count):
 
 def classify(folder, manifest, records, paths, count):
     """For each image the `count` likeliest classes: {"image", "model", "classes": [{"name", "probability"}]}."""
-    size = manifest["preprocessing"]["height"], manifest["preprocessing"]["width"]
+    try:
+        size = int(manifest["preprocessing"]["height"]), int(manifest["preprocessing"]["width"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FailureError("manifest.json is damaged; unpack the archive again") from error
     images = np.stack([fit(read_image(path), *size) for path in paths])
     for record in records:
         try:
             logits = Model(folder, record)(images, manifest["preprocessing"]).astype(np.float64)
+            exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+            shares = exponentials / exponentials.sum(axis=1, keepdims=True)
+            return [
+                {
+                    "image": path,
+                    "model": record["file"],
+                    "classes": [
+                        {"name": manifest["classes"][i], "probability": round(float(share[i]), 4)}
+                        for i in np.argsort(-share)[:count]
+                    ],
+                }
+                for path, share in zip(paths, shares)  # noqa: B905  (Python 3.10)
+            ]
         except ImportError:
             continue
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares = exponentials / exponentials.sum(axis=1, keepdims=True)
-        return [
-            {
-                "image": path,
-                "model": record["file"],
-                "classes": [
-                    {"name": manifest["classes"][i], "probability": round(float(share[i]), 4)}
-                    for i in np.argsort(-share)[:count]
-                ],
-            }
-            for path, share in zip(paths, shares)  # noqa: B905  (Python 3.10)
-        ]
+        except Exception as error:  # of a damaged file, in which runtimes fail in any way
+            raise FailureError("{} does not run ({})".format(record["file"], error)) from error
     raise FailureError("no runtime for these models is installed; run: pip install ai-edge-litert (or onnxruntime)")
 
 
@@ -278,17 +316,32 @@ def main():
     try:
         return _main(asked, parser)
     except FailureError as failure:
-        print(f"run.py: {failure}", file=sys.stderr)
+        print(f"run.py: {_line(failure)}", file=sys.stderr)
         return 2
 
 
-def _main(asked, parser):
+def _manifest(folder):
+    """What manifest.json in `folder` says, as far as it is used here."""
+    path = os.path.join(folder, "manifest.json")
     try:
-        with open(os.path.join(asked.folder, "manifest.json"), encoding="utf-8") as stream:
-            manifest = json.load(stream)
-    except (OSError, ValueError) as error:
-        raise FailureError(f"manifest.json cannot be read ({error}); unpack the archive again") from error
-    names = [record["file"] for record in manifest["models"]]
+        with open(path, "rb") as stream:
+            content = stream.read(MAX_MANIFEST_BYTES + 1)
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise ValueError("far too large")
+        manifest = json.loads(content.decode("utf-8"))
+        names = [record["file"] for record in manifest["models"]]
+        paths = names + [manifest["golden"][end].replace("golden/", "", 1) for end in ("input", "output")]
+        if not names or not all(re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z", each) for each in paths):
+            raise ValueError("a file that is not in this folder")
+    except OSError as error:
+        raise FailureError(f"manifest.json cannot be read ({error.strerror}); unpack the archive again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FailureError("manifest.json is damaged; unpack the archive again") from error
+    return manifest, names
+
+
+def _main(asked, parser):
+    manifest, names = _manifest(asked.folder)
     if asked.model is not None and os.path.basename(asked.model) not in names:
         raise FailureError("no model {}; there are {}".format(asked.model, ", ".join(names)))
     chosen = None if asked.model is None else os.path.basename(asked.model)
@@ -299,7 +352,7 @@ def _main(asked, parser):
         results = classify(asked.folder, manifest, records, asked.images, max(1, asked.top))
         for result in results if not asked.json else ():
             likely = ", ".join("{name} {probability:.1%}".format(**each) for each in result["classes"])
-            print("{}: {}".format(result["image"], likely))
+            print(_line("{}: {}".format(result["image"], likely)))
         if asked.json:
             print(json.dumps(results))
         return 0
@@ -317,4 +370,5 @@ def _main(asked, parser):
 
 
 if __name__ == "__main__":
+    sys.stdout, sys.stderr = Guard(sys.stdout), Guard(sys.stderr)
     sys.exit(main())

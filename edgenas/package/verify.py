@@ -6,32 +6,49 @@ in processes of their own, by this program's runner and not by the archive's, so
 
 from __future__ import annotations
 
-import gzip
+import contextlib
 import hashlib
 import io
 import json
 import math
 import re
+import stat
 import subprocess
 import sys
-import tarfile
 import tempfile
-import zlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgenas.data import files
+from edgenas.data.archives import members
 from edgenas.errors import DataError
 from edgenas.package import MANIFEST_VERSION
 from edgenas.package.build import FOLDER, HERE
+from edgenas.text import is_name, parse_json, printable
 
-LARGEST_BYTES = 512 << 20  # of the archive when unpacked
-MOST_MEMBERS = 100
+MAX_BYTES = 512 << 20  # of the archive when unpacked
+MAX_MEMBERS = 100
+MAX_MANIFEST_BYTES = 16 << 20
+MAX_GOLDEN_BYTES = 64 << 20  # of the golden images: a runtime holds them several times over
 RUN_TIMEOUT_S = 120  # of one model
+MAX_MODEL_BYTES = 8 << 30  # of memory that a model may take to run, where the system can tell (Linux)
+_LIMITED = """
+import runpy, sys
+limit, sys.argv = int(sys.argv[1]), sys.argv[2:]
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+except (ImportError, ValueError, OSError):
+    pass
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 REQUIRED = ("MODEL_CARD.md", "manifest.schema.json", "run.py")
 _AGAIN = "get it again from where it was made"
+_SET_ID = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -41,79 +58,63 @@ def verify(path: Path) -> dict[str, Any]:
     no runtime here can run has passed None. `runner` tells whether run.py is this EdgeNAS's own.
     Raises DataError for whatever is wrong.
     """
-    packed = _read(path)
-    content = _members(path, packed)
+    return verified(path)[0]
+
+
+def verified(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """As `verify`, and the content of every file, by its name below the archive's folder, that was checked."""
+    sha256 = files.digest(path, "sha256") if path.is_file() else ""
+    content = _content(path)
     manifest = _manifest(path, content)
     _check_files(path, content, manifest)
     _check_golden(path, content, manifest)
     models = [_run(path, content, manifest, record) for record in manifest["models"]]
     own = content["run.py"] == (HERE / "runner.py").read_bytes()
-    return {
+    made_by = printable(manifest["versions"]["edgenas"], 64)
+    found = {
         "file": str(path),
-        "sha256": hashlib.sha256(packed).hexdigest(),
+        "sha256": sha256,
         "files": len(content),
         "manifest": manifest,
         "models": models,
         "runner": "is this EdgeNAS's own"
         if own
-        else f"is not that of this EdgeNAS (the archive was made by {manifest['versions']['edgenas']!a});"
-        " read it before you run it",
+        else f"is not that of this EdgeNAS (the archive was made by '{made_by}'); read it before you run it",
     }
+    return found, content
 
 
-def contents(path: Path) -> dict[str, bytes]:
-    """Name below the archive's folder -> content of every file; only what `verify` passed is to be believed."""
-    return _members(path, _read(path))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give the path of a package") from error
-
-
-def _members(path: Path, packed: bytes) -> dict[str, bytes]:
+def _content(path: Path) -> dict[str, bytes]:
     """Name below FOLDER -> content of every file."""
-    damaged = f"{path} is damaged, cut short or no tar.gz archive; {_AGAIN}"
-    try:
-        # All at once and bounded, since a tar's own headers may claim any size.
-        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
-            raw = stream.read(LARGEST_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(damaged) from error
-    if len(raw) > LARGEST_BYTES:
-        raise DataError(f"{path} unpacks to more than {LARGEST_BYTES >> 20} MiB, so it is no package; {_AGAIN}")
     content: dict[str, bytes] = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as archive:
-            for member in archive:
-                name, inside = member.name, member.name.removeprefix(f"{FOLDER}/")
-                if inside == name or not re.fullmatch(r"(golden/)?[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)+", inside):
-                    raise DataError(
-                        f"{path} holds {name[:100]!a}, which leads outside of {FOLDER}/ or has no place there;"
-                        f" do not trust it, {_AGAIN}"
-                    )
-                if not member.isreg():
-                    raise DataError(f"{path} holds {name!a}, which is a link or no file; do not trust it, {_AGAIN}")
-                stream_ = archive.extractfile(member)
-                if inside in content or len(content) >= MOST_MEMBERS or stream_ is None:
-                    raise DataError(f"{path} holds {name!a} twice, or far too many files; {_AGAIN}")
-                content[inside] = stream_.read()
-                if len(content[inside]) != member.size:
-                    raise DataError(damaged)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError, OSError) as error:
-        raise DataError(damaged) from error
+    with contextlib.closing(members(path, MAX_BYTES, _AGAIN, MAX_MEMBERS)) as inside:
+        for member in inside:
+            name = member.name.removeprefix(f"{FOLDER}/")
+            if name == member.name or not member.is_file or not _is_inside(name):
+                problem = f"leads outside of {FOLDER}/ or has no place there"
+            elif member.mode & _SET_ID:
+                problem = "would run with the rights of another user"
+            elif name in content:
+                problem = "is there twice"
+            else:
+                content[name] = member.read()
+                continue
+            raise DataError(f"{path} holds '{printable(member.name, 100)}', which {problem}; do not trust it, {_AGAIN}")
     return content
+
+
+def _is_inside(name: str) -> bool:
+    """Whether `name` is that of a file in a package, at its top or in its folder golden."""
+    return is_name(name.removeprefix("golden/"))
 
 
 def _manifest(path: Path, content: Mapping[str, bytes]) -> dict[str, Any]:
     if "manifest.json" not in content:
         raise DataError(f"{path} has no {FOLDER}/manifest.json, so it is no package; {_AGAIN}")
     try:
-        manifest = json.loads(content["manifest.json"].decode("utf-8"), parse_constant=_not_json)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"manifest.json in {path} is not JSON; {_AGAIN}") from error
+        manifest = parse_json(content["manifest.json"], MAX_MANIFEST_BYTES)
+    except ValueError as error:
+        raise DataError(f"manifest.json in {path} is not JSON ({printable(error, 100)}); {_AGAIN}") from error
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if type(version) is int and version != MANIFEST_VERSION:
         raise DataError(
@@ -126,10 +127,6 @@ def _manifest(path: Path, content: Mapping[str, bytes]) -> dict[str, Any]:
         raise DataError(f"manifest.json in {path} breaks its schema: {problem}; {_AGAIN}")
     checked: dict[str, Any] = manifest
     return checked
-
-
-def _not_json(constant: str) -> float:
-    raise ValueError(constant)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -158,8 +155,11 @@ def violation(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any], wh
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if kinds and (isinstance(value, bool) or not any(isinstance(value, _TYPES[kind]) for kind in kinds)):
         return f"{name} is no {' or '.join(kinds)}"
-    if isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
-        return f"{name} has another form than {schema['pattern']}"
+    if isinstance(value, str):
+        if not re.search(schema.get("pattern", "").replace("$", r"\Z"), value):
+            return f"{name} has another form than {schema['pattern']}"
+        if any("\ud800" <= each <= "\udfff" for each in value):
+            return f"{name} is no text in Unicode"
     if isinstance(value, int | float):
         low, above, high = (schema.get(key) for key in ("minimum", "exclusiveMinimum", "maximum"))
         if (
@@ -180,9 +180,9 @@ def violation(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any], wh
         known, other = schema.get("properties", {}), schema.get("additionalProperties", {})
         for key in value:
             if key not in known and other is False:
-                return f"{name} has an unknown entry {key[:50]!a}"
+                return f"{name} has an unknown entry '{printable(key, 50)}'"
         prefix = f"{where}." if where else ""
-        parts = [(f"{prefix}{ascii(key)[1:-1]}", item, known.get(key, other)) for key, item in value.items()]
+        parts = [(f"{prefix}{printable(key, 50)}", item, known.get(key, other)) for key, item in value.items()]
     else:
         parts = []
     for place, item, inner in parts:
@@ -197,14 +197,14 @@ def _check_files(path: Path, content: Mapping[str, bytes], manifest: Mapping[str
     models = [record["file"] for record in manifest["models"]]
     for name in sorted({*listed, *REQUIRED, *models, manifest["golden"]["input"], manifest["golden"]["output"]}):
         if name not in content or name not in listed:
-            raise DataError(f"{path} lacks {name!a}, or does not vouch for it; {_AGAIN}")
+            raise DataError(f"{path} lacks '{printable(name, 64)}', or does not vouch for it; {_AGAIN}")
     for name in sorted({*content} - {*listed, "manifest.json"}):
         raise DataError(f"{path} holds {name}, which its manifest does not know; do not trust it, {_AGAIN}")
-    hashes = [(name, entry["sha256"]) for name, entry in sorted(listed.items())]
-    hashes += [(record["file"], record["sha256"]) for record in manifest["models"]]
-    for name, expected in hashes:
-        if hashlib.sha256(content[name]).hexdigest() != expected:
-            raise DataError(f"{name} in {path} has another hash than its manifest says; do not trust it, {_AGAIN}")
+    for name, entry in [*sorted(listed.items()), *((record["file"], record) for record in manifest["models"])]:
+        if len(content[name]) != entry["bytes"] or hashlib.sha256(content[name]).hexdigest() != entry["sha256"]:
+            raise DataError(
+                f"{name} in {path} has another size or hash than its manifest says; do not trust it, {_AGAIN}"
+            )
 
 
 def _check_golden(path: Path, content: Mapping[str, bytes], manifest: Mapping[str, Any]) -> None:
@@ -223,11 +223,14 @@ def _check_golden(path: Path, content: Mapping[str, bytes], manifest: Mapping[st
     for name, (shape, dtype) in wanted.items():
         stream = io.BytesIO(content[name])
         try:
-            np.lib.format.read_magic(stream)
-            found, fortran, kind = np.lib.format.read_array_header_1_0(stream)
-        except (ValueError, EOFError) as error:
+            with warnings.catch_warnings(action="error"):
+                np.lib.format.read_magic(stream)
+                found, fortran, kind = np.lib.format.read_array_header_1_0(stream)
+        except Exception as error:  # a header is a piece of Python, and numpy's reader fails over it in any way
             raise DataError(f"{name} in {path} is no numpy array; {_AGAIN}") from error
         left = len(content[name]) - stream.tell()
+        if math.prod(shape) > MAX_GOLDEN_BYTES:
+            raise DataError(f"{name} in {path} is larger than golden images are; do not trust it, {_AGAIN}")
         if (found, fortran, kind) != (shape, False, dtype) or left != math.prod(shape) * dtype.itemsize:
             raise DataError(f"{name} in {path} is not {dtype} of shape {list(shape)}; {_AGAIN}")
         if name == golden["output"]:
@@ -244,27 +247,19 @@ def _run(
         Path(folder, "golden").mkdir()
         for name in ("manifest.json", record["file"], manifest["golden"]["input"], manifest["golden"]["output"]):
             Path(folder, name).write_bytes(content[name])
-        runner = str(HERE / "runner.py")
-        command = [
-            sys.executable,
-            "-P",
-            runner,
-            "--folder",
-            folder,
-            "--self-check",
-            "--json",
-            "--model",
-            record["file"],
-        ]
+        arguments = ["--folder", folder, "--self-check", "--json", "--model", record["file"]]
+        command = [sys.executable, "-P", "-c", _LIMITED, str(MAX_MODEL_BYTES), str(HERE / "runner.py"), *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False)
+            done = subprocess.run(command, capture_output=True, timeout=RUN_TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired as error:
             raise DataError(f"{record['file']} in {path} does not end; do not trust it, {_AGAIN}") from error
     try:
-        found: dict[str, Any] = json.loads(done.stdout)[0]
-    except (ValueError, IndexError):
-        reason = (done.stderr.strip().splitlines() or [f"its runtime ended with {done.returncode}"])[-1][:200]
-        raise DataError(f"{record['file']} in {path} does not run ({ascii(reason)[1:-1]}); {_AGAIN}") from None
+        (answer,) = parse_json(done.stdout)
+        found = {"file": record["file"], "passed": answer["passed"], "detail": printable(answer["detail"])}
+    except (ValueError, TypeError, KeyError):
+        said = done.stderr.decode("utf-8", "backslashreplace").strip().splitlines()
+        reason = printable((said or [f"its runtime ended with {done.returncode}"])[-1], 200)
+        raise DataError(f"{record['file']} in {path} does not run ({reason}); {_AGAIN}") from None
     if found["passed"] is False:
         raise DataError(f"{record['file']} in {path} does not do what it did: {found['detail']}; {_AGAIN}")
     return found

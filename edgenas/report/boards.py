@@ -7,6 +7,7 @@ from typing import Any
 
 from edgenas.board.check import Finding
 from edgenas.report.text import table_text
+from edgenas.text import printable, printables
 from edgenas.units import show
 
 
@@ -21,21 +22,22 @@ def boards_text(entries: Sequence[Mapping[str, Any]]) -> str:
             " ".join(f"{name}={value}" for name, value in each["options"].items()) or "-",
             str(each["threads"]),
         ]
-        for each in entries
+        for each in printables([dict(each) for each in entries])
     ]
     return table_text(["NAME", "DEVICE", "TRANSPORT", "ADDRESS", "THREADS"], rows)
 
 
 def findings_text(name: str, facts: Mapping[str, Any], findings: Sequence[Finding]) -> str:
     """What `edgenas board check` prints."""
+    facts = printables(dict(facts))
     what = facts.get("model") or facts.get("cpu") or facts.get("machine")
-    rows = [["  good" if each.ok else "  MEND", each.subject, each.detail] for each in findings]
+    rows = [["  good" if each.ok else "  MEND", each.subject, printable(each.detail)] for each in findings]
     system = f"Python {facts['python']}" if facts.get("python") else facts.get("platform")
     lines = [f"{name}: {what}, {facts.get('cores')} cores, {system}", ""]
     for row, each, line in zip(rows, findings, table_text(rows[0], rows[1:]).splitlines(), strict=True):
         lines.append(line)
         if not each.ok and each.cure:
-            lines.append(f"{' ' * len(row[0])}  -> {each.cure}")
+            lines.append(f"{' ' * len(row[0])}  -> {printable(each.cure)}")
     bad = sum(not each.ok for each in findings)
     lines += [
         "",
@@ -46,6 +48,7 @@ def findings_text(name: str, facts: Mapping[str, Any], findings: Sequence[Findin
 
 def measured_text(fact: Mapping[str, Any]) -> str:
     """What `edgenas measure` prints, from its --json object."""
+    fact = printables(dict(fact))
     low, high = fact["interval_ms"]
     rows = [
         ["  median", show(fact["median_ms"], "latency"), f"95 % interval {low:.4g} to {high:.4g} ms"],

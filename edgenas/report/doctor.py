@@ -18,6 +18,7 @@ from edgenas.errors import DataError, EdgeNASError
 from edgenas.fitness import FitnessSettings, table
 from edgenas.report.text import table_text
 from edgenas.run import RUNS
+from edgenas.text import printable, printables
 
 _NEEDED = ("numpy", "platformdirs", "pooch", "rich", "typer")
 _FOR_LIVE = {"torch": "live scores", "pillow": "image folders", "scikit-learn": "the data set digits"}
@@ -54,7 +55,7 @@ def data_text(facts: list[dict[str, Any]]) -> str:
             each["use"],
             each["path"] or each["get"],
         ]
-        for each in facts
+        for each in printables(facts)
     ]
     return table_text(["name", "size", "what for", "where it is, or what gets it"], rows)
 
@@ -68,7 +69,8 @@ def checks_text(checks: list[Check]) -> str:
     """`checks`, one line each."""
     if not checks:
         return "nothing to verify; `edgenas data list` shows what there is to have"
-    rows = [[check.name, "good" if check.ok else "BAD", check.detail, str(check.path)] for check in checks]
+    told = printables(checks_json(checks))
+    rows = [[each["name"], "good" if each["ok"] else "BAD", each["detail"], each["path"]] for each in told]
     return table_text(["name", "state", "how it is known", "path"], rows)
 
 
@@ -110,6 +112,7 @@ def diagnose() -> dict[str, Any]:
 
 def diagnosis_text(diagnosis: dict[str, Any]) -> str:
     """`diagnosis`, as diagnose gives it, for a person."""
+    diagnosis = printables(diagnosis)
     lines = [f"edgenas {diagnosis['edgenas']}, Python {diagnosis['python']}, {diagnosis['machine']}"]
     for name, found in diagnosis["packages"].items():
         absent = f"missing, needed for {_FOR_LIVE[name]}: {_LIVE}" if name in _FOR_LIVE else "missing"
@@ -195,9 +198,10 @@ class DownloadBar:
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.total = 0
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Console(file=sys.stderr), transient=True)
-        self._task = self._progress.add_task(f"downloading {name}", total=None)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        own: Any = {"redirect_stdout": False, "redirect_stderr": False}  # what is printed meanwhile stays guarded
+        self._progress = Progress(*columns, console=Console(file=sys.stderr), transient=True, **own)
+        self._task = self._progress.add_task(f"downloading {printable(name)}", total=None)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> DownloadBar:

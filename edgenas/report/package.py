@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgenas.text import printables
 from edgenas.units import show
 
 
 def export_text(record: Mapping[str, Any], folder: Path) -> str:
     """A line a file, with how it compares with torch."""
+    record = printables(dict(record))
     images = record["models"][0]["checked"]["images"]
     lines = [f"checked against torch on {images} test images of {record['dataset']['name']}, written to {folder}:", ""]
     lines += _models(record)
@@ -43,6 +45,7 @@ def _models(record: Mapping[str, Any]) -> list[str]:
 
 def package_text(manifest: Mapping[str, Any], path: Path) -> str:
     """What is in the archive, and its hash."""
+    manifest = printables(dict(manifest))
     content = path.read_bytes()
     return "\n".join(
         [
@@ -58,9 +61,9 @@ def package_text(manifest: Mapping[str, Any], path: Path) -> str:
 
 def verify_text(found: Mapping[str, Any]) -> str:
     """A line a model, and what could not be run here."""
-    manifest = found["manifest"]
+    found = printables(dict(found))
     lines = [f"{found['file']}: {found['files']} files, every hash right; run.py {found['runner']}"]
-    lines.append(f"sha256 {found['sha256']}, by EdgeNAS {ascii(manifest['versions']['edgenas'])[1:-1]}")
+    lines.append(f"sha256 {found['sha256']}, by EdgeNAS {found['manifest']['versions']['edgenas']}")
     lines.append("")
     for model in found["models"]:
         word = "skipped" if model["passed"] is None else "passed"
@@ -70,6 +73,7 @@ def verify_text(found: Mapping[str, Any]) -> str:
 
 def deployed_text(report: Mapping[str, Any]) -> str:
     """What `edgenas deploy` found, in Markdown."""
+    report = printables(dict(report))
     board, model, check = report["board"], report["model"], report["self_check"]
     accuracy, latency = report["accuracy"], report["latency"]
     lines = [

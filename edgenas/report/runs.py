@@ -6,6 +6,7 @@ from typing import Any
 
 from edgenas.report.text import constraints_text, result_text, score_label, table_text
 from edgenas.run import Run, all_runs, open_run
+from edgenas.text import printables
 from edgenas.units import METRICS, show
 
 _LIMITS = {"latency_ms": "latency", "energy_mj": "energy", "macs_m": "macs", "params_m": "params"}
@@ -41,6 +42,7 @@ def comparison(names: list[str]) -> dict[str, Any]:
 
 
 def runs_text(found: list[dict[str, Any]]) -> str:
+    found = printables(found)
     if not found:
         return "no runs in ./runs yet; start one: edgenas search --device raspi4 --latency 5ms"
     label = score_label([each["request"] for each in found])
@@ -50,6 +52,7 @@ def runs_text(found: list[dict[str, Any]]) -> str:
 
 def compare_text(compared: dict[str, Any]) -> str:
     """Runs side by side, one a column."""
+    compared = printables(compared)
     columns = compared["runs"]
     rows = [[_label(key), *map(_setting(key), values)] for key, values in compared["differences"].items()]
     rows.append(["state", *(each["state"] for each in columns)])
@@ -76,13 +79,13 @@ def compare_text(compared: dict[str, Any]) -> str:
 
 
 def run_text(run: Run) -> str:
-    facts = summary(run)
-    result = facts["result"]
+    facts = printables(summary(run))
+    result, path = facts["result"], facts["run"]
     if result is not None and result["feasible"]:
         return result_text(result, run.header)
     if result is not None:
-        return f"{run.path}: {result['device']}, {constraints_text(result)}: infeasible"
-    return f"{run.path}: unfinished after {facts['trials']} trials; go on with: edgenas search --resume {run.path}"
+        return f"{path}: {result['device']}, {constraints_text(result)}: infeasible"
+    return f"{path}: unfinished after {facts['trials']} trials; go on with: edgenas search --resume {path}"
 
 
 def _row(each: dict[str, Any]) -> list[str]:

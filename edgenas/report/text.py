@@ -1,4 +1,5 @@
-"""Results and devices as a person reads them. Everything shown comes from the JSON that a program would read."""
+"""Results and devices as a person reads them. Everything shown comes from the JSON that a program would read, its texts
+made printable first: they may be from another's run or profile."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from edgenas import device as devices
 from edgenas import plugins
 from edgenas.device import Device
 from edgenas.run import PHI
+from edgenas.text import printables
 from edgenas.units import METRICS, show
 
 MOST_POINTS = 20  # of a front that a person is shown
@@ -32,6 +34,7 @@ def score_label(requests: list[dict[str, Any]]) -> str:
 
 def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     """A feasible search's `result` (its --json object), with what `header`, the run's, says of its sources."""
+    result, header = printables(result), printables(header)
     if result.get("front"):
         return _front_text(result, header)
     winner = result["winner"]
@@ -189,12 +192,14 @@ def device_fact(device: Device) -> dict[str, Any]:
 
 def devices_text(facts: list[dict[str, Any]]) -> str:
     rows = [
-        [fact["name"], fact["title"], fact["kind"], ", ".join(fact["metrics"]), fact["model_format"]] for fact in facts
+        [fact["name"], fact["title"], fact["kind"], ", ".join(fact["metrics"]), fact["model_format"]]
+        for fact in printables(facts)
     ]
     return table_text(["NAME", "DEVICE", "KIND", "LIMITS", "MODEL"], rows)
 
 
 def device_text(fact: dict[str, Any]) -> str:
+    fact = printables(fact)
     rows = [
         ["name", fact["name"]],
         ["device", fact["title"]],

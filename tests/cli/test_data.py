@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from edgenas.cli import data
 from edgenas.data import files
 from edgenas.errors import DataError, EdgeNASError
+from tests.data.layouts import official
 
 _app = typer.Typer()
 _app.add_typer(data.app, name="data")
@@ -102,6 +103,10 @@ def test_doctor_finds_what_is_broken(workplace: Path, monkeypatch: pytest.Monkey
 def test_doctor_finds_a_damaged_table_of_costs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGENAS_DATA_DIR", str(workplace))
     (workplace / "HW-NAS-Bench-v1_0.pickle").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    result = edgenas("doctor", "--json")
+    assert isinstance(result.exception, DataError)
+    assert "is not the official file of that name" in json.loads(result.stdout)["problems"][0]
+    official(monkeypatch, workplace / "HW-NAS-Bench-v1_0.pickle")
     result = edgenas("doctor", "--json")
     assert isinstance(result.exception, DataError)
     assert "os.system" in json.loads(result.stdout)["problems"][0]

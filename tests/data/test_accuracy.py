@@ -14,7 +14,7 @@ import torch
 
 from edgenas.data.accuracy import load_accuracies, read_accuracies
 from edgenas.errors import DataError
-from tests.data.layouts import official_accuracies
+from tests.data.layouts import official, official_accuracies
 
 
 def accuracies_on_test(path: Path) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def test_a_csv_is_read_by_its_index_not_its_order(tmp_path: Path) -> None:
 def test_validation_accuracies_are_read_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = write_csv(tmp_path / "nb201_cifar10.csv.xz", "cifar10_test_acc,cifar10_valid_acc")
     both.write_bytes(lzma.compress(both.read_bytes().replace(b"\n3,0.015,0.015\n", b"\n3,0.015,7\n")))
+    official(monkeypatch, both)
     test_only = write_csv(tmp_path / "a.csv")
     assert list(read_accuracies(test_only)["cifar10"]) == ["test_acc"]
     monkeypatch.setenv("EDGENAS_DATA_DIR", str(tmp_path))

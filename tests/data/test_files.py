@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import lzma
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edgenas.data import files
+from edgenas import cost, device
+from edgenas.data import cache, files
+from edgenas.data.accuracy import load_accuracies
+from edgenas.data.images import load_images
 from edgenas.errors import DataError, UnknownNameError
+from edgenas.spaces.nasbench201 import NASBench201
+from tests.data.layouts import official
 
 
 def test_the_data_folder_goes_before_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +26,11 @@ def test_the_data_folder_goes_before_the_cache(tmp_path: Path, monkeypatch: pyte
     mine = tmp_path / cached.name
     mine.touch()
     assert files.locate_all("resnet20") == [mine, cached]
+    official(monkeypatch, mine)
     assert files.require("resnet20") == mine
+    mine.write_bytes(b"altered")  # its size and time change, so it is looked at again
+    with pytest.raises(DataError, match=r"not the official file .*\(sha256 \w{64}, not \w{64}\); remove it"):
+        files.require("resnet20")
 
 
 def test_a_data_folder_that_is_none_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +79,52 @@ def test_real_files_have_their_digests(name: str) -> None:
     entry = next(entry for entry in files.KNOWN.values() if name in entry.file_names)
     kind, expected = entry.digests[name]
     assert files.digest(path, kind) == expected
+
+
+def csv_of(column: str) -> bytes:
+    return lzma.compress(f"arch_idx,{column}\n".encode() + b"".join(b"%d,50\n" % i for i in range(15_625)))
+
+
+# A file under an official name, and what reads it.
+USES: dict[str, tuple[Callable[[], bytes], Callable[[], object]]] = {
+    "nb201_cifar10.csv.xz": (lambda: csv_of("cifar10_test_acc"), lambda: load_accuracies("cifar10")),
+    "hwnasbench_nb201_cifar10.csv.xz": (
+        lambda: csv_of("raspi4_latency"),
+        lambda: cost.create("auto", NASBench201(), "cifar10", device.load("raspi4")),
+    ),
+    "cifar-100-python.tar.gz": (lambda: b"", lambda: load_images("cifar100")),
+    "resnet20-12fca82f.th": (lambda: b"", lambda: files.require("resnet20")),
+    "resnet56-4bfd9763.th": (lambda: b"", lambda: files.require("resnet56")),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_an_altered_public_file_is_not_used(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, use = USES[name]
+    monkeypatch.setenv("EDGENAS_DATA_DIR", str(tmp_path))
+    (tmp_path / name).write_bytes(content())
+    with pytest.raises(
+        DataError, match=r"is not the official file of that name .*put the right one in its place"
+    ) as no:
+        use()
+    assert str(tmp_path / name) in str(no.value)
+    assert [check.ok for check in cache.verify() if check.path.name == name] == [False]
+    if content():
+        official(monkeypatch, tmp_path / name)
+        assert use() is not None
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["nb201_cifar10.csv.xz", "hwnasbench_nb201_cifar10.csv.xz", "resnet20-12fca82f.th"])
+def test_one_changed_byte_of_a_real_file_is_noticed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(os.environ.get("EDGENAS_DATA_DIR", "")) / name
+    if not path.is_file():
+        pytest.skip(f"needs {name}; `edgenas data list` says how to get it")
+    content = bytearray(path.read_bytes())
+    monkeypatch.setenv("EDGENAS_DATA_DIR", str(tmp_path))
+    (tmp_path / name).write_bytes(content)
+    USES[name][1]()
+    content[len(content) // 2] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match="is not the official file of that name"):
+        USES[name][1]()

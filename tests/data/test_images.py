@@ -14,7 +14,7 @@ from PIL import Image
 from edgenas.data import images
 from edgenas.data.images import ImageSet, held_out, load_images, one_batch
 from edgenas.errors import DataError, UnknownNameError, UsageError
-from tests.data.layouts import pixels, write_cifar10, write_cifar100, write_imagenet16, write_tar
+from tests.data.layouts import official, pixels, write_cifar10, write_cifar100, write_imagenet16, write_tar
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def write_folder(top: Path, count: int = 10, ending: str = ".png", names: tuple[
     return top
 
 
-def test_cifar10_from_its_archive(data_dir: Path) -> None:
-    write_cifar10(data_dir / "cifar-10-python.tar.gz")
+def test_cifar10_from_its_archive(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    official(monkeypatch, write_cifar10(data_dir / "cifar-10-python.tar.gz"))
     train, test = load_images("cifar10"), load_images("cifar10", "test")
     assert train.images.shape == (100, 32, 32, 3)
     assert test.images.shape == (10, 32, 32, 3)
@@ -45,8 +45,8 @@ def test_cifar10_from_its_archive(data_dir: Path) -> None:
     np.testing.assert_array_equal(train.images[24, :, :, 0], red)
 
 
-def test_cifar100_has_fine_labels(data_dir: Path) -> None:
-    write_cifar100(data_dir / "cifar-100-python.tar.gz")
+def test_cifar100_has_fine_labels(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    official(monkeypatch, write_cifar100(data_dir / "cifar-100-python.tar.gz"))
     train = load_images("cifar100")
     assert train.labels.tolist() == [*range(100), *range(100)]
     assert train.class_names[99] == "thing99"
@@ -72,20 +72,23 @@ def write_sample(path: Path, count: int = 400) -> Path:
     return path
 
 
-def test_the_sample_stands_in_for_cifar10_and_says_so(data_dir: Path) -> None:
-    write_sample(data_dir / "cifar10_lossless_4000.npz")
+def test_the_sample_stands_in_for_cifar10_and_says_so(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    official(monkeypatch, write_sample(data_dir / "cifar10_lossless_4000.npz"))
     train, test = load_images("cifar10"), load_images("cifar10", "test")
     assert (len(train.labels), len(test.labels)) == (320, 80)
     assert np.bincount(train.labels).tolist() == [32] * 10
     assert "400 images of CIFAR-10, not the official archive" in train.source
-    write_cifar10(data_dir / "cifar-10-python.tar.gz")
+    official(monkeypatch, write_cifar10(data_dir / "cifar-10-python.tar.gz"))
     assert len(load_images("cifar10").labels) == 100
 
 
-def test_a_damaged_sample_is_an_error(data_dir: Path) -> None:
+def test_a_damaged_sample_is_an_error(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_sample(data_dir / "cifar10_lossless_4000.npz")
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match="is not the official file of that name"):
+        load_images("cifar10")
+    official(monkeypatch, path)
+    with pytest.raises(DataError, match="npz is damaged"):
         load_images("cifar10")
 
 
@@ -95,8 +98,11 @@ def test_missing_images_name_the_command_that_gets_them(dataset: str, command: s
         load_images(dataset)
 
 
-def test_an_archive_with_other_content_is_an_error(data_dir: Path) -> None:
-    write_tar(data_dir / "cifar-10-python.tar.gz", {"cifar-10-batches-py/data_batch_1": b"no"})
+def test_an_archive_with_other_content_is_an_error(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tar(data_dir / "cifar-10-python.tar.gz", {"cifar-10-batches-py/data_batch_1": b"no"})
+    with pytest.raises(DataError, match="is not the official file of that name"):
+        load_images("cifar10")
+    official(monkeypatch, path)
     with pytest.raises(DataError, match=r"lacks cifar-10-batches-py/batches\.meta"):
         load_images("cifar10")
 

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import io
 import pickle
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgenas.data.untrusted import read_members, restricted_load
+from edgenas.data.untrusted import restricted_load
 from edgenas.errors import DataError
-from tests.data.layouts import python2_pickle, write_tar
+from tests.data.layouts import python2_pickle
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -124,67 +122,3 @@ def test_any_global_is_refused_in_one_line(module: str, name: str) -> None:
 def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.pickle cannot be read"):
         restricted_load(tmp_path / "gone.pickle")
-
-
-def test_named_members_are_read_and_nothing_is_unpacked(tmp_path: Path) -> None:
-    path = write_tar(tmp_path / "a.tar.gz", {"d/one": b"1", "d/two": b"2", "d/three": b"3"})
-    assert read_members(path, ["d/three", "d/one"]) == {"d/one": b"1", "d/three": b"3"}
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("name", ["/etc/passwd", "../up", "d/../../up"])
-def test_a_path_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None:
-    path = write_tar(tmp_path / "a.tar.gz", {name: b"x", "good": b"y"})
-    with pytest.raises(DataError, match="leads outside"):
-        read_members(path, ["good"])
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
-def test_a_link_is_refused(tmp_path: Path, kind: bytes) -> None:
-    path = tmp_path / "a.tar"
-    with tarfile.open(path, "w") as archive:
-        link = tarfile.TarInfo("good")
-        link.type, link.linkname = kind, "/etc/passwd"
-        archive.addfile(link)
-    with pytest.raises(DataError, match="a link"):
-        read_members(path, ["good"])
-
-
-def test_a_member_that_is_a_folder_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.tar"
-    with tarfile.open(path, "w") as archive:
-        folder = tarfile.TarInfo("good")
-        folder.type = tarfile.DIRTYPE
-        archive.addfile(folder)
-    with pytest.raises(DataError, match="not as a file"):
-        read_members(path, ["good"])
-
-
-def test_an_archive_that_swells_is_refused(tmp_path: Path) -> None:
-    path = write_tar(tmp_path / "a.tar.gz", {"padding": bytes(1 << 20), "good": b"y"})
-    with pytest.raises(DataError, match="far more"):
-        read_members(path, ["good"], largest=1 << 16)
-
-
-def test_a_missing_member_is_named(tmp_path: Path) -> None:
-    path = write_tar(tmp_path / "a.tar.gz", {"one": b"1"})
-    with pytest.raises(DataError, match="lacks two"):
-        read_members(path, ["one", "two"])
-
-
-@pytest.mark.parametrize("share", [0.0, 0.2, 0.6, 0.95])
-def test_a_truncated_archive_is_refused(tmp_path: Path, share: float) -> None:
-    noise = np.random.default_rng(0).bytes(100_000)
-    path = write_tar(tmp_path / "a.tar.gz", {"one": noise, "two": noise})
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(DataError, match="damaged"):
-        read_members(path, ["one", "two"])
-
-
-def test_an_archive_of_another_kind_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.tar.gz"
-    buffer = io.BytesIO()
-    np.savez(buffer, x=np.arange(9))
-    path.write_bytes(buffer.getvalue())
-    with pytest.raises(DataError, match="no tar archive"):
-        read_members(path, ["one"])
