@@ -111,6 +111,12 @@ def check_name(kind: str, text: str, error: type[EdgeNASError] = UsageError) -> 
     return text
 
 
+def as_name(text: str) -> str:
+    """A name that says of `text` what a name can."""
+    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:64].strip(".-_")
+    return kept or "unnamed"
+
+
 def parse_json(content: bytes | str, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """The value that `content`, JSON in UTF-8, holds: numbers are finite, whole ones have 64 bits, and it is no deeper
     than MAX_DEPTH. Raises ValueError, which says what is wrong with it, for all else."""

@@ -1,4 +1,4 @@
-"""Quantities with units, parsed and printed only at the program's edge.
+"""Quantities with units, parsed and printed only at the program's edge, and the ranges of what a command counts.
 
 Inside, every number is in its metric's canonical unit: ms, mJ, millions of MACs, millions of
 parameters. `parse("5ms", "latency") == 5.0`, `show(5.0, "latency") == "5 ms"`.
@@ -11,6 +11,9 @@ import re
 from dataclasses import dataclass
 
 from edgenas.errors import UsageError
+from edgenas.text import printable
+
+MAX_CHARACTERS = 64  # of a quantity
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,34 @@ METRICS = {
     )
 }
 
+# What an option without a unit may be, by its name: beyond is a slip of the pen, which would end in an overflow, or in
+# a search that never does.
+RANGES: dict[str, tuple[float, float]] = {
+    "batch_size": (2, 1_000_000),
+    "beta": (0, 1),
+    "budget": (1, 10_000_000),
+    "calibration": (1, 1_000_000),
+    "cells": (1, 100),
+    "channels": (1, 4096),
+    "class_seconds": (0, 1e9),
+    "draws": (1, 1000),
+    "epochs": (1, 1_000_000),
+    "generations": (1, 1_000_000),
+    "images": (1, 1_000_000_000),
+    "learning_rate": (0, 1e38),
+    "patience": (1, 1_000_000),
+    "pool": (0, 1_000_000),
+    "population": (2, 1_000_000),
+    "refine": (0, 1_000_000),
+    "samples": (1, 1_000_000),
+    "seed": (0, 2**32 - 1),
+    "seeds": (1, 1000),
+    "threads": (1, 4096),
+    "training_seconds": (0, 1e9),
+    "weight_decay": (0, 1e38),
+    "workers": (1, 4096),
+}
+
 _QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|[+-]?inf(?:inity)?)\s*([a-zA-Zµ]*)\s*", re.A)
 
 
@@ -43,7 +74,8 @@ def parse(text: str, metric: str) -> float:
     Raises UsageError for a bare number, a foreign unit, or a value that is not positive, finite and sane.
     """
     kind = METRICS[metric]
-    match = _QUANTITY.fullmatch(text)
+    match = _QUANTITY.fullmatch(text) if len(text) <= MAX_CHARACTERS else None
+    text = printable(text, MAX_CHARACTERS)
     if match is None:
         raise UsageError(f"--{metric} '{text}' is not a number with a unit; write it like --{metric} {kind.example}")
     number, unit = match.groups()
@@ -62,6 +94,16 @@ def parse(text: str, metric: str) -> float:
     if value > kind.largest:
         raise UsageError(f"--{metric} {text} limits nothing; give a real budget like --{metric} {kind.example}")
     return value
+
+
+def check_ranges(**values: float | None) -> None:
+    """Raise UsageError for the first of `values`, by the name of its option, that is out of its range in RANGES; None
+    was not asked, and an option that RANGES does not know is not looked at."""
+    for name, value in values.items():
+        low, high = RANGES.get(name, (-math.inf, math.inf))
+        if isinstance(value, int | float) and not low <= value <= high:
+            flag, most = name.replace("_", "-"), f"{high:,.0f}" if high < 1e12 else f"{high:g}"
+            raise UsageError(f"--{flag} {printable(value, 24)} is out of range; give a number from {low:g} to {most}")
 
 
 def show(value: float, metric: str) -> str:

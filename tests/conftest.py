@@ -12,8 +12,16 @@ import pytest
 
 from edgenas.board import measure, registry
 from edgenas.board.measure import Tier
+from tests.fuzz import FULL, SEED
 
 ARCH = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|nor_conv_1x1~1|avg_pool_3x3~2|"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Which mutations were tried, also by -q, so that they can be tried again."""
+    terminalreporter.write_line(
+        f"mutations: EDGENAS_FUZZ_SEED={SEED}, {'all' if FULL else 'a few; all by EDGENAS_FUZZ=full'}"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ import re
 import shlex
 from typing import Any
 
+MAX_CORES_TEXT = 4096  # characters of a list of cores
+
 FACTS = """
 say() { value=$2; [ -n "$value" ] && echo "$1=$value"; }
 say serial "$(getprop ro.serialno 2>/dev/null)"
@@ -166,7 +168,7 @@ def state(printed: str) -> dict[str, Any]:
 
 def cores(text: str) -> list[int] | None:
     """The numbers in a list as Linux writes it, like 0-3,7; None where it is none."""
-    if not re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text):
+    if len(text) > MAX_CORES_TEXT or not re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text, re.A):
         return None
     spans = [[int(end) for end in span.split("-")] for span in text.split(",")]
     return sorted({core for span in spans for core in range(span[0], span[-1] + 1)}) or None

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,9 +17,9 @@ from edgenas import plugins
 from edgenas.board.phone_shell import cores
 from edgenas.board.transport import Transport
 from edgenas.errors import BoardError, DataError, UnknownNameError, UsageError
-from edgenas.files import write_whole
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+from edgenas.files import read_file, write_whole
+from edgenas.text import MAX_JSON_BYTES, check_name, is_name, parse_json, printable
+from edgenas.units import check_ranges
 
 
 @dataclass(frozen=True)
@@ -80,16 +79,23 @@ def boards() -> dict[str, Board]:
     if not path.exists():
         return {}
     try:
-        entries = json.loads(path.read_text())
+        entries = parse_json(read_file(path, MAX_JSON_BYTES))
         known = {each.name for each in fields(Board)}
         found = {}
         for name, entry in entries["boards"].items():
-            if set(entry) - known or not isinstance(entry["options"], dict) or entry["name"] != name:
+            if (
+                set(entry) - known
+                or not isinstance(entry["options"], dict)
+                or entry["name"] != name
+                or not is_name(name)
+            ):
                 raise ValueError(f"board {name}")
             found[name] = Board(**entry)
         return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error}); mend it, or remove it and add your boards again") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is damaged ({printable(error, 100)}); mend it, or remove it and add your boards again"
+        ) from error
 
 
 def board(name: str) -> Board:
@@ -121,10 +127,10 @@ def pool(device: str, names: list[str] | None = None) -> list[Board]:
 
 def add(entry: Board) -> None:
     """Keep `entry`. Raises UsageError for a name that is taken or odd, or a device that cannot be measured."""
-    if not _NAME.fullmatch(entry.name):
-        raise UsageError(f"'{entry.name}' is no name for a board; use letters, digits, '.', '_' and '-'")
+    check_name("board", entry.name)
     if entry.threads < 1:
         raise UsageError(f"--threads {entry.threads} runs nothing; give 1 or more")
+    check_ranges(threads=entry.threads)
     if entry.affinity and len(entry.affinity) < entry.threads:
         raise UsageError(f"--threads {entry.threads} share the cores {entry.cores}; give fewer threads or more --cores")
     refuse_simulated(devices.load(entry.device))

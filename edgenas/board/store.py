@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgenas.board.registry import data_dir
-from edgenas.errors import BoardError
-from edgenas.files import write_whole
+from edgenas.errors import BoardError, DataError
+from edgenas.files import read_file, write_whole
+from edgenas.text import MAX_JSON_BYTES, parse_json
 
 
 def key_of(fingerprint: Mapping[str, Any]) -> str:
@@ -27,8 +28,8 @@ class Store:
     def find(self, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
         """What was measured under `fingerprint`, or None. A file that is damaged counts as none."""
         try:
-            content = json.loads(self._path(fingerprint).read_bytes())
-        except (OSError, ValueError):
+            content = parse_json(read_file(self._path(fingerprint), MAX_JSON_BYTES))
+        except (DataError, ValueError):
             return None
         if not isinstance(content, dict) or content.get("fingerprint") != json.loads(json.dumps(fingerprint)):
             return None

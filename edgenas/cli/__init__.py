@@ -15,6 +15,7 @@ from edgenas.cli import board, compare, data, devices, package, runs, search, ta
 from edgenas.errors import EdgeNASError
 from edgenas.text import guarded
 
+MAX_ERROR = 2000  # characters of an error
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -94,4 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _tell(problem: str) -> None:
-    print(f"edgenas: {' '.join(problem.splitlines())}", file=sys.stderr)
+    line = " ".join(problem.splitlines())
+    # Of what is far too long, as something typed may be, the beginning says what is wrong and the end what mends it.
+    half = MAX_ERROR // 2
+    print(f"edgenas: {line if len(line) <= MAX_ERROR else f'{line[:half]} ... {line[-half:]}'}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -98,8 +99,8 @@ def deploy(
     from edgenas.units import parse
 
     path = Path(file)
-    if images != "all" and not (images.isascii() and images.isdigit() and int(images)):
-        raise UsageError(f"--images {images} counts nothing; give a number of 1 or more, or: --images all")
+    if images != "all" and not re.fullmatch(r"0*[1-9][0-9]{0,8}", images, re.A):
+        raise UsageError(f"--images {images:.24} counts nothing; give a number of 1 or more, or: --images all")
     count = None if images == "all" else int(images)
     deployed = bring(path, board, parse(latency, "latency") if latency else None, form, count, dataset)
     base = Path(output) if output else Path(f"{path.name.removesuffix('.tar.gz')}-{board}")

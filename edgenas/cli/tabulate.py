@@ -35,7 +35,9 @@ def tabulate(
     Example: edgenas tabulate --dataset digits --seeds 1 --epochs 1,2 --cells 1 --channels 4 --batch-size 8
     """
     from edgenas.cli.progress import follow
+    from edgenas.files import read_file
     from edgenas.fitness.tabulate import tabulate as prepare
+    from edgenas.text import MAX_JSON_BYTES, parse_json
 
     try:
         steps = [int(each) for each in epochs.split(",")]
@@ -58,7 +60,7 @@ def tabulate(
         raise InterruptedRunError(
             f"interrupted at {job.state}; nothing is lost, run the same command to go on"
         ) from None
-    description = json.loads(job.path.read_text())
+    description = parse_json(read_file(job.path, MAX_JSON_BYTES))
     if as_json:
         print(json.dumps({**description, "path": str(job.path)}))
     else:

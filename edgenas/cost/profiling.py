@@ -17,6 +17,7 @@ from edgenas.cost import fewshot, fit
 from edgenas.cost.live import LiveCost
 from edgenas.device import Device, Identity
 from edgenas.errors import UsageError
+from edgenas.units import check_ranges
 
 
 @dataclass
@@ -73,6 +74,7 @@ def profile_board(name: str, samples: int = 30, seed: int = 0, output: Path | No
         raise UsageError(f"{path} exists; choose another place by -o FILE, or remove it first")
     if samples < fewshot.FEWEST:
         raise UsageError(f"{samples} samples are too few for a predictor; give --samples {fewshot.FEWEST} or more")
+    check_ranges(samples=samples, seed=seed)
     return Profiling(board, samples, seed, path)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgenas.architecture import Architecture, Score
 from edgenas.data.files import cache_dir
+from edgenas.text import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class ScoreStore:
                     ).fetchone()
                     if row is not None:
                         phi, loss, error, course = row
-                        readings = tuple((int(steps), *reading) for steps, *reading in json.loads(course))
+                        readings = tuple((int(steps), *reading) for steps, *reading in parse_json(course))
                         found[arch] = Score(phi, loss, error, course=readings)
         return found
 

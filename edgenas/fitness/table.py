@@ -12,7 +12,7 @@ import json
 import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ import numpy as np
 from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.data.files import cache_dir
 from edgenas.errors import DataError, UsageError
+from edgenas.files import read_file
 from edgenas.fitness import HOW_ONLY, FitnessSettings
+from edgenas.text import MAX_JSON_BYTES, is_name, parse_json, printable
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 
 _DIVERGED = "the training diverged when the table was made"
+MAX_TABLE_BYTES = 1 << 30
 TABLES = Path(__file__).with_name("tables")
 
 
@@ -113,13 +116,31 @@ def _described(paths: Iterable[Path], advice: str) -> list[dict[str, Any]]:
     found = []
     for path in paths:
         try:
-            table = json.loads(path.read_text(encoding="utf-8"))
+            table = parse_json(read_file(path, MAX_JSON_BYTES, DataError, advice))
             if not {"space", "dataset", "settings", "epochs", "file", "sha256", "source"} <= set(table):
                 raise ValueError("it lacks entries")
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"the table of scores {path} is damaged ({error}); {advice}") from error
+            if not _is_description(table):
+                raise ValueError("an entry is of another kind")
+        except (ValueError, TypeError) as error:
+            raise DataError(f"the table of scores {path} is damaged ({printable(error, 100)}); {advice}") from error
         found.append({**table, "folder": path.parent, "advice": advice})
     return found
+
+
+def _is_description(table: dict[str, Any]) -> bool:
+    """Whether the entries of a table's description are of the kinds that are reckoned with."""
+    lists = [table["epochs"], table.get("seeds", [])]
+    made = table.get("made", {})
+    return (
+        all(isinstance(table[name], str) for name in ("space", "dataset", "file", "sha256", "source"))
+        and is_name(table["file"])  # it is looked for beside the description
+        and isinstance(table["settings"], dict)
+        and {each.name for each in fields(FitnessSettings)} - FREE_SETTINGS <= set(table["settings"])
+        and all(isinstance(each, list) and all(type(number) is int for number in each) for each in lists)
+        and isinstance(made, dict)
+        and isinstance(made.get("from", []), list)
+        and all(isinstance(each, dict) and isinstance(each.get("settings", {}), dict) for each in made.get("from", []))
+    )
 
 
 def _mismatch(table: dict[str, Any], space_name: str, dataset: str, settings: FitnessSettings) -> str | None:
@@ -184,10 +205,25 @@ def _arrays(table: dict[str, Any]) -> tuple[_Array, _Array, _Array]:
     """Genes [class, ...], and phi and the loss [seed, class, epochs]."""
     path = table["folder"] / table["file"]
     try:
-        content = path.read_bytes()
+        content = read_file(path, MAX_TABLE_BYTES, DataError, table["advice"])
         if hashlib.sha256(content).hexdigest() != table["sha256"]:
             raise DataError(f"{path} is not the table of scores that its description vouches for; {table['advice']}")
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_TABLE_BYTES:
+                raise ValueError("far too large")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return arrays["genes"], arrays["phi"], arrays["loss"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read; {table['advice']}") from error
+            genes, phi, loss = arrays["genes"], arrays["phi"], arrays["loss"]
+        if (
+            genes.ndim != 2
+            or phi.ndim != 3
+            or phi.shape != loss.shape
+            or phi.shape[1:] != (len(genes), len(table["epochs"]))
+        ):
+            raise ValueError("arrays of other shapes")
+        if genes.dtype.kind not in "iu" or phi.dtype.kind != "f" or loss.dtype.kind != "f":
+            raise ValueError("arrays of other kinds")
+        return genes, phi, loss
+    except DataError:
+        raise
+    except Exception as error:  # zip, zlib, header: a damaged npz fails in many ways
+        raise DataError(f"{path} is no table of scores; {table['advice']}") from error

@@ -28,6 +28,8 @@ from edgenas.errors import UsageError
 from edgenas.files import write_whole
 from edgenas.fitness import FitnessSettings, live, table
 from edgenas.fitness.table import FREE_SETTINGS, own_tables
+from edgenas.text import as_name
+from edgenas.units import check_ranges
 
 _AT_ONCE = 1024  # classes asked for together: the cores of a cluster all have some
 
@@ -149,13 +151,13 @@ def tabulate(
     if seeds < 1:
         raise UsageError(f"--seeds {seeds} scores nothing; give 1 or more")
     settings = settings or FitnessSettings()
+    check_ranges(**vars(settings), seeds=seeds)
     epochs = [*settings.readings, settings.epochs]
     if epochs[0] < 1 or epochs != sorted(set(epochs)):
         raise UsageError(f"--epochs {','.join(map(str, epochs))} must be 1 or more and ascend, like --epochs 10,25,50")
     named = {name: value for name, value in asdict(replace(settings, seed=0)).items() if name != "engine"}
     told = hashlib.sha256(repr((space, dataset, named)).encode()).hexdigest()[:8]
-    name = "".join(letter if letter.isalnum() else "-" for letter in Path(dataset).name)
-    path = output or own_tables() / f"{space}_{name}_{told}.json"
+    path = output or own_tables() / f"{space}_{as_name(Path(dataset).name)}_{told}.json"
     if path.suffix != ".json":
         raise UsageError(f"-o {path} is no .json file; name the table's description, like -o table.json")
     return Tabulation(made, dataset, settings, range(seeds), classes, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from edgenas.errors import ExportError
 from edgenas.lower.graph import Array, Conv, Graph, Linear, Value
 from edgenas.lower.tflite import SIGNATURE, to_tflite
+from edgenas.text import parse_json
 
 _GROUP = 32  # calibration images whose extremes are taken together
 _SMALLEST_RANGE = 1e-9  # the quantiser takes no tensor to span less
@@ -157,6 +157,6 @@ def read_metadata(model: bytes) -> dict[str, Any]:
     for index in range(parsed.MetadataLength()):
         if parsed.Metadata(index).Name() == b"edgenas":
             text = parsed.Buffers(parsed.Metadata(index).Buffer()).DataAsNumpy().tobytes()
-            found: dict[str, Any] = json.loads(text)
+            found: dict[str, Any] = parse_json(text)
             return found
     return {}

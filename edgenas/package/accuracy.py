@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgenas.board.model import Model
 from edgenas.board.registry import Board
 from edgenas.board.session import AgentSession, RefusedError
-from edgenas.data.images import load_images, one_batch
+from edgenas.data.images import DATASETS, load_images, one_batch
 from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError
 from edgenas.package.self_check import LEASE_S
@@ -42,6 +42,8 @@ def accuracy_on(
     runtime = _runtime(session, device, model)
     if runtime is None:
         return not_counted("the runtimes there show no outputs, so answers could not be counted")
+    if folder is None and dataset["name"] not in DATASETS:  # a name from elsewhere is no path to look at
+        return not_counted("it was trained on a folder of images that is not known here; give it by --dataset")
     try:
         test = load_images(folder or dataset["name"], "test")
     except EdgeNASError as error:

@@ -27,6 +27,7 @@ from edgenas.lower.edgetpu import EdgeTpuReport, check_edgetpu
 from edgenas.lower.verify import FLOAT16, FLOAT32, INT8, Limits, Parity, compare, run_model, write_checked
 from edgenas.package.golden import choose, npy
 from edgenas.run import Run
+from edgenas.units import check_ranges
 
 if TYPE_CHECKING:
     from edgenas.train import Trained
@@ -89,6 +90,7 @@ def export(
     """
     from edgenas.train import load_trained
 
+    check_ranges(calibration=calibration_images)
     return export_trained(load_trained(run.path), folder or run.path / "export", formats, calibration_images)
 
 

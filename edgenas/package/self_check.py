@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from edgenas.board.session import WORK, AgentSession
 from edgenas.board.transport import Completed, Transport, output
 from edgenas.errors import BoardError
 from edgenas.package.build import HERE
-from edgenas.text import printable
+from edgenas.text import parse_json, printable
 
 LEASE_S = 3600.0
 # Below the 120 s of silence after which an agent ends, and the lease with it.
@@ -63,7 +62,7 @@ def self_check(
 def _finding(file: str, done: Completed) -> dict[str, Any]:
     """A runner that ends without an answer was ended by the model: it started before."""
     try:
-        (found,) = json.loads(done.stdout)
+        (found,) = parse_json(done.stdout)
         passed, detail = found["passed"], printable(found["detail"])[:200]
     except (ValueError, KeyError, TypeError):
         passed, detail = False, _last_words(done)

@@ -24,12 +24,14 @@ from typing import Any, BinaryIO
 
 from edgenas import __version__, host
 from edgenas.errors import DataError, UsageError
-from edgenas.files import appending, write_whole
+from edgenas.files import appending, read_file, write_whole
 from edgenas.fitness import FitnessSettings
 from edgenas.search import methods as ways
 from edgenas.search.genetic import PAPER, SearchSettings
 from edgenas.search.methods import PERCENTILES, Benchmark, Choice
 from edgenas.search.regrets import AGAIN, Key, Row, Summary, line, read, summary
+from edgenas.text import MAX_JSON_BYTES, parse_json, printable
+from edgenas.units import check_ranges
 
 # All that needs neither images nor torch.
 METHODS = (
@@ -208,6 +210,7 @@ def compare(
     for flag, seconds in (("class", class_seconds), ("training", training_seconds)):
         if not (seconds > 0 and math.isfinite(seconds)):
             raise UsageError(f"--{flag}-seconds {seconds:g} is no time; give seconds above 0")
+    check_ranges(seeds=seeds, workers=workers, class_seconds=class_seconds, training_seconds=training_seconds)
     known = {name: ways.load(name) for name in chosen}
 
     benchmark = Benchmark(class_seconds, training_seconds)
@@ -242,10 +245,10 @@ def _claim(folder: Path, made_from: Mapping[str, Any]) -> None:
     before: dict[str, Any] = {}
     if path.exists():
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))["made_from"]
+            before = parse_json(read_file(path, MAX_JSON_BYTES, DataError, AGAIN))["made_from"]
             changed = [name for name, value in made_from.items() if before.get(name, value) != value]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is damaged ({error!r}); {AGAIN}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} is damaged ({printable(repr(error), 100)}); {AGAIN}") from error
         if changed:
             raise UsageError(f"{folder} was made with other {' and '.join(changed)}; {AGAIN}")
     content = json.dumps({"schema_version": 1, "made_from": {**before, **made_from}}, indent=1)

@@ -26,7 +26,7 @@ from edgenas.search.job import Search
 from edgenas.search.landscape import survey
 from edgenas.search.pareto import DEFAULT as FRONT_SEARCH
 from edgenas.search.refine import prepare
-from edgenas.units import METRICS, show
+from edgenas.units import METRICS, check_ranges, show
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +112,7 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
             " limits at once by --pareto latency"
         )
     fitness_settings, settings, frugal = _settings(request)
+    check_ranges(**vars(request))
     if resumed is not None:
         fitness_settings, settings = _stored_settings(resumed, fitness_settings)
         frugal = settings

@@ -11,6 +11,7 @@ from edgenas import plugins
 from edgenas import run as runs
 from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, UsageError
+from edgenas.text import as_name
 from edgenas.units import METRICS
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def train(
     if arch is not None and (resume or restart):
         raise UsageError("--arch begins a new training; name the folder of one: edgenas train FOLDER --resume")
 
-    path = _folder(run) if run is not None else runs.place(folder, f"trained-{Path(dataset or '').name}")
+    path = _folder(run) if run is not None else runs.place(folder, f"trained-{as_name(Path(dataset or '').name)}")
     _check_state(path, resume, restart)
     what = _asked_for(arch, dataset, space) if arch is not None else _trained_in(path, resume)
     if dataset is not None and dataset != what["dataset"]:

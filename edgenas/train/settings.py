@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgenas.data.images import ImageSet
 from edgenas.errors import UsageError
+from edgenas.units import check_ranges
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class TrainSettings:
         ):
             if not sound:
                 raise UsageError(problem)
+        check_ranges(**vars(self))
 
 
 def default_epochs(image_set: ImageSet, batch_size: int = TrainSettings.batch_size) -> int:

@@ -43,10 +43,10 @@ def test_a_board_connects(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        (Board("", "host", "local"), "no name for a board"),
-        (Board("../x", "host", "local"), "no name for a board"),
-        (Board("a b", "host", "local"), "no name for a board"),
-        (Board("x" * 65, "host", "local"), "no name for a board"),
+        (Board("", "host", "local"), "cannot name a board"),
+        (Board("../x", "host", "local"), "cannot name a board"),
+        (Board("a b", "host", "local"), "cannot name a board"),
+        (Board("x" * 65, "host", "local"), "cannot name a board"),
         (Board("a", "raspi5", "local"), "did you mean raspi4"),
         (Board("a", "eyeriss", "local"), "simulated table only"),
         (Board("a", "fpga", "local"), "simulated table only"),
