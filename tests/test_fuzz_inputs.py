@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from edgenas import cost, device
+from edgenas.board.registry import Board
 from edgenas.errors import DataError, UsageError
 from edgenas.package import deploy
 from edgenas.package import verify as verifying
@@ -171,7 +172,7 @@ COUNTED: dict[tuple[str, ...], tuple[str, ...]] = {
 @pytest.mark.usefixtures("workplace")
 def test_options_that_take_a_number(capsys: pytest.CaptureFixture[str]) -> None:
     asked = [(given, option) for given, options in COUNTED.items() for option in options]
-    for case, chance in cases("option", 150, 20_000):
+    for case, chance in cases("option", 150, 3000):
         given, option = chance.choice(asked)
         value = quantity(chance).replace("\x00", "").encode("utf-8", "ignore").decode()
         code, out = command(case, capsys, *given, f"--{option}={value}")
@@ -460,7 +461,7 @@ def test_packages(
 
     monkeypatch.setattr(verifying, "_run", seldom)
     monkeypatch.setattr(deploy, "with_golden", absent)
-    entry = deploy.registry.Board("here", "raspi4", "local")
+    entry = Board("here", "raspi4", "local")
     path, whole = tmp_path / "a.tar.gz", 0
     for case, chance in cases("package", 60, 1000):
         path.write_bytes(damaged_package(content, chance))
