@@ -1,11 +1,13 @@
 import hashlib
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 
-from edgenas import device
+from edgenas import cost, device
 from edgenas.errors import UnknownNameError, UsageError
+from edgenas.spaces.nasbench201 import NASBench201
 
 MINE = """
 name = "my_board"
@@ -105,3 +107,72 @@ def test_a_copied_profile_reads_as_the_original(tmp_path: Path) -> None:
     copy = device.load(str(shutil.copy(original.path, tmp_path / "copy.toml")))
     assert copy.sha256 == original.sha256
     assert copy.identity == original.identity
+
+
+FITTED = """
+[predictor.latency]
+target = "value"
+smallest = 0.1
+held_out_spearman = 0.9
+held_out_within_10_percent = 0.5
+n_train = 10
+n_held_out = 10
+fitted_on = "x"
+fitted_at = "2026-01-01"
+data_sha256 = "0"
+
+[predictor.latency.model]
+features = "nasbench201-pairs-v1"
+intercept = 1.0
+coefficients = [1.0, 2.0]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("intercept = 1.0", "intercept = 1e300", r"predictor\.latency\.model\.intercept = 1e\+300 is out of range"),
+        ("[1.0, 2.0]", "[1.0, -1e300]", r"coefficients\[1\] = -1e\+300 is out of range"),
+        ("[1.0, 2.0]", "[1.0, inf]", r"coefficients\[1\] must be a number, not inf"),
+        ("smallest = 0.1", "smallest = -5.0", r"smallest = -5\.0 is out of range"),
+        ("smallest = 0.1", "smallest = 1e300", r"smallest = 1e\+300 is out of range"),
+        ("spearman = 0.9", "spearman = 7", r"held_out_spearman = 7\.0 is out of range; give -1 to 1"),
+        ("n_train = 10", "n_train = -1", r"n_train = -1 is out of range"),
+        ("repeats = 7", "repeats = 1_000_000_000", r"repeats = 1000000000 is out of range; give 1 to 1,000"),
+        ("repeats = 7", "warmup_s = 1e9", r"warmup_s = 1000000000\.0 is out of range; give 0 to 600"),
+        ("repeats = 7", f"repeats = {'9' * 400}", "64 bits"),
+        ("repeats = 7", f"repeats = 0x{'f' * 5000}", "64 bits"),
+        ("repeats = 7", f"pause_s = {'9' * 400}", "64 bits"),
+        ("repeats = 7", "repeats = " + "[" * 500, "is not valid TOML"),
+        ("repeats = 7", "a." * 20_000 + "a = 1", "a key of far too many parts"),
+        ("repeats = 7", '"b".' * 20_000 + "a = 1", "a key of far too many parts"),
+        ("repeats = 7", '"\\"".' * 20_000 + "a = 1", "a key of far too many parts"),
+        ("repeats = 7", f"# {'x' * 300_000}", "larger than the 262,144 bytes"),
+    ],
+)
+def test_numbers_out_of_bounds_are_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = MINE + FITTED
+    assert old in text
+    path = write(tmp_path, text.replace(old, new, 1))
+    with pytest.raises(UsageError, match=said) as caught:
+        device.load(path)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_mark_at_the_beginning_is_no_part_of_a_profile(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + MINE.encode())
+    assert device.load(str(path)).name == "my_board"
+
+
+def test_no_prediction_overflows(tmp_path: Path) -> None:
+    """By the largest numbers that a profile may have, of either target; numpy's warnings are errors here."""
+    largest = ", ".join(["1e9"] * 750)
+    for target in ("value", "log"):
+        text = MINE + FITTED.replace('target = "value"', f'target = "{target}"')
+        text = text.replace("[1.0, 2.0]", f"[{largest}]").replace("intercept = 1.0", "intercept = 1e9")
+        space = NASBench201()
+        prices = cost.create("auto", space, "cifar10", device.load(write(tmp_path, text)))(
+            space.all_architectures()[:50]
+        )
+        assert all(math.isfinite(price.values["latency"]) for price in prices)

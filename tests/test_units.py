@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgenas.errors import UsageError
-from edgenas.units import METRICS, parse, show
+from edgenas.units import METRICS, RANGES, check_ranges, parse, show
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,23 @@ def test_no_text_breaks_the_parser(text: str) -> None:
     except UsageError:
         return
     assert 0 < value < float("inf")
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_what_is_counted_has_two_ends(name: str) -> None:
+    low, high = RANGES[name]
+    check_ranges(**{name: low})
+    check_ranges(**{name: high})
+    check_ranges(**{name: None})
+    for beyond in (low - 1, high * 2, float("nan"), float("inf"), 10**400):
+        with pytest.raises(
+            UsageError, match=f"--{name.replace('_', '-')} .* is out of range; give a number from"
+        ) as no:
+            check_ranges(**{name: beyond})
+        assert len(str(no.value)) < 200
+
+
+def test_a_quantity_too_long_is_cut_in_the_message() -> None:
+    with pytest.raises(UsageError, match="not a number with a unit") as refusal:
+        parse("9" * 1_000_000 + "ms", "latency")
+    assert len(str(refusal.value)) < 200

@@ -159,3 +159,41 @@ def test_another_program_on_other_hardware_ranked_alike(epochs: int, column: int
 def test_the_seeds_of_its_batches_are_known() -> None:
     assert table.seeds(SPACE.name, "cifar10", replace(DEFAULT, seed=7)) == [0]
     assert table.seeds(SPACE.name, "cifar100", DEFAULT) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"file": "../../../etc/passwd"},
+        {"file": "/etc/passwd"},
+        {"file": "a\x1b[31m.npz"},
+        {"file": 3},
+        {"epochs": "10"},
+        {"epochs": [10.5]},
+        {"settings": {}},
+        {"settings": [1]},
+        {"seeds": {"a": 1}},
+        {"made": []},
+        {"made": {"from": [3]}},
+        {"source": None},
+    ],
+    ids=str,
+)
+def test_a_description_of_another_kind_is_refused(change: dict[str, object], tables: Path) -> None:
+    """One that a user was given: what it names lies beside it, and nowhere else."""
+    path = tables / f"{NAME}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(DataError, match=r"the table of scores .* is damaged"):
+        table.create(SPACE, "cifar10", DEFAULT)
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (1, 3, 9, 1), (1, 2, 1)])
+def test_arrays_of_another_shape_are_refused(shape: tuple[int, ...], tables: Path) -> None:
+    path = tables / f"{NAME}.npz"
+    with np.load(path) as arrays:
+        np.savez(path, genes=arrays["genes"], phi=np.zeros(shape, np.float32), loss=np.zeros(shape, np.float32))
+    description = tables / f"{NAME}.json"
+    told = {**json.loads(description.read_text()), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    description.write_text(json.dumps(told))
+    with pytest.raises(DataError, match="is no table of scores"):
+        table.create(SPACE, "cifar10", DEFAULT)
