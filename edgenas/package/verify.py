@@ -12,8 +12,6 @@ import io
 import json
 import math
 import re
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zlib
@@ -24,12 +22,13 @@ from typing import Any
 import numpy as np
 
 from edgenas.errors import DataError
+from edgenas.lower.child import CrashError, in_child
+from edgenas.lower.runtimes import words
 from edgenas.package import MANIFEST_VERSION
 from edgenas.package.build import FOLDER, HERE
 
 LARGEST_BYTES = 512 << 20  # of the archive when unpacked
 MOST_MEMBERS = 100
-RUN_TIMEOUT_S = 120  # of one model
 REQUIRED = ("MODEL_CARD.md", "manifest.schema.json", "run.py")
 _AGAIN = "get it again from where it was made"
 
@@ -244,27 +243,24 @@ def _run(
         Path(folder, "golden").mkdir()
         for name in ("manifest.json", record["file"], manifest["golden"]["input"], manifest["golden"]["output"]):
             Path(folder, name).write_bytes(content[name])
-        runner = str(HERE / "runner.py")
-        command = [
-            sys.executable,
-            "-P",
-            runner,
-            "--folder",
-            folder,
-            "--self-check",
-            "--json",
-            "--model",
-            record["file"],
-        ]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise DataError(f"{record['file']} in {path} does not end; do not trust it, {_AGAIN}") from error
-    try:
-        found: dict[str, Any] = json.loads(done.stdout)[0]
-    except (ValueError, IndexError):
-        reason = (done.stderr.strip().splitlines() or [f"its runtime ended with {done.returncode}"])[-1][:200]
-        raise DataError(f"{record['file']} in {path} does not run ({ascii(reason)[1:-1]}); {_AGAIN}") from None
+            found: dict[str, Any] = in_child("edgenas.package.verify:_check", Path(folder), file=record["file"])
+        except (CrashError, DataError) as error:
+            reason = error.how if isinstance(error, CrashError) else str(error)
+            raise DataError(f"{record['file']} in {path} does not run ({reason}); {_AGAIN}") from error
     if found["passed"] is False:
         raise DataError(f"{record['file']} in {path} does not do what it did: {found['detail']}; {_AGAIN}")
+    return found
+
+
+def _check(folder: Path, file: str) -> dict[str, Any]:
+    """What the runner finds of one model, in a process of its own."""
+    from edgenas.package import runner
+
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    (record,) = [each for each in manifest["models"] if each["file"] == file]
+    try:
+        found: dict[str, Any] = runner.check(str(folder), manifest, record)  # type: ignore[no-untyped-call]
+    except Exception as error:  # the runtimes raise classes of their own, without a common base
+        raise DataError(words(error)) from error
     return found
