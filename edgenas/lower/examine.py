@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.errors import DataError, ExportError
+from edgenas.errors import DataError, ExportError, UsageError
 from edgenas.files import read_file
 from edgenas.lower.child import CrashError, in_child
 from edgenas.lower.model_file import (
@@ -159,7 +159,10 @@ def _examine(folder: Path, path: str, shapes: Mapping[str, Sequence[int]]) -> di
         description = describe(content, name)
     except ImportError as error:
         if shapes:
-            raise
+            raise UsageError(
+                f"{error.name} is not installed here, without which --input-shape does nothing; run: pip install"
+                " 'edgenas[export]'"
+            ) from error
         return {**found, "note": f"{error.name} is not installed here, so its output was not checked"}
     found["description"] = description.record()
     (folder / _DESCRIPTION).write_text(json.dumps(found["description"]))

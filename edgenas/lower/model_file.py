@@ -166,10 +166,16 @@ def describe(content: bytes, name: str) -> Description:
     if format_of(content, name) == "tflite":
         from edgenas.lower import tflite_file
 
-        return tflite_file.describe(content, name)
-    from edgenas.lower import onnx_file
+        found = tflite_file.describe(content, name)
+    else:
+        from edgenas.lower import onnx_file
 
-    return onnx_file.describe(onnx_file.parse(content, name))
+        found = onnx_file.describe(onnx_file.parse(content, name))
+    if not found.operators or not found.outputs:
+        raise DataError(
+            f"{name} holds no network: it has no {'outputs' if found.operators else 'operators'}; {_EXPORT}"
+        )
+    return found
 
 
 def close(

@@ -13,8 +13,10 @@ from edgenas.text import printable
 
 Run = Callable[[Sequence[NDArray[Any]]], list[tuple[str, NDArray[Any]]]]
 
-# Where in its own source onnxruntime failed, which comes before what was wrong.
-_WHERE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+:\d+ \S.*?\) (?=[A-Z])")
+# What onnxruntime puts before what was wrong: a code, the file, and where in its own source it failed.
+_WHERE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed: ?|/\S+:\d+ \S.*?\)(?: const)? (?=\S)"
+)
 # What runtimes say of files that are common, in the words of this program: what is wrong, and what to do.
 _KNOWN = (
     (
