@@ -95,7 +95,7 @@ def with_golden(
     if expected is None:
         expected, integers = run_apart(content, images)
     else:
-        integers = describe(content, "the model").inputs[0].dtype == "int8"
+        integers = is_tflite(content) and describe(content, "the model").inputs[0].dtype == "int8"
     tflite = is_tflite(content)
     laid_out = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if tflite else images, np.float32)
     tolerance = INTEGER_ERROR if integers else FLOAT_ERROR

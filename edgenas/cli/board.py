@@ -217,7 +217,7 @@ def measure(
     with Pool([entry], device) as pool:
         outcome = pool.one(content, (Tier.final if tier == "final" else Tier.screen)(device.measurement))
     if isinstance(outcome, Failed):
-        raise ExportError(f"{model} was not timed: {outcome.error}")
+        raise ExportError(f"{printable(model)} was not timed: {outcome.error}")
     summary = outcome.summary
     stable = "STABLE" if summary.stable else "UNSTABLE"
     verdict: str = stable if limit_ms is None else summary.verdict(limit_ms)
@@ -231,8 +231,8 @@ def measure(
     if verdict == "FAIL":
         assert limit_ms is not None
         raise InfeasibleError(
-            f"{model} takes up to {show(summary.high_ms, 'latency')}, more than {show(limit_ms, 'latency')}; search a"
-            f" smaller one: edgenas search --latency {limit_ms:g}ms --cost live"
+            f"{printable(model)} takes up to {show(summary.high_ms, 'latency')}, more than {show(limit_ms, 'latency')};"
+            f" search a smaller one: edgenas search --latency {limit_ms:g}ms --cost live"
         )
 
 

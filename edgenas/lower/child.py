@@ -91,7 +91,8 @@ def main(folder: str, desk: str, task: str) -> None:
     except ImportError as error:
         answer = {"missing": error.name or str(error)}
     except EdgeNASError as error:
-        answer = {"error": type(error).__name__, "message": str(error)}
+        plain = next(each for each in type(error).__mro__ if "__init__" not in vars(each))  # made of a sentence alone
+        answer = {"error": plain.__name__, "message": str(error)}
     except MemoryError:
         answer = _error("the model takes more memory than this computer has; use a smaller one")
     except OSError as error:

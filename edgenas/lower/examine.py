@@ -86,7 +86,8 @@ def _examined(path: Path, shapes: Mapping[str, Sequence[int]]) -> Examined:
             found = in_child("edgenas.lower.examine:_examine", folder, path=str(path), shapes=given)
         except CrashError as error:
             raise ExportError(_crashed(name, error, folder)) from error
-        content = (folder / _MODEL if (folder / _MODEL).exists() else path).read_bytes()
+        prepared = folder / _MODEL
+        content = read_file(prepared if prepared.exists() else path, MAX_MODEL_BYTES, DataError, _ADVICE)
         if hashlib.sha256(content).hexdigest() != found["sha256"]:
             raise DataError(f"{name} was changed while it was read; run the command again")
         source, target = ((folder / each).read_bytes() if found["ran"] else b"" for each in (_INPUT, _OUTPUT))

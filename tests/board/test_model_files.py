@@ -20,7 +20,7 @@ from onnx import TensorProto
 
 from edgenas import device as devices
 from edgenas.board.measure import Bench, Failed, Measured, Outcome, Tier
-from edgenas.board.model import Model, is_tflite, read
+from edgenas.board.model import Model, is_tflite, read, with_golden
 from edgenas.board.pool import connect
 from edgenas.board.registry import Board
 from edgenas.board.session import Session
@@ -28,9 +28,12 @@ from edgenas.board.store import Store
 from edgenas.cli import main
 from edgenas.errors import DataError, ExportError, UsageError
 from edgenas.lower import child
+from edgenas.package.build import FOLDER
+from edgenas.package.verify import verify
 from edgenas.report.boards import measured_text
 from tests.agents.conftest import Models, models  # noqa: F401  # real model files
 from tests.lower.made import CUSTOM, add_scaled, end, one, onnx_model, small_cnn, tflite_model, with_second_file
+from tests.test_package import packed, unpacked, vouched
 
 pytestmark = pytest.mark.usefixtures("quick_tiers")
 TYPES = schema.TensorType
@@ -328,6 +331,27 @@ def test_a_file_compiled_for_the_edge_tpu_is_described_and_not_run_here(
     code, out, err = command(f"measure {path} --board here", capsys)
     assert (code, out) == (2, "")
     assert "compiled for the Edge TPU" in err
+
+
+# Packages hold models of others too.
+
+
+def test_a_package_whose_model_crashes_is_refused(archive: Path, tmp_path: Path) -> None:
+    crash = tflite_model(operator=CUSTOM, custom=DETECTION)
+    content = {**unpacked(archive), f"{FOLDER}/model.tflite": crash}
+    with pytest.raises(DataError, match=r"model\.tflite in .* does not run \("):
+        verify(packed(tmp_path / "bad.tar.gz", vouched(content)))
+
+
+def test_a_model_of_a_package_is_run_apart() -> None:
+    images = np.zeros((2, 3, 4, 4), np.float32)
+    with pytest.raises(ExportError, match=rf"does not run here.*{DETECTION}"):
+        with_golden(tflite_model((2, 4, 4, 3), operator=CUSTOM, custom=DETECTION), images)
+    golden = with_golden(tflite_model((1, 4, 4, 3)), images).golden
+    assert golden is not None
+    assert (len(golden.source), golden.inputs) == (4 * images.size, ())
+    with pytest.raises(DataError, match="cut short or damaged"):
+        with_golden(tflite_model()[:100], images)
 
 
 # The command.
