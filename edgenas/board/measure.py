@@ -18,7 +18,9 @@ from edgenas.board.session import RefusedError, Session
 from edgenas.board.statistics import LARGEST_DRIFT, Summary, summarise
 from edgenas.board.store import Store
 from edgenas.device import Device, Measurement
-from edgenas.errors import BoardError
+from edgenas.errors import BoardError, UsageError
+from edgenas.lower.runtimes import explained
+from edgenas.text import printable
 
 # At a block whose reference moves, or a model whose samples do not settle.
 ATTEMPTS = {"screen": 2, "final": 3}
@@ -141,6 +143,7 @@ class Bench:
         it moved by more than 3 % in between, all is timed again, and after that said to be unstable."""
         outcomes: list[Outcome | None] = []
         for model in models:
+            self._refuse_compiled(model)
             runtime = self.runtime(model)
             if runtime is None:
                 names = ", ".join(each["name"] for each in self.session.facts["runtimes"]) or "none"
@@ -159,7 +162,7 @@ class Bench:
                 except RefusedError as error:
                     if error.kind not in _ABOUT_THE_MODEL:
                         raise
-                    outcomes[index], self.timing = Failed(str(error)), None
+                    outcomes[index], self.timing = Failed(explained(str(error))), None
             after = self._reference(models[waiting[0]])
             waiting = [index for index in waiting if outcomes[index] is None]
             drift = statistics.moved(before, after)
@@ -200,6 +203,16 @@ class Bench:
         preferred = [each for each in able if each["name"] == self.device.runtime]
         return next(iter(preferred or able), None)
 
+    def _refuse_compiled(self, model: Model) -> None:
+        """Raises UsageError for a file that only an Edge TPU runs, where the board shows none."""
+        runtimes = [each["name"] for each in self.session.facts["runtimes"]]
+        if model.compiled and not any("edgetpu" in each for each in runtimes):
+            raise UsageError(
+                f"the file is compiled for the Edge TPU, and board {self.board} has none (its runtimes:"
+                f" {printable(', '.join(runtimes)) or 'none'}); measure it on a board that has one, or give the file"
+                " that it was compiled from"
+            )
+
     def fingerprint(self, model: Model, tier: Tier, runtime: Mapping[str, Any]) -> dict[str, Any]:
         """All that a measurement depends on and that can be known before it."""
         facts = self.session.facts
@@ -231,6 +244,7 @@ class Bench:
                 "input": self.session.put(model.golden.source, ".input").reference(),
                 "output": self.session.put(model.golden.target, ".output").reference(),
                 "relative_error": model.golden.relative_error,
+                **model.golden.types(),
             }
         file = {**self.session.put(model.content, f".{model.format}").reference(), "format": model.format}
         replies = []

@@ -3,89 +3,129 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.errors import DataError, ExportError
+from edgenas.lower.examine import FLOAT_ERROR, INTEGER_ERROR, examine, run_apart
+from edgenas.lower.model_file import EDGETPU_OPERATOR, Description, Format, Tensor, describe
 
-FLOAT_TOLERANCE, INT8_TOLERANCE = 1e-3, 0.1  # relative: other kernels round otherwise
 _REFERENCES = {"onnx": "reference.onnx", "tflite": "reference.tflite"}
 _REFERENCE = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"
 
 
 @dataclass(frozen=True)
 class Golden:
-    """What goes in, float32 in the layout of the model itself, and what must come out, float32 [n, classes]."""
+    """What goes in, and what must come out.
+
+    Without `inputs`: float32 in the layout of the model itself, and float32 [n, classes]. With them: the values of each
+    of `inputs` one after another, and of each of `outputs`, little-endian, in the model's own types.
+    """
 
     source: bytes
     target: bytes
     relative_error: float
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+
+    def types(self) -> dict[str, list[dict[str, Any]]]:
+        """As the wire protocol has them; empty where all is float32."""
+        if not self.inputs:
+            return {}
+        ends = {"inputs": self.inputs, "outputs": self.outputs}
+        return {
+            end: [
+                {
+                    "name": each.name,
+                    "dtype": each.dtype,
+                    "shape": list(each.fixed()),
+                    "scale": each.scale,
+                    "zero_point": each.zero_point,
+                }
+                for each in tensors
+            ]
+            for end, tensors in ends.items()
+        }
 
 
 @dataclass(frozen=True)
 class Model:
-    """`content` of an .onnx or .tflite file; `golden` None: its output cannot be checked, `note` says why."""
+    """`content` of an .onnx or .tflite file; `golden` None: its output cannot be checked, `note` says why.
+
+    Of a file from outside: `description` of it, None where what reads it is not installed; `inputs` as they are made up
+    for timing; `notes`: what a user must know of the latency.
+    """
 
     content: bytes
-    format: Literal["onnx", "tflite"]
+    format: Format
     golden: Golden | None = None
     note: str = ""
     lowering_version: int | None = None
+    description: Description | None = None
+    inputs: tuple[Tensor, ...] = ()
+    notes: tuple[str, ...] = ()
     sha256: str = field(init=False)
+    compiled: bool = field(init=False)  # by edgetpu_compiler, so that nothing but an Edge TPU runs it
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sha256", hashlib.sha256(self.content).hexdigest())
+        object.__setattr__(self, "compiled", EDGETPU_OPERATOR.encode() in self.content)
+
+    def facts(self) -> dict[str, Any]:
+        """Of a file from outside, as JSON: what goes in, how images lie in it, and what a user must know."""
+        return {
+            "inputs": [{"name": each.name, "shape": list(each.fixed()), "dtype": each.dtype} for each in self.inputs],
+            "layout": None if self.description is None else self.description.layout,
+            "notes": list(self.notes),
+        }
 
 
 def with_golden(
     content: bytes, images: NDArray[np.float32], expected: NDArray[np.float32] | None = None, **facts: Any
 ) -> Model:
     """`content` with `images`, float32 [n, channels, h, w], as its golden input; `expected`, float32 [n, classes], is
-    what it must make of them, by default what this machine's own runtime makes of them.
+    what it must make of them, by default what this machine's own runtime makes of them, in a process of its own.
 
-    Raises ExportError where that runtime is not installed, or rejects the model.
+    Raises ExportError where that runtime rejects the model, ImportError where it is not installed.
     """
-    from edgenas.lower.verify import run_model
-
     if expected is None:
-        expected = run_model(content, images)
+        expected, integers = run_apart(content, images)
+    else:
+        integers = is_tflite(content) and describe(content, "the model").inputs[0].dtype == "int8"
     tflite = is_tflite(content)
     laid_out = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if tflite else images, np.float32)
-    tolerance = INT8_TOLERANCE if _is_int8(content) else FLOAT_TOLERANCE
+    tolerance = INTEGER_ERROR if integers else FLOAT_ERROR
     golden = Golden(laid_out.tobytes(), np.ascontiguousarray(expected, np.float32).tobytes(), tolerance)
     return Model(content, "tflite" if tflite else "onnx", golden, **facts)
 
 
-def read(path: Path) -> Model:
-    """The model in the file at `path`, its golden output as computed here of noise.
+def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
+    """The model in the file at `path` as it can be timed: weights inside, no open side; and its output for made-up
+    input, as computed here.
 
-    Raises DataError for a file that is missing or is neither ONNX nor TFLite.
+    `shapes` close sides that the file leaves open, by the names of inputs ("" where there is but one); an open batch
+    becomes 1 by itself. Raises as `edgenas.lower.examine.examine` does.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give an .onnx or .tflite file") from error
-    if not is_tflite(content) and path.suffix != ".onnx":
-        raise DataError(f"{path} is no model that boards run; give an .onnx or .tflite file")
-    try:
-        shape = _input_shape(content)
-        images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-        return with_golden(content, images)
-    except ImportError as error:
-        note = f"{error.name} is not installed here, so its output was not checked"
-        return Model(content, "tflite" if is_tflite(content) else "onnx", None, note)
-    except ExportError:
-        raise
-    except Exception as error:  # the runtimes raise classes of their own, without a common base
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} does not load ({reason}); export it again") from error
+    found = examine(path, shapes or {})
+    golden = None
+    if found.outputs:
+        golden = Golden(found.source, found.target, found.relative_error, found.inputs, found.outputs)
+    return Model(
+        found.content,
+        found.format,
+        golden,
+        found.note,
+        description=found.description,
+        inputs=found.inputs,
+        notes=found.notes,
+    )
 
 
-def reference(kind: Literal["onnx", "tflite"]) -> Model:
+def reference(kind: Format) -> Model:
     """The pinned model whose time tells whether the board itself changed; `python -m edgenas.board.model` wrote it."""
     path = Path(__file__).with_name(_REFERENCES[kind])
     return Model(path.read_bytes(), kind)
@@ -93,36 +133,6 @@ def reference(kind: Literal["onnx", "tflite"]) -> Model:
 
 def is_tflite(content: bytes) -> bool:
     return content[4:8] == b"TFL3"
-
-
-def _input_shape(content: bytes) -> tuple[int, int, int, int]:
-    """(n, channels, h, w) of the one image that goes in."""
-    if is_tflite(content):
-        from ai_edge_litert.interpreter import Interpreter
-
-        inputs = Interpreter(model_content=content).get_input_details()
-        shape = [int(side) for side in inputs[0]["shape"]]
-        if len(inputs) == 1 and len(shape) == 4:
-            return shape[0], shape[3], shape[1], shape[2]
-    else:
-        import onnxruntime
-
-        onnxruntime.set_default_logger_severity(3)
-        ends = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]).get_inputs()
-        shape = list(ends[0].shape)
-        if len(ends) == 1 and len(shape) == 4:
-            batch, *size = (side if isinstance(side, int) else 1 for side in shape)
-            return (batch, size[0], size[1], size[2])
-    raise DataError("the model does not take one batch of images; only such are timed")
-
-
-def _is_int8(content: bytes) -> bool:
-    """Whether integers go into a TFLite model."""
-    if not is_tflite(content):
-        return False
-    from ai_edge_litert.interpreter import Interpreter
-
-    return bool(Interpreter(model_content=content).get_input_details()[0]["dtype"] == np.int8)
 
 
 def _write_references() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from edgenas.errors import BoardError, ExportError, InfeasibleError, UnstableError, UsageError
+from edgenas.text import printable
 from edgenas.units import parse, show
 
 app = typer.Typer(no_args_is_help=True, help="Keep, check and use your boards. Example: edgenas board list")
@@ -184,9 +187,16 @@ def measure(
     board: Annotated[str, typer.Option(help="The board's name.")],
     latency: Annotated[str | None, typer.Option(help="Judge it against this limit, like 5ms.")] = None,
     tier: Annotated[str, typer.Option(help="final: a minute of processes of their own; screen: a second.")] = "final",
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=1,3,224,224",
+            help="The shape of an input whose sides the file leaves open; may be given several times.  [batch 1]",
+        ),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Time a model file on a board.
+    """Time a model file on a board, with made-up input of the model's own types and shapes.
 
     Example: edgenas measure model.onnx --board here --latency 5ms --tier screen
     """
@@ -201,17 +211,18 @@ def measure(
     if tier not in ("screen", "final"):
         raise UsageError(f"no tier '{tier}'; --tier is screen or final")
     limit_ms = parse(latency, "latency") if latency else None
-    entry, content = board_called(board), read(model)
+    entry, content = board_called(board), read(model, _shapes(input_shape or []))
     device = devices.load(entry.device)
     assert device.measurement is not None  # else it would be no board
     with Pool([entry], device) as pool:
         outcome = pool.one(content, (Tier.final if tier == "final" else Tier.screen)(device.measurement))
     if isinstance(outcome, Failed):
-        raise ExportError(f"{model} was not timed: {outcome.error}")
+        raise ExportError(f"{printable(model)} was not timed: {outcome.error}")
     summary = outcome.summary
     stable = "STABLE" if summary.stable else "UNSTABLE"
     verdict: str = stable if limit_ms is None else summary.verdict(limit_ms)
     fact = {"model": str(model), "board": board, "verdict": verdict, "limit_ms": limit_ms, **measured_fact(outcome)}
+    fact |= content.facts()
     print(json.dumps(fact) if as_json else measured_text(fact))
     if verdict == "UNSTABLE":
         raise UnstableError(
@@ -220,6 +231,19 @@ def measure(
     if verdict == "FAIL":
         assert limit_ms is not None
         raise InfeasibleError(
-            f"{model} takes up to {show(summary.high_ms, 'latency')}, more than {show(limit_ms, 'latency')}; search a"
-            f" smaller one: edgenas search --latency {limit_ms:g}ms --cost live"
+            f"{printable(model)} takes up to {show(summary.high_ms, 'latency')}, more than {show(limit_ms, 'latency')};"
+            f" search a smaller one: edgenas search --latency {limit_ms:g}ms --cost live"
         )
+
+
+def _shapes(options: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes by the names of inputs, "" where none is named; raises UsageError for what is no shape."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for option in options:
+        name, _, sides = option.rpartition("=")
+        if not re.fullmatch(r"[1-9][0-9]{0,8}([,x][1-9][0-9]{0,8})*", sides) or name in shapes:
+            raise UsageError(
+                f"--input-shape {printable(option, 80)} is no shape; write it like NAME=1,3,224,224, once for an input"
+            )
+        shapes[name] = tuple(int(side) for side in re.split("[,x]", sides))
+    return shapes

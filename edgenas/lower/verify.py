@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgenas.errors import ExportError
 from edgenas.files import write_whole
+from edgenas.lower.runtimes import onnx_session, tflite_interpreter, words
 
 Logits = NDArray[np.float32]
 
@@ -53,15 +54,18 @@ def run_model(model: bytes, images: NDArray[np.float32]) -> Logits:
     model or the images.
     """
     try:
-        logits = _run_tflite(model, images) if model[4:8] == b"TFL3" else _run_onnx(model, images)
+        return logits_of(model, images)
     except ImportError as error:
         raise ExportError(f"{error.name} is not installed; run: pip install 'edgenas[export]'") from error
     except ExportError:
         raise
     except Exception as error:  # the runtimes raise classes of their own, without a common base
-        reason = " ".join(str(error).split())[:300]
-        raise ExportError(f"the model does not run ({reason}); export it again") from error
-    return logits
+        raise ExportError(f"the model does not run ({words(error)}); export it again") from error
+
+
+def logits_of(model: bytes, images: NDArray[np.float32]) -> Logits:
+    """As `run_model`, with the errors that the runtimes and their imports raise."""
+    return _run_tflite(model, images) if model[4:8] == b"TFL3" else _run_onnx(model, images)
 
 
 def compare(logits: Logits, expected: Logits, labels: NDArray[np.int64] | None = None) -> Parity:
@@ -127,12 +131,7 @@ def _batches(images: NDArray[np.float32], batch: int, size: list[int]) -> list[N
 
 
 def _run_onnx(model: bytes, images: NDArray[np.float32]) -> Logits:
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(3)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # threads that wait for each other on a busy machine cost more than they save
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(model)
     batch, *size = session.get_inputs()[0].shape
     name = session.get_inputs()[0].name
     logits: Logits = np.concatenate([session.run(None, {name: one})[0] for one in _batches(images, batch, size)])
@@ -140,9 +139,7 @@ def _run_onnx(model: bytes, images: NDArray[np.float32]) -> Logits:
 
 
 def _run_tflite(model: bytes, images: NDArray[np.float32]) -> Logits:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=model, num_threads=1)
+    interpreter = tflite_interpreter(model)
     interpreter.allocate_tensors()
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     batch, rows, columns, channels = (int(n) for n in source["shape"])

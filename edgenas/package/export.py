@@ -24,6 +24,7 @@ from edgenas.errors import DataError, ExportError, UnknownNameError
 from edgenas.files import write_whole
 from edgenas.lower import LOWERING_VERSION, Graph, lower
 from edgenas.lower.edgetpu import EdgeTpuReport, check_edgetpu
+from edgenas.lower.model_file import Tensor, describe
 from edgenas.lower.verify import FLOAT16, FLOAT32, INT8, Limits, Parity, compare, run_model, write_checked
 from edgenas.package.golden import choose, npy
 from edgenas.run import Run
@@ -233,27 +234,17 @@ def _record(kind: Format, model: bytes, parity: Parity) -> dict[str, Any]:
 
 
 def _ends(model: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What goes in and comes out of a model, as its own runtime says."""
-    if model[4:8] == b"TFL3":
-        from ai_edge_litert.interpreter import Interpreter
-
-        interpreter = Interpreter(model_content=model)
-        details = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-        return _tensor("input", "NHWC", details[0]), _tensor("output", "NC", details[1])
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    ends = session.get_inputs()[0], session.get_outputs()[0]
-    source, target = ({"name": end.name, "shape": list(end.shape), "dtype": "float32"} for end in ends)
-    return {**source, "layout": "NCHW"}, {**target, "layout": "NC"}
+    """What goes in and comes out of a model."""
+    found = describe(model, "the model")
+    if found.format == "tflite":
+        return _tensor("input", "NHWC", found.inputs[0]), _tensor("output", "NC", found.outputs[0])
+    source, target = found.inputs[0], found.outputs[0]
+    return _tensor(source.name, "NCHW", source), _tensor(target.name, "NC", target)
 
 
-def _tensor(name: str, layout: str, details: Mapping[str, Any]) -> dict[str, Any]:
-    dtype = np.dtype(details["dtype"]).name
-    scale, zero_point = details["quantization"]
-    quantisation = {"scale": float(scale), "zero_point": int(zero_point)} if dtype == "int8" else {}
-    shape = [int(size) for size in details["shape"]]
-    return {"name": name, "layout": layout, "shape": shape, "dtype": dtype, **quantisation}
+def _tensor(name: str, layout: str, tensor: Tensor) -> dict[str, Any]:
+    quantisation = {"scale": tensor.scale, "zero_point": tensor.zero_point} if tensor.dtype == "int8" else {}
+    return {"name": name, "layout": layout, "shape": list(tensor.fixed()), "dtype": tensor.dtype, **quantisation}
 
 
 def _example(images: NDArray[np.float32]) -> Any:

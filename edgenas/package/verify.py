@@ -13,8 +13,6 @@ import json
 import math
 import re
 import stat
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -26,6 +24,8 @@ import numpy as np
 from edgenas.data import files
 from edgenas.data.archives import members
 from edgenas.errors import DataError
+from edgenas.lower.child import CrashError, in_child
+from edgenas.lower.runtimes import words
 from edgenas.package import MANIFEST_VERSION
 from edgenas.package.build import FOLDER, HERE
 from edgenas.text import is_name, parse_json, printable
@@ -34,18 +34,6 @@ MAX_BYTES = 512 << 20  # of the archive when unpacked
 MAX_MEMBERS = 100
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_GOLDEN_BYTES = 64 << 20  # of the golden images: a runtime holds them several times over
-RUN_TIMEOUT_S = 120  # of one model
-MAX_MODEL_BYTES = 8 << 30  # of memory that a model may take to run, where the system can tell (Linux)
-_LIMITED = """
-import runpy, sys
-limit, sys.argv = int(sys.argv[1]), sys.argv[2:]
-try:
-    import resource
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-except (ImportError, ValueError, OSError):
-    pass
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 REQUIRED = ("MODEL_CARD.md", "manifest.schema.json", "run.py")
 _AGAIN = "get it again from where it was made"
 _SET_ID = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
@@ -247,19 +235,24 @@ def _run(
         Path(folder, "golden").mkdir()
         for name in ("manifest.json", record["file"], manifest["golden"]["input"], manifest["golden"]["output"]):
             Path(folder, name).write_bytes(content[name])
-        arguments = ["--folder", folder, "--self-check", "--json", "--model", record["file"]]
-        command = [sys.executable, "-P", "-c", _LIMITED, str(MAX_MODEL_BYTES), str(HERE / "runner.py"), *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=RUN_TIMEOUT_S, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise DataError(f"{record['file']} in {path} does not end; do not trust it, {_AGAIN}") from error
-    try:
-        (answer,) = parse_json(done.stdout)
-        found = {"file": record["file"], "passed": answer["passed"], "detail": printable(answer["detail"])}
-    except (ValueError, TypeError, KeyError):
-        said = done.stderr.decode("utf-8", "backslashreplace").strip().splitlines()
-        reason = printable((said or [f"its runtime ended with {done.returncode}"])[-1], 200)
-        raise DataError(f"{record['file']} in {path} does not run ({reason}); {_AGAIN}") from None
+            found: dict[str, Any] = in_child("edgenas.package.verify:_check", Path(folder), file=record["file"])
+        except (CrashError, DataError) as error:
+            reason = error.how if isinstance(error, CrashError) else str(error)
+            raise DataError(f"{record['file']} in {path} does not run ({reason}); {_AGAIN}") from error
     if found["passed"] is False:
-        raise DataError(f"{record['file']} in {path} does not do what it did: {found['detail']}; {_AGAIN}")
+        raise DataError(f"{record['file']} in {path} does not do what it did: {printable(found['detail'])}; {_AGAIN}")
+    return found
+
+
+def _check(folder: Path, file: str) -> dict[str, Any]:
+    """What the runner finds of one model, in a process of its own."""
+    from edgenas.package import runner
+
+    manifest = parse_json((folder / "manifest.json").read_bytes())
+    (record,) = [each for each in manifest["models"] if each["file"] == file]
+    try:
+        found: dict[str, Any] = runner.check(str(folder), manifest, record)  # type: ignore[no-untyped-call]
+    except Exception as error:  # the runtimes raise classes of their own, without a common base
+        raise DataError(words(error)) from error
     return found

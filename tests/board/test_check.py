@@ -1,4 +1,4 @@
-"""What `board check` finds on made-up boards, and what files can be timed."""
+"""What `board check` finds on made-up boards."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx.helper as oh
 import pytest
 
 from edgenas import device as devices
 from edgenas.board.check import Finding, bench, check
 from edgenas.board.measure import Bench
-from edgenas.board.model import is_tflite, read, reference
+from edgenas.board.model import reference
 from edgenas.board.store import Store
-from edgenas.errors import DataError
-from tests.agents.conftest import Models, models  # noqa: F401  # real model files
 from tests.board.boards import STATE, World, board
 
 
@@ -76,58 +72,6 @@ def test_bench_times_the_reference(tmp_path: Path) -> None:
     none = World(facts={"runtimes": [{"name": "trtexec", "version": "8", "formats": []}]})
     fact = bench(Bench(none.connect(board()), devices.load("host"), "one", 1, Store(tmp_path)))
     assert "no runtime for" in fact["error"]
-
-
-# Files that can be timed.
-
-
-@pytest.mark.parametrize("form", ["onnx", "tflite", "int8"])
-def test_a_model_file_gets_a_golden_output(models: Models, tmp_path: Path, form: str) -> None:  # noqa: F811
-    path = tmp_path / ("model.onnx" if form == "onnx" else "model.bin")  # TFLite is known by its content
-    path.write_bytes(getattr(models, form))
-    model = read(path)
-    assert model.format == ("onnx" if form == "onnx" else "tflite")
-    assert is_tflite(model.content) == (form != "onnx")
-    assert model.golden is not None
-    assert len(np.frombuffer(model.golden.source, "<f4")) == 3 * 32 * 32
-    assert len(np.frombuffer(model.golden.target, "<f4")) == 10
-    assert read(path) == model
-
-
-def two_inputs() -> bytes:
-    ends = [oh.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 4, 4]) for name in "abc"]
-    graph = oh.make_graph([oh.make_node("Add", ["a", "b"], ["c"])], "g", ends[:2], ends[2:])
-    content: bytes = oh.make_model(graph, opset_imports=[oh.make_opsetid("", 13)], ir_version=8).SerializeToString()
-    return content
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "says"),
-    [
-        ("text.txt", b"hello", "no model that boards run"),
-        ("empty.onnx", b"", "does not load"),
-        ("text.onnx", b"hello", "does not load"),
-        ("two.onnx", two_inputs(), "one batch of images"),
-        ("short.tflite", b"\x1c\x00\x00\x00TFL3" + bytes(20), "does not load"),
-        ("folder.onnx", None, "cannot be read"),
-        ("gone.onnx", ..., "cannot be read"),
-    ],
-)
-def test_what_is_no_model(tmp_path: Path, name: str, content: Any, says: str) -> None:
-    path = tmp_path / name
-    if content is None:
-        path.mkdir()
-    elif content is not ...:
-        path.write_bytes(content)
-    with pytest.raises(DataError, match=says):
-        read(path)
-
-
-def test_a_cut_model_is_told(models: Models, tmp_path: Path) -> None:  # noqa: F811
-    path = tmp_path / "cut.onnx"
-    path.write_bytes(models.onnx[: len(models.onnx) // 2])
-    with pytest.raises(DataError, match="export it again"):
-        read(path)
 
 
 @pytest.mark.parametrize("form", ["onnx", "tflite"])
