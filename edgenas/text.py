@@ -7,6 +7,7 @@ message goes through `printable`; what names a file or folder goes through `chec
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from edgenas.errors import EdgeNASError, UsageError
@@ -44,3 +45,16 @@ def check_name(kind: str, text: str, error: type[EdgeNASError] = UsageError) -> 
     if not is_name(text):
         raise error(f"'{printable(text, 64)}' cannot name a {kind}; use {NAME_HELP}")
     return text
+
+
+def distinct(names: Iterable[str]) -> tuple[str, ...]:
+    """Every one of `names` as `printable` has it, a number behind those that would look like one before them."""
+    found: dict[str, None] = {}
+    for name in names:
+        base = shown = printable(name) or "(blank)"
+        count = 1
+        while shown in found:
+            count += 1
+            shown = f"{base} ({count})"
+        found[shown] = None
+    return tuple(found)

@@ -24,12 +24,14 @@ import numpy as np
 
 from edgenas import __version__, plugins
 from edgenas.architecture import Architecture, Score, SearchSpace
+from edgenas.data.images import check_dataset
 from edgenas.errors import UsageError
-from edgenas.files import write_whole
-from edgenas.fitness import FitnessSettings, live, table
+from edgenas.files import check_place, write_whole
+from edgenas.fitness import FitnessSettings, check_reference, live, table
 from edgenas.fitness.table import FREE_SETTINGS, own_tables
 
 _AT_ONCE = 1024  # classes asked for together: the cores of a cluster all have some
+_ADVICE = "make room for it, or give another place with -o, and run it again: nothing is trained twice"
 
 
 @dataclass
@@ -127,9 +129,8 @@ class Tabulation:
                 "failed": sum(score.value is None for found in self._scores for score in found.values()),
             },
         }
-        advice = "make room for it, or give another place with -o, and run it again: nothing is trained twice"
-        write_whole(path.with_suffix(".npz"), content, UsageError, advice)
-        write_whole(path, (json.dumps(description, indent=2) + "\n").encode(), UsageError, advice)
+        write_whole(path.with_suffix(".npz"), content, UsageError, _ADVICE)
+        write_whole(path, (json.dumps(description, indent=2) + "\n").encode(), UsageError, _ADVICE)
 
 
 def tabulate(
@@ -158,6 +159,9 @@ def tabulate(
     path = output or own_tables() / f"{space}_{name}_{told}.json"
     if path.suffix != ".json":
         raise UsageError(f"-o {path} is no .json file; name the table's description, like -o table.json")
+    check_dataset(dataset)
+    check_reference(settings.reference)
+    check_place(path, UsageError, _ADVICE)
     return Tabulation(made, dataset, settings, range(seeds), classes, path)
 
 

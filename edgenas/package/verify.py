@@ -25,7 +25,7 @@ import numpy as np
 
 from edgenas.errors import DataError
 from edgenas.package import MANIFEST_VERSION
-from edgenas.package.build import FOLDER, HERE
+from edgenas.package.build import FOLDER, HERE, run_py
 
 LARGEST_BYTES = 512 << 20  # of the archive when unpacked
 MOST_MEMBERS = 100
@@ -47,7 +47,7 @@ def verify(path: Path) -> dict[str, Any]:
     _check_files(path, content, manifest)
     _check_golden(path, content, manifest)
     models = [_run(path, content, manifest, record) for record in manifest["models"]]
-    own = content["run.py"] == (HERE / "runner.py").read_bytes()
+    own = content["run.py"] == run_py()
     return {
         "file": str(path),
         "sha256": hashlib.sha256(packed).hexdigest(),
@@ -244,11 +244,12 @@ def _run(
         Path(folder, "golden").mkdir()
         for name in ("manifest.json", record["file"], manifest["golden"]["input"], manifest["golden"]["output"]):
             Path(folder, name).write_bytes(content[name])
-        runner = str(HERE / "runner.py")
+        runner = Path(folder, "run.py")
+        runner.write_bytes(run_py())
         command = [
             sys.executable,
             "-P",
-            runner,
+            str(runner),
             "--folder",
             folder,
             "--self-check",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,8 @@ from edgenas import plugins
 from edgenas import run as runs
 from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, UsageError
+from edgenas.files import check_place
+from edgenas.text import printable
 from edgenas.units import METRICS
 
 if TYPE_CHECKING:
@@ -52,13 +55,14 @@ def train(
     if arch is not None and (resume or restart):
         raise UsageError("--arch begins a new training; name the folder of one: edgenas train FOLDER --resume")
 
-    path = _folder(run) if run is not None else runs.place(folder, f"trained-{Path(dataset or '').name}")
+    path = _folder(run) if run is not None else runs.place(folder, f"trained-{_stem(dataset or '')}")
     _check_state(path, resume, restart)
+    check_place(path / "train", DataError, runs.ADVICE, folder=True)
     what = _asked_for(arch, dataset, space) if arch is not None else _trained_in(path, resume)
     if dataset is not None and dataset != what["dataset"]:
         raise UsageError(
-            f"run {path} is of {what['dataset']}, not {dataset}; leave --dataset out, or train its architecture apart"
-            f" by: edgenas train --arch '{what['arch_str']}' --dataset {dataset}"
+            f"run {path} is of {printable(what['dataset'])}, not {printable(dataset)}; leave --dataset out, or train"
+            f" its architecture apart by: edgenas train --arch '{what['arch_str']}' --dataset {printable(dataset)}"
         )
     try:
         network = architecture(what["space"], what["genes"])
@@ -79,6 +83,11 @@ def train(
     return Training(
         path / "train", space_object, network, what["dataset"], images, test, chosen, teacher, source, resume
     )
+
+
+def _stem(dataset: str) -> str:
+    """The end of a folder's name for what is trained on `dataset`, whatever that is called."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", Path(dataset).absolute().name).strip("-.")[:40] or "images"
 
 
 def _folder(name: str) -> Path:
