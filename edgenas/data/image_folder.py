@@ -73,12 +73,12 @@ def read_folder(folder: Path, split: str, limit: int, side: int) -> FolderConten
     (other,) = parts.values()
     reader = _Reader(side)
     images = reader.read([path for _, path in part])
+    lossless = not reader.kinds & _LOSSY
     if reader.unreadable or reader.whites:  # rare; then the other part is looked at too, so that all is told at once
         reader.read([path for _, path in other])
     reader.check(folder)
     labels = np.array([label for label, _ in part], np.int64)
     present = sum(map(len, listing.train if split == "train" else listing.test))
-    lossless = not reader.kinds & _LOSSY
     return FolderContent(images, labels, listing.class_names, present, lossless)
 
 

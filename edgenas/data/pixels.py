@@ -121,7 +121,12 @@ def _decoded(content, height, width):
 def _rgb(image):
     """The pixels of Pillow's `image` as bytes of RGB, and what its white was taken for where only they tell."""
     if image.mode not in ("F", "I") and not image.mode.startswith("I;16"):
-        return np.asarray(image.convert("RGB")), None
+        try:
+            return np.asarray(image.convert("RGB")), None
+        except ValueError as error:
+            raise UnreadableError(
+                f"colours as {image.mode}, which this Pillow cannot convert; save it as RGB"
+            ) from error
     values, white = np.asarray(image), None
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     if image.mode.startswith("I;16") or image.format != "TIFF":  # older Pillows take 16 bits of PNG for 32
@@ -147,6 +152,8 @@ def _scaled(values, fractions):
 
 
 def _orientation(image):
+    if image.format == "TIFF":
+        return 1  # Pillow has turned it as it was loaded, and some tell of it all the same
     try:
         return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # EXIF data is damaged in many ways
