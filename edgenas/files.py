@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,23 @@ def write_whole(
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def check_place(path: Path, error: type[EdgeNASError], advice: str, folder: bool = False) -> None:
+    """Look whether a file, or with `folder` a folder, can be written at `path`, before the work that ends there.
+
+    Nothing is left behind. Raises `error`, its message ending in `advice`, where it is clear already that it cannot.
+    """
+    try:
+        if path.exists() and path.is_dir() != folder:
+            raise error(f"{path} is {'no' if folder else 'a'} folder; {advice}")
+        place = path if folder else path.parent
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as problem:
+        raise error(f"{path} cannot be written ({problem.strerror or problem}); {advice}") from problem
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from edgenas.units import METRICS
 SCHEMA_VERSION = 2  # version 1, which is still read, called every score phi
 PHI = ("table", "live")  # fitnesses whose scores are phi of Eq. 2
 RUNS = Path("runs")
+ADVICE = "choose another place with --run FOLDER"
 _Read = TypeVar("_Read")
 
 
@@ -186,22 +187,31 @@ def create(path: Path, header: dict[str, Any]) -> Run:
 
     Raises UsageError when it exists already or cannot be written.
     """
-    if (path / "run.json").exists():
-        raise UsageError(
-            f"run {path} exists; go on with it by `edgenas search --resume {path}`, or choose another --run"
-        )
-    try:
+    check_new(path)
+    with _writable(path):
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise UsageError(f"{path} holds other files; choose an empty or new folder with --run")
         (path / "trials.jsonl").touch()
-    except OSError as error:
-        raise UsageError(
-            f"cannot write the run folder {path} ({error.strerror}); choose another place with --run FOLDER"
-        ) from error
-    advice = "choose another place with --run FOLDER"
-    _write(path / "run.json", {"schema_version": SCHEMA_VERSION, **header}, UsageError, advice)
+    _write(path / "run.json", {"schema_version": SCHEMA_VERSION, **header}, UsageError, ADVICE)
     return open_run(str(path))
+
+
+def check_new(path: Path) -> None:
+    """Raises UsageError where `path` is taken, by another run or by anything else."""
+    with _writable(path):
+        if (path / "run.json").exists():
+            raise UsageError(
+                f"run {path} exists; go on with it by `edgenas search --resume {path}`, or choose another --run"
+            )
+        if path.is_dir() and any(path.iterdir()):
+            raise UsageError(f"{path} holds other files; choose an empty or new folder with --run")
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write the run folder {path} ({error.strerror}); {ADVICE}") from error
 
 
 def place(name: str | None, default_stem: str) -> Path:

@@ -161,3 +161,16 @@ def check_bounds(value: Any) -> None:
             return
         level = inner
     raise ValueError("nested too deeply")
+
+
+def distinct(names: Iterable[str]) -> tuple[str, ...]:
+    """Every one of `names` as `printable` has it, a number behind those that would look like one before them."""
+    found: dict[str, None] = {}
+    for name in names:
+        base = shown = printable(name) or "(blank)"
+        count = 1
+        while shown in found:
+            count += 1
+            shown = f"{base} ({count})"
+        found[shown] = None
+    return tuple(found)

@@ -12,27 +12,24 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from edgenas.cli import main
 from edgenas.data.images import load_images
 from edgenas.errors import DataError, ExportError, UnknownNameError
 from edgenas.lower import lower
-from edgenas.package import runner as untyped_runner
-from edgenas.package.build import FOLDER, HERE, build
+from edgenas.package.build import FOLDER, build, run_py
 from edgenas.package.export import export, parse_formats
 from edgenas.package.verify import verify, violation
 from edgenas.run import Run, open_run
 from tests.conftest import ARCH
+from tests.data.pngs import png
 
-runner: Any = untyped_runner
 MODELS = {"model.onnx", "model.tflite", "model_f16.tflite", "model_int8.tflite"}
 
 
@@ -192,69 +189,28 @@ def test_the_runner_fails_where_a_model_differs(folder: Path, tmp_path: Path) ->
     assert done.stdout.count("FAILED") == 4
 
 
-def png(image: NDArray[np.uint8], kind: int) -> bytes:
-    """An RGB image as PNG, each line filtered by `kind` (0 to 4)."""
-    height, width = image.shape[:2]
-    flat = image.reshape(height, width * 3).astype(int)
-    raw = b""
-    for y in range(height):
-        up = flat[y - 1] if y else np.zeros_like(flat[0])
-        left = np.concatenate([[0, 0, 0], flat[y, :-3]])
-        corner = np.concatenate([[0, 0, 0], up[:-3]])
-        guess = left + up - corner
-        far = [np.abs(guess - each) for each in (left, up, corner)]
-        paeth = np.choose(np.argmin(far, axis=0), [left, up, corner])
-        base = [0 * left, left, up, (left + up) // 2, paeth][kind]
-        raw += bytes([kind]) + ((flat[y] - base) % 256).astype(np.uint8).tobytes()
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
-
-    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
-
-
-def test_the_runner_reads_images_without_pillow(tmp_path: Path) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    for kind in range(5):
-        (tmp_path / "a.png").write_bytes(png(image, kind))
-        np.testing.assert_array_equal(runner.read_image(str(tmp_path / "a.png")), image)
-    (tmp_path / "a.ppm").write_bytes(b"P6\n# a comment\n7 5\n255\n" + image.tobytes())
-    np.testing.assert_array_equal(runner.read_image(str(tmp_path / "a.ppm")), image)
-    (tmp_path / "a.pgm").write_bytes(b"P5 7 5 255\n" + image[..., 0].tobytes())
-    np.testing.assert_array_equal(runner.read_image(str(tmp_path / "a.pgm"))[..., 2], image[..., 0])
-    for broken in (b"", b"\x89PNG" + bytes(30), b"P6 9 9 255\n", b"\x93NUMPY"):
-        (tmp_path / "broken").write_bytes(broken)
-        with pytest.raises(runner.FailureError):
-            runner.read_image(str(tmp_path / "broken"))
-
-
-def test_the_runner_resizes_as_the_training_did() -> None:
-    image_module = pytest.importorskip("PIL.Image")
-    ops = pytest.importorskip("PIL.ImageOps")
-    smooth = np.linspace(0, 255, 90 * 60 * 3).reshape(90, 60, 3).astype(np.uint8)
-    wanted = ops.fit(image_module.fromarray(smooth), (32, 32), image_module.Resampling.LANCZOS)
-    assert np.abs(runner.fit(smooth, 32, 32).astype(int) - np.asarray(wanted).astype(int)).max() <= 1
-
-
 def test_the_runner_classifies_files(folder: Path, tmp_path: Path) -> None:
     images = np.load(folder / "golden" / "input.npy")
     top1 = json.loads((folder / "manifest.json").read_text())["golden"]["top1"]
     np.save(tmp_path / "one.npy", images[0])
-    (tmp_path / "two.png").write_bytes(png(images[1], 4))
+    (tmp_path / "two.png").write_bytes(png(images[1]))
     for model in sorted(MODELS):
         done = run_in(folder, set(), "--model", model, "--json", str(tmp_path / "one.npy"), str(tmp_path / "two.png"))
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         assert [each["classes"][0]["name"] for each in found] == [str(top1[0]), str(top1[1])]
-    done = run_in(folder, set(), "no-such.png")
+    done = run_in(folder, set(), "no-such.png", os.fsdecode(b"na\xefve.png"))
     assert done.returncode == 2
-    assert done.stderr.startswith("run.py: ")
+    assert done.stderr == (
+        "run.py: cannot be read as an image: no-such.png (No such file or directory),"
+        " na\\udcefve.png (No such file or directory)\n"
+    )
 
 
-def test_the_runner_is_python_3_6() -> None:
+def test_the_runner_is_python_3_6(tmp_path: Path) -> None:
     pytest.importorskip("vermin")
-    command = [str(Path(sys.executable).with_name("vermin")), "-t=3.6-", "--no-tips", str(HERE / "runner.py")]
+    (tmp_path / "run.py").write_bytes(run_py())
+    command = [sys.executable, "-c", "import vermin; vermin.main()", "-t=3.6-", "--no-tips", str(tmp_path / "run.py")]
     checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
 

@@ -92,9 +92,10 @@ def deploy(
 
     Example: edgenas deploy digits.tar.gz --board here
     """
-    from edgenas.errors import UsageError
+    from edgenas.errors import ExportError, UsageError
+    from edgenas.files import check_place
+    from edgenas.package.deploy import ADVICE, report_paths, write_report
     from edgenas.package.deploy import deploy as bring
-    from edgenas.package.deploy import write_report
     from edgenas.report.package import deployed_text
     from edgenas.units import parse
 
@@ -102,8 +103,10 @@ def deploy(
     if images != "all" and not re.fullmatch(r"0*[1-9][0-9]{0,8}", images, re.A):
         raise UsageError(f"--images {images:.24} counts nothing; give a number of 1 or more, or: --images all")
     count = None if images == "all" else int(images)
-    deployed = bring(path, board, parse(latency, "latency") if latency else None, form, count, dataset)
     base = Path(output) if output else Path(f"{path.name.removesuffix('.tar.gz')}-{board}")
+    for each in report_paths(base):
+        check_place(each, ExportError, ADVICE)
+    deployed = bring(path, board, parse(latency, "latency") if latency else None, form, count, dataset)
     text = deployed_text(deployed.report)
     written = write_report(deployed, base, text)
     print(json.dumps(deployed.report) if as_json else f"{text}\nreport: {', '.join(map(str, written))}")

@@ -89,12 +89,17 @@ def train(
         raise InterruptedRunError(
             f"interrupted; go on from the last epoch with: edgenas train {job.folder.parent} --resume"
         ) from None
+    from edgenas.text import printable
+
     result = job.result()
+    untested = ", ".join(result.get("untested_classes", [])[:10])
+    but = f" (none is of {untested})" if untested else ""
     if as_json:
         print(json.dumps(result))
     else:
         print(
             f"{result['arch_str']}\n{result['test_accuracy']:.2f} % of {result['test_images']} test images of"
-            f" {result['dataset']} are right, after {result['epochs']} epochs, {result['seconds']:.0f} s;"
+            f" {printable(result['dataset'])} are right{but}, after {result['epochs']} epochs,"
+            f" {result['seconds']:.0f} s;"
             f" weights in {job.folder / 'model.pt'}"
         )

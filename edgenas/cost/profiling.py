@@ -17,6 +17,7 @@ from edgenas.cost import fewshot, fit
 from edgenas.cost.live import LiveCost
 from edgenas.device import Device, Identity
 from edgenas.errors import UsageError
+from edgenas.files import check_place
 from edgenas.units import check_ranges
 
 
@@ -72,6 +73,7 @@ def profile_board(name: str, samples: int = 30, seed: int = 0, output: Path | No
     path = output or Path(f"{name}.toml")
     if path.exists():
         raise UsageError(f"{path} exists; choose another place by -o FILE, or remove it first")
+    check_place(path, UsageError, "choose another place by -o FILE")
     if samples < fewshot.FEWEST:
         raise UsageError(f"{samples} samples are too few for a predictor; give --samples {fewshot.FEWEST} or more")
     check_ranges(samples=samples, seed=seed)

@@ -2,13 +2,14 @@
 
 CIFAR-10 and CIFAR-100 (the official archives), ImageNet16-120 (the official batches), scikit-learn's digits, and any
 folder with one sub-folder of images a class (edgenas.data.image_folder). Where a source has no test part of its own,
-every fifth image, counted class by class, is the test part.
+every fifth image, counted class by class, is the test part, and at least one of each class that has two.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from edgenas.data import files
 from edgenas.data.archives import read_members
 from edgenas.data.untrusted import restricted_load
 from edgenas.errors import DataError, UnknownNameError, UsageError
+from edgenas.text import distinct, printable
 
 DATASETS = ("cifar10", "cifar100", "imagenet16-120", "digits")
 SIDE = 32  # pixels, of folders' images and of the digits once enlarged
@@ -54,10 +56,36 @@ def load_images(dataset: str, split: str = "train", limit: int = 1000) -> ImageS
 
     CIFAR-10 falls back to its 4,000-image sample (3,200 for training, 800 for testing) where the archive is absent.
     `limit` bounds the images read of each class of a folder, spread evenly over it. Raises UnknownNameError for what
-    is neither, DataError for a source that is missing (naming the command that gets it), damaged or empty.
+    is neither, DataError for a source that is missing (naming the command that gets it), damaged or empty, and for
+    images to train on that are all of one colour.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split is 'train' or 'test', not '{split}'")
+    found = _load(dataset, split, limit)
+    if split == "train" and not (np.ptp(found.images, axis=(0, 1, 2)) > 0).any():
+        raise DataError(f"all pixels of {found.source} are the same, so there is nothing to learn; give other images")
+    return found
+
+
+def check_dataset(dataset: str) -> None:
+    """Look at what `dataset` names, as `load_images` does, but read no image. Raises what `load_images` raises for what
+    is no data set, and DataError for a folder that holds none."""
+    if dataset in DATASETS:
+        return
+    if os.path.isdir(_expanded(dataset)):
+        from edgenas.data.image_folder import list_folder
+
+        list_folder(_expanded(dataset))
+        return
+    shown = printable(dataset)
+    if os.path.isfile(_expanded(dataset)):
+        raise DataError(f"{shown} is a file; unpack it, and give a folder with one sub-folder of images a class")
+    if "/" in dataset or "\\" in dataset or dataset.startswith((".", "~")):
+        raise DataError(f"there is no folder {shown}; give --dataset a folder with one sub-folder of images a class")
+    raise UnknownNameError("data set", shown, DATASETS, f"known are {', '.join(DATASETS)}, or a folder of images")
+
+
+def _load(dataset: str, split: str, limit: int) -> ImageSet:
     if dataset == "cifar10":
         if files.locate("cifar10") is None and files.locate("cifar10-sample") is not None:
             return _sample(files.require("cifar10-sample"), split)
@@ -68,17 +96,21 @@ def load_images(dataset: str, split: str = "train", limit: int = 1000) -> ImageS
         return read_imagenet16(files.require("imagenet16-120"), split)
     if dataset == "digits":
         return _digits(split)
-    if Path(dataset).expanduser().is_dir():
-        from edgenas.data.image_folder import read_folder
+    folder = _expanded(dataset)
+    if not os.path.isdir(folder):
+        check_dataset(dataset)
+    from edgenas.data.image_folder import read_folder
 
-        folder = Path(dataset).expanduser()
-        content = read_folder(folder, split, limit, SIDE)
-        kind = "" if content.lossless else ", some of them JPEG, so not lossless"
-        source = f"image folder {folder} ({split} part: {len(content.images):,} images of {content.present:,}{kind})"
-        return _image_set(folder.name, content.images, content.labels, content.class_names, source, content.lossless)
-    if "/" in dataset or "\\" in dataset or dataset.startswith((".", "~")):
-        raise DataError(f"there is no folder {dataset}; give --dataset a folder with one sub-folder of images a class")
-    raise UnknownNameError("data set", dataset, DATASETS, f"known are {', '.join(DATASETS)}, or a folder of images")
+    content = read_folder(folder, split, limit, SIDE)
+    kind = "" if content.lossless else ", some of them JPEG, so not lossless"
+    part = f"{split} part: {len(content.images):,} images of {content.present:,}{kind}"
+    source = f"image folder {printable(folder)} ({part})"
+    name = printable(os.path.basename(os.path.abspath(folder))) or "images"
+    return _image_set(name, content.images, content.labels, content.class_names, source, content.lossless)
+
+
+def _expanded(dataset: str) -> Path:
+    return Path(os.path.expanduser(dataset))  # which leaves alone what it cannot expand
 
 
 def one_batch(
@@ -119,9 +151,13 @@ def batch_indexes(image_set: ImageSet, batch_size: int, seed: int) -> NDArray[np
 
 def held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which images are the test part where the source names none, or are held out of a training part for validation:
-    every fifth, counted class by class."""
+    every fifth, counted class by class, and of classes with 2 images or more at least the last."""
     chosen = np.zeros(len(labels), bool)
     chosen[np.argsort(labels, kind="stable")[_TEST_EVERY - 1 :: _TEST_EVERY]] = True
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        if len(mine) > 1 and not chosen[mine].any():
+            chosen[mine[-1]] = True
     return chosen
 
 
@@ -142,10 +178,14 @@ def _image_set(
     # From the histogram: exact, and without a copy of the images in floating point.
     shares = [np.bincount(images[..., channel].ravel(), minlength=256) / images[..., 0].size for channel in range(3)]
     mean = tuple(float(share @ levels) for share in shares)
-    std = tuple(math.sqrt(max(float(share @ levels**2) - m * m, 1e-12)) for share, m in zip(shares, mean, strict=True))
+    # A channel that is the same everywhere is not scaled: what differs from it elsewhere would be blown up.
+    std = tuple(
+        1.0 if share.max() == 1 else math.sqrt(max(float(share @ levels**2) - m * m, 1e-12))
+        for share, m in zip(shares, mean, strict=True)
+    )
     hasher = hashlib.sha256(images.data)
     hasher.update(labels.astype("<i8").tobytes())
-    return ImageSet(name, images, labels, tuple(class_names), mean, std, hasher.hexdigest(), source, lossless)
+    return ImageSet(name, images, labels, distinct(class_names), mean, std, hasher.hexdigest(), source, lossless)
 
 
 def _planes(data: Any, side: int, source: str) -> NDArray[np.uint8]:

@@ -5,7 +5,13 @@ A fitness plug-in is a function `create(space, dataset, settings) -> Fitness`, r
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+
+from edgenas.errors import UsageError
+from edgenas.text import printable
+
+REFERENCES = {"resnet20": 20, "resnet56": 56}  # reference networks by name, and their depth
 
 
 @dataclass(frozen=True)
@@ -73,3 +79,11 @@ class RefineSettings:
 # No score depends on these.
 HOW_ONLY = frozenset({"readings", "engine"})
 PAPER = FitnessSettings(epochs=100, channels=16)
+
+
+def check_reference(choice: str) -> None:
+    """Look at what names a reference: one of REFERENCES, or a file of weights. Raises UsageError for neither."""
+    if choice not in REFERENCES and not os.path.isfile(os.path.expanduser(choice)):
+        raise UsageError(
+            f"no reference '{printable(choice)}'; give {', '.join(REFERENCES)} or the path of a file of weights"
+        )

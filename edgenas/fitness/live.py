@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from edgenas.architecture import Architecture, Score, SearchSpace
-from edgenas.data.images import ImageSet, load_images, one_batch
+from edgenas.data.images import ImageSet, batch_indexes, load_images, one_batch
 from edgenas.errors import UsageError
 from edgenas.fitness import HOW_ONLY, FitnessSettings
 from edgenas.fitness.engine import Engine, Hardware, LocalEngine, engine, stacks
@@ -152,6 +152,7 @@ def drawn(space: SearchSpace, dataset: str, settings: FitnessSettings) -> list[L
     on = engine(settings.engine)
     settings = replace(settings, precision=precision_on(on.hardware, settings.precision))
     image_set = load_images(dataset)
+    batch_indexes(image_set, settings.batch_size, settings.seed)  # one that cannot be drawn is told before any training
     reference, reference_source = reference_network(settings.reference, dataset, image_set)
     return [
         _draw(space, replace(settings, seed=seed, draws=1), on, image_set, reference, reference_source)

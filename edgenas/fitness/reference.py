@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from edgenas.data.files import cache_dir, require
 from edgenas.data.images import ImageSet, load_images
-from edgenas.errors import DataError, UsageError
+from edgenas.errors import DataError
+from edgenas.fitness import REFERENCES, check_reference
 
 log = logging.getLogger(__name__)
 
-DEPTHS = {"resnet20": 20, "resnet56": 56}
 PRETRAINED_ON = "cifar10"
 EPOCHS = 7
 FEWEST_STEPS, MOST_STEPS = 150, 1_500  # a small set needs some to learn from; two CPU cores take minutes for the most
@@ -109,14 +109,13 @@ def reference_network(choice: str, dataset: str, image_set: ImageSet) -> tuple[R
     a file of weights of such a network. Raises UsageError for anything else, DataError for a file that is missing,
     damaged or not to be trusted.
     """
-    if choice in DEPTHS and dataset == PRETRAINED_ON:
+    check_reference(choice)
+    if choice in REFERENCES and dataset == PRETRAINED_ON:
         network, source = load_weights(require(choice)), f"{choice} pretrained on {dataset}"
-    elif choice in DEPTHS:
+    elif choice in REFERENCES:
         network, source = _trained(choice, dataset, image_set), f"{choice} trained here on {image_set.name}"
-    elif Path(choice).expanduser().is_file():
-        network, source = load_weights(Path(choice).expanduser()), f"weights of {choice}"
     else:
-        raise UsageError(f"no reference '{choice}'; give {', '.join(DEPTHS)} or the path of a file of weights")
+        network, source = load_weights(Path(choice).expanduser()), f"weights of {choice}"
     return network.eval().requires_grad_(False), source
 
 
@@ -179,8 +178,8 @@ def _trained(choice: str, dataset: str, image_set: ImageSet) -> ResNet:
             " EDGENAS_CACHE_DIR to another folder"
         ) from error
     try:
-        network = train_reference(image_set, DEPTHS[choice]).eval()
-        test = load_images(dataset, "test")
+        test = load_images(dataset, "test")  # before the training too
+        network = train_reference(image_set, REFERENCES[choice]).eval()
         share = 100 * accuracy(network, test)
         log.info("reference: right on %.1f %% of the %d test images", share, len(test.images))
         torch.save({"state_dict": network.state_dict(), "fingerprint": network.fingerprint()}, partial)

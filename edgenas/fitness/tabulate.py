@@ -24,14 +24,16 @@ import numpy as np
 
 from edgenas import __version__, plugins
 from edgenas.architecture import Architecture, Score, SearchSpace
+from edgenas.data.images import check_dataset
 from edgenas.errors import UsageError
-from edgenas.files import write_whole
-from edgenas.fitness import FitnessSettings, live, table
+from edgenas.files import check_place, write_whole
+from edgenas.fitness import FitnessSettings, check_reference, live, table
 from edgenas.fitness.table import FREE_SETTINGS, own_tables
 from edgenas.text import as_name
 from edgenas.units import check_ranges
 
 _AT_ONCE = 1024  # classes asked for together: the cores of a cluster all have some
+_ADVICE = "make room for it, or give another place with -o, and run it again: nothing is trained twice"
 
 
 @dataclass
@@ -129,9 +131,8 @@ class Tabulation:
                 "failed": sum(score.value is None for found in self._scores for score in found.values()),
             },
         }
-        advice = "make room for it, or give another place with -o, and run it again: nothing is trained twice"
-        write_whole(path.with_suffix(".npz"), content, UsageError, advice)
-        write_whole(path, (json.dumps(description, indent=2) + "\n").encode(), UsageError, advice)
+        write_whole(path.with_suffix(".npz"), content, UsageError, _ADVICE)
+        write_whole(path, (json.dumps(description, indent=2) + "\n").encode(), UsageError, _ADVICE)
 
 
 def tabulate(
@@ -160,6 +161,9 @@ def tabulate(
     path = output or own_tables() / f"{space}_{as_name(Path(dataset).name)}_{told}.json"
     if path.suffix != ".json":
         raise UsageError(f"-o {path} is no .json file; name the table's description, like -o table.json")
+    check_dataset(dataset)
+    check_reference(settings.reference)
+    check_place(path, UsageError, _ADVICE)
     return Tabulation(made, dataset, settings, range(seeds), classes, path)
 
 

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from edgenas import cost, plugins
 from edgenas import device as devices
 from edgenas.device import Device
 from edgenas.errors import DataError, EdgeNASError, ExportError
-from edgenas.files import read_file, write_whole
+from edgenas.files import check_place, read_file, write_whole
 from edgenas.lower import LOWERING_VERSION
 from edgenas.package import MANIFEST_VERSION
 from edgenas.package.export import (
@@ -52,6 +53,7 @@ def build(run: Run, path: Path) -> dict[str, Any]:
     """
     from edgenas.train import load_trained
 
+    check_place(path, ExportError, ADVICE)
     trained = load_trained(run.path)
     folder = run.path / "export"
     record = _exported(folder, trained) or export_trained(trained, folder, tuple(FORMATS))
@@ -66,13 +68,20 @@ def build_from(run: Run, trained: Trained, folder: Path, record: Mapping[str, An
     manifest = _manifest(run, trained, record)
     content["MODEL_CARD.md"] = _card(manifest).encode()
     content["manifest.schema.json"] = (HERE / "manifest.schema.json").read_bytes()
-    content["run.py"] = (HERE / "runner.py").read_bytes()
+    content["run.py"] = run_py()
     manifest["files"] = {
         name: {"bytes": len(each), "sha256": hashlib.sha256(each).hexdigest()} for name, each in sorted(content.items())
     }
     content["manifest.json"] = (json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
     write_whole(path, _archive(content), ExportError, ADVICE)
     return manifest
+
+
+def run_py() -> bytes:
+    """A package's run.py: runner.py with the reader of images in the place of its import, so that it stands alone."""
+    runner, reader = (path.read_text("utf-8") for path in (HERE / "runner.py", HERE.parent / "data" / "pixels.py"))
+    (imported,) = [line for line in runner.splitlines() if line.startswith("from edgenas.")]
+    return runner.replace(imported, reader[reader.index("\nimport ") + 1 :].rstrip()).encode()
 
 
 def _exported(folder: Path, trained: Trained) -> dict[str, Any] | None:
@@ -182,6 +191,11 @@ def _archive(content: Mapping[str, bytes]) -> bytes:
     return gzip.compress(raw.getvalue(), compresslevel=9, mtime=0)
 
 
+def _quoted(name: str) -> str:
+    """`name`, which may hold anything, as Markdown shows it as it is; usual names need nothing for that."""
+    return name if re.fullmatch(r"(?:[^\W_]|[ ,.-])+", name) else "`" + name.replace("`", "'") + "`"
+
+
 def _card(manifest: Mapping[str, Any]) -> str:
     """The model card: what the model is, what it may be used for, how good it is."""
     manifest = printables(dict(manifest))
@@ -195,12 +209,12 @@ def _card(manifest: Mapping[str, Any]) -> str:
         f"- Architecture: {architecture['space']} `{architecture['arch_str']}`, genes {architecture['genes']}",
         f"- Found for: {device['title'] if device else 'no device in particular'}"
         + "".join(f"; {each['metric']} <= {each['limit']:g} {each['unit']}" for each in manifest["constraints"]),
-        f"- Data: {dataset['name']}; classes: {', '.join(manifest['classes'][:20])}"
+        f"- Data: {_quoted(dataset['name'])}; classes: {', '.join(map(_quoted, manifest['classes'][:20]))}"
         + (", ..." if len(manifest["classes"]) > 20 else ""),
         f"- Input: RGB, {sizes['height']} x {sizes['width']}, scaled to [0, 1], then normalised by mean"
         f" {[round(each, 4) for each in sizes['mean']]} and std {[round(each, 4) for each in sizes['std']]}",
         f"- Accuracy in torch: {torch_accuracy['percent']:.2f} % of {torch_accuracy['images']} images of the"
-        f" {torch_accuracy['split']} split of {torch_accuracy['dataset']}",
+        f" {torch_accuracy['split']} split of {_quoted(torch_accuracy['dataset'])}",
         "",
         "## Files",
         "",
@@ -231,13 +245,13 @@ def _card(manifest: Mapping[str, Any]) -> str:
         "",
         "## Limits",
         "",
-        f"Trained and tested on {dataset['name']} only; how it does on other images is not known. It always names one"
-        " of its classes, also for an image of none of them. The golden images are of the test split and are part"
-        " of the archive: mind their licence, and whose they are, before passing it on.",
+        f"Trained and tested on {_quoted(dataset['name'])} only; how it does on other images is not known. It always"
+        " names one of its classes, also for an image of none of them. The golden images are of the test split and are"
+        " part of the archive: mind their licence, and whose they are, before passing it on.",
         "",
         "## Licences",
         "",
-        *(f"- {each['of']}: {each['licence']}" for each in manifest["licences"]),
+        *(f"- {_quoted(each['of'])}: {each['licence']}" for each in manifest["licences"]),
         "",
     ]
     return "\n".join(lines)

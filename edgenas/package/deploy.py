@@ -27,6 +27,7 @@ from edgenas.board.model import Golden, Model, with_golden
 from edgenas.board.pool import Pool, connect
 from edgenas.board.registry import Board
 from edgenas.board.session import AgentSession
+from edgenas.data.images import check_dataset
 from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError, ExportError, InfeasibleError, UnstableError, UsageError
 from edgenas.files import write_whole
@@ -37,6 +38,7 @@ from edgenas.package.verify import verified
 from edgenas.text import printable
 from edgenas.units import show
 
+ADVICE = "give another place with -o"
 IMAGES = 1000  # of the test split by default, at most: those that the package's own accuracies were counted on
 
 
@@ -64,6 +66,8 @@ def deploy(
     Raises DataError for an archive that is not sound, BoardError where the board fails; what is wrong with the model
     there is no exception but the `problem` of what is returned.
     """
+    if dataset is not None:
+        check_dataset(dataset)
     found, content = verified(path)
     manifest = found["manifest"]
     entry = registry.board(name)
@@ -111,12 +115,16 @@ def deploy(
     return Deployed({**report, "problem": None if problem is None else str(problem)}, problem)
 
 
+def report_paths(base: Path) -> list[Path]:
+    """Where the report `base` lies."""
+    return [base.with_name(base.name + ending) for ending in (".json", ".md")]
+
+
 def write_report(deployed: Deployed, base: Path, text: str) -> list[Path]:
     """`base`.json with the report and `base`.md with `text`. Raises ExportError where they cannot be written."""
-    paths = [base.with_name(base.name + ending) for ending in (".json", ".md")]
-    advice = "give another place with -o"
-    write_whole(paths[0], (json.dumps(deployed.report, indent=2) + "\n").encode(), ExportError, advice)
-    write_whole(paths[1], text.encode(), ExportError, advice)
+    paths = report_paths(base)
+    write_whole(paths[0], (json.dumps(deployed.report, indent=2) + "\n").encode(), ExportError, ADVICE)
+    write_whole(paths[1], text.encode(), ExportError, ADVICE)
     return paths
 
 

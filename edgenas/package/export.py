@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgenas import __version__
 from edgenas.data.images import load_images, one_batch
 from edgenas.errors import DataError, ExportError, UnknownNameError
-from edgenas.files import write_whole
+from edgenas.files import check_place, write_whole
 from edgenas.lower import LOWERING_VERSION, Graph, lower
 from edgenas.lower.edgetpu import EdgeTpuReport, check_edgetpu
 from edgenas.lower.model_file import Tensor, describe
@@ -101,6 +101,7 @@ def export_trained(
     """As `export`, for a network at hand."""
     from edgenas.lower.trace import torch_logits
 
+    check_place(folder, ExportError, ADVICE, folder=True)
     test = load_images(trained.dataset, "test")
     images, labels = one_batch(test, min(CHECK_IMAGES, len(test.labels)), 0, trained.mean, trained.std)
     expected = torch_logits(trained.network, images)

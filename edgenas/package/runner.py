@@ -5,7 +5,8 @@
     python run.py --self-check                   run every model on the golden images and compare
 
 Needs Python 3.6 or newer, numpy, and one runtime: onnxruntime for .onnx, ai-edge-litert or tflite-runtime for .tflite.
-Reads PNG, PPM, PGM and NPY (uint8, height x width x 3) by itself, other formats where Pillow is installed.
+Reads PNG, PPM, PGM and NPY (uint8, height x width x 3) by itself, other formats where Pillow is installed, to the same
+pixels as the training did.
 Exit codes: 0 done, 1 a check failed, 2 usage, an unreadable image, or no runtime.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -15,13 +16,12 @@ import argparse
 import json
 import os
 import re
-import struct
 import sys
-import zlib
 
 import numpy as np
 
-MOST_PIXELS = 64000000  # of one image; a decompression bomb has billions
+from edgenas.data.pixels import UnreadableError, read_image  # a package's run.py has the text of that file here
+
 MAX_MANIFEST_BYTES = 1 << 24
 
 
@@ -138,137 +138,17 @@ def _compared(folder, manifest, record):
     )
 
 
-def read_image(path):
-    """The image at `path` as uint8 (height, width, 3)."""
-    try:
-        with open(path, "rb") as stream:
-            content = stream.read()
-    except OSError as error:
-        raise FailureError(f"{path} cannot be read ({error.strerror})") from error
-    try:
-        if content.startswith(b"\x93NUMPY"):
-            image = np.load(path, allow_pickle=False)
-        elif content[:2] in (b"P5", b"P6"):
-            image = _netpbm(content)
-        elif content.startswith(b"\x89PNG"):
-            image = _png(content)
-        else:
-            image = None
-    except Exception as error:  # damaged in any way
-        raise FailureError(f"{path} is damaged or of a kind not known here ({error})") from error
-    if image is None:
-        image = _pillow(path)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise FailureError(f"{path} holds no RGB image of bytes, height x width x 3")
-    return image
-
-
-def _netpbm(content):
-    fields: list[int] = []
-    position = 2
-    while len(fields) < 3:
-        while content[position : position + 1].isspace():
-            position += 1
-        if content[position : position + 1] == b"#":
-            position = content.index(b"\n", position)
-            continue
-        start = position
-        while content[position : position + 1].isdigit():
-            position += 1
-        fields.append(int(content[start:position]))
-    width, height, most = fields
-    channels = 3 if content[:2] == b"P6" else 1
-    if most != 255 or width * height > MOST_PIXELS:
-        raise ValueError("more than 255 levels, or too large")
-    pixels = np.frombuffer(content, np.uint8, width * height * channels, position + 1)
-    return np.repeat(pixels.reshape(height, width, channels), 3 // channels, axis=2)
-
-
-def _png(content):
-    """8-bit PNG that is not interlaced; transparency is ignored."""
-    chunks, position, palette, packed = {}, 8, None, []
-    while position < len(content):
-        (size,) = struct.unpack_from(">I", content, position)
-        kind, body = content[position + 4 : position + 8], content[position + 8 : position + 8 + size]
-        if kind == b"IDAT":
-            packed.append(body)
-        chunks[kind] = body
-        position += size + 12
-    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
-    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
-    if depth != 8 or interlaced or width * height > MOST_PIXELS:
-        raise ValueError("only 8 bits a channel, not interlaced, and not too large; convert it, or install Pillow")
-    stride = width * channels
-    raw = zlib.decompressobj().decompress(b"".join(packed), height * (stride + 1))
-    lines = np.frombuffer(raw, np.uint8).reshape(height, stride + 1)
-    image = np.zeros((height, stride), np.uint8)
-    above = np.zeros(stride, np.uint8)
-    for row in range(height):
-        above = image[row] = _unfiltered(int(lines[row, 0]), lines[row, 1:], above, channels)
-    if colour == 3:
-        palette = np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)
-        return palette[image]
-    image = image.reshape(height, width, channels)
-    return np.repeat(image[..., :1], 3, axis=2) if channels < 3 else image[..., :3].copy()
-
-
-def _unfiltered(kind, line, above, step):
-    """One line of a PNG without its filter (section 9 of the PNG specification); arithmetic is modulo 256."""
-    if kind == 0:
-        return line
-    if kind == 2:
-        return line + above
-    if kind == 1:
-        return np.cumsum(line.reshape(-1, step), axis=0, dtype=np.uint8).reshape(-1)
-    result, up = bytearray(line.tobytes()), above.tobytes()
-    for i in range(len(result)):
-        left = result[i - step] if i >= step else 0
-        if kind == 3:
-            guess = (left + up[i]) // 2
-        elif kind == 4:
-            corner = up[i - step] if i >= step else 0
-            distances = abs(up[i] - corner), abs(left - corner), abs(left + up[i] - 2 * corner)
-            guess = (left, up[i], corner)[distances.index(min(distances))]
-        else:
-            raise ValueError("unknown filter")
-        result[i] = (result[i] + guess) & 255
-    return np.frombuffer(bytes(result), np.uint8)
-
-
-def _pillow(path):
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise FailureError(f"{path} is no PNG, PPM, PGM or NPY; convert it, or install Pillow") from None
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise FailureError(f"{path} has more than {MOST_PIXELS} pixels; make it smaller")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except FailureError:
-        raise
-    except Exception as error:  # Pillow's decoders complain in many ways
-        raise FailureError(f"{path} cannot be read as an image ({error})") from error
-
-
-def fit(image, height, width):
-    """The middle of `image` in the shape of height : width, resampled to that size by Lanczos' filter."""
-    if image.shape[:2] == (height, width):
-        return image
-    rows, columns = image.shape[:2]
-    zoom = min(rows / height, columns / width)
-    down = _resampling(rows, (rows - zoom * height) / 2, zoom, height)
-    across = _resampling(columns, (columns - zoom * width) / 2, zoom, width)
-    resized = np.einsum("yr,rxc->yxc", down, np.einsum("xw,rwc->rxc", across, image.astype(np.float32)))
-    return np.clip(np.rint(resized), 0, 255).astype(np.uint8)
-
-
-def _resampling(size, start, zoom, count):
-    """Weights (count, size) of every input pixel in every output pixel, which is `zoom` input pixels wide."""
-    centres = start + (np.arange(count) + 0.5) * zoom
-    distance = (np.arange(size)[None] + 0.5 - centres[:, None]) / max(zoom, 1)
-    weights = np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+def read_images(paths, height, width):
+    """The images at `paths` as uint8 (n, height, width, 3). Raises FailureError naming all that cannot be read."""
+    images, unreadable = [], []
+    for path in paths:
+        try:
+            images.append(read_image(path, height, width)[0])
+        except UnreadableError as error:
+            unreadable.append(f"{path} ({error})")
+    if unreadable:
+        raise FailureError("cannot be read as an image: {}".format(", ".join(unreadable)))
+    return np.stack(images)
 
 
 def classify(folder, manifest, records, paths, count):
@@ -277,7 +157,7 @@ def classify(folder, manifest, records, paths, count):
         size = int(manifest["preprocessing"]["height"]), int(manifest["preprocessing"]["width"])
     except (KeyError, TypeError, ValueError) as error:
         raise FailureError("manifest.json is damaged; unpack the archive again") from error
-    images = np.stack([fit(read_image(path), *size) for path in paths])
+    images = read_images(paths, *size)
     for record in records:
         try:
             logits = Model(folder, record)(images, manifest["preprocessing"]).astype(np.float64)

@@ -12,7 +12,7 @@ from edgenas.board.registry import Board
 from edgenas.board.session import WORK, AgentSession
 from edgenas.board.transport import Completed, Transport, output
 from edgenas.errors import BoardError
-from edgenas.package.build import HERE
+from edgenas.package.build import run_py
 from edgenas.text import parse_json, printable
 
 LEASE_S = 3600.0
@@ -40,7 +40,7 @@ def self_check(
     command = [entry.python, f"{folder}/run.py"]
     transport = entry.connect()
     try:
-        _bring(transport, session, entry.python, folder, {**content, "run.py": (HERE / "runner.py").read_bytes()})
+        _bring(transport, session, entry.python, folder, {**content, "run.py": run_py()})
         usable = output(transport, [*command, "--help"], _STEP_TIMEOUT_S)
         if usable.exit_code:
             raise BoardError(

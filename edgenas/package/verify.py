@@ -27,7 +27,7 @@ from edgenas.errors import DataError
 from edgenas.lower.child import CrashError, in_child
 from edgenas.lower.runtimes import words
 from edgenas.package import MANIFEST_VERSION
-from edgenas.package.build import FOLDER, HERE
+from edgenas.package.build import FOLDER, HERE, run_py
 from edgenas.text import is_name, parse_json, printable
 
 MAX_BYTES = 512 << 20  # of the archive when unpacked
@@ -57,7 +57,7 @@ def verified(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     _check_files(path, content, manifest)
     _check_golden(path, content, manifest)
     models = [_run(path, content, manifest, record) for record in manifest["models"]]
-    own = content["run.py"] == (HERE / "runner.py").read_bytes()
+    own = content["run.py"] == run_py()
     made_by = printable(manifest["versions"]["edgenas"], 64)
     found = {
         "file": str(path),

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgenas.report.text import constraints_text, result_text, score_label, table_text
 from edgenas.run import Run, all_runs, open_run
-from edgenas.text import printables
+from edgenas.text import printable, printables
 from edgenas.units import METRICS, show
 
 _LIMITS = {"latency_ms": "latency", "energy_mj": "energy", "macs_m": "macs", "params_m": "params"}
@@ -117,6 +117,6 @@ def _setting(key: str) -> Any:
     def text(value: Any) -> str:
         if value is None:
             return "-"
-        return show(value, _LIMITS[key]) if key in _LIMITS else str(value)
+        return show(value, _LIMITS[key]) if key in _LIMITS else printable(value)
 
     return text

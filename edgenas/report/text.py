@@ -9,7 +9,7 @@ from edgenas import device as devices
 from edgenas import plugins
 from edgenas.device import Device
 from edgenas.run import PHI
-from edgenas.text import printables
+from edgenas.text import printable, printables
 from edgenas.units import METRICS, show
 
 MOST_POINTS = 20  # of a front that a person is shown
@@ -40,7 +40,7 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     winner = result["winner"]
     space = plugins.load("spaces", result["space"])()
     limits = {each["metric"]: each["limit"] for each in result["constraints"]}
-    lines = [f"{result['device']}, {result['dataset']}: {constraints_text(result)}", ""]
+    lines = [f"{result['device']}, {printable(result['dataset'])}: {constraints_text(result)}", ""]
     if hasattr(space, "draw"):
         from edgenas.architecture import Architecture
 
@@ -142,7 +142,8 @@ def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     titles = [f"  {metric.upper()}", *(name.upper() for name in metrics[1:]), label.upper()]
     titles += [*(["VALIDATION"] if refined else []), *(["ACCURACY"] if known else []), "CELL"]
     table = table_text(titles, [[f"  {row[0]}", *row[1:]] for row in rows])
-    lines = [f"{result['device']}, {result['dataset']}: front of {label} against {metric}{within}", "", table]
+    dataset = printable(result["dataset"])
+    lines = [f"{result['device']}, {dataset}: front of {label} against {metric}{within}", "", table]
     if shown is not None:
         lines += [
             f"  and {len(front) - len(points)} more between these; all {len(front)}: edgenas runs show"

@@ -16,9 +16,11 @@ from edgenas import device as devices
 from edgenas import run as runs
 from edgenas.architecture import Constraint
 from edgenas.cost.analytic import Countable
+from edgenas.data.images import check_dataset
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
-from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, table
+from edgenas.files import check_place
+from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, check_reference, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.search.genetic import PAPER as PAPER_SEARCH
 from edgenas.search.genetic import SearchSettings
@@ -113,6 +115,12 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
         )
     fitness_settings, settings, frugal = _settings(request)
     check_ranges(**vars(request))
+    if resumed is None:  # all that is named is looked at, needed or not, before anything is trained
+        check_dataset(request.dataset)
+        check_reference(fitness_settings.reference)
+        if run is not None:
+            runs.check_new(runs.place(run, ""))
+            check_place(runs.place(run, ""), UsageError, runs.ADVICE, folder=True)
     if resumed is not None:
         fitness_settings, settings = _stored_settings(resumed, fitness_settings)
         frugal = settings

@@ -11,7 +11,8 @@ from edgenas import plugins
 from edgenas import run as runs
 from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, UsageError
-from edgenas.text import as_name
+from edgenas.files import check_place
+from edgenas.text import as_name, printable
 from edgenas.units import METRICS
 
 if TYPE_CHECKING:
@@ -53,13 +54,14 @@ def train(
     if arch is not None and (resume or restart):
         raise UsageError("--arch begins a new training; name the folder of one: edgenas train FOLDER --resume")
 
-    path = _folder(run) if run is not None else runs.place(folder, f"trained-{as_name(Path(dataset or '').name)}")
+    path = _folder(run) if run is not None else runs.place(folder, f"trained-{as_name(Path(dataset or '').absolute().name)}")
     _check_state(path, resume, restart)
+    check_place(path / "train", DataError, runs.ADVICE, folder=True)
     what = _asked_for(arch, dataset, space) if arch is not None else _trained_in(path, resume)
     if dataset is not None and dataset != what["dataset"]:
         raise UsageError(
-            f"run {path} is of {what['dataset']}, not {dataset}; leave --dataset out, or train its architecture apart"
-            f" by: edgenas train --arch '{what['arch_str']}' --dataset {dataset}"
+            f"run {path} is of {printable(what['dataset'])}, not {printable(dataset)}; leave --dataset out, or train"
+            f" its architecture apart by: edgenas train --arch '{what['arch_str']}' --dataset {printable(dataset)}"
         )
     try:
         network = architecture(what["space"], what["genes"])

@@ -19,6 +19,7 @@ from edgenas import plugins
 from edgenas.architecture import Architecture, SearchSpace
 from edgenas.errors import DataError
 from edgenas.files import write_whole
+from edgenas.text import distinct
 
 VERSION = 1  # of checkpoint.pt, model.pt and result.json
 _LARGEST = 1024  # channels or cells that are believed of a file
@@ -63,7 +64,7 @@ def load_trained(run: str | Path) -> Trained:
     try:
         arch = architecture(content["space"], content["genes"])
         space: SearchSpace = plugins.load("spaces", arch.space)()
-        names = tuple(content["class_names"])
+        names = content["class_names"]
         size = {name: content[name] for name in ("channels", "cells")}
         mean, std = (tuple(float(value) for value in content[name]) for name in ("mean", "std"))
         height, width = (int(side) for side in content["image_size"])
@@ -86,7 +87,7 @@ def load_trained(run: str | Path) -> Trained:
             network.eval().requires_grad_(False),
             mean,
             std,
-            names,
+            distinct(names),
             (height, width),
             str(content["dataset"]),
             str(content["dataset_fingerprint"]),

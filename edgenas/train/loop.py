@@ -270,6 +270,8 @@ class Training:
         test_accuracy = accuracy(self.network, self.test, np.arange(len(self.test.images)), self.images)
         common = {name: value for name, value in self.identity.items() if name != "settings"}
         outcome = {"test_accuracy": test_accuracy, "test_images": len(self.test.images)}
+        tested = set(self.test.labels.tolist())
+        untested = [name for label, name in enumerate(self.images.class_names) if label not in tested]
         model = {
             "channels": self.settings.channels,
             "cells": self.settings.cells,
@@ -288,6 +290,7 @@ class Training:
             "val_images": len(self.val_indexes),
             "val_accuracy": self.best["accuracy"] if self.best else None,
             **outcome,
+            "untested_classes": untested,
             "epochs": len(self.history),
             "seconds": round(sum(line["seconds"] for line in self.history), 3),
         }

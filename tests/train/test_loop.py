@@ -250,7 +250,7 @@ def test_images_too_small_or_too_few_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="too small to train on"):
         prepare(tmp_path, images=image_set(side=4))
     with pytest.raises(UsageError, match="leave --patience out"):
-        prepare(tmp_path, images=image_set(4), patience=1)
+        prepare(tmp_path, images=image_set(2), patience=1)  # one of each class
     with pytest.raises(UsageError, match="too few images"):
         prepare(tmp_path, images=image_set(1))
     assert not (tmp_path / "train").exists()
