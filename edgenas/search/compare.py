@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import multiprocessing
-import os
 import signal
 import statistics
 import time
@@ -20,11 +19,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from edgenas import __version__, host
 from edgenas.errors import DataError, UsageError
-from edgenas.files import appending, write_whole
+from edgenas.files import Growing, appending, write_whole
 from edgenas.fitness import FitnessSettings
 from edgenas.search import methods as ways
 from edgenas.search.genetic import PAPER, SearchSettings
@@ -149,19 +148,18 @@ class Comparison:
             tasks.append(_Task(device, percentile, seed, tuple(names), budget))
         return tasks
 
-    def _keep(self, file: BinaryIO, found: list[Row]) -> list[Row]:
+    def _keep(self, file: Growing, found: list[Row]) -> list[Row]:
         file.write(b"".join(line(astuple(row)) for row in found))
-        file.flush()
-        os.fsync(file.fileno())
+        file.sync()
         self.rows |= {row.key: row for row in found}
         return found
 
     @contextmanager
-    def _appending(self) -> Iterator[BinaryIO]:
+    def _appending(self) -> Iterator[Growing]:
         """Hold regrets.csv for writing, its header written and its rows read."""
         busy = f"another program is writing to {self.csv}; wait for it, or give another -o"
         with appending(self.csv, busy, UsageError, "make room, or give another -o") as file:
-            if not file.tell():
+            if not file.size:
                 file.write(line([each.name for each in fields(Row)]))
             self.rows = {row.key: row for row in read(self.csv)}
             yield file
