@@ -18,8 +18,10 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from edgenas.errors import UnknownNameError, UsageError
+from edgenas.files import read_file
 from edgenas.units import METRICS
 
+MAX_BYTES = 1 << 22  # of a profile
 # What only running a network (or having run it) tells; MACs and parameters are properties of the network itself.
 DEVICE_METRICS = frozenset(METRICS) - {"macs", "params"}
 
@@ -135,16 +137,11 @@ def load(name_or_path: str) -> Device:
 
 def read(path: Path) -> Device:
     """The profile in the file at `path`; raises UsageError, naming the file and the key, when it is not valid."""
+    advice = "give --device an existing profile, or a name that `edgenas devices` lists"
+    content = read_file(path, MAX_BYTES, UsageError, advice)
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"the device profile {path} cannot be read ({error.strerror or error}); give --device an existing file,"
-            " or a name that `edgenas devices` lists"
-        ) from error
-    try:
-        table = tomllib.loads(content.decode("utf-8"))
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+        table = tomllib.loads(content.decode("utf-8-sig"))  # some editors put a byte-order mark before the text
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError
         raise UsageError(f"the device profile {path} is not valid TOML: {error}; mend that line") from error
     device: Device = _typed(Device, table, "", path)
     _check(device, path)

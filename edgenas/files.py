@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgenas.errors import DataError, EdgeNASError, UsageError
+from edgenas.text import printable
 
 LOCK_WAIT_S = 60.0  # for a file that another program rewrites, which takes it milliseconds
 
@@ -26,16 +27,24 @@ def read_file(path: Path, max_bytes: int, error: type[EdgeNASError] = DataError,
     advice = advice or "check its path and permissions"
     try:
         # A pipe that nobody writes to would block in open().
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise error(f"{path} is no regular file; {advice}")
-            content = file.read(max_bytes + 1)
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise error(f"{printable(path)} is no regular file; {advice}")
+            with open(descriptor, "rb", closefd=False) as file:
+                # To ask for max_bytes would take that much memory, whatever is there.
+                content = file.read() if status.st_size <= max_bytes else b""
+        finally:
+            os.close(descriptor)
     except OSError as problem:
-        raise error(f"{path} cannot be read ({problem.strerror or problem}); {advice}") from problem
+        raise error(f"{printable(path)} cannot be read ({problem.strerror or problem}); {advice}") from problem
+    except ValueError as problem:  # no path has a null character, or letters that the system's encoding lacks
+        raise error(f"{printable(path)} cannot be read ({printable(problem)}); {advice}") from problem
     except MemoryError as problem:
-        raise error(f"{path} does not fit into the memory; {advice}") from problem
-    if len(content) > max_bytes:
-        raise error(f"{path} is larger than the {max_bytes:,} bytes that such a file may have; {advice}")
+        raise error(f"{printable(path)} does not fit into the memory; {advice}") from problem
+    if max(status.st_size, len(content)) > max_bytes:
+        raise error(f"{printable(path)} is larger than the {max_bytes:,} bytes that such a file may have; {advice}")
     return content
 
 

@@ -110,7 +110,8 @@ class Run:
                 raw = {**raw, "winner": self._today(raw.get("winner"))}
                 if isinstance(raw.get("front"), list):
                     raw["front"] = [self._today(each) for each in raw["front"]]
-            return {**schema.result(raw, self.header["request"]), "schema_version": SCHEMA_VERSION}
+            found = schema.result(raw, self.header["request"])
+            return {**found, "schema_version": SCHEMA_VERSION, "run": str(self.path)}  # it may have been moved
         except ValueError as error:
             again = f"remove it, and make it anew by: edgenas search --resume {self.path}"
             advice = "pick again into another run" if "picked_from" in self.header else again

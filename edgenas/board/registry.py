@@ -9,7 +9,8 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from edgenas import plugins
 from edgenas.board.phone_shell import cores
 from edgenas.board.transport import Transport
 from edgenas.errors import BoardError, DataError, UnknownNameError, UsageError
-from edgenas.files import write_whole
+from edgenas.files import locked, read_file, write_whole
+from edgenas.text import printable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MAX_BYTES = 1 << 24  # of boards.json
+_ADVICE = "make room, or point EDGENAS_CONFIG_DIR at another folder"
 
 
 @dataclass(frozen=True)
@@ -77,19 +81,21 @@ def data_dir() -> Path:
 def boards() -> dict[str, Board]:
     """All boards by name. Raises DataError where boards.json is damaged."""
     path = _path()
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
+    from edgenas import schema
+
+    advice = "mend it, or remove it and add your boards again"
+    content = read_file(path, _MAX_BYTES, DataError, advice)
     try:
-        entries = json.loads(path.read_text())
-        known = {each.name for each in fields(Board)}
-        found = {}
-        for name, entry in entries["boards"].items():
-            if set(entry) - known or not isinstance(entry["options"], dict) or entry["name"] != name:
-                raise ValueError(f"board {name}")
-            found[name] = Board(**entry)
+        entries = schema.parse(content)["boards"]
+        found = {name: schema.settings(Board, entry) for name, entry in entries.items()}
+        for name, entry in found.items():
+            if entry.name != name:
+                raise ValueError(f"board {name} is called {entry.name}")
         return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error}); mend it, or remove it and add your boards again") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({printable(error)}); {advice}") from error
 
 
 def board(name: str) -> Board:
@@ -131,16 +137,19 @@ def add(entry: Board) -> None:
     plugins.load("transports", entry.transport)
     if devices.is_path(entry.device):
         entry = replace(entry, device=str(Path(entry.device).expanduser().resolve()))
-    found = boards()
-    if entry.name in found:
-        raise UsageError(f"there is a board {entry.name} already; first: edgenas board remove {entry.name}")
-    _write({**found, entry.name: entry})
+    with _changing():
+        found = boards()
+        if entry.name in found:
+            raise UsageError(f"there is a board {entry.name} already; first: edgenas board remove {entry.name}")
+        _write({**found, entry.name: entry})
 
 
 def remove(name: str) -> None:
     """Forget the board; what was measured on it stays in the store. Raises UnknownNameError."""
-    board(name)
-    _write({other: entry for other, entry in boards().items() if other != name})
+    board(name)  # where there is none, nothing needs to be written
+    with _changing():
+        board(name)
+        _write({other: entry for other, entry in boards().items() if other != name})
 
 
 def refuse_simulated(device: devices.Device) -> None:
@@ -170,11 +179,12 @@ def _path() -> Path:
     return config_dir() / "boards.json"
 
 
+def _changing() -> AbstractContextManager[None]:
+    """Hold boards.json: programs change it one after another."""
+    busy = f"another program has held {_path()} for a minute; end it, then run the same command again"
+    return locked(_path(), busy, BoardError, _ADVICE)
+
+
 def _write(entries: Mapping[str, Board]) -> None:
     content = {"schema_version": 1, "boards": {name: asdict(entry) for name, entry in sorted(entries.items())}}
-    write_whole(
-        _path(),
-        (json.dumps(content, indent=2) + "\n").encode(),
-        BoardError,
-        "make room, or point EDGENAS_CONFIG_DIR at another folder",
-    )
+    write_whole(_path(), (json.dumps(content, indent=2) + "\n").encode(), BoardError, _ADVICE)

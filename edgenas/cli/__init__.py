@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,8 +12,9 @@ from typing import Annotated
 import typer
 
 from edgenas import __version__
-from edgenas.cli import board, compare, data, devices, package, runs, search, tabulate, train
-from edgenas.errors import EdgeNASError
+from edgenas.cli import board, compare, data, devices, package, runs, search, streams, tabulate, train
+from edgenas.errors import EdgeNASError, UsageError, out_of_memory
+from edgenas.text import printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,18 +56,60 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; a foreseen error is one line on stderr."""
-    # What takes minutes before a search begins, as the training of a reference does, says so on stderr.
-    log, notices = logging.getLogger("edgenas"), logging.StreamHandler()
-    log.setLevel(logging.INFO)
-    log.addHandler(notices)
+    with streams.safe():
+        # What takes minutes before a search begins, as the training of a reference does, says so on stderr.
+        log, notices = logging.getLogger("edgenas"), logging.StreamHandler()
+        log.setLevel(logging.INFO)
+        log.addHandler(notices)
+        try:
+            code = _exit_code(arguments)
+        finally:
+            log.removeHandler(notices)
+    sys.exit(code)
+
+
+def _exit_code(arguments: Sequence[str] | None) -> int | str | None:
+    """What the command ends with, once all that it printed is written."""
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="edgenas")
+        try:
+            app(args=None if arguments is None else list(arguments), prog_name="edgenas")
+        except SystemExit as end:
+            sys.stdout.flush()
+            return end.code
+    except streams.LostOutputError as error:
+        if not error.left:
+            print(f"edgenas: {error}", file=sys.stderr)
+        return error.exit_code
     except EdgeNASError as error:
-        print(f"edgenas: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output left, as `head` does; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    finally:
-        log.removeHandler(notices)
+        problem, code = str(error), error.exit_code
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        problem = "there is not enough memory; free some or raise its limit, then run the same command again"
+        code = EdgeNASError.exit_code
+    except OSError as error:
+        problem = _about(error)
+        code = UsageError.exit_code if error.errno == errno.ENAMETOOLONG else EdgeNASError.exit_code
+    else:
+        return 0
+    with contextlib.suppress(streams.LostOutputError):  # the first error counts
+        sys.stdout.flush()
+    print(f"edgenas: {problem}", file=sys.stderr)
+    return code
+
+
+def _about(error: OSError) -> str:
+    """A sentence about what the system refused where nothing nearer foresaw it."""
+    where = f"{printable(error.filename)}: " if error.filename is not None else ""
+    cures = {
+        errno.ENOSPC: "make room",
+        errno.EDQUOT: "make room",
+        errno.EROFS: "choose a place that can be written to",
+        errno.EACCES: "choose a place that you may use",
+        errno.EPERM: "choose a place that you may use",
+        errno.ENAMETOOLONG: "choose a shorter name",
+        errno.EMFILE: "raise the limit on open files (ulimit -n)",
+        errno.ENOMEM: "free some memory or raise its limit",
+    }
+    cure = cures.get(error.errno or 0, "mend that")
+    return f"{where}{printable(error.strerror or error)}; {cure}, then run the same command again"

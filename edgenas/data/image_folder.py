@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.errors import DataError
+from edgenas.plugins import lacking
 
 _ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 _LOSSY = frozenset({"JPEG", "MPO", "WEBP"})
@@ -40,7 +41,7 @@ def read_folder(folder: Path, split: str, limit: int, side: int) -> FolderConten
     try:
         from PIL import Image
     except ImportError as error:
-        raise DataError("reading a folder of images needs Pillow; run: pip install 'edgenas[live]'") from error
+        raise DataError(f"reading a folder of images needs {lacking(error)}") from error
     try:
         class_names, parts = _list_images(folder, split)
     except OSError as error:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgenas.data import files
 from edgenas.data.untrusted import read_members, restricted_load
 from edgenas.errors import DataError, UnknownNameError, UsageError
+from edgenas.plugins import lacking
 
 DATASETS = ("cifar10", "cifar100", "imagenet16-120", "digits")
 SIDE = 32  # pixels, of folders' images and of the digits once enlarged
@@ -231,7 +232,7 @@ def _digits(split: str) -> ImageSet:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise DataError("the data set digits needs scikit-learn; run: pip install 'edgenas[live]'") from error
+        raise DataError(f"the data set digits needs {lacking(error)}") from error
     loaded = load_digits()
     grey = np.rint(loaded.images * (255 / 16)).astype(np.uint8)  # 8 x 8, 0 to 16
     enlarged = grey.repeat(SIDE // 8, axis=1).repeat(SIDE // 8, axis=2)

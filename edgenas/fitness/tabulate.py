@@ -12,6 +12,7 @@ import datetime
 import hashlib
 import io
 import json
+import logging
 import math
 import platform
 from collections.abc import Iterator, Sequence
@@ -25,11 +26,15 @@ import numpy as np
 from edgenas import __version__, plugins
 from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.errors import UsageError
-from edgenas.files import write_whole
+from edgenas.files import locked, write_whole
 from edgenas.fitness import FitnessSettings, live, table
 from edgenas.fitness.table import FREE_SETTINGS, own_tables
 
 _AT_ONCE = 1024  # classes asked for together: the cores of a cluster all have some
+_ADVICE = "make room for it, or give another place with -o, and run it again: nothing is trained twice"
+_MAX_NAME = 64  # letters of a data set's name in a table's
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -66,30 +71,43 @@ class Tabulation:
         return self.path.with_name(f"{self.path.stem}.part.json")
 
     def __iter__(self) -> Iterator[Score]:
-        try:
-            for seed in self.seeds:
-                (fitness,) = live.drawn(self.space, self.dataset, replace(self.settings, seed=seed, draws=1))
-                self._hardware = fitness.hardware.name
-                self._made_from.append(fitness.made_from)
-                known = table.scores_made_from(fitness.made_from, self.epochs, (self.part, self.path))
-                found = {arch: known[arch.genes] for arch in self.classes if arch.genes in known}
-                self._scores.append(found)
-                self.done += len(found)
-                missing = [arch for arch in self.classes if arch not in found]
-                for start in range(0, len(missing), _AT_ONCE):
-                    asked = missing[start : start + _AT_ONCE]
-                    for arch, score in zip(asked, fitness(asked), strict=True):
-                        found[arch] = score
-                        self.done += 1
-                        yield score
-        finally:
-            if self.done:
-                self._write(self.path if self.share_done == 1 else self.part)
-        for path in (self.part, self.part.with_suffix(".npz")):
-            path.unlink(missing_ok=True)
+        """Score what no table has; raises UsageError where another program makes the table, or it cannot be written."""
+        busy = f"another program makes {self.path}; wait for it, or give another place with -o"
+        with locked(self.path, busy, UsageError, _ADVICE, wait_s=0.0):
+            try:
+                yield from self._score()
+            except BaseException:
+                try:
+                    self._write(self.part)
+                except UsageError as error:  # what stopped it counts
+                    log.warning("%s", error)
+                raise
+            self._write(self.path)
+            for path in (self.part, self.part.with_suffix(".npz")):
+                path.unlink(missing_ok=True)
+
+    def _score(self) -> Iterator[Score]:
+        for seed in self.seeds:
+            (fitness,) = live.drawn(self.space, self.dataset, replace(self.settings, seed=seed, draws=1))
+            self._hardware = fitness.hardware.name
+            self._made_from.append(fitness.made_from)
+            known = table.scores_made_from(fitness.made_from, self.epochs, (self.part, self.path))
+            found = {arch: known[arch.genes] for arch in self.classes if arch.genes in known}
+            self._scores.append(found)
+            self.done += len(found)
+            missing = [arch for arch in self.classes if arch not in found]
+            for start in range(0, len(missing), _AT_ONCE):
+                asked = missing[start : start + _AT_ONCE]
+                for arch, score in zip(asked, fitness(asked), strict=True):
+                    found[arch] = score
+                    self.done += 1
+                    yield score
 
     def _write(self, path: Path) -> None:
-        """The scores, and beside them what they are of and how they came about; the latter last, for it vouches."""
+        """The scores, if there are any, and beside them what they are of and how they came about; the latter last, for
+        it vouches."""
+        if not self.done:
+            return
 
         def readings(score: Score | None) -> list[tuple[float, float]]:
             """phi and the loss after each number of steps."""
@@ -127,9 +145,8 @@ class Tabulation:
                 "failed": sum(score.value is None for found in self._scores for score in found.values()),
             },
         }
-        advice = "make room for it, or give another place with -o, and run it again: nothing is trained twice"
-        write_whole(path.with_suffix(".npz"), content, UsageError, advice)
-        write_whole(path, (json.dumps(description, indent=2) + "\n").encode(), UsageError, advice)
+        write_whole(path.with_suffix(".npz"), content, UsageError, _ADVICE)
+        write_whole(path, (json.dumps(description, indent=2) + "\n").encode(), UsageError, _ADVICE)
 
 
 def tabulate(
@@ -154,7 +171,7 @@ def tabulate(
         raise UsageError(f"--epochs {','.join(map(str, epochs))} must be 1 or more and ascend, like --epochs 10,25,50")
     named = {name: value for name, value in asdict(replace(settings, seed=0)).items() if name != "engine"}
     told = hashlib.sha256(repr((space, dataset, named)).encode()).hexdigest()[:8]
-    name = "".join(letter if letter.isalnum() else "-" for letter in Path(dataset).name)
+    name = "".join(letter if letter.isalnum() else "-" for letter in Path(dataset).name)[:_MAX_NAME]
     path = output or own_tables() / f"{space}_{name}_{told}.json"
     if path.suffix != ".json":
         raise UsageError(f"-o {path} is no .json file; name the table's description, like -o table.json")

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.errors import ExportError
+from edgenas.errors import ExportError, out_of_memory
 from edgenas.files import write_whole
+from edgenas.plugins import lacking
 
 Logits = NDArray[np.float32]
 
@@ -55,10 +56,12 @@ def run_model(model: bytes, images: NDArray[np.float32]) -> Logits:
     try:
         logits = _run_tflite(model, images) if model[4:8] == b"TFL3" else _run_onnx(model, images)
     except ImportError as error:
-        raise ExportError(f"{error.name} is not installed; run: pip install 'edgenas[export]'") from error
+        raise ExportError(f"to run a model needs {lacking(error)}") from error
     except ExportError:
         raise
     except Exception as error:  # the runtimes raise classes of their own, without a common base
+        if out_of_memory(error):
+            raise MemoryError from error
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"the model does not run ({reason}); export it again") from error
     return logits

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from edgenas.errors import DataError
+from edgenas.files import read_file
 from edgenas.package import MANIFEST_VERSION
 from edgenas.package.build import FOLDER, HERE
 
@@ -67,10 +68,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give the path of a package") from error
+    return read_file(path, LARGEST_BYTES, DataError, "give the path of a package")
 
 
 def _members(path: Path, packed: bytes) -> dict[str, bytes]:

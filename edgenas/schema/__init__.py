@@ -47,8 +47,12 @@ _Kind = TypeVar("_Kind")
 
 def parse(content: bytes) -> Any:
     """The JSON in `content`; no number is infinite or NaN, and no whole number has more than MAX_DIGITS."""
+    return _parsed(content, parse_float=_finite, parse_int=_integer)
+
+
+def _parsed(content: bytes, **bounds: Any) -> Any:
     try:
-        return json.loads(content, parse_float=_finite, parse_int=_integer, parse_constant=_refused)
+        return json.loads(content, parse_constant=_refused, **bounds)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -96,14 +100,15 @@ def lines(name: str, content: bytes, request: Mapping[str, Any], today: Callable
 
 
 def _typed(kind: Any, rows: Sequence[bytes], today: Callable[[Any], Any]) -> list[Any]:
-    with contextlib.suppress(ValueError):  # all together take half the time
-        found: list[Any] = checked(list[kind], [today(each) for each in parse(b"[" + b",".join(rows) + b"]")])
+    # All together take half the time, and so does leaving the bounds of numbers to their types.
+    with contextlib.suppress(ValueError):
+        found: list[Any] = checked(list[kind], [today(each) for each in _parsed(b"[" + b",".join(rows) + b"]")])
         if len(found) == len(rows):
             return found
     found = []
     for row in rows:
         try:
-            found.append(checked(kind, today(parse(row))))
+            found.append(checked(kind, today(_parsed(row))))
         except ValueError as error:
             raise LineError(len(found) + 1, str(error)) from error
     return found

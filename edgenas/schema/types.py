@@ -17,16 +17,17 @@ CLOSED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 Text = InstanceOf[str]  # pydantic's own str refuses the lone surrogates by which Python holds bytes that are no UTF-8
-Count = Annotated[int, Ge(0)]
-Positive = Annotated[int, Ge(1)]
+MAX_COUNT = 10**15
+Count = Annotated[int, Ge(0), Le(MAX_COUNT)]
+Positive = Annotated[int, Ge(1), Le(MAX_COUNT)]
 Percent = Annotated[float, Ge(0), Le(100)]
-Seconds = Annotated[float, Ge(0)]
+Amount = Annotated[float, Ge(0)]
 Genes = Annotated[list[Count], Len(1, 10_000)]
 Metric = Literal["latency", "energy", "macs", "params"]
 
 
 class _Price(TypedDict):
-    value: Annotated[float, Ge(0)]
+    value: Amount
     source: Text
 
 
@@ -108,7 +109,7 @@ class RefinedRecord(TypedDict):
     images_seen: Positive
     val_images: Positive
     val_loss: float | None
-    seconds: Seconds
+    seconds: Amount
     error: Text | None
     right: Text
 
@@ -124,14 +125,14 @@ class _RunnerUp(TypedDict):
     arch_str: Text
     images_seen: Positive
     ahead: float
-    ahead_standard_error: Annotated[float, Ge(0)]
+    ahead_standard_error: Amount
 
 
 class _Refined(TypedDict):
     images_seen: Positive
     val_loss: float
     val_accuracy: Percent
-    standard_error: Annotated[float, Ge(0)]
+    standard_error: Amount
     val_images: Positive
     runner_up: _RunnerUp | None
 
@@ -149,7 +150,7 @@ class _Point(TypedDict):
 
 class _Confirmed(TypedDict):
     verdict: Literal["PASS", "FAIL", "UNSTABLE"]
-    values: dict[Metric, Annotated[float, Ge(0)]]
+    values: dict[Metric, Amount]
     source: Text
 
 
@@ -166,9 +167,9 @@ class _Rung(TypedDict):
     images_seen: Positive
     val_loss: float | None
     val_accuracy: Percent | None
-    standard_error: Annotated[float, Ge(0)] | None
+    standard_error: Amount | None
     val_images: Positive
-    seconds: Seconds
+    seconds: Amount
 
 
 class _Class(TypedDict):
@@ -184,7 +185,7 @@ class _Refinement(TypedDict):
     skipped: Text | None
     source: Text
     hardware: Text
-    seconds: Seconds
+    seconds: Amount
     images_seen: Count
     classes: list[_Class]
 
@@ -212,7 +213,7 @@ class Result(TypedDict):
     confirmations: NotRequired[list[_Confirmation]]
     refinement: NotRequired[_Refinement | None]
     evaluations: _Evaluations
-    seconds: Seconds
+    seconds: Amount
     run: Text
 
 
@@ -241,7 +242,7 @@ class Trained(Identity):
     test_accuracy: Percent
     test_images: Positive
     epochs: Positive
-    seconds: Seconds
+    seconds: Amount
 
 
 class Epoch(TypedDict):
@@ -251,8 +252,43 @@ class Epoch(TypedDict):
     epoch: Positive
     train_loss: float
     val_accuracy: Percent | None
-    learning_rate: Annotated[float, Ge(0)]
-    seconds: Seconds
+    learning_rate: Amount
+    seconds: Amount
+
+
+class Best(TypedDict):
+    """Of the epochs so far, in the checkpoint; `network` is to be checked apart."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    accuracy: Percent
+    epoch: Positive
+    network: Any
+
+
+class _Process(TypedDict):
+    first_ns: NotRequired[Amount | None]
+    init_ns: NotRequired[Amount | None]
+    peak_memory_kb: NotRequired[Amount | None]
+
+
+class _Attempt(TypedDict):
+    samples_ns: Annotated[list[Annotated[list[Annotated[float, Gt(0)]], Len(1)]], Len(1)]
+    inner: Positive
+    energy_mj: Amount | None
+    problems: list[Text]
+    processes: Annotated[list[_Process], Len(1)]
+
+
+class Measurement(TypedDict):
+    """What the store keeps of a measurement, its raw samples and all."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    board: Text
+    measured_at: Text
+    checked: bool
+    note: Text
+    fingerprint: dict[Text, Any]
+    attempts: Annotated[list[_Attempt], Len(1)]
 
 
 class _Tensor(TypedDict):
@@ -264,7 +300,7 @@ class _Tensor(TypedDict):
 
 class _Checked(TypedDict):
     images: Positive
-    relative_error: Annotated[float, Ge(0)]
+    relative_error: Amount
     top1_agreement: Annotated[float, Ge(0), Le(1)]
     accuracy: Annotated[float, Ge(0), Le(1)]
     torch_accuracy: Annotated[float, Ge(0), Le(1)]
@@ -280,7 +316,7 @@ class _Model(TypedDict):
     input: _Tensor
     output: _Tensor
     checked: _Checked
-    golden_tolerance: Annotated[float, Ge(0)]
+    golden_tolerance: Amount
 
 
 class _Compilation(TypedDict):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import multiprocessing
+import os
 import signal
 import statistics
 import time
@@ -23,12 +24,13 @@ from typing import Any
 
 from edgenas import __version__, host
 from edgenas.errors import DataError, UsageError
-from edgenas.files import Growing, appending, write_whole
+from edgenas.files import Growing, appending, locked, read_file, write_whole
 from edgenas.fitness import FitnessSettings
 from edgenas.search import methods as ways
 from edgenas.search.genetic import PAPER, SearchSettings
 from edgenas.search.methods import PERCENTILES, Benchmark, Choice
 from edgenas.search.regrets import AGAIN, Key, Row, Summary, line, read, summary
+from edgenas.text import printable
 
 # All that needs neither images nor torch.
 METHODS = (
@@ -38,6 +40,10 @@ METHODS = (
     *("table@50n1", "table+macs@10n1", "table+macs@50n1"),
     *("oracle-5", "oracle-20"),
 )
+
+
+_ADVICE = "make room, or give another -o"
+_MAX_BYTES = 1 << 24  # of comparison.json
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class Comparison:
         return f"{self._done} of {len(self._wanted)} choices made"
 
     def __iter__(self) -> Iterator[Row]:
+        if not self._tasks():
+            return  # nothing is to be written
         with self._appending() as file:
             tasks = self._tasks()
             if not tasks:
@@ -158,7 +166,7 @@ class Comparison:
     def _appending(self) -> Iterator[Growing]:
         """Hold regrets.csv for writing, its header written and its rows read."""
         busy = f"another program is writing to {self.csv}; wait for it, or give another -o"
-        with appending(self.csv, busy, UsageError, "make room, or give another -o") as file:
+        with appending(self.csv, busy, UsageError, _ADVICE) as file:
             if not file.size:
                 file.write(line([each.name for each in fields(Row)]))
             self.rows = {row.key: row for row in read(self.csv)}
@@ -237,17 +245,27 @@ def compare(
 def _claim(folder: Path, made_from: Mapping[str, Any]) -> None:
     """Write down in `folder` what its choices are made from, by the side of what was written there before."""
     path = folder / "comparison.json"
-    before: dict[str, Any] = {}
-    if path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))["made_from"]
-            changed = [name for name, value in made_from.items() if before.get(name, value) != value]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is damaged ({error!r}); {AGAIN}") from error
-        if changed:
-            raise UsageError(f"{folder} was made with other {' and '.join(changed)}; {AGAIN}")
-    content = json.dumps({"schema_version": 1, "made_from": {**before, **made_from}}, indent=1)
-    write_whole(path, content.encode() + b"\n", DataError, "make room, or give another -o")
+    if _made_from(path, made_from).items() >= made_from.items():
+        return
+    busy = f"another program has held {path} for a minute; end it, or give another -o"
+    with locked(path, busy, UsageError, _ADVICE):
+        known = {**_made_from(path, made_from), **made_from}
+        content = json.dumps({"schema_version": 1, "made_from": known}, indent=1)
+        write_whole(path, content.encode() + b"\n", UsageError, _ADVICE)
+
+
+def _made_from(path: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the choices beside `path` are made from. Raises UsageError where that contradicts what is `asked`."""
+    if not os.path.lexists(path):
+        return {}
+    try:
+        before: dict[str, Any] = json.loads(read_file(path, _MAX_BYTES, DataError, AGAIN))["made_from"]
+        changed = [name for name, value in asked.items() if before.get(name, value) != value]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({printable(repr(error), 80)}); {AGAIN}") from error
+    if changed:
+        raise UsageError(f"{path.parent} was made with other {' and '.join(changed)}; {AGAIN}")
+    return before
 
 
 _HERE: list[Benchmark] = []  # in a worker process

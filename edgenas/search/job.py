@@ -251,7 +251,7 @@ class Search:
         A front has no winner: it is in `front`, None elsewhere.
         """
         if self._over and self.stored is not None:
-            return {**self.stored, "run": str(self.run.path)}
+            return self.stored
         best = self.best
         counts = (self.last.requested, self.last.distinct, self.last.trained) if self.last else (0, 0, 0)
         return {
