@@ -1,5 +1,5 @@
 """The nouns: what is searched (Architecture, SearchSpace), what it is judged by (Score, Cost, Constraint),
-and what a judgement leaves behind (Trial)."""
+what a judgement leaves behind (Trial), and what a search is asked (SearchRequest)."""
 
 from __future__ import annotations
 
@@ -123,6 +123,52 @@ class Trial:
     fitness: float  # Eq. 4; -inf where the score or a cost is unknown
     feasible: bool  # every limit met, score and cost known, input connected to output
     trained: bool  # this trial trained (or looked up) its class; False: the class was scored earlier in the run
+
+
+# The fields of a SearchRequest that are limits, and on what.
+LIMITS = {"latency_ms": "latency", "energy_mj": "energy", "macs_m": "macs", "params_m": "params"}
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """Everything a search depends on, as asked; None leaves the choice to the preset (see `edgenas search --help`).
+
+    Limits are in canonical units: ms, mJ, M MACs, M parameters.
+    """
+
+    space: str = "nasbench201"
+    dataset: str = "cifar10"
+    device: str = "host"
+    latency_ms: float | None = None
+    energy_mj: float | None = None
+    macs_m: float | None = None
+    params_m: float | None = None
+    pareto: str | None = None  # the metric against which the front of scores is sought
+    fitness: str = "auto"
+    cost: str = "auto"
+    board: str | None = None  # names, comma-separated, of the boards that measure; None: all of the device
+    preset: str = "default"
+    method: str = "penalty"
+    generations: int | None = None
+    population: int | None = None
+    epochs: int | None = None
+    beta: float | None = None
+    batch_size: int | None = None
+    cells: int | None = None
+    channels: int | None = None
+    reference: str | None = None
+    precision: str | None = None
+    halving: bool | None = None
+    draws: int | None = None
+    engine: str | None = None
+    seed: int = 0
+    budget: int | None = None
+    pool: int | None = None
+    refine: int | None = None  # classes trained briefly after the search, to choose the winner among; 0: none
+
+    def constraints(self) -> list[Constraint]:
+        limits = {metric: getattr(self, name) for name, metric in LIMITS.items()}
+        return [Constraint(metric, limit) for metric, limit in limits.items() if limit is not None]
 
 
 class SearchSpace(Protocol):

@@ -19,6 +19,13 @@ import difflib
 from collections.abc import Iterable
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory is short: torch, the runtimes and the loader of libraries have no class for it,
+    but words."""
+    words = ("allocate memory", "bad_alloc", "bad allocation", "failed to map segment", "out of memory")
+    return isinstance(error, MemoryError) or any(each in str(error).lower() for each in words)
+
+
 class EdgeNASError(Exception):
     """Base of all foreseen errors; `exit_code` is what the command line exits with."""
 

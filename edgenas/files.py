@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import os
 import secrets
 import stat
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgenas.errors import DataError, EdgeNASError, UsageError
+from edgenas.text import printable
 
 _ADVICE = "check its path and permissions"
 LOCK_WAIT_S = 60.0  # for a file that another program rewrites, which takes it milliseconds
@@ -26,13 +29,17 @@ def read_file(path: Path, max_bytes: int, error: type[EdgeNASError] = DataError,
     """
     try:
         with open_file(path, error, advice) as file:
-            content = file.read(max_bytes + 1)
+            size = os.fstat(file.fileno()).st_size
+            # To ask for max_bytes would take that much memory, whatever is there.
+            content = file.read() if size <= max_bytes else b""
     except OSError as problem:
         raise unreadable(path, problem, error, advice) from problem
     except MemoryError as problem:
-        raise error(f"{path} does not fit into the memory; {advice or _ADVICE}") from problem
-    if len(content) > max_bytes:
-        raise error(f"{path} is larger than the {max_bytes:,} bytes that such a file may have; {advice or _ADVICE}")
+        raise error(f"{printable(path)} does not fit into the memory; {advice or _ADVICE}") from problem
+    if max(size, len(content)) > max_bytes:
+        raise error(
+            f"{printable(path)} is larger than the {max_bytes:,} bytes that such a file may have; {advice or _ADVICE}"
+        )
     return content
 
 
@@ -113,7 +120,7 @@ def locked(
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=wait_s)
+        lock = filelock.FileLock(path.with_name(f".{_lockable(path.name)}.lock"), timeout=wait_s)
         lock.acquire()
     except filelock.Timeout as problem:
         raise UsageError(busy) from problem
@@ -125,8 +132,47 @@ def locked(
         lock.release()
 
 
+def _lockable(name: str) -> str:
+    """`name`, or what stands for one that has no room for more letters."""
+    return name if len(os.fsencode(name)) < 240 else hashlib.sha256(os.fsencode(name)).hexdigest()
+
+
+class Growing:
+    """A file that grows by whole lines; `appending` gives it. What cannot be written raises its error."""
+
+    def __init__(self, file: io.FileIO, path: Path, error: type[EdgeNASError], advice: str) -> None:
+        self._file, self._path, self._error, self._advice = file, path, error, advice
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def write(self, content: bytes) -> None:
+        """Add `content`, as a whole or not at all, so that a kill of this program loses none of it."""
+        before = self.size
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as problem:
+            with contextlib.suppress(OSError):
+                self._file.truncate(before)
+            raise self._failed(problem) from problem
+
+    def sync(self) -> None:
+        """Bring what was written to the disk, so that a power cut loses none of it."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as problem:
+            raise self._failed(problem) from problem
+
+    def _failed(self, problem: OSError) -> EdgeNASError:
+        return self._error(f"{self._path} cannot be written ({problem.strerror or problem}); {self._advice}")
+
+
 @contextmanager
-def appending(path: Path, busy: str, error: type[EdgeNASError], advice: str) -> Iterator[BinaryIO]:
+def appending(path: Path, busy: str, error: type[EdgeNASError], advice: str) -> Iterator[Growing]:
     """Hold a file of lines for writing at its end; what a kill left of a torn last line is cut off first.
 
     Raises UsageError with the sentence `busy` while another program holds it, `error`, its message ending in
@@ -134,9 +180,12 @@ def appending(path: Path, busy: str, error: type[EdgeNASError], advice: str) -> 
     """
     with locked(path, busy, error, advice, wait_s=0.0):
         try:
-            file = path.open("ab")
-            file.truncate(path.read_bytes().rfind(b"\n") + 1)
+            if path.exists() and not path.is_file():  # a pipe that nobody reads would block in open()
+                raise error(f"{path} is no regular file; {advice}")
+            file = path.open("a+b", buffering=0)
+            file.seek(0)
+            file.truncate(file.readall().rfind(b"\n") + 1)
         except OSError as problem:
             raise error(f"{path} cannot be written ({problem.strerror or problem}); {advice}") from problem
         with file:
-            yield file
+            yield Growing(file, path, error, advice)

@@ -14,7 +14,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from edgenas.errors import UnknownNameError, UsageError
+from edgenas.errors import UnknownNameError, UsageError, out_of_memory
+from edgenas.text import printable
 
 KINDS = {
     "spaces": "search space",
@@ -23,7 +24,13 @@ KINDS = {
     "transports": "transport",
     "engines": "engine",
 }  # group -> what one of it is called
-_EXTRAS = {"torch": "live", "sklearn": "live", "PIL": "live", "paramiko": "ssh", "ray": "ray"}  # which brings a package
+_EXTRAS = {  # which brings a package
+    **dict.fromkeys(("torch", "sklearn", "PIL"), "live"),
+    **dict.fromkeys(("onnx", "onnxruntime", "ai_edge_litert", "ai_edge_quantizer"), "export"),
+    "paramiko": "ssh",
+    "ray": "ray",
+    "matplotlib": "plot",
+}
 
 
 @cache
@@ -48,9 +55,21 @@ def load(kind: str, name: str) -> Any:
     try:
         return entry.load()
     except ImportError as error:
-        if error.name in _EXTRAS:
-            raise UsageError(
-                f"{KINDS[kind]} '{name}' needs {error.name}, which is not installed; run: pip install"
-                f" 'edgenas[{_EXTRAS[error.name]}]'"
-            ) from error
+        if _package(error) in _EXTRAS:
+            raise UsageError(f"{KINDS[kind]} '{name}' needs {lacking(error)}") from error
         raise UsageError(f"plug-in '{name}' ({entry.value}) cannot be imported: {error}") from error
+
+
+def lacking(error: ImportError) -> str:
+    """The package that could not be imported, why, and what helps: the end of a sentence that begins "it needs"."""
+    package = _package(error)
+    install = f"pip install 'edgenas[{_EXTRAS[package]}]'" if package in _EXTRAS else f"pip install {package}"
+    if isinstance(error, ModuleNotFoundError) or str(error) == package:
+        return f"{package}, which is not installed; run: {install}"
+    reason = printable(error, 160)
+    cure = "free some memory, or raise its limit (see: ulimit -v)" if out_of_memory(error) else f"run anew: {install}"
+    return f"{package}, which is installed but cannot be loaded ({reason}); {cure}"
+
+
+def _package(error: ImportError) -> str:
+    return (error.name or "a package").partition(".")[0]

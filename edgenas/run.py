@@ -3,7 +3,8 @@ corrected a predictor, `measured.jsonl` what they said, one line a class; and wh
 `refined.jsonl` what came of it, one line a class and rung, and `refine/` what it takes to train on.
 
 Nothing is ever rewritten. A trial is on the disk before the search goes on, so a run that was killed at any moment
-goes on from its folder; only a torn last line is forgiven. `result.json` is added when the run has ended.
+goes on from its folder; only a torn last line is forgiven. `result.json` is added when the run has ended. Whatever is
+read is checked by edgenas.schema, which is loaded only then.
 """
 
 from __future__ import annotations
@@ -13,22 +14,25 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any
 
 from edgenas.architecture import Architecture, Cost, Refined, Score, Trial
 from edgenas.errors import DataError, EdgeNASError, UsageError
-from edgenas.files import appending, write_whole
+from edgenas.files import Growing, appending, locked, read_file, write_whole
+from edgenas.text import printable
 from edgenas.units import METRICS
 
 SCHEMA_VERSION = 2  # version 1, which is still read, called every score phi
 PHI = ("table", "live")  # fitnesses whose scores are phi of Eq. 2
 RUNS = Path("runs")
 ADVICE = "choose another place with --run FOLDER"
-_Read = TypeVar("_Read")
+MAX_BYTES = 1 << 30  # of a file of a run
+_FILES = ("trials.jsonl", "measured.jsonl", "refined.jsonl", "result.json", "refine")  # of a run, beside run.json
+_MAX_STEM = 200  # bytes of a folder's name, and there is room for a number
 
 
 @dataclass(frozen=True)
@@ -47,26 +51,13 @@ class Run:
 
         Raises DataError for a damaged line that is not the last.
         """
-        path = self.path / "trials.jsonl"
-        content = path.read_bytes() if path.exists() else b""
-        trials: list[Trial] = []
-        for line in content.split(b"\n")[:-1]:  # what follows the last newline was torn by a kill
-            try:
-                trial = _trial(_told(json.loads(line), self.header))
-                if trial.number != len(trials):
-                    raise ValueError(f"it says trial {trial.number}")
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(
-                    f"line {len(trials) + 1} of {path} is damaged ({error}); cut the file before that line, then"
-                    f" `edgenas search --resume {self.path}` goes on from there"
-                ) from error
-            trials.append(trial)
-        return trials
+        return [_trial(record) for record in self._lines("trials.jsonl", "goes on")]
 
     def measured(self) -> dict[Architecture, Cost]:
         """What boards said so far, in the order they said it. Raises DataError for a damaged line that is not the
         last."""
-        return dict(self._lines("measured.jsonl", lambda record: (_arch(record), _cost(record)), "measures"))
+        records = self._lines("measured.jsonl", "measures again what it lacks")
+        return {_arch(record): _cost(record) for record in records}
 
     def keep_measured(self, measured: Mapping[Architecture, Cost]) -> None:
         """Add what boards said; call while `appending`."""
@@ -80,7 +71,8 @@ class Run:
         """What brief trainings said so far of each class, fewest images first. Raises DataError for a damaged line that
         is not the last."""
         found: dict[Architecture, dict[int, Refined]] = {}
-        for each in self._lines("refined.jsonl", _refined, "trains"):
+        for record in self._lines("refined.jsonl", "trains again what it lacks"):
+            each = _refined(record)
             found.setdefault(each.arch, {})[each.images_seen] = each
         return {arch: [rungs[images] for images in sorted(rungs)] for arch, rungs in found.items()}
 
@@ -104,106 +96,148 @@ class Run:
         }
         self._append("refined.jsonl", [line])
 
-    def _lines(self, name: str, read: Callable[[dict[str, Any]], _Read], does: str) -> list[_Read]:
-        """What `read` makes of the records in the file `name`; without the file nothing. What `does` to the search what
-        the file lacks is told by the DataError for a damaged line."""
-        path = self.path / name
-        found: list[_Read] = []
-        for line in (path.read_bytes() if path.exists() else b"").split(b"\n")[:-1]:
-            try:
-                found.append(read(json.loads(line)))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(
-                    f"line {len(found) + 1} of {path} is damaged ({error}); cut the file before that line, then"
-                    f" `edgenas search --resume {self.path}` {does} again what it lacks"
-                ) from error
-        return found
-
-    def _append(self, name: str, lines: list[dict[str, Any]]) -> None:
-        path = self.path / name
-        with path.open("ab") as file:
-            file.truncate(path.read_bytes().rfind(b"\n") + 1)
-            file.write(b"".join(json.dumps(line, allow_nan=False).encode() + b"\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
-
     def result(self) -> dict[str, Any] | None:
-        """What the search printed with --json when it ended, or None while it has not."""
-        path = self.path / "result.json"
-        if not path.exists():
+        """What the search printed with --json when it ended, or None while it has not. Raises DataError where that is
+        damaged."""
+        content = self._content("result.json")
+        if content is None:
             return None
-        result = _read_object(path)
-        winner, front = result.get("winner"), result.get("front")
-        return {
-            **result,
-            "schema_version": SCHEMA_VERSION,
-            "winner": winner and _told(winner, self.header),
-            "front": front and [_told(each, self.header) for each in front],
-        }
+        from edgenas import schema
+
+        path = self.path / "result.json"
+        try:
+            raw = schema.parse(content)
+            if isinstance(raw, dict):
+                raw = {**raw, "winner": self._today(raw.get("winner"))}
+                if isinstance(raw.get("front"), list):
+                    raw["front"] = [self._today(each) for each in raw["front"]]
+            found = schema.result(raw, self.header["request"])
+            return {**found, "schema_version": SCHEMA_VERSION, "run": str(self.path)}  # it may have been moved
+        except ValueError as error:
+            again = f"remove it, and make it anew by: edgenas search --resume {self.path}"
+            advice = "pick again into another run" if "picked_from" in self.header else again
+            raise DataError(f"{path} is damaged ({printable(error)}); {advice}") from error
 
     def finish(self, result: dict[str, Any]) -> None:
-        advice = f"make room for it, then run: edgenas search --resume {self.path}"
-        _write(self.path / "result.json", result, DataError, advice)
+        _write(self.path / "result.json", result, DataError, self._room)
 
     @contextmanager
     def appending(self) -> Iterator[Appender]:
         """Hold the run for writing; what a kill left of a torn last line is cut off first.
 
-        Raises UsageError while another program writes to it, DataError when it is damaged.
+        Raises UsageError while another program writes to it, DataError when it is damaged or cannot be written.
         """
         busy = f"another program is writing to run {self.path}; wait for it, or start a new run"
-        advice = f"make room for it, then run: edgenas search --resume {self.path}"
-        with appending(self.path / "trials.jsonl", busy, DataError, advice) as file:
-            self.trials()  # a damaged run must not grow
-            appender = Appender(file)
+        with appending(self.path / "trials.jsonl", busy, DataError, self._room) as file:
+            appender = Appender(file, self.trials())  # a damaged run must not grow
             try:
                 yield appender
-            finally:
-                appender.sync()
+            except BaseException:
+                with suppress(DataError):  # the first error counts
+                    appender.sync()
+                raise
+            appender.sync()
+
+    @property
+    def _room(self) -> str:
+        return f"make room for it, then run: edgenas search --resume {self.path}"
+
+    def _content(self, name: str) -> bytes | None:
+        """What the file `name` holds; None where there is none."""
+        path = self.path / name
+        if not os.path.lexists(path):
+            return None
+        return read_file(path, MAX_BYTES, DataError, "bring it back from a copy, or start a new run")
+
+    def _lines(self, name: str, does: str) -> list[Any]:
+        """The records in the file `name`; without it none. What a search `does` that finds no more than the lines
+        before a damaged one is told by the DataError for that."""
+        content = self._content(name)
+        if not content:
+            return []
+        from edgenas import schema
+
+        try:
+            return schema.lines(name, content, self.header["request"], self._today)
+        except schema.LineError as error:
+            resumed = f"cut the file before that line, then `edgenas search --resume {self.path}` {does}"
+            advice = "pick again into another run" if "picked_from" in self.header else resumed
+            path = self.path / name
+            raise DataError(f"line {error.number} of {path} is damaged ({printable(error)}); {advice}") from error
+
+    def _today(self, record: Any) -> Any:
+        """What is said of an architecture, unchecked, as today's schema says it."""
+        old = self.header["schema_version"] == 1 and isinstance(record, dict)
+        if not old or "score" in record or "phi" not in record:
+            return record
+        is_phi = self.header["request"].get("fitness") in PHI
+        return {**record, "score": record["phi"], "phi": record["phi"] if is_phi else None}
+
+    def _append(self, name: str, lines: list[dict[str, Any]]) -> None:
+        path = self.path / name
+        busy = f"another program is writing to {path}; wait for it, or start a new run"
+        with appending(path, busy, DataError, self._room) as file:
+            file.write(b"".join(json.dumps(line, allow_nan=False).encode() + b"\n" for line in lines))
+            file.sync()
 
 
 class Appender:
-    """Writes trials: a kill loses none, a power cut at most those of the last half second."""
+    """Writes trials: a kill loses none, a power cut at most those of the last half second. `trials`: those that were
+    there before."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Growing, trials: Sequence[Trial]) -> None:
+        self.trials = trials
         self._file = file
         self._synced_at = 0.0
 
     def append(self, trial: Trial, description: str) -> None:
         """Write `trial`; `description` is its architecture in the space's notation, for human readers."""
         self._file.write(json.dumps(_record(trial, description), allow_nan=False).encode() + b"\n")
-        self._file.flush()
         # One fsync takes as long as a thousand look-ups in a table; a live trial takes seconds.
         if time.monotonic() - self._synced_at > 0.5:
             self.sync()
 
     def sync(self) -> None:
-        os.fsync(self._file.fileno())
+        self._file.sync()
         self._synced_at = time.monotonic()
 
 
 def create(path: Path, header: dict[str, Any]) -> Run:
-    """Make the folder of a new run.
+    """Make the folder of a new run; one may be there that is empty, or that a killed program left without a run.json.
 
-    Raises UsageError when it exists already or cannot be written.
+    Raises UsageError when it exists already, holds other files or cannot be written.
     """
+    busy = f"another program is making run {path}; choose another --run"
     check_new(path)
     with _writable(path):
         path.mkdir(parents=True, exist_ok=True)
-        (path / "trials.jsonl").touch()
-    _write(path / "run.json", {"schema_version": SCHEMA_VERSION, **header}, UsageError, ADVICE)
-    return open_run(str(path))
+        with locked(path / "run.json", busy, UsageError, ADVICE):
+            check_new(path)
+            for each in _left_over(path):
+                each.rename(each.with_name(f"{each.name}.old"))
+            content = {"schema_version": SCHEMA_VERSION, **header}
+            _write(path / "run.json", content, UsageError, ADVICE)
+    return Run(path, json.loads(json.dumps(content)))
 
 
 def check_new(path: Path) -> None:
     """Raises UsageError where `path` is taken, by another run or by anything else."""
     with _writable(path):
-        if (path / "run.json").exists():
+        if os.path.lexists(path / "run.json"):
             raise UsageError(
                 f"run {path} exists; go on with it by `edgenas search --resume {path}`, or choose another --run"
             )
-        if path.is_dir() and any(path.iterdir()):
-            raise UsageError(f"{path} holds other files; choose an empty or new folder with --run")
+        if path.is_dir():
+            _left_over(path)
+
+
+def _left_over(path: Path) -> list[Path]:
+    """What a killed program left in `path` of a run without a run.json, which nothing can go on from. Raises UsageError
+    where the folder holds other files."""
+    found = [each for each in path.iterdir() if not (each.name[0] == "." and each.suffix in (".lock", ".partial"))]
+    if any(each.name not in _FILES for each in found):
+        raise UsageError(f"{path} holds other files; choose an empty or new folder with --run")
+    return [each for each in found if each.is_dir() or each.stat().st_size]
 
 
 @contextmanager
@@ -211,19 +245,34 @@ def _writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(f"cannot write the run folder {path} ({error.strerror}); {ADVICE}") from error
+        raise UsageError(f"cannot write the run folder {path} ({error.strerror or error}); {ADVICE}") from error
 
 
 def place(name: str | None, default_stem: str) -> Path:
-    """The folder for a new run: `name` as a path, or under ./runs when it is a bare name; by default a free
-    ./runs/<default_stem>, with a number behind it where that is taken."""
+    """The folder for a new run: `name` as a path, or under ./runs when it is a bare name; by default a new folder
+    ./runs/<default_stem>, with a number behind it where that is taken. That one is made here, for no other program
+    to take it. Raises UsageError where it cannot be."""
     if name is not None:
+        if not name:
+            raise UsageError("--run is empty; give a name, or leave it out")
         return Path(name) if os.sep in name or name in (".", "..") else RUNS / name
-    path, count = RUNS / default_stem, 1
-    while path.exists():
-        count += 1
-        path = RUNS / f"{default_stem}-{count}"
-    return path
+    stem = default_stem
+    while len(stem.encode(errors="replace")) > _MAX_STEM:
+        stem = stem[:-1]
+    path, count = RUNS / stem, 1
+    try:
+        RUNS.mkdir(exist_ok=True)
+        while True:
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:
+                count += 1
+                path = RUNS / f"{stem}-{count}"
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the run folder {path} ({error.strerror or error}); choose another place with --run FOLDER"
+        ) from error
 
 
 def open_run(name: str) -> Run:
@@ -233,39 +282,56 @@ def open_run(name: str) -> Run:
     """
     candidates = [Path(name), RUNS / name]
     for path in candidates:
-        if (path / "run.json").is_file():
-            header = _read_object(path / "run.json")
-            version = header.get("schema_version")
-            if version not in (1, SCHEMA_VERSION):
-                raise DataError(
-                    f"run {path} has schema version {version!r}, this EdgeNAS reads {SCHEMA_VERSION};"
-                    " use the EdgeNAS that made it, or start a new run"
-                )
-            return Run(path, header)
+        if os.path.lexists(path / "run.json"):
+            return Run(path, _header(path))
     for path in candidates:
-        if path.is_dir():
+        if os.path.lexists(path / "trials.jsonl"):
+            raise DataError(
+                f"{path} has trials but no run.json, so nothing can go on from it; bring that back from a copy, or"
+                f" start a new run there: edgenas search --run {path}"
+            )
+        if os.path.isdir(path):
             raise UsageError(f"{path} is a folder without a run.json, so not a run; `edgenas runs list` lists the runs")
-    raise UsageError(f"no run '{name}'; `edgenas runs list` lists the runs")
+    raise UsageError(f"no run '{printable(name, 100)}'; `edgenas runs list` lists the runs")
 
 
 def open_trained(name: str) -> Run:
     """As `open_run`, or, where an architecture was trained without a search, its folder with an empty header."""
     for path in (Path(name), RUNS / name):
-        began = (path / "train" / "checkpoint.pt").exists() or (path / "train" / "model.pt").exists()
-        if began and not (path / "run.json").exists():
+        began = any(os.path.lexists(path / "train" / each) for each in ("checkpoint.pt", "model.pt"))
+        if began and not os.path.lexists(path / "run.json"):
             return Run(path, {})
     return open_run(name)
 
 
-def all_runs(folder: Path = RUNS) -> list[Run]:
-    """Every run in `folder` that can be read, oldest first."""
-    found = []
-    for path in sorted(folder.glob("*/run.json")):
-        try:
-            found.append(open_run(str(path.parent)))
-        except DataError:
-            continue
-    return sorted(found, key=lambda run: (str(run.header.get("created")), run.name))
+def folders(folder: Path = RUNS) -> list[Path]:
+    """Everything in `folder` that is a run or was to become one, by name."""
+    found = {path.parent for name in ("run.json", "trials.jsonl") for path in folder.glob(f"*/{name}")}
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """What the run.json in `path` holds. Raises DataError where it is damaged."""
+    from edgenas import schema
+
+    advice = "bring it back from a copy, or start a new run"
+    content = read_file(path / "run.json", MAX_BYTES, DataError, advice)
+    try:
+        value = schema.parse(content)
+    except ValueError as error:
+        raise DataError(f"{path / 'run.json'} cannot be read ({printable(error)}); {advice}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path / 'run.json'} does not hold a run; {advice}")
+    version = value.get("schema_version")
+    if type(version) is not int or version not in (1, SCHEMA_VERSION):
+        raise DataError(
+            f"run {path} has schema version {printable(repr(version), 40)}, this EdgeNAS reads {SCHEMA_VERSION};"
+            " use the EdgeNAS that made it, or start a new run"
+        )
+    try:
+        return schema.header(value)
+    except ValueError as error:
+        raise DataError(f"{path / 'run.json'} is damaged ({printable(error)}); {advice}") from error
 
 
 def cost_record(cost: Cost) -> dict[str, dict[str, Any]]:
@@ -295,11 +361,11 @@ def _record(trial: Trial, description: str) -> dict[str, Any]:
     }
 
 
-def _trial(record: dict[str, Any]) -> Trial:
+def _trial(record: Mapping[str, Any]) -> Trial:
     return Trial(
         number=record["trial"],
         generation=record["generation"],
-        arch=Architecture(record["space"], tuple(record["genes"])),
+        arch=_arch(record),
         score=Score(record["score"], record["loss"], record["score_error"], phi=record["phi"]),
         cost=_cost(record),
         fitness=-math.inf if record["fitness"] is None else record["fitness"],
@@ -308,47 +374,23 @@ def _trial(record: dict[str, Any]) -> Trial:
     )
 
 
-def _arch(record: dict[str, Any]) -> Architecture:
-    return Architecture(str(record["space"]), tuple(int(gene) for gene in record["genes"]))
+def _arch(record: Mapping[str, Any]) -> Architecture:
+    return Architecture(record["space"], tuple(record["genes"]))
 
 
-def _refined(record: dict[str, Any]) -> Refined:
-    loss, images, error = record["val_loss"], record["val_images"], record["error"]
-    right = base64.b64decode(record["right"], validate=True)
-    padding = -images % 8  # bits at the end that are none of an image
-    whole = not right if error else 8 * len(right) == images + padding
-    if (loss is None) != (error is not None) or images < 1 or not whole or int.from_bytes(right) % (1 << padding):
-        raise ValueError("it does not say what became of its images")
-    if not (isinstance(record["images_seen"], int) and (loss is None or math.isfinite(loss))):
-        raise ValueError("it does not say after how many images, or how well")
-    return Refined(_arch(record), record["images_seen"], images, loss, right, float(record["seconds"]), error)
+def _refined(record: Mapping[str, Any]) -> Refined:
+    right = base64.b64decode(record["right"])
+    images = record["images_seen"], record["val_images"]
+    return Refined(_arch(record), *images, record["val_loss"], right, float(record["seconds"]), record["error"])
 
 
-def _told(record: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
-    """What is said of an architecture in a run with `header`, as today's schema says it."""
-    if "score" in record or "phi" not in record:
-        return record
-    is_phi = header.get("request", {}).get("fitness") in PHI
-    return {**record, "score": record["phi"], "phi": record["phi"] if is_phi else None}
-
-
-def _cost(record: dict[str, Any]) -> Cost:
+def _cost(record: Mapping[str, Any]) -> Cost:
     costs = record["costs"]
     return Cost(
         {metric: entry["value"] for metric, entry in costs.items()},
         {metric: entry["source"] for metric, entry in costs.items()},
         record["cost_error"],
     )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); the run is lost, start a new one") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path} does not hold a run; start a new one")
-    return value
 
 
 def _write(path: Path, value: dict[str, Any], error: type[EdgeNASError], advice: str) -> None:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "edgenas"
 # From the bottom up; modules of one layer may import each other.
 LAYERS = [
     {"errors", "units", "text", "files", "host"},
-    {"architecture", "device", "plugins"},
+    {"architecture", "device", "plugins", "schema"},
     {"spaces", "data"},
     {"board", "lower", "train"},
     {"cost", "fitness", "run"},
@@ -89,6 +89,7 @@ try:
 except SystemExit as end:
     assert end.code in (0, None)
 assert "edgenas.fitness.table" in sys.modules
+assert "edgenas.schema" not in sys.modules, "it is loaded where a run is read"
 assert not {HEAVY} & set(sys.modules), sorted(sys.modules)
 """
     done = run_python(code, tmp_path)

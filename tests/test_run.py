@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edgenas import run as runs
 from edgenas.architecture import Architecture, Cost, Score, Trial
 from edgenas.errors import DataError, UsageError
+from tests.runs import header
 
 
 def trial(number: int, phi: float = 2.5) -> Trial:
@@ -23,7 +24,7 @@ def trial(number: int, phi: float = 2.5) -> Trial:
 
 
 def new_run(path: Path, count: int = 3) -> runs.Run:
-    run = runs.create(path, {"request": {}, "created": "2026-01-01"})
+    run = runs.create(path, header())
     with run.appending() as store:
         for number in range(count):
             store.append(trial(number), "a cell")
@@ -125,5 +126,5 @@ def test_places_for_new_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert runs.place(None, "stem") == Path("runs/stem")
     new_run(Path("runs/stem"))
     assert runs.place(None, "stem") == Path("runs/stem-2")
-    assert [run.name for run in runs.all_runs()] == ["stem"]
+    assert [path.name for path in runs.folders()] == ["stem"]
     assert runs.open_run("stem").path == Path("runs/stem")

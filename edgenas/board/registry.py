@@ -8,7 +8,8 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from edgenas import plugins
 from edgenas.board.phone_shell import cores
 from edgenas.board.transport import Transport
 from edgenas.errors import BoardError, DataError, UnknownNameError, UsageError
-from edgenas.files import read_file, write_whole
-from edgenas.text import MAX_JSON_BYTES, check_name, is_name, parse_json, printable
+from edgenas.files import locked, read_file, write_whole
+from edgenas.text import MAX_JSON_BYTES, check_name, is_name, printable
 from edgenas.units import check_ranges
+
+_ADVICE = "make room, or point EDGENAS_CONFIG_DIR at another folder"
 
 
 @dataclass(frozen=True)
@@ -76,26 +79,21 @@ def data_dir() -> Path:
 def boards() -> dict[str, Board]:
     """All boards by name. Raises DataError where boards.json is damaged."""
     path = _path()
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
+    from edgenas import schema
+
+    advice = "mend it, or remove it and add your boards again"
+    content = read_file(path, MAX_JSON_BYTES, DataError, advice)
     try:
-        entries = parse_json(read_file(path, MAX_JSON_BYTES))
-        known = {each.name for each in fields(Board)}
-        found = {}
-        for name, entry in entries["boards"].items():
-            if (
-                set(entry) - known
-                or not isinstance(entry["options"], dict)
-                or entry["name"] != name
-                or not is_name(name)
-            ):
-                raise ValueError(f"board {name}")
-            found[name] = Board(**entry)
+        entries = schema.parse(content)["boards"]
+        found = {name: schema.settings(Board, entry) for name, entry in entries.items()}
+        for name, entry in found.items():
+            if entry.name != name or not is_name(name):
+                raise ValueError(f"board {name} is called {entry.name}")
         return found
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} is damaged ({printable(error, 100)}); mend it, or remove it and add your boards again"
-        ) from error
+        raise DataError(f"{path} is damaged ({printable(error)}); {advice}") from error
 
 
 def board(name: str) -> Board:
@@ -137,16 +135,19 @@ def add(entry: Board) -> None:
     plugins.load("transports", entry.transport)
     if devices.is_path(entry.device):
         entry = replace(entry, device=str(Path(entry.device).expanduser().resolve()))
-    found = boards()
-    if entry.name in found:
-        raise UsageError(f"there is a board {entry.name} already; first: edgenas board remove {entry.name}")
-    _write({**found, entry.name: entry})
+    with _changing():
+        found = boards()
+        if entry.name in found:
+            raise UsageError(f"there is a board {entry.name} already; first: edgenas board remove {entry.name}")
+        _write({**found, entry.name: entry})
 
 
 def remove(name: str) -> None:
     """Forget the board; what was measured on it stays in the store. Raises UnknownNameError."""
-    board(name)
-    _write({other: entry for other, entry in boards().items() if other != name})
+    board(name)  # where there is none, nothing needs to be written
+    with _changing():
+        board(name)
+        _write({other: entry for other, entry in boards().items() if other != name})
 
 
 def refuse_simulated(device: devices.Device) -> None:
@@ -176,11 +177,12 @@ def _path() -> Path:
     return config_dir() / "boards.json"
 
 
+def _changing() -> AbstractContextManager[None]:
+    """Hold boards.json: programs change it one after another."""
+    busy = f"another program has held {_path()} for a minute; end it, then run the same command again"
+    return locked(_path(), busy, BoardError, _ADVICE)
+
+
 def _write(entries: Mapping[str, Board]) -> None:
     content = {"schema_version": 1, "boards": {name: asdict(entry) for name, entry in sorted(entries.items())}}
-    write_whole(
-        _path(),
-        (json.dumps(content, indent=2) + "\n").encode(),
-        BoardError,
-        "make room, or point EDGENAS_CONFIG_DIR at another folder",
-    )
+    write_whole(_path(), (json.dumps(content, indent=2) + "\n").encode(), BoardError, _ADVICE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,10 @@ from typing import Any
 from edgenas.board.registry import data_dir
 from edgenas.errors import BoardError, DataError
 from edgenas.files import read_file, write_whole
-from edgenas.text import MAX_JSON_BYTES, parse_json
+
+_MAX_BYTES = 1 << 30  # of a measurement
+
+log = logging.getLogger(__name__)
 
 
 def key_of(fingerprint: Mapping[str, Any]) -> str:
@@ -24,27 +29,38 @@ class Store:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or data_dir() / "measurements"
+        self._told = False
 
     def find(self, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
         """What was measured under `fingerprint`, or None. A file that is damaged counts as none."""
+        path = self._path(fingerprint)
+        if not os.path.lexists(path):
+            return None
+        from edgenas import schema
+        from edgenas.schema.types import Measurement
+
         try:
-            content = parse_json(read_file(self._path(fingerprint), MAX_JSON_BYTES))
+            content = schema.parse(read_file(path, _MAX_BYTES))
+            if not isinstance(content, dict) or content.get("fingerprint") != json.loads(json.dumps(fingerprint)):
+                return None
+            found: dict[str, Any] = schema.checked(Measurement, content)
         except (DataError, ValueError):
             return None
-        if not isinstance(content, dict) or content.get("fingerprint") != json.loads(json.dumps(fingerprint)):
-            return None
-        return content
+        return found
 
-    def keep(self, fingerprint: Mapping[str, Any], measured: Mapping[str, Any]) -> Path:
-        """Write `measured` under `fingerprint`. Raises BoardError where the disk is full or read-only."""
+    def keep(self, fingerprint: Mapping[str, Any], measured: Mapping[str, Any]) -> Path | None:
+        """Write `measured` under `fingerprint`, and say where. A disk that is full or read-only is only logged, once:
+        what was measured is known all the same."""
         path = self._path(fingerprint)
         content = {**measured, "fingerprint": fingerprint}
-        write_whole(
-            path,
-            json.dumps(content, allow_nan=False).encode(),
-            BoardError,
-            "free some space, or point EDGENAS_STATE_DIR at another folder; what was measured before is kept",
-        )
+        advice = "free some space, or point EDGENAS_STATE_DIR at another folder"
+        try:
+            write_whole(path, json.dumps(content, allow_nan=False).encode(), BoardError, advice)
+        except BoardError as error:
+            if not self._told:
+                log.warning("what is measured now is not kept, and will be measured again: %s", error)
+            self._told = True
+            return None
         return path
 
     def _path(self, fingerprint: Mapping[str, Any]) -> Path:

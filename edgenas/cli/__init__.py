@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,9 +12,9 @@ from typing import Annotated
 import typer
 
 from edgenas import __version__
-from edgenas.cli import board, compare, data, devices, package, runs, search, tabulate, train
-from edgenas.errors import EdgeNASError
-from edgenas.text import guarded
+from edgenas.cli import board, compare, data, devices, package, runs, search, streams, tabulate, train
+from edgenas.errors import EdgeNASError, UsageError, out_of_memory
+from edgenas.text import guarded, printable
 
 MAX_ERROR = 2000  # characters of an error
 app = typer.Typer(
@@ -63,35 +64,58 @@ class _Notices(logging.Formatter):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; a foreseen error is one line on stderr."""
-    with guarded():
+    with streams.safe(), guarded():
         # What takes minutes before a search begins, as the training of a reference does, says so on stderr.
         log, notices = logging.getLogger("edgenas"), logging.StreamHandler()
         notices.setFormatter(_Notices())
         log.setLevel(logging.INFO)
         log.addHandler(notices)
         try:
-            asked = None if arguments is None else list(arguments)
-            sys.exit(app(args=asked, prog_name="edgenas", standalone_mode=False) or 0)
-        except EdgeNASError as error:
-            _tell(str(error))
-            sys.exit(error.exit_code)
-        except BrokenPipeError:
-            # The reader of our output left, as `head` does; Python would complain again when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        except typer.Abort:
-            _tell("ended before it was done")
-            sys.exit(1)
-        except Exception as error:
-            if not hasattr(error, "format_message"):  # what the parser of arguments raises; it has no public name
-                raise
-            problem, context = error.format_message().rstrip("."), getattr(error, "ctx", None)
-            command = context.command_path if context else "edgenas"
-            if problem:  # else the help was asked for, and is printed already
-                _tell(f"{problem[0].lower()}{problem[1:]}; see: {command} --help")
-            sys.exit(getattr(error, "exit_code", 2))
+            code = _exit_code(arguments)
         finally:
             log.removeHandler(notices)
+    sys.exit(code)
+
+
+def _exit_code(arguments: Sequence[str] | None) -> int | str | None:
+    """What the command ends with, once all that it printed is written."""
+    asked = None if arguments is None else list(arguments)
+    try:
+        try:
+            code = app(args=asked, prog_name="edgenas", standalone_mode=False) or 0
+        except SystemExit as end:
+            code = end.code
+        sys.stdout.flush()
+        return code
+    except streams.LostOutputError as error:
+        if not error.left:
+            _tell(str(error))
+        return error.exit_code
+    except EdgeNASError as error:
+        problem, code = str(error), error.exit_code
+    except typer.Abort:
+        problem, code = "ended before it was done", 1
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        problem = "there is not enough memory; free some or raise its limit, then run the same command again"
+        code = EdgeNASError.exit_code
+    except OSError as error:
+        problem = _about(error)
+        code = UsageError.exit_code if error.errno == errno.ENAMETOOLONG else EdgeNASError.exit_code
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what the parser of arguments raises; it has no public name
+            raise
+        said, context = error.format_message().rstrip("."), getattr(error, "ctx", None)
+        command = context.command_path if context else "edgenas"
+        # Without words the help was asked for, and is printed already.
+        problem = f"{said[0].lower()}{said[1:]}; see: {command} --help" if said else ""
+        code = getattr(error, "exit_code", UsageError.exit_code)
+    with contextlib.suppress(streams.LostOutputError):  # the first error counts
+        sys.stdout.flush()
+    if problem:
+        _tell(problem)
+    return code
 
 
 def _tell(problem: str) -> None:
@@ -99,3 +123,20 @@ def _tell(problem: str) -> None:
     # Of what is far too long, as something typed may be, the beginning says what is wrong and the end what mends it.
     half = MAX_ERROR // 2
     print(f"edgenas: {line if len(line) <= MAX_ERROR else f'{line[:half]} ... {line[-half:]}'}", file=sys.stderr)
+
+
+def _about(error: OSError) -> str:
+    """A sentence about what the system refused where nothing nearer foresaw it."""
+    where = f"{printable(error.filename)}: " if error.filename is not None else ""
+    cures = {
+        errno.ENOSPC: "make room",
+        errno.EDQUOT: "make room",
+        errno.EROFS: "choose a place that can be written to",
+        errno.EACCES: "choose a place that you may use",
+        errno.EPERM: "choose a place that you may use",
+        errno.ENAMETOOLONG: "choose a shorter name",
+        errno.EMFILE: "raise the limit on open files (ulimit -n)",
+        errno.ENOMEM: "free some memory or raise its limit",
+    }
+    cure = cures.get(error.errno or 0, "mend that")
+    return f"{where}{printable(error.strerror or error)}; {cure}, then run the same command again"

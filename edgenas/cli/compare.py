@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgenas.errors import InterruptedRunError, UsageError
+from edgenas.errors import DataError, InterruptedRunError, UsageError
 
 
 def compare(
@@ -66,11 +66,19 @@ def compare(
         follow(job)
     except KeyboardInterrupt:
         raise InterruptedRunError(f"interrupted, {job.state}; nothing is lost, run the same command to go on") from None
-    drawn = draw(job)
+    drawn, problem = [], None
+    try:
+        drawn = draw(job)
+    except DataError as error:  # what was compared is told first
+        problem = error
     if as_json:
         print(json.dumps({**job.result(), "plots": [str(path) for path in drawn]}))
+    else:
+        print(comparison_text(job))
+    if problem is not None:
+        raise problem
+    if as_json:
         return
-    print(comparison_text(job))
     if drawn:
         print(f"plotted in {' and '.join(map(str, drawn))}")
     else:

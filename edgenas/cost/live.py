@@ -13,6 +13,7 @@ from edgenas.board.pool import Pool
 from edgenas.cost.analytic import input_of
 from edgenas.device import Device
 from edgenas.errors import ExportError, UsageError
+from edgenas.plugins import lacking
 from edgenas.units import show
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def create(space: SearchSpace, dataset: str, device: Device, boards: Sequence[st
     try:
         import torch  # noqa: F401  # candidates are built in it
     except ImportError as error:
-        raise UsageError("--cost live needs torch, which is not installed; run: pip install 'edgenas[live]'") from error
+        raise UsageError(f"--cost live needs {lacking(error)}") from error
     return LiveCost(space, dataset, device, Pool(registry.pool(device.name, list(boards)), device))
 
 

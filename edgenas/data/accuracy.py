@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgenas.data import files
 from edgenas.data.untrusted import restricted_load
 from edgenas.errors import DataError
+from edgenas.plugins import lacking
 
 SIZE = 15_625
 # Data set -> split -> the data set's name in the official files, and the name there of what is that split. CIFAR-10
@@ -131,7 +132,7 @@ def _load_with_torch(path: Path) -> Any:
     try:
         import torch
     except ImportError as error:
-        raise DataError(f"reading {path.name} needs torch; run: pip install 'edgenas[live]'") from error
+        raise DataError(f"reading {path.name} needs {lacking(error)}") from error
     # Averages in the official file may be numpy numbers, saved under the module names of numpy 1.
     allowed: list[Any] = [np.dtype, *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64))]
     scalar = np.float64(0).__reduce__()[0]
@@ -139,7 +140,7 @@ def _load_with_torch(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # whatever a damaged or hostile file makes of torch's reader
         raise DataError(f"{path} is damaged or holds more than plain data; {_AGAIN}") from error

@@ -20,6 +20,7 @@ from zipfile import BadZipFile
 from edgenas.data import files
 from edgenas.data.files import KnownFile
 from edgenas.errors import DataError
+from edgenas.files import locked
 from edgenas.text import parse_json
 
 _TIMEOUT_S = 30  # without an answer
@@ -69,9 +70,9 @@ def import_(name: str, path: Path) -> Path:
     brought and this one lacks is kept. Raises DataError for content that is not what `name` should be.
     """
     entry = files.known(name)
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"there is no file {path}; check the path given to: edgenas data import {name} FILE")
-    if path.is_dir() != (name == "imagenet16-120"):
+    if not (path.is_dir() if name == "imagenet16-120" else path.is_file()):  # nor a pipe or device, without an end
         kind = "the file itself" if path.is_dir() else "the folder that holds train_data_batch_1 to 10 and val_data"
         raise DataError(f"{path} cannot be {entry.title}; give {kind} to: edgenas data import {name} FILE")
     try:
@@ -196,13 +197,19 @@ def _store(entry: KnownFile, path: Path, called: str) -> Path:
     origin = {"file": called, "sha256": files.digest(path, "sha256"), "official": _official_name(entry, path) or ""}
     provenance = dict.fromkeys(tables, origin)
     kept = files.cache_dir() / converted
-    if kept.exists():
-        with contextlib.suppress(DataError, OSError, ValueError, KeyError, BadZipFile):  # a damaged one is replaced
-            older, origins = reader(kept), _provenance(kept)
-            tables, provenance = {**older, **tables}, {**origins, **provenance}
-    with _writing(converted) as part:
+    with _changing(kept), _writing(converted) as part:
+        if kept.exists():
+            with contextlib.suppress(DataError, OSError, ValueError, KeyError, BadZipFile):  # a damaged one is replaced
+                older, origins = reader(kept), _provenance(kept)
+                tables, provenance = {**older, **tables}, {**origins, **provenance}
         _write_npz(part, tables, provenance)
         return _publish(part, converted)
+
+
+def _changing(kept: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold `kept`, which programs change one after another."""
+    busy = f"another program has held {kept} for a minute; end it, then run the same command again"
+    return locked(kept, busy, DataError, "make the cache writable, or point EDGENAS_CACHE_DIR at another folder")
 
 
 def _write_npz(path: Path, tables: _Tables, provenance: dict[str, dict[str, str]]) -> None:
@@ -237,9 +244,12 @@ def _publish(part: Path, target: str) -> Path:
     if part.is_file():
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
-    elif kept.exists():
-        kept.rename(part.with_name("replaced"))
-    os.replace(part, kept)
+        os.replace(part, kept)
+        return kept
+    with _changing(kept):  # a folder cannot be replaced in one go
+        if kept.exists():
+            kept.rename(part.with_name("replaced"))
+        os.replace(part, kept)
     return kept
 
 

@@ -184,7 +184,8 @@ def locate_all(name: str) -> list[Path]:
     """Every copy of `name` on this machine, best first: all in EDGENAS_DATA_DIR, then all in the cache."""
     entry = known(name)
     folders = [folder for folder in (data_dir(), cache_dir()) if folder is not None]
-    return [path for folder in folders for file in entry.file_names if (path := folder / file).exists()]
+    paths = [folder / file for folder in folders for file in entry.file_names]
+    return [path for path in paths if path.is_file() or path.is_dir()]  # no pipe or device, which may never end
 
 
 def locate(name: str) -> Path | None:

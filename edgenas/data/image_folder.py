@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgenas.data import pixels
 from edgenas.errors import DataError
+from edgenas.plugins import lacking
 from edgenas.text import distinct, printable
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def read_folder(folder: Path, split: str, limit: int, side: int) -> FolderConten
     try:
         import PIL  # noqa: F401
     except ImportError as error:
-        raise DataError("reading a folder of images needs Pillow; run: pip install 'edgenas[live]'") from error
+        raise DataError(f"reading a folder of images needs {lacking(error)}") from error
     listing = list_folder(folder)
     limit = min(limit, max(1, _MOST_IMAGES // len(listing.class_names)))
     parts = {"train": _picked(listing.train, limit), "test": _picked(listing.test, limit)}

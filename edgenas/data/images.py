@@ -22,6 +22,7 @@ from edgenas.data import files
 from edgenas.data.archives import read_members
 from edgenas.data.untrusted import restricted_load
 from edgenas.errors import DataError, UnknownNameError, UsageError
+from edgenas.plugins import lacking
 from edgenas.text import distinct, printable
 
 DATASETS = ("cifar10", "cifar100", "imagenet16-120", "digits")
@@ -272,7 +273,7 @@ def _digits(split: str) -> ImageSet:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise DataError("the data set digits needs scikit-learn; run: pip install 'edgenas[live]'") from error
+        raise DataError(f"the data set digits needs {lacking(error)}") from error
     loaded = load_digits()
     grey = np.rint(loaded.images * (255 / 16)).astype(np.uint8)  # 8 x 8, 0 to 16
     enlarged = grey.repeat(SIDE // 8, axis=1).repeat(SIDE // 8, axis=2)

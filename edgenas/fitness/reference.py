@@ -129,6 +129,8 @@ def load_weights(path: Path) -> ResNet:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check its path and permissions") from error
+    except MemoryError:
+        raise
     except Exception as error:  # torch names no common base for what a damaged or malicious file makes it raise
         raise DataError(
             f"{path} is damaged or holds more than weights, and nothing of it was run; get it from its official source"

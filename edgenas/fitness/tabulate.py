@@ -12,6 +12,7 @@ import datetime
 import hashlib
 import io
 import json
+import logging
 import math
 import platform
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from edgenas import __version__, plugins
 from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.data.images import check_dataset
 from edgenas.errors import UsageError
-from edgenas.files import check_place, write_whole
+from edgenas.files import check_place, locked, write_whole
 from edgenas.fitness import FitnessSettings, check_reference, live, table
 from edgenas.fitness.table import FREE_SETTINGS, own_tables
 from edgenas.text import as_name
@@ -34,6 +35,8 @@ from edgenas.units import check_ranges
 
 _AT_ONCE = 1024  # classes asked for together: the cores of a cluster all have some
 _ADVICE = "make room for it, or give another place with -o, and run it again: nothing is trained twice"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -70,30 +73,43 @@ class Tabulation:
         return self.path.with_name(f"{self.path.stem}.part.json")
 
     def __iter__(self) -> Iterator[Score]:
-        try:
-            for seed in self.seeds:
-                (fitness,) = live.drawn(self.space, self.dataset, replace(self.settings, seed=seed, draws=1))
-                self._hardware = fitness.hardware.name
-                self._made_from.append(fitness.made_from)
-                known = table.scores_made_from(fitness.made_from, self.epochs, (self.part, self.path))
-                found = {arch: known[arch.genes] for arch in self.classes if arch.genes in known}
-                self._scores.append(found)
-                self.done += len(found)
-                missing = [arch for arch in self.classes if arch not in found]
-                for start in range(0, len(missing), _AT_ONCE):
-                    asked = missing[start : start + _AT_ONCE]
-                    for arch, score in zip(asked, fitness(asked), strict=True):
-                        found[arch] = score
-                        self.done += 1
-                        yield score
-        finally:
-            if self.done:
-                self._write(self.path if self.share_done == 1 else self.part)
-        for path in (self.part, self.part.with_suffix(".npz")):
-            path.unlink(missing_ok=True)
+        """Score what no table has; raises UsageError where another program makes the table, or it cannot be written."""
+        busy = f"another program makes {self.path}; wait for it, or give another place with -o"
+        with locked(self.path, busy, UsageError, _ADVICE, wait_s=0.0):
+            try:
+                yield from self._score()
+            except BaseException:
+                try:
+                    self._write(self.part)
+                except UsageError as error:  # what stopped it counts
+                    log.warning("%s", error)
+                raise
+            self._write(self.path)
+            for path in (self.part, self.part.with_suffix(".npz")):
+                path.unlink(missing_ok=True)
+
+    def _score(self) -> Iterator[Score]:
+        for seed in self.seeds:
+            (fitness,) = live.drawn(self.space, self.dataset, replace(self.settings, seed=seed, draws=1))
+            self._hardware = fitness.hardware.name
+            self._made_from.append(fitness.made_from)
+            known = table.scores_made_from(fitness.made_from, self.epochs, (self.part, self.path))
+            found = {arch: known[arch.genes] for arch in self.classes if arch.genes in known}
+            self._scores.append(found)
+            self.done += len(found)
+            missing = [arch for arch in self.classes if arch not in found]
+            for start in range(0, len(missing), _AT_ONCE):
+                asked = missing[start : start + _AT_ONCE]
+                for arch, score in zip(asked, fitness(asked), strict=True):
+                    found[arch] = score
+                    self.done += 1
+                    yield score
 
     def _write(self, path: Path) -> None:
-        """The scores, and beside them what they are of and how they came about; the latter last, for it vouches."""
+        """The scores, if there are any, and beside them what they are of and how they came about; the latter last, for
+        it vouches."""
+        if not self.done:
+            return
 
         def readings(score: Score | None) -> list[tuple[float, float]]:
             """phi and the loss after each number of steps."""

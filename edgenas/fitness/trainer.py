@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgenas.architecture import Architecture, Score, SearchSpace
-from edgenas.errors import UsageError
+from edgenas.errors import UsageError, out_of_memory
 from edgenas.fitness import FitnessSettings
 from edgenas.fitness.engine import Asked, Found
 from edgenas.fitness.rmi import rmi, unit_grams
@@ -218,4 +218,4 @@ def repeatable(device: torch.device) -> AbstractContextManager[object]:
 
 def _out_of_memory(error: Exception) -> bool:
     """The CPU's allocator raises a plain RuntimeError, known by its words."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or out_of_memory(error)

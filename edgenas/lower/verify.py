@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.errors import ExportError
+from edgenas.errors import ExportError, out_of_memory
 from edgenas.files import write_whole
 from edgenas.lower.runtimes import onnx_session, tflite_interpreter, words
+from edgenas.plugins import lacking
 
 Logits = NDArray[np.float32]
 
@@ -56,10 +57,12 @@ def run_model(model: bytes, images: NDArray[np.float32]) -> Logits:
     try:
         return logits_of(model, images)
     except ImportError as error:
-        raise ExportError(f"{error.name} is not installed; run: pip install 'edgenas[export]'") from error
+        raise ExportError(f"to run a model needs {lacking(error)}") from error
     except ExportError:
         raise
     except Exception as error:  # the runtimes raise classes of their own, without a common base
+        if out_of_memory(error):
+            raise MemoryError from error
         raise ExportError(f"the model does not run ({words(error)}); export it again") from error
 
 

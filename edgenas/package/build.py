@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import re
 import tarfile
 from collections.abc import Mapping
@@ -30,11 +31,14 @@ from edgenas.package.export import (
     weights_sha256,
 )
 from edgenas.run import Run, cost_record
-from edgenas.text import MAX_JSON_BYTES, is_name, parse_json, printables
+from edgenas.schema import checked, parse
+from edgenas.schema.types import Export
+from edgenas.text import printables
 
 if TYPE_CHECKING:
     from edgenas.train import Trained
 
+_MAX_BYTES = 1 << 30  # of a file of an export
 FOLDER = "edgenas_model"  # the only one at the top of an archive
 HERE = Path(__file__).parent
 LICENCES = {
@@ -56,15 +60,13 @@ def build(run: Run, path: Path) -> dict[str, Any]:
     check_place(path, ExportError, ADVICE)
     trained = load_trained(run.path)
     folder = run.path / "export"
-    record = _exported(folder, trained) or export_trained(trained, folder, tuple(FORMATS))
-    return build_from(run, trained, folder, record, path)
-
-
-def build_from(run: Run, trained: Trained, folder: Path, record: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """As `build`, from the files in `folder` that `record` (of export.json) vouches for."""
-    names = [model["file"] for model in record["models"]] + [GOLDEN_INPUT, GOLDEN_OUTPUT]
-    compiled = (record["edgetpu"] or {}).get("compilation")
-    content = {name: (folder / name).read_bytes() for name in [*names, *([EDGETPU_FILE] if compiled else [])]}
+    found = _exported(folder, trained)
+    if found is None:
+        export_trained(trained, folder, tuple(FORMATS))
+        found = _exported(folder, trained)
+    if found is None:
+        raise ExportError(f"{folder} is changed by another program; wait for it, then run the same command again")
+    record, content = found
     manifest = _manifest(run, trained, record)
     content["MODEL_CARD.md"] = _card(manifest).encode()
     content["manifest.schema.json"] = (HERE / "manifest.schema.json").read_bytes()
@@ -84,22 +86,36 @@ def run_py() -> bytes:
     return runner.replace(imported, reader[reader.index("\nimport ") + 1 :].rstrip()).encode()
 
 
-def _exported(folder: Path, trained: Trained) -> dict[str, Any] | None:
-    """The record of an export of these weights with every format, whose files are what it says; else None."""
-    try:
-        record: dict[str, Any] = parse_json(read_file(folder / RECORD, MAX_JSON_BYTES))
-        hashes = {model["file"]: model["sha256"] for model in record["models"]}
-        current = (
-            all(map(is_name, hashes))
-            and record["weights_sha256"] == weights_sha256(trained)
-            and record["lowering_version"] == LOWERING_VERSION
-            and all(kind.file in hashes for kind in FORMATS.values())
-            and all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == hashes[name] for name in hashes)
-            and all((folder / name).is_file() for name in (GOLDEN_INPUT, GOLDEN_OUTPUT))
-        )
-    except (DataError, OSError, ValueError, KeyError, TypeError):
+def _exported(folder: Path, trained: Trained) -> tuple[dict[str, Any], dict[str, bytes]] | None:
+    """The record of an export of these weights in every format, and the files that it vouches for, by name; None where
+    something is missing, damaged or of other weights."""
+    if not os.path.lexists(folder / RECORD):
         return None
-    return record if current else None
+    try:
+        record = checked(Export, parse(read_file(folder / RECORD, _MAX_BYTES)))
+        models = {model["format"]: model for model in record["models"]}
+        golden, count = record["golden"], len(trained.class_names)
+        compiled = (record["edgetpu"] or {}).get("compilation") is not None
+        names = {*(kind.file for kind in FORMATS.values()), GOLDEN_INPUT, GOLDEN_OUTPUT, *([EDGETPU_FILE] * compiled)}
+        current = (
+            record["weights_sha256"] == weights_sha256(trained)
+            and record["lowering_version"] == LOWERING_VERSION
+            and {name: model["file"] for name, model in models.items()} == {n: k.file for n, k in FORMATS.items()}
+            and all(len(model["input"]["shape"]) == 4 for model in record["models"])
+            and (golden["input"], golden["output"]) == (GOLDEN_INPUT, GOLDEN_OUTPUT)
+            and len(golden["labels"]) == len(golden["top1"])
+            and max(*golden["labels"], *golden["top1"]) < count
+            and set(record["files"]) == names
+            and all(model["sha256"] == record["files"][model["file"]] for model in record["models"])
+        )
+        if not current:
+            return None
+        content = {name: read_file(folder / name, _MAX_BYTES) for name in sorted(names)}
+    except (DataError, ValueError):
+        return None
+    if any(hashlib.sha256(each).hexdigest() != record["files"][name] for name, each in content.items()):
+        return None
+    return record, content
 
 
 def _manifest(run: Run, trained: Trained, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,12 +24,13 @@ from numpy.typing import NDArray
 from edgenas import __version__
 from edgenas.data.images import load_images, one_batch
 from edgenas.errors import DataError, ExportError, UnknownNameError
-from edgenas.files import check_place, write_whole
+from edgenas.files import check_place, locked, write_whole
 from edgenas.lower import LOWERING_VERSION, Graph, lower
 from edgenas.lower.edgetpu import EdgeTpuReport, check_edgetpu
 from edgenas.lower.model_file import Tensor, describe
 from edgenas.lower.verify import FLOAT16, FLOAT32, INT8, Limits, Parity, compare, run_model, write_checked
 from edgenas.package.golden import choose, npy
+from edgenas.plugins import lacking
 from edgenas.run import Run
 from edgenas.units import check_ranges
 
@@ -87,7 +91,8 @@ def export(
 
     Float files may differ from torch by 1e-5 relatively (float16: 1e-2); int8 must put 98 % of the test images in
     torch's class. Calibration images come from the train split. Raises ExportError (a file that disagrees, a disk
-    that is full), and then the file is not there; DataError where the run is not trained or its data is missing.
+    that is full), DataError where the run is not trained or its data is missing, UsageError while another program
+    exports to the folder; then what an earlier export left there is as it was.
     """
     from edgenas.train import load_trained
 
@@ -99,6 +104,19 @@ def export_trained(
     trained: Trained, folder: Path, formats: Sequence[str], calibration_images: int = CALIBRATION_IMAGES
 ) -> dict[str, Any]:
     """As `export`, for a network at hand."""
+    busy = f"another program exports to {folder}; wait for it, or give another folder with -o"
+    with locked(folder / RECORD, busy, ExportError, ADVICE, wait_s=0.0):
+        new = folder / f".{secrets.token_hex(8)}.partial"
+        try:
+            record = _export(trained, new, formats, calibration_images)
+            _publish(new, folder, record["files"], formats)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return record
+
+
+def _export(trained: Trained, folder: Path, formats: Sequence[str], calibration_images: int) -> dict[str, Any]:
+    """Write the files into `folder`, the record last."""
     from edgenas.lower.trace import torch_logits
 
     check_place(folder, ExportError, ADVICE, folder=True)
@@ -107,7 +125,6 @@ def export_trained(
     expected = torch_logits(trained.network, images)
     graph = lower(trained.network, _example(images))
     metadata = _metadata(trained)
-    _remove(folder / RECORD)  # it vouches for all files beside it, so it goes first and comes last
 
     records: dict[str, dict[str, Any]] = {}
     models: dict[str, bytes] = {}
@@ -115,13 +132,8 @@ def export_trained(
     needed = {*formats, "tflite-int8"} if EDGETPU in formats else {*formats}
     wanted = [kind for name, kind in FORMATS.items() if name in needed]
     for kind in wanted:
-        path = folder / kind.file
-        try:
-            model = _model(kind.name, graph, metadata, trained, calibration_images)
-            parity = write_checked(path, model, images, expected, kind.limits, labels)
-        except BaseException:
-            _remove(path)  # an earlier export's file would pass for this one's
-            raise
+        model = _model(kind.name, graph, metadata, trained, calibration_images)
+        parity = write_checked(folder / kind.file, model, images, expected, kind.limits, labels)
         models[kind.name] = model
         records[kind.name] = _record(kind, model, parity)
     if EDGETPU in formats:
@@ -132,6 +144,8 @@ def export_trained(
         records[kind.name]["golden_tolerance"] = min(1.0, float(f"{max(kind.golden_tolerance, 2 * error):.2g}"))
     write_whole(folder / GOLDEN_INPUT, npy(golden.images), ExportError, ADVICE)
     write_whole(folder / GOLDEN_OUTPUT, npy(golden.logits), ExportError, ADVICE)
+    names = [*(kind.file for kind in wanted), GOLDEN_INPUT, GOLDEN_OUTPUT]
+    names += [EDGETPU_FILE] if edgetpu is not None and edgetpu.compilation is not None else []
     record = {
         "weights_sha256": weights_sha256(trained),
         "lowering_version": LOWERING_VERSION,
@@ -146,17 +160,32 @@ def export_trained(
             "top1": golden.logits.argmax(axis=1).tolist(),
         },
         "versions": _versions(),
+        "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names},
     }
     text = json.dumps(record, indent=2, sort_keys=True) + "\n"
     write_whole(folder / RECORD, text.encode(), ExportError, ADVICE)
     return record
 
 
+def _publish(new: Path, folder: Path, names: Iterable[str], formats: Sequence[str]) -> None:
+    """Put the files called `names` and their record from the folder `new` in place of those of an earlier export."""
+    try:
+        # It vouches for all files beside it, so it goes first and comes last.
+        (folder / RECORD).unlink(missing_ok=True)
+        if EDGETPU in formats and EDGETPU_FILE not in names:
+            (folder / EDGETPU_FILE).unlink(missing_ok=True)
+        for name in (*names, RECORD):
+            (folder / name).parent.mkdir(exist_ok=True)
+            os.replace(new / name, folder / name)
+    except OSError as error:
+        raise ExportError(
+            f"{error.filename} cannot be replaced ({error.strerror or error}); give another folder with -o"
+        ) from error
+
+
 def _for_edgetpu(model: bytes, compiled: Path) -> EdgeTpuReport:
-    compiled.unlink(missing_ok=True)
     report = check_edgetpu(model, compiled)
     if not report.ready:
-        compiled.unlink(missing_ok=True)
         on_cpu = report.compilation.cpu_operators if report.compilation else {}
         problems = "; ".join([*report.problems, *(f"{name}: {why}" for name, why in on_cpu.items())])[:300]
         raise ExportError(
@@ -164,13 +193,6 @@ def _for_edgetpu(model: bytes, compiled: Path) -> EdgeTpuReport:
             " another network"
         )
     return report
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise ExportError(f"{path} cannot be replaced ({error.strerror}); give another folder with -o") from error
 
 
 def weights_sha256(trained: Trained) -> str:
@@ -197,7 +219,7 @@ def _model(name: str, graph: Graph, metadata: Mapping[str, Any], trained: Traine
         if name == "tflite-f16":
             return float16(to_tflite(graph, metadata))
     except ImportError as error:
-        raise ExportError(f"{error.name} is not installed; run: pip install 'edgenas[export]'") from error
+        raise ExportError(f"{name} needs {lacking(error)}") from error
     train = load_images(trained.dataset, "train")
     if train.fingerprint != trained.dataset_fingerprint:
         raise DataError(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 from pathlib import Path
 
+from edgenas.errors import DataError
+from edgenas.files import write_whole
 from edgenas.report.text import table_text
 from edgenas.search.compare import Comparison
 from edgenas.search.regrets import Row, Summary
@@ -71,7 +74,9 @@ def draw(comparison: Comparison) -> list[Path]:
     with matplotlib.rc_context({"svg.hashsalt": "edgenas"}):
         for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             paths.append(comparison.folder / f"regrets.{suffix}")
-            figure.savefig(paths[-1], dpi=150, metadata=metadata)
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=suffix, dpi=150, metadata=metadata)
+            write_whole(paths[-1], drawn.getvalue(), DataError, "make room; what was compared is kept")
     return paths
 
 

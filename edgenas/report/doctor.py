@@ -20,7 +20,7 @@ from edgenas.report.text import table_text
 from edgenas.run import RUNS
 from edgenas.text import printable, printables
 
-_NEEDED = ("numpy", "platformdirs", "pooch", "rich", "typer")
+_NEEDED = ("numpy", "platformdirs", "pooch", "pydantic", "rich", "typer")
 _FOR_LIVE = {"torch": "live scores", "pillow": "image folders", "scikit-learn": "the data set digits"}
 _LIVE = "pip install 'edgenas[live]'"
 _EXAMPLE_DEVICE = "raspi4"

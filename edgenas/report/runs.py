@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgenas.architecture import LIMITS
+from edgenas.errors import EdgeNASError
 from edgenas.report.text import constraints_text, result_text, score_label, table_text
-from edgenas.run import Run, all_runs, open_run
+from edgenas.run import Run, folders, open_run
 from edgenas.text import printable, printables
 from edgenas.units import METRICS, show
-
-_LIMITS = {"latency_ms": "latency", "energy_mj": "energy", "macs_m": "macs", "params_m": "params"}
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -27,7 +27,17 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def summaries() -> list[dict[str, Any]]:
-    return [summary(run) for run in all_runs()]
+    """Every run in ./runs, oldest first; at the end those that cannot be read, in the state "damaged", each with the
+    `problem` in a sentence."""
+    found: list[dict[str, Any]] = []
+    damaged: list[dict[str, Any]] = []
+    for path in folders():
+        try:
+            found.append(summary(open_run(str(path))))
+        except EdgeNASError as error:
+            nothing = dict.fromkeys(("created", "request", "trials", "result"))
+            damaged.append({"run": str(path), "state": "damaged", **nothing, "problem": str(error)})
+    return sorted(found, key=lambda each: (each["created"], each["run"])) + damaged
 
 
 def comparison(names: list[str]) -> dict[str, Any]:
@@ -42,12 +52,15 @@ def comparison(names: list[str]) -> dict[str, Any]:
 
 
 def runs_text(found: list[dict[str, Any]]) -> str:
+    """A line a run, those that cannot be read last, with the reason."""
     found = printables(found)
     if not found:
         return "no runs in ./runs yet; start one: edgenas search --device raspi4 --latency 5ms"
-    label = score_label([each["request"] for each in found])
+    whole = [each for each in found if "problem" not in each]
+    label = score_label([each["request"] for each in whole])
     header = ["RUN", "STATE", "LIMITS", label.upper(), "ACCURACY", "TRIALS"]
-    return table_text(header, [_row(each) for each in found])
+    table = [table_text(header, [_row(each) for each in whole])] if whole else []
+    return "\n".join([*table, *(f"{each['run']}  damaged: {each['problem']}" for each in found if "problem" in each)])
 
 
 def compare_text(compared: dict[str, Any]) -> str:
@@ -94,7 +107,7 @@ def _row(each: dict[str, Any]) -> list[str]:
     limits = ", ".join(
         [
             *([f"front against {request['pareto']}"] if request.get("pareto") else []),
-            *(f"{metric} <= {show(request[key], metric)}" for key, metric in _LIMITS.items() if request[key]),
+            *(f"{metric} <= {show(request[key], metric)}" for key, metric in LIMITS.items() if request[key]),
         ]
     )
     winner = result and result["winner"]
@@ -110,13 +123,13 @@ def _row(each: dict[str, Any]) -> list[str]:
 
 
 def _label(key: str) -> str:
-    return _LIMITS.get(key, key).replace("_", " ")
+    return LIMITS.get(key, key).replace("_", " ")
 
 
 def _setting(key: str) -> Any:
     def text(value: Any) -> str:
         if value is None:
             return "-"
-        return show(value, _LIMITS[key]) if key in _LIMITS else printable(value)
+        return show(value, LIMITS[key]) if key in LIMITS else printable(value)
 
     return text

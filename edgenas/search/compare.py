@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from edgenas import __version__, host
 from edgenas.errors import DataError, UsageError
-from edgenas.files import appending, read_file, write_whole
+from edgenas.files import Growing, appending, locked, read_file, write_whole
 from edgenas.fitness import FitnessSettings
 from edgenas.search import methods as ways
 from edgenas.search.genetic import PAPER, SearchSettings
@@ -41,6 +41,10 @@ METHODS = (
     *("table@50n1", "table+macs@10n1", "table+macs@50n1"),
     *("oracle-5", "oracle-20"),
 )
+
+
+_ADVICE = "make room, or give another -o"
+_MAX_BYTES = 1 << 24  # of comparison.json
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class Comparison:
         return f"{self._done} of {len(self._wanted)} choices made"
 
     def __iter__(self) -> Iterator[Row]:
+        if not self._tasks():
+            return  # nothing is to be written
         with self._appending() as file:
             tasks = self._tasks()
             if not tasks:
@@ -151,19 +157,18 @@ class Comparison:
             tasks.append(_Task(device, percentile, seed, tuple(names), budget))
         return tasks
 
-    def _keep(self, file: BinaryIO, found: list[Row]) -> list[Row]:
+    def _keep(self, file: Growing, found: list[Row]) -> list[Row]:
         file.write(b"".join(line(astuple(row)) for row in found))
-        file.flush()
-        os.fsync(file.fileno())
+        file.sync()
         self.rows |= {row.key: row for row in found}
         return found
 
     @contextmanager
-    def _appending(self) -> Iterator[BinaryIO]:
+    def _appending(self) -> Iterator[Growing]:
         """Hold regrets.csv for writing, its header written and its rows read."""
         busy = f"another program is writing to {self.csv}; wait for it, or give another -o"
-        with appending(self.csv, busy, UsageError, "make room, or give another -o") as file:
-            if not file.tell():
+        with appending(self.csv, busy, UsageError, _ADVICE) as file:
+            if not file.size:
                 file.write(line([each.name for each in fields(Row)]))
             self.rows = {row.key: row for row in read(self.csv)}
             yield file
@@ -242,17 +247,27 @@ def compare(
 def _claim(folder: Path, made_from: Mapping[str, Any]) -> None:
     """Write down in `folder` what its choices are made from, by the side of what was written there before."""
     path = folder / "comparison.json"
-    before: dict[str, Any] = {}
-    if path.exists():
-        try:
-            before = parse_json(read_file(path, MAX_JSON_BYTES, DataError, AGAIN))["made_from"]
-            changed = [name for name, value in made_from.items() if before.get(name, value) != value]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is damaged ({printable(repr(error), 100)}); {AGAIN}") from error
-        if changed:
-            raise UsageError(f"{folder} was made with other {' and '.join(changed)}; {AGAIN}")
-    content = json.dumps({"schema_version": 1, "made_from": {**before, **made_from}}, indent=1)
-    write_whole(path, content.encode() + b"\n", DataError, "make room, or give another -o")
+    if _made_from(path, made_from).items() >= made_from.items():
+        return
+    busy = f"another program has held {path} for a minute; end it, or give another -o"
+    with locked(path, busy, UsageError, _ADVICE):
+        known = {**_made_from(path, made_from), **made_from}
+        content = json.dumps({"schema_version": 1, "made_from": known}, indent=1)
+        write_whole(path, content.encode() + b"\n", UsageError, _ADVICE)
+
+
+def _made_from(path: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the choices beside `path` are made from. Raises UsageError where that contradicts what is `asked`."""
+    if not os.path.lexists(path):
+        return {}
+    try:
+        before: dict[str, Any] = parse_json(read_file(path, MAX_JSON_BYTES, DataError, AGAIN))["made_from"]
+        changed = [name for name, value in asked.items() if before.get(name, value) != value]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({printable(repr(error), 80)}); {AGAIN}") from error
+    if changed:
+        raise UsageError(f"{path.parent} was made with other {' and '.join(changed)}; {AGAIN}")
+    return before
 
 
 _HERE: list[Benchmark] = []  # in a worker process

@@ -58,6 +58,7 @@ class Search:
     confirmations: list[tuple[Trial, Confirmation]] = field(default_factory=list)  # of winners measured again
     pareto: str | None = None  # the metric of Pareto mode: not one winner is sought, but the front of scores against it
     refinement: Refinement | None = None  # what trains a shortlist after the search; None: nothing does
+    stored: dict[str, Any] | None = None  # the result of the run before it was gone on with; None: it had not ended
 
     @property
     def seconds(self) -> float:
@@ -67,6 +68,8 @@ class Search:
     @property
     def share_done(self) -> float:
         """How much of the search is behind, in [0, 1], by generations or by budget, whichever ends it first."""
+        if self._over:
+            return 1.0
         done = (self.last.index + 1) / self.settings.generations if self.last else 0.0
         done = min(1.0, max(done, self.scored / self.settings.budget if self.settings.budget else 0.0))
         if self.refinement is None:
@@ -96,11 +99,18 @@ class Search:
         """Evolve, then refine, storing each trial, and what came of each training, before it is yielded; a resumed
         search yields what is stored again first.
 
-        Yields nothing where it is known beforehand that no cell meets the limits.
+        Yields nothing where it is known beforehand that no cell meets the limits, or where the run had ended: then
+        nothing is written.
         """
+        if self.stored is not None:
+            self.trials = self.run.trials()
+            if self._over:
+                self.ended_at = time.perf_counter()
+                return
+            self.trials = []
         try:
             with self.run.appending() as store:
-                known = self.run.trials()
+                known = store.trials
                 if self.landscape is not None and self.landscape.feasible == 0:
                     self._finish()
                     return
@@ -126,6 +136,14 @@ class Search:
                 self.cost.close()
         self._finish()
 
+    @property
+    def _over(self) -> bool:
+        """Whether the stored result is that of all stored trials, and nothing is left to be measured again."""
+        if self.stored is None or self.stored["evaluations"]["distinct"] != len(self.trials):
+            return False
+        verdicts = [each["verdict"] for each in self.stored["confirmations"]]
+        return "PASS" in verdicts or "UNSTABLE" not in verdicts
+
     def _evolve(self, known: Sequence[Trial]) -> Iterator[Trial | Generation]:
         judged_by = (self.constraints, self.settings, known)
         if self.pareto is None:
@@ -142,7 +160,11 @@ class Search:
         predicted yet; whether they were. A resumed run has what was measured before from its folder."""
         if not isinstance(self.cost, Correctable):
             return False
-        known = self.run.measured()
+        # What lacks a cost is measured again.
+        found = self.run.measured().items()
+        known = {
+            arch: cost for arch, cost in found if cost.error is not None or self.cost.metrics <= cost.values.keys()
+        }
         if self.pareto is None:
             leaders = [each for each in trials if each.score.value is not None and each.cost.error is None]
             classes = [self.space.canonical(each.arch) for each in best_of_classes(self.space, leaders)[:most]]
@@ -153,9 +175,9 @@ class Search:
             wanted = [arch for arch in classes if not self.cost.knows(arch)][:SHORTLIST]
         missing = [arch for arch in wanted if arch not in known]
         if missing:
-            found: dict[Architecture, Cost] = dict(zip(missing, self.cost.measure(missing), strict=True))
-            self.run.keep_measured(found)
-            known |= found
+            new: dict[Architecture, Cost] = dict(zip(missing, self.cost.measure(missing), strict=True))
+            self.run.keep_measured(new)
+            known |= new
         if wanted:
             self.cost.correct({arch: known[arch] for arch in wanted})
         return bool(wanted)
@@ -228,6 +250,8 @@ class Search:
 
         A front has no winner: it is in `front`, None elsewhere.
         """
+        if self._over and self.stored is not None:
+            return self.stored
         best = self.best
         counts = (self.last.requested, self.last.distinct, self.last.trained) if self.last else (0, 0, 0)
         return {
@@ -267,13 +291,14 @@ class Search:
 
     def problem(self) -> EdgeNASError | None:
         """What a user must be told by an error although the search has ended; None where all is well."""
-        if self.best is None:
+        result = self.result()
+        if not result["feasible"]:
             return self._infeasible()
-        verdicts = [found.verdict for _, found in self.confirmations]
+        verdicts = [each["verdict"] for each in result["confirmations"]]
         if not verdicts or "PASS" in verdicts:
             return None
         if "UNSTABLE" in verdicts:
-            reason = next(found.source for _, found in self.confirmations if found.verdict == "UNSTABLE")
+            reason = next(each["source"] for each in result["confirmations"] if each["verdict"] == "UNSTABLE")
             return UnstableError(
                 f"the winner could not be timed well enough to be judged ({reason}); quiet the board as `edgenas board"
                 f" check` says, then: edgenas search --resume {self.run.path}"

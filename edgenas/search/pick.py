@@ -14,12 +14,12 @@ from typing import Any
 
 from edgenas import plugins
 from edgenas import run as runs
-from edgenas.architecture import Architecture, Cost, Refined, SearchSpace, Trial
+from edgenas.architecture import LIMITS, Architecture, Cost, Refined, SearchRequest, SearchSpace, Trial
 from edgenas.errors import DataError, InfeasibleError, UsageError
 from edgenas.search.genetic import rank
 from edgenas.search.job import described
 from edgenas.search.refine import in_figures, merit
-from edgenas.search.request import SearchRequest
+from edgenas.search.request import stored_request
 from edgenas.units import METRICS, show
 
 
@@ -52,10 +52,7 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
     if not limits:
         raise UsageError(f"a pick needs a limit; name one, like: edgenas runs pick {run} --latency 5ms")
     opened = runs.open_run(run)
-    try:
-        request = SearchRequest(**opened.header["request"])
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{opened.path}/run.json does not hold a search's settings; start a new run") from error
+    request = stored_request(opened)
     space = plugins.load("spaces", request.space)()
     judged = opened.trials()
     trials = _usable(judged, opened.measured(), space)
@@ -171,15 +168,14 @@ def _kept(
     source: runs.Run, request: SearchRequest, space: SearchSpace, best: Trial, result: dict[str, Any], name: str
 ) -> runs.Run:
     """The new run `name` with `result`, as if a search for its limits had judged `best` alone."""
-    asked = {f"{each['metric']}_{each['unit'].lower()}": each["limit"] for each in result["constraints"]}
-    unlimited = dict.fromkeys(("latency_ms", "energy_mj", "macs_m", "params_m"))
+    limits = {each["metric"]: each["limit"] for each in result["constraints"]}
     header = {
         **source.header,
         "schema_version": runs.SCHEMA_VERSION,
         "kind": "pick",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "picked_from": str(source.path),
-        "request": {**asdict(request), **unlimited, "pareto": None, **asked},
+        "request": {**asdict(request), "pareto": None, **{name: limits.get(metric) for name, metric in LIMITS.items()}},
     }
     kept = runs.create(runs.place(name, ""), header)
     with kept.appending() as store:

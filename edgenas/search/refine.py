@@ -9,9 +9,11 @@ weights to go on from in refine/, so that a class is never trained twice to the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, field
@@ -20,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgenas.architecture import Architecture, Refined, SearchSpace
 from edgenas.errors import DataError, UsageError
-from edgenas.files import write_whole
+from edgenas.files import read_file, write_whole
 from edgenas.fitness import FitnessSettings, RefineSettings, table
-from edgenas.run import Run
+from edgenas.plugins import lacking
+from edgenas.run import MAX_BYTES, Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,10 +70,7 @@ def prepare(
     try:
         from edgenas.fitness.refiner import create
     except ImportError as error:
-        raise UsageError(
-            "--refine trains, which needs torch, which is not installed; run: pip install 'edgenas[live]', or give"
-            " --refine 0"
-        ) from error
+        raise UsageError(f"--refine trains, which needs {lacking(error)}, or give --refine 0") from error
     drawn = range(scoring.seed, scoring.seed + scoring.draws)
     seeds = [*drawn, *(table.seeds(space.name, dataset, scoring) if by_table else [])]
     try:
@@ -130,9 +130,9 @@ class Refinement:
                     yield each
             kept = self._best(alive, last=number == len(self._rungs))
             for arch in alive:  # what nobody goes on from any more
-                _file(run, arch, before).unlink(missing_ok=True)
+                _forget(run, arch, before)
                 if arch not in kept:
-                    _file(run, arch, images).unlink(missing_ok=True)
+                    _forget(run, arch, images)
             alive, before = kept, images
             if len(alive) < 2 and self.halving:
                 break
@@ -252,10 +252,11 @@ class Refinement:
         from edgenas.fitness.refiner import Job
 
         path = _file(run, arch, before)
-        if before and path.exists():
-            state = path.read_bytes()
-            if self.ready.refiner.sound(arch, before, state):
-                return Job(arch, images, before, state)
+        if before and path.is_file():
+            with contextlib.suppress(DataError):
+                state = read_file(path, MAX_BYTES)
+                if self.ready.refiner.sound(arch, before, state):
+                    return Job(arch, images, before, state)
             log.warning("%s is damaged; %s is trained from its beginning again", path, self.space.describe(arch))
         return Job(arch, images)
 
@@ -310,6 +311,14 @@ def spread(archs: Sequence[Architecture], count: int) -> list[Architecture]:
 def _macs_m(space: SearchSpace, arch: Architecture) -> float:
     """0 where the space counts none."""
     return float(space.macs_m(arch)) if hasattr(space, "macs_m") else 0.0
+
+
+def _forget(run: Run, arch: Architecture, images: int) -> None:
+    """Remove what nobody goes on from; what cannot be removed does no harm."""
+    path = _file(run, arch, images)
+    if os.path.lexists(path):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _file(run: Run, arch: Architecture, images: int) -> Path:

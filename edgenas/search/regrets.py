@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from edgenas.errors import DataError
+from edgenas.files import read_file
 
 Key = tuple[str, float, int | None, str]  # device, percentile, seed and method
 AGAIN = "remove the folder, or give another -o"
+_MAX_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,17 @@ def line(values: Sequence[object]) -> bytes:
 
 def read(path: Path) -> list[Row]:
     """The whole lines of a regrets.csv; none where there is no file yet. Raises DataError for one that is damaged."""
-    content = path.read_bytes() if path.exists() else b""
+    content = read_file(path, _MAX_BYTES, DataError, AGAIN) if os.path.lexists(path) else b""
     content = content[: content.rfind(b"\n") + 1]  # what follows was torn by a kill
     rows = []
     try:
-        header, *lines = list(csv.reader(io.StringIO(content.decode()))) or [[each.name for each in fields(Row)]]
+        text = io.StringIO(content.decode("utf-8-sig"))  # a spreadsheet may have added a mark
+        header, *lines = list(csv.reader(text)) or [[each.name for each in fields(Row)]]
         if header != [each.name for each in fields(Row)]:
             raise ValueError("its columns are others")
         for device, percentile, limit, seed, method, arch, ties, *numbers, seconds, scored, simulated in lines:
+            if not all(math.isfinite(float(each)) for each in (percentile, limit, seconds, *filter(None, numbers))):
+                raise ValueError("a number is not finite")
             accuracy, regret, worst = (float(each) if each else None for each in numbers)
             rows.append(
                 Row(

@@ -7,14 +7,14 @@ import datetime
 import logging
 import platform
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edgenas import __version__, cost, plugins
 from edgenas import device as devices
 from edgenas import run as runs
-from edgenas.architecture import Constraint
+from edgenas.architecture import Constraint, SearchRequest
 from edgenas.cost.analytic import Countable
 from edgenas.data.images import check_dataset
 from edgenas.device import Device
@@ -28,6 +28,7 @@ from edgenas.search.job import Search
 from edgenas.search.landscape import survey
 from edgenas.search.pareto import DEFAULT as FRONT_SEARCH
 from edgenas.search.refine import prepare
+from edgenas.text import printable
 from edgenas.units import METRICS, check_ranges, show
 
 log = logging.getLogger(__name__)
@@ -45,53 +46,6 @@ REFINE_SETTINGS = RefineSettings()
 LIVE_BUDGET, FRONT_BUDGET, FRONT_POPULATION, POOL = 80, 150, 40, 500
 
 
-@dataclass(frozen=True)
-class SearchRequest:
-    """Everything a search depends on, as asked; None leaves the choice to the preset (see `edgenas search --help`).
-
-    Limits are in canonical units: ms, mJ, M MACs, M parameters.
-    """
-
-    space: str = "nasbench201"
-    dataset: str = "cifar10"
-    device: str = "host"
-    latency_ms: float | None = None
-    energy_mj: float | None = None
-    macs_m: float | None = None
-    params_m: float | None = None
-    pareto: str | None = None  # the metric against which the front of scores is sought
-    fitness: str = "auto"
-    cost: str = "auto"
-    board: str | None = None  # names, comma-separated, of the boards that measure; None: all of the device
-    preset: str = "default"
-    method: str = "penalty"
-    generations: int | None = None
-    population: int | None = None
-    epochs: int | None = None
-    beta: float | None = None
-    batch_size: int | None = None
-    cells: int | None = None
-    channels: int | None = None
-    reference: str | None = None
-    precision: str | None = None
-    halving: bool | None = None
-    draws: int | None = None
-    engine: str | None = None
-    seed: int = 0
-    budget: int | None = None
-    pool: int | None = None
-    refine: int | None = None  # classes trained briefly after the search, to choose the winner among; 0: none
-
-    def constraints(self) -> list[Constraint]:
-        limits = {
-            "latency": self.latency_ms,
-            "energy": self.energy_mj,
-            "macs": self.macs_m,
-            "params": self.params_m,
-        }
-        return [Constraint(metric, limit) for metric, limit in limits.items() if limit is not None]
-
-
 def search(run: str | None = None, resume: str | None = None, **asked: Any) -> Search:
     """Prepare the search that `asked`, fields of SearchRequest, describes, in the new run folder `run`; or go on with
     the run `resume`, which has every setting: what is asked beside it must agree with it.
@@ -100,7 +54,7 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     """
     started_at = time.perf_counter()
     resumed = runs.open_run(resume) if resume is not None else None
-    request = SearchRequest(**asked) if resumed is None else _stored_request(resumed, asked)
+    request = SearchRequest(**asked) if resumed is None else _request_again(resumed, asked)
     if resumed is not None:
         request = replace(request, **{name: asked[name] for name in _ELSEWHERE & set(asked)})
     if request.preset not in PRESETS:
@@ -199,6 +153,7 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
         started_at,
         pareto=request.pareto,
         refinement=refinement,
+        stored=None if resumed is None else resumed.result(),
     )
 
 
@@ -233,32 +188,47 @@ def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings, 
 
 def _stored_settings(run: runs.Run, fitness_settings: FitnessSettings) -> tuple[FitnessSettings, SearchSettings]:
     """Those that `run` was made with, whatever the presets are by now; where its candidates are trained is as asked."""
+    from edgenas import schema
+
     try:
-        return replace(fitness_settings, **run.header["fitness_settings"]), SearchSettings(
-            **run.header["search_settings"]
+        scoring = schema.settings(FitnessSettings, run.header["fitness_settings"], fitness_settings)
+        return scoring, schema.settings(SearchSettings, run.header["search_settings"])
+    except ValueError as error:
+        raise DataError(
+            f"{run.path}/run.json does not hold a search's settings ({printable(error)}); start a new run"
+        ) from error
+
+
+def stored_request(run: runs.Run) -> SearchRequest:
+    """What was asked of `run`. Raises DataError where this EdgeNAS does not know all of it."""
+    known = {each.name for each in fields(SearchRequest)}
+    unknown = sorted(set(run.header["request"]) - known)
+    if unknown:
+        raise DataError(
+            f"run {run.path} was made with {printable(', '.join(unknown), 100)}, which this EdgeNAS does not know; use"
+            " the EdgeNAS that made it, or start a new run"
         )
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{run.path}/run.json does not hold a search's settings; start a new run") from error
+    return SearchRequest(**run.header["request"])
 
 
-def _stored_request(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
+def _request_again(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
+    """What was asked of `run`, to go on with it. Raises UsageError where it was not searched for, or other than it was
+    is `asked` now."""
     if "picked_from" in run.header:
+        source = printable(run.header["picked_from"])
         raise UsageError(
-            f"run {run.path} was picked from {run.header['picked_from']}, not searched for; go on with that by: edgenas"
-            f" search --resume {run.header['picked_from']}"
+            f"run {run.path} was picked from {source}, not searched for; go on with that by: edgenas search --resume"
+            f" {source}"
         )
-    try:
-        stored = SearchRequest(**{"refine": 0, **run.header["request"]})  # a run from before there was any has none
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{run.path}/run.json does not hold a search's settings; start a new run") from error
+    stored = stored_request(run)
     for name, value in asked.items():
         if name in _ELSEWHERE:
             continue
         if getattr(stored, name) != value:
             flag = "--" + name.removesuffix("_ms").removesuffix("_mj").removesuffix("_m").replace("_", "-")
             raise UsageError(
-                f"run {run.path} was made with {flag} {getattr(stored, name)}, not {value}; leave {flag} out to go on"
-                " with it, or start a new run"
+                f"run {run.path} was made with {flag} {printable(getattr(stored, name))}, not {value}; leave {flag} out"
+                " to go on with it, or start a new run"
             )
     return stored
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,9 +43,9 @@ def train(
     """
     try:
         from edgenas.train import Training
-        from edgenas.train.files import architecture
+        from edgenas.train.files import architecture, check_free, check_state
     except ImportError as error:
-        raise UsageError("training needs torch, which is not installed; run: pip install 'edgenas[live]'") from error
+        raise UsageError(f"training needs {plugins.lacking(error)}") from error
     if resume and restart:
         raise UsageError("--resume goes on and --restart starts over; give one of them")
     if (run is None) == (arch is None):
@@ -54,10 +55,20 @@ def train(
     if arch is not None and (resume or restart):
         raise UsageError("--arch begins a new training; name the folder of one: edgenas train FOLDER --resume")
 
-    path = _folder(run) if run is not None else runs.place(folder, f"trained-{as_name(Path(dataset or '').absolute().name)}")
-    _check_state(path, resume, restart)
-    check_place(path / "train", DataError, runs.ADVICE, folder=True)
-    what = _asked_for(arch, dataset, space) if arch is not None else _trained_in(path, resume)
+    path = None  # a new one, made at last
+    if run is not None:
+        path = runs.open_trained(run).path
+        check_free(path)
+        check_state(path, resume, restart)
+        what = _trained_in(path, resume)
+    else:
+        assert arch is not None
+        if folder is not None:
+            path = runs.place(folder, "")
+            check_free(path)
+            check_state(path, resume, restart)
+            check_place(path / "train", DataError, runs.ADVICE, folder=True)
+        what = _asked_for(arch, dataset, space)
     if dataset is not None and dataset != what["dataset"]:
         raise UsageError(
             f"run {path} is of {printable(what['dataset'])}, not {printable(dataset)}; leave --dataset out, or train"
@@ -71,39 +82,24 @@ def train(
     images, test = load_images(what["dataset"], "train"), load_images(what["dataset"], "test")
     asked = {name: value for name, value in settings.items() if value is not None}
     if resume:
+        assert path is not None
         chosen = _settings_before(path, what, asked, distill)
         distill = what["teacher"] is not None
     else:
         chosen = _settings(asked, images)
     teacher, source = _teacher(path, what["dataset"], images) if distill else (None, None)
-    if restart:
-        shutil.rmtree(path / "train", ignore_errors=True)
+    made = None
+    if path is None:
+        path = made = runs.place(None, f"trained-{as_name(Path(what['dataset']).absolute().name)}")
     space_object = plugins.load("spaces", network.space)()
-    return Training(
-        path / "train", space_object, network, what["dataset"], images, test, chosen, teacher, source, resume
-    )
-
-
-def _folder(name: str) -> Path:
-    """The folder of the run or of the earlier training called `name`; raises UsageError where there is none."""
-    for path in (Path(name), runs.RUNS / name):
-        if (path / "run.json").exists() or (path / "train" / "checkpoint.pt").exists():
-            return path
-    return runs.open_run(name).path
-
-
-def _check_state(path: Path, resume: bool, restart: bool) -> None:
-    """Raise UsageError where what was trained in `path` would be lost, or is not there to be gone on with."""
-    checkpoint = (path / "train" / "checkpoint.pt").exists()
-    trained = any((path / "train" / name).exists() for name in ("model.pt", "result.json"))
-    if (checkpoint or trained) and not (resume or restart):
-        raise UsageError(
-            f"{path} is {'trained already' if trained else 'half trained'}; go on by: edgenas train {path} --resume,"
-            f" or start over by: edgenas train {path} --restart"
-        )
-    if resume and not checkpoint:
-        lost = f"has lost its checkpoint; start over by: edgenas train {path} --restart"
-        raise UsageError(f"{path} {lost if trained else f'has no training to go on with; run: edgenas train {path}'}")
+    begun = (what["dataset"], images, test, chosen, teacher, source, resume, restart)
+    try:
+        return Training(path / "train", space_object, network, *begun)
+    except BaseException:
+        if made is not None:
+            with contextlib.suppress(OSError):
+                made.rmdir()
+        raise
 
 
 def _asked_for(arch: str, dataset: str | None, space: str | None) -> dict[str, Any]:
@@ -124,7 +120,7 @@ def _trained_in(path: Path, resume: bool) -> dict[str, Any]:
     from edgenas.train.files import read_identity
     from edgenas.train.files import restart as restart_advice
 
-    searched = (path / "run.json").exists()
+    searched = os.path.lexists(path / "run.json")
     if resume or not searched:
         apart = "train again with --arch, in another folder"
         return read_identity(path, restart_advice(path) if searched else apart)
@@ -132,8 +128,8 @@ def _trained_in(path: Path, resume: bool) -> dict[str, Any]:
     result = run.result()
     if result is None:
         raise DataError(f"run {path} has not ended; finish it by: edgenas search --resume {path}")
-    winner = result.get("winner")
-    if winner is None and result.get("front") and result.get("pareto") in METRICS:
+    winner = result["winner"]
+    if winner is None and result["front"]:
         metric = METRICS[result["pareto"]]
         raise UsageError(
             f"run {path} found a front, not one winner; pick from it and train that: edgenas runs pick {path}"
@@ -141,12 +137,9 @@ def _trained_in(path: Path, resume: bool) -> dict[str, Any]:
         )
     if winner is None:
         raise UsageError(f"run {path} found no network within its limits; search again with a higher limit")
-    try:
-        return {name: result[name] for name in ("space", "dataset")} | {
-            name: winner[name] for name in ("genes", "arch_str")
-        }
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}/result.json is damaged; start a new run") from error
+    return {name: result[name] for name in ("space", "dataset")} | {
+        name: winner[name] for name in ("genes", "arch_str")
+    }
 
 
 def _settings(asked: dict[str, Any], images: ImageSet) -> TrainSettings:
@@ -158,13 +151,14 @@ def _settings(asked: dict[str, Any], images: ImageSet) -> TrainSettings:
 
 def _settings_before(path: Path, what: dict[str, Any], asked: dict[str, Any], distill: bool | None) -> TrainSettings:
     """The settings that the training in `path` was begun with; raises UsageError where others are asked for."""
+    from edgenas import schema
     from edgenas.train import TrainSettings
     from edgenas.train.files import damaged
     from edgenas.train.files import restart as restart_advice
 
     try:
-        before = TrainSettings(**what["settings"])
-    except (TypeError, UsageError) as error:
+        before = schema.settings(TrainSettings, what["settings"])
+    except ValueError as error:
         raise damaged(path / "train" / "checkpoint.pt", restart_advice(path)) from error
     known = {**asdict(before), "distill": what["teacher"] is not None}
     for name, value in {**asked, **({} if distill is None else {"distill": distill})}.items():
@@ -177,12 +171,12 @@ def _settings_before(path: Path, what: dict[str, Any], asked: dict[str, Any], di
     return before
 
 
-def _teacher(path: Path, dataset: str, images: ImageSet) -> tuple[ResNet, str]:
+def _teacher(path: Path | None, dataset: str, images: ImageSet) -> tuple[ResNet, str]:
     """The reference network of the search in `path`, or else the default one, and what it is in words."""
     from edgenas.fitness.reference import reference_network
 
-    request = runs.open_run(str(path)).header.get("request", {}) if (path / "run.json").exists() else {}
-    choice = request.get("reference") or "resnet20"
+    header = runs.open_trained(str(path)).header if path is not None and path.is_dir() else {}
+    choice = header.get("request", {}).get("reference") or "resnet20"
     teacher, words = reference_network(choice, dataset, images)
     if teacher.linear.out_features != len(images.class_names):
         raise UsageError(

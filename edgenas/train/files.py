@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import math
+import logging
+import os
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +20,18 @@ from torch import Tensor, nn
 
 from edgenas import plugins
 from edgenas.architecture import Architecture, SearchSpace
-from edgenas.errors import DataError
-from edgenas.files import write_whole
+from edgenas.errors import DataError, UsageError, out_of_memory
+from edgenas.files import locked, read_file, write_whole
+from edgenas.schema import checked, parse
+from edgenas.schema.types import Identity
+from edgenas.schema.types import Trained as Result
 from edgenas.text import distinct
 
 VERSION = 1  # of checkpoint.pt, model.pt and result.json
 _LARGEST = 1024  # channels or cells that are believed of a file
+_LARGEST_FILE, _LARGEST_JSON = 1 << 33, 1 << 20  # bytes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,21 +136,61 @@ def weights(state: Any, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def read_identity(run: Path, advice: str) -> dict[str, Any]:
     """What the training in `run` is of, as its checkpoint says; raises DataError ending in `advice`."""
     path = run / "train" / "checkpoint.pt"
-    identity = read_torch(path, advice).get("identity")
-    names = {"space", "genes", "arch_str", "dataset", "dataset_fingerprint", "teacher", "settings"}
-    if not isinstance(identity, dict) or set(identity) != names or not isinstance(identity["dataset"], str):
-        raise damaged(path, advice)
+    try:
+        identity: dict[str, Any] = checked(Identity, read_torch(path, advice).get("identity"))
+    except ValueError as error:
+        raise damaged(path, advice) from error
     return identity
 
 
-def epoch_line(value: Any) -> dict[str, Any]:
-    """`value`, if it is what the loop noted of an epoch; else ValueError."""
-    numbers = {"epoch", "train_loss", "learning_rate", "seconds"}
-    if not (isinstance(value, dict) and set(value) == {*numbers, "val_accuracy"}):
-        raise ValueError("no epoch")
-    if not all(isinstance(value[name], int | float) and math.isfinite(value[name]) for name in numbers):
-        raise ValueError("no epoch")
-    return value
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """What the result.json in `folder`, RUN/train, holds; None where it is missing or damaged: it can be made anew."""
+    if not os.path.lexists(folder / "result.json"):
+        return None
+    try:
+        found: dict[str, Any] = checked(Result, parse(read_file(folder / "result.json", _LARGEST_JSON)))
+    except (DataError, ValueError):
+        return None
+    return found
+
+
+def check_state(run: Path, resume: bool, restart: bool) -> None:
+    """Raise UsageError where what was trained in `run` would be lost, or is not there to be gone on with."""
+    folder = run / "train"
+    checkpoint = os.path.lexists(folder / "checkpoint.pt")
+    trained = any(os.path.lexists(folder / name) for name in ("model.pt", "result.json"))
+    if (checkpoint or trained) and not (resume or restart):
+        raise UsageError(
+            f"{run} is {'trained already' if trained else 'half trained'}; go on by: edgenas train {run} --resume,"
+            f" or start over by: edgenas train {run} --restart"
+        )
+    if resume and not checkpoint:
+        lost = f"has lost its checkpoint; start over by: edgenas train {run} --restart"
+        raise UsageError(f"{run} {lost if trained else f'has no training to go on with; run: edgenas train {run}'}")
+
+
+def held(folder: Path, advice: str) -> AbstractContextManager[None]:
+    """Hold `folder`, RUN/train, for a training. Raises UsageError where another program trains there, DataError ending
+    in `advice` where nothing can be written there."""
+    busy = f"another program trains {folder.parent}; wait for it, or train in another folder"
+    return locked(folder, busy, DataError, advice, wait_s=0.0)
+
+
+def check_free(run: Path) -> None:
+    """Raise UsageError where another program trains in `run` right now."""
+    if (run / "train").is_dir():
+        with contextlib.suppress(DataError), held(run / "train", ""):  # what cannot be written may still be read
+            pass
+
+
+def clear(folder: Path, advice: str) -> None:
+    """Remove from `folder`, RUN/train, what an earlier training left beside the checkpoint."""
+    for name in ("result.json", "model.pt"):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"{folder / name} cannot be removed ({error.strerror or error}); {advice}") from error
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -149,17 +198,27 @@ def tensorboard(folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     """What takes an epoch's line to TensorBoard's files in `folder`/tensorboard, or nowhere where it is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(folder / "tensorboard"))
     except ImportError:
         yield lambda line: None
         return
-    with SummaryWriter(str(folder / "tensorboard")) as writer:
+    except OSError as error:
+        log.warning("TensorBoard is not told: %s (%s)", folder / "tensorboard", error.strerror or error)
+        yield lambda line: None
+        return
 
-        def log(line: dict[str, Any]) -> None:
+    def tell(line: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # it can be drawn from metrics.jsonl
             for name in ("train_loss", "val_accuracy", "learning_rate"):
                 if line[name] is not None:
                     writer.add_scalar(name, line[name], line["epoch"])
 
-        yield log
+    try:
+        yield tell
+    finally:
+        with contextlib.suppress(OSError):
+            writer.close()
 
 
 def read_torch(path: Path, advice: str) -> dict[str, Any]:
@@ -167,9 +226,10 @@ def read_torch(path: Path, advice: str) -> dict[str, Any]:
 
     Raises DataError, its message ending in `advice`, for anything else.
     """
+    content = read_file(path, _LARGEST_FILE, DataError, advice)
     try:
-        return from_bytes(path.read_bytes())
-    except (OSError, ValueError) as error:
+        return from_bytes(content)
+    except ValueError as error:
         raise damaged(path, advice) from error
 
 
@@ -182,6 +242,8 @@ def from_bytes(content: bytes) -> dict[str, Any]:
                 raise ValueError("a checksum is wrong")
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch names no common base for what a damaged or malicious file makes it raise
+        if out_of_memory(error):
+            raise MemoryError from error
         raise ValueError("no file of torch's") from error
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise ValueError("of another version")
@@ -194,17 +256,18 @@ def to_bytes(content: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def write_torch(path: Path, content: dict[str, Any]) -> None:
-    write(path, to_bytes(content))
+def write_torch(path: Path, content: dict[str, Any], advice: str) -> None:
+    write(path, to_bytes(content), advice)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    write(path, (json.dumps({"schema_version": VERSION, **content}, indent=2, allow_nan=False) + "\n").encode())
+def write_json(path: Path, content: dict[str, Any], advice: str) -> None:
+    write(path, (json.dumps({"schema_version": VERSION, **content}, indent=2, allow_nan=False) + "\n").encode(), advice)
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file of RUN/train whole or not at all; raises DataError where the disk is full or read-only."""
-    write_whole(path, content, DataError, f"make room for it, then run: edgenas train {path.parent.parent} --resume")
+def write(path: Path, content: bytes, advice: str) -> None:
+    """Write a file of RUN/train whole or not at all; raises DataError ending in `advice` where the disk is full or
+    read-only."""
+    write_whole(path, content, DataError, advice)
 
 
 def restart(run: Path) -> str:

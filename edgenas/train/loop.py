@@ -26,11 +26,16 @@ from torch import Tensor, nn
 
 from edgenas.architecture import Architecture, SearchSpace
 from edgenas.data.images import ImageSet, held_out
-from edgenas.errors import EdgeNASError, UsageError
+from edgenas.errors import DataError, EdgeNASError, UsageError
+from edgenas.schema import checked
+from edgenas.schema.types import Best, Epoch
 from edgenas.train.batches import NOT_FLIPPED, PADDING, accuracy, augmented, normalised
 from edgenas.train.files import (
+    check_state,
+    clear,
     damaged,
-    epoch_line,
+    held,
+    read_result,
     read_torch,
     restart,
     tensorboard,
@@ -51,7 +56,8 @@ class Training:
     `folder`: RUN/train. `dataset`: the name under which `images` (its training split) and `test` were loaded.
     `teacher`: None, or a network in evaluation mode from images scaled to [0, 1], float [b, 3, h, w], to logits, which
     the network learns from besides the labels (Hinton et al., arXiv:1503.02531); `teacher_source` says which.
-    `resume` goes on from the checkpoint; else the folder must hold none.
+    `resume` goes on from the checkpoint, `restart` replaces what was trained there; else the folder must hold nothing.
+    Nothing is written before it is iterated over, and nothing at all where a training that had ended is resumed.
     """
 
     def __init__(
@@ -66,8 +72,10 @@ class Training:
         teacher: nn.Module | None = None,
         teacher_source: str | None = None,
         resume: bool = False,
+        restart: bool = False,
     ) -> None:
         self.folder, self.images, self.test, self.settings = folder, images, test, settings
+        self.resume, self.restart, self._begun = resume, restart, resume
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.teacher = teacher.to(self.device) if teacher is not None else None
         validating = held_out(images.labels) if settings.patience else np.zeros(len(images.labels), bool)
@@ -109,16 +117,35 @@ class Training:
         self.labels = torch.from_numpy(images.labels).to(self.device)
         if resume:
             self._restore()
-        else:
-            self._save_checkpoint()
-        self._write_metrics()
 
     def __iter__(self) -> Iterator[int]:
         """Train; yields the number of steps done. A checkpoint is on the disk before the next epoch begins.
 
         Raises EdgeNASError where the loss is not finite; the checkpoint stays that of the epoch before. Raises
-        DataError where the disk is full.
+        DataError where the disk is full, UsageError where another program trains in the folder.
         """
+        if self._ended:
+            return
+        with held(self.folder, self._advice):
+            self._begin()
+            yield from self._train()
+            if not self._ended:
+                self._finish()
+
+    def _begin(self) -> None:
+        """Bring the folder to where the training stands."""
+        check_state(self.folder.parent, self.resume, self.restart)  # another program may have been here meanwhile
+        if self.resume:
+            self._restore()
+        else:
+            self._save_checkpoint()  # in place of an earlier one, at once, so that a full disk loses nothing
+            self._begun = True
+            clear(self.folder, self._advice)
+        self._write_metrics()
+
+    def _train(self) -> Iterator[int]:
+        if self.finished:
+            return
         with tensorboard(self.folder) as log:
             while not self.finished:
                 started_at_s = time.perf_counter()
@@ -135,8 +162,6 @@ class Training:
                 self._save_checkpoint()
                 self._write_metrics()
                 log(line)
-        if not (self.folder / "result.json").exists():
-            self._finish()
 
     def _epoch(self, epoch: int) -> Generator[int, None, tuple[float, float]]:
         """Show the network every image once; the mean loss, and the learning rate of the last step."""
@@ -194,9 +219,25 @@ class Training:
         return text + (f", validation {self.best['accuracy']:.2f} % at best" if self.best else "")
 
     def result(self) -> dict[str, Any]:
-        """What result.json holds; accuracies are in %."""
-        content: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
-        return content
+        """What result.json holds; accuracies are in %. Raises DataError where the training has not ended."""
+        found = read_result(self.folder)
+        if found is None:
+            raise DataError(f"{self.folder.parent} is not trained to its end; {self._advice}")
+        return found
+
+    @property
+    def _ended(self) -> bool:
+        """Whether the folder holds what this training came to."""
+        if not self.finished or not (self.folder / "model.pt").is_file():
+            return False
+        found = read_result(self.folder)
+        made = None if found is None else {name: found[name] for name in self.identity}
+        return found is not None and made == self.identity and found["epochs"] == len(self.history)
+
+    @property
+    def _advice(self) -> str:
+        how = " --resume" if self._begun else " --restart" if self.restart else ""
+        return f"make room for it, then run: edgenas train {self.folder.parent}{how}"
 
     def _loss(self, pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
         scaled = pixels.float() / 255
@@ -226,6 +267,7 @@ class Training:
                 "history": self.history,
                 "best": self.best,
             },
+            self._advice,
         )
 
     def _restore(self) -> None:
@@ -245,23 +287,26 @@ class Training:
             )
         try:
             shapes = self.network.state_dict()
-            self.history, self.best = [epoch_line(each) for each in content["history"]], content["best"]
+            self.history = checked(list[Epoch], content["history"])
+            self.best = None if content["best"] is None else checked(Best, content["best"])
             if self.best is not None:
                 weights(self.best["network"], shapes)
-                self.best = {**self.best, "accuracy": float(self.best["accuracy"]), "epoch": int(self.best["epoch"])}
             self.network.load_state_dict(weights(content["network"], shapes))
             parameters = list(self.network.parameters())
-            for number, state in content["optimizer"]["state"].items():
+            momenta, ours = content["optimizer"]["state"], self.optimizer.state_dict()
+            if [each["params"] for each in content["optimizer"]["param_groups"]] != [list(range(len(parameters)))]:
+                raise ValueError("steps of another network")
+            for number, state in momenta.items():
                 if state["momentum_buffer"].shape != parameters[number].shape:
                     raise ValueError("momenta of another network")
-            self.optimizer.load_state_dict(content["optimizer"])
+            self.optimizer.load_state_dict({**ours, "state": momenta})  # how to step the settings say, not the file
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise damaged(path, restart(self.folder.parent)) from error
         self.steps_done = len(self.history) * self.steps_per_epoch
 
     def _write_metrics(self) -> None:
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
-        write(self.folder / "metrics.jsonl", lines.encode())
+        write(self.folder / "metrics.jsonl", lines.encode(), self._advice)
 
     def _finish(self) -> None:
         """Test the weights, the best ones where there was a validation, and write model.pt and result.json."""
@@ -281,7 +326,7 @@ class Training:
             "class_names": list(self.images.class_names),
             "image_size": list(self.images.images.shape[1:3]),
         }
-        write_torch(self.folder / "model.pt", {**common, **outcome, **model})
+        write_torch(self.folder / "model.pt", {**common, **outcome, **model}, self._advice)
         result = {
             **common,
             "settings": asdict(self.settings),
@@ -294,7 +339,7 @@ class Training:
             "epochs": len(self.history),
             "seconds": round(sum(line["seconds"] for line in self.history), 3),
         }
-        write_json(self.folder / "result.json", result)
+        write_json(self.folder / "result.json", result, self._advice)
 
 
 def _finite(network: nn.Module) -> bool:

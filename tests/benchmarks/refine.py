@@ -29,6 +29,7 @@ from edgenas.run import Run
 from edgenas.search.methods import DATASET, DEFAULT, Benchmark, Case
 from edgenas.search.refine import Refinement
 from edgenas.search.request import REFINE_SETTINGS
+from tests.runs import header
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class Trained:
 
 
 def opened(folder: Path, ready: Ready) -> Trained:
-    header = {"kind": "benchmark", "refine_fingerprint": ready.fingerprint}
+    made_from = {**header(), "refine_fingerprint": ready.fingerprint}
     if not folder.exists():
-        return Trained(ready, runs.create(folder, header), {})
+        return Trained(ready, runs.create(folder, made_from), {})
     run = runs.open_run(str(folder))
     if run.header["refine_fingerprint"] != ready.fingerprint:
         raise SystemExit(f"{folder} was trained by other settings or on other images; give another --results")

@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,16 +117,27 @@ def test_a_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 # The store of measurements.
 
+
+def measured(*samples_ns: int) -> dict[str, Any]:
+    attempt = {"samples_ns": [list(samples_ns)], "inner": 1, "energy_mj": None, "problems": [], "processes": [{}]}
+    return {"board": "here", "measured_at": "now", "checked": True, "note": "", "attempts": [attempt]}
+
+
+def samples(found: dict[str, Any]) -> list[int]:
+    (repeat,) = found["attempts"][0]["samples_ns"]
+    return list(repeat)
+
+
 FINGERPRINT = {"model_sha256": "a" * 64, "threads": 1, "governor": ["performance"], "clocks": None}
 
 
 def test_kept_and_found(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.find(FINGERPRINT) is None
-    store.keep(FINGERPRINT, {"attempts": [1]})
+    store.keep(FINGERPRINT, measured(1))
     found = store.find(dict(reversed(FINGERPRINT.items())))  # the order of the keys is free
     assert found is not None
-    assert found["attempts"] == [1]
+    assert found == {**measured(1), "fingerprint": FINGERPRINT}
     for name in FINGERPRINT:
         assert store.find({**FINGERPRINT, name: "other"}) is None
     assert store.find({**FINGERPRINT, "more": 1}) is None
@@ -138,15 +150,18 @@ def test_by_default_in_the_users_folder() -> None:
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"fingerprint": {}}', "null", "\x00"])
 def test_a_damaged_file_counts_as_none(tmp_path: Path, content: str) -> None:
     store = Store(tmp_path)
-    store.keep(FINGERPRINT, {"attempts": [1]}).write_text(content)
+    path = store.keep(FINGERPRINT, measured(1))
+    assert path is not None
+    path.write_text(content)
     assert store.find(FINGERPRINT) is None
-    store.keep(FINGERPRINT, {"attempts": [2]})
+    store.keep(FINGERPRINT, measured(2))
     assert store.find(FINGERPRINT) is not None
 
 
 def test_a_file_under_a_wrong_key_is_not_believed(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    path = store.keep(FINGERPRINT, {"attempts": [1]})
+    path = store.keep(FINGERPRINT, measured(1))
+    assert path is not None
     other = {**FINGERPRINT, "threads": 2}
     target = tmp_path / key_of(other)[:2] / f"{key_of(other)}.json"
     target.parent.mkdir(exist_ok=True)
@@ -157,21 +172,25 @@ def test_a_file_under_a_wrong_key_is_not_believed(tmp_path: Path) -> None:
 def test_many_writers_at_once(tmp_path: Path) -> None:
     def write(number: int) -> None:
         for _ in range(20):
-            Store(tmp_path).keep(FINGERPRINT, {"attempts": [number] * 1000})
+            Store(tmp_path).keep(FINGERPRINT, measured(*[number] * 1000))
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
         found = Store(tmp_path).find(FINGERPRINT)
-        assert found is None or len(set(found["attempts"])) == 1
+        assert found is None or len(set(samples(found))) == 1
     for thread in threads:
         thread.join()
     (path,) = (each for each in tmp_path.rglob("*") if each.is_file())
-    assert len(json.loads(path.read_text())["attempts"]) == 1000
+    assert len(samples(json.loads(path.read_text()))) == 1000
 
 
-def test_a_full_disk_says_so(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_once_and_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BoardError, match="EDGENAS_STATE_DIR"):
-        Store(tmp_path / "file" / "store").keep(FINGERPRINT, {})
+    store = Store(tmp_path / "file" / "store")
+    for number in (1, 2):
+        assert store.keep(FINGERPRINT, measured(number)) is None
+    (told,) = caplog.messages
+    assert "is not kept" in told
+    assert "EDGENAS_STATE_DIR" in told

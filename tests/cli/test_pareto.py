@@ -184,7 +184,7 @@ def test_a_limit_that_nothing_seen_meets(capsys: pytest.CaptureFixture[str]) -> 
         ("runs pick front --energy 5mJ", 2, "knows no energy, only latency, macs, params"),
         ("runs pick nothing --latency 5ms", 2, "no run 'nothing'"),
         ("runs pick empty --latency 5ms", 7, "has no trial with a score and a cost to pick from; go on with it by"),
-        ("runs pick other --latency 5ms", 7, "does not hold a search's settings"),
+        ("runs pick other --latency 5ms", 7, "run.json is damaged (kind is missing)"),
     ],
 )
 def test_users_errors_are_one_sentence(command: str, code: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:

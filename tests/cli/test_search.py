@@ -162,7 +162,6 @@ whole_append = run.Appender.append
 def append(self, trial, description):
     if trial.number == int(sys.argv[1]):
         self._file.write(b'{"trial": %d, "gener' % trial.number)
-        self._file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     whole_append(self, trial, description)
 

@@ -15,6 +15,7 @@ from edgenas.architecture import Architecture, Confirmation, Constraint, Correct
 from edgenas.errors import BoardError
 from edgenas.search import Search
 from edgenas.search.genetic import SearchSettings
+from tests.runs import header
 from tests.search.worlds import Digits, Sum
 
 SPACE = Digits()
@@ -76,7 +77,7 @@ def true_ms(arch: Architecture) -> float:
 
 
 def job(path: Path, cost: Guessed, generations: int = 30) -> Search:
-    opened = runs.open_run(str(path)) if path.exists() else runs.create(path, {"kind": "search"})
+    opened = runs.open_run(str(path)) if path.exists() else runs.create(path, header(space="digits"))
     settings = SearchSettings(population=8, generations=generations, seed=1)
     host = devices.load("host")
     return Search("cifar10", host, SPACE, Sum(), cost, [LIMIT], settings, opened, None, time.perf_counter())

@@ -20,6 +20,7 @@ from edgenas.errors import DataError, InfeasibleError
 from edgenas.search import Search
 from edgenas.search.genetic import PAPER, Generation, SearchSettings
 from edgenas.search.pareto import DEFAULT, crowding_distances, evolve_front, front_of, layers, survivors
+from tests.runs import header
 from tests.search.test_hybrid import Guessed, true_ms
 from tests.search.worlds import Digits, Sum, Weighted
 
@@ -216,7 +217,7 @@ def test_each_class_is_scored_once_within_the_budget(settings: SearchSettings) -
 
 
 def job(path: Path, cost: Any, limits: list[Constraint], fitness: Fitness | None = None) -> Search:
-    opened = runs.open_run(str(path)) if path.exists() else runs.create(path, {"kind": "search"})
+    opened = runs.open_run(str(path)) if path.exists() else runs.create(path, header(space="digits"))
     host = devices.load("host")
     return Search("cifar10", host, SPACE, fitness or Sum(), cost, limits, SMALL, opened, None, 0.0, pareto="latency")
 

@@ -27,6 +27,7 @@ from edgenas.search import Search, refine
 from edgenas.search.genetic import SearchSettings
 from edgenas.search.refine import Refinement, Rung, merit, spread
 from edgenas.spaces.nasbench201 import NASBench201
+from tests.runs import header
 from tests.search.test_hybrid import Guessed
 from tests.search.worlds import Digits, Sum, Weighted
 
@@ -91,7 +92,7 @@ def refinement(world: World, count: int, halving: bool = True) -> Refinement:
 
 
 def job(path: Path, world: World | None, count: int = 8, cost: Any = None, limit: float = 20.0, **more: Any) -> Search:
-    opened = runs.open_run(str(path)) if path.exists() else runs.create(path, {"kind": "search", "request": {}})
+    opened = runs.open_run(str(path)) if path.exists() else runs.create(path, header(space="digits"))
     opened.header["fitness_source"] = "sum of genes"
     settings = SearchSettings(population=8, generations=8, seed=1)
     limits = [] if more.get("pareto") else [Constraint("latency", limit)]

@@ -150,7 +150,7 @@ def test_in_schema_1_what_was_not_phi_is_not_taken_for_it() -> None:
     job = prepare(run="a", device="raspi4", latency_ms=8.0, fitness="macs", generations=2)
     list(job)
     winner = json.loads((job.run.path / "result.json").read_text())["winner"]
-    told = runs._told({"phi": winner["score"]}, job.run.header)
+    told = runs.Run(job.run.path, {**job.run.header, "schema_version": 1})._today({"phi": winner["score"]})
     assert (told["score"], told["phi"]) == (winner["score"], None)
 
 
@@ -165,5 +165,5 @@ def test_a_run_keeps_its_settings_whatever_the_presets_become(monkeypatch: pytes
     header = json.loads(Path("runs/a/run.json").read_text())
     del header["fitness_settings"]
     Path("runs/a/run.json").write_text(json.dumps(header))
-    with pytest.raises(DataError, match="does not hold a search's settings"):
+    with pytest.raises(DataError, match="fitness_settings is missing"):
         prepare(resume="a")

@@ -20,6 +20,7 @@ from edgenas.fitness import reference
 from edgenas.search import search
 from edgenas.search.pick import pick
 from edgenas.search.training import train
+from tests.runs import header, result, winner
 from tests.train.worlds import ARCH, SPACE, checkpoint, image_folder, outcome, run_out
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -35,9 +36,8 @@ def photos(workplace: Path) -> Path:
 
 def searched(name: str = "mine", **change: Any) -> Path:
     """A search that has ended, without searching."""
-    run = runs.create(runs.RUNS / name, {"kind": "search", "request": {"dataset": "photos"}})
-    winner = {"genes": list(ARCH.genes), "arch_str": ARCH_STR, "costs": {}}
-    run.finish({"space": SPACE.name, "dataset": "photos", "winner": winner, **change})
+    run = runs.create(runs.RUNS / name, header(dataset="photos"))
+    run.finish({**result(winner(ARCH.genes, ARCH_STR), dataset="photos"), **change})
     return run.path
 
 
@@ -133,10 +133,10 @@ def test_what_cannot_be_asked(asked: dict[str, Any], problem: str) -> None:
 
 
 def test_a_search_without_a_winner() -> None:
-    searched("infeasible", winner=None)
+    searched("infeasible", winner=None, feasible=False)
     with pytest.raises(UsageError, match="found no network within its limits"):
         train("infeasible")
-    runs.create(runs.RUNS / "unended", {"kind": "search"})
+    runs.create(runs.RUNS / "unended", header())
     with pytest.raises(DataError, match=r"has not ended; .* edgenas search --resume runs/unended"):
         train("unended")
     searched("damaged", winner={"genes": [0]})
@@ -145,14 +145,13 @@ def test_a_search_without_a_winner() -> None:
 
 
 def test_of_a_front_a_pick_is_trained() -> None:
-    searched("front", winner=None, pareto="latency", front=[{"genes": list(ARCH.genes)}])
+    searched("front", winner=None, pareto="latency", front=[winner(ARCH.genes, ARCH_STR, latency=4.0)])
     advice = (
         r"pick from it .*: edgenas runs pick runs/front --latency 5ms --keep front-pick && edgenas train front-pick"
     )
     with pytest.raises(UsageError, match=advice):
         train("front")
-    request = {"dataset": "photos", "pareto": "latency", "reference": "resnet56"}
-    run = runs.create(runs.RUNS / "whole", {"kind": "search", "request": request, "fitness_source": "made up"})
+    run = runs.create(runs.RUNS / "whole", header(dataset="photos", pareto="latency", reference="resnet56"))
     with run.appending() as store:
         for number, (genes, score, cost) in enumerate([((0,) * 5 + (3,), 1.0, 2.0), (ARCH.genes, 2.0, 4.0)]):
             arch = Architecture(SPACE.name, tuple(genes))

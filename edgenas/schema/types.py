@@ -1,0 +1,362 @@
+"""The files of a run as types, for pydantic: what each must hold, and in what bounds.
+
+Numbers are finite. Keys that are not named are left out, but of costs and epochs, where they are wrong, and of an
+export's record, where they are kept.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from annotated_types import Ge, Gt, Le, Len
+from pydantic import ConfigDict, InstanceOf
+from typing_extensions import TypedDict  # pydantic cannot read that of typing before Python 3.12
+
+STRICT = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+CLOSED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+Text = InstanceOf[str]  # pydantic's own str refuses the lone surrogates by which Python holds bytes that are no UTF-8
+MAX_COUNT = 10**15
+Count = Annotated[int, Ge(0), Le(MAX_COUNT)]
+Positive = Annotated[int, Ge(1), Le(MAX_COUNT)]
+Percent = Annotated[float, Ge(0), Le(100)]
+Amount = Annotated[float, Ge(0)]
+Genes = Annotated[list[Count], Len(1, 10_000)]
+Metric = Literal["latency", "energy", "macs", "params"]
+
+
+class _Price(TypedDict):
+    value: Amount
+    source: Text
+
+
+class _Milliseconds(_Price):
+    unit: Literal["ms"]
+
+
+class _Millijoules(_Price):
+    unit: Literal["mJ"]
+
+
+class _Millions(_Price):
+    unit: Literal["M"]
+
+
+class Costs(TypedDict, total=False):
+    __pydantic_config__ = CLOSED  # type: ignore[misc]
+    latency: _Milliseconds
+    energy: _Millijoules
+    macs: _Millions
+    params: _Millions
+
+
+class Header(TypedDict):
+    """run.json; `request` is checked apart."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    schema_version: int
+    kind: Literal["search", "pick"]
+    created: Text
+    request: dict[Text, Any]
+    search_settings: dict[Text, Any]
+    fitness_settings: dict[Text, Any]
+    device_profile_sha256: Text
+    cost_fingerprint: Text
+    fitness_fingerprint: Text
+    fitness_source: Text
+    versions: dict[Text, Text]
+    refine_settings: NotRequired[dict[Text, Any] | None]
+    refine_fingerprint: NotRequired[Text | None]
+    picked_from: NotRequired[Text]
+
+
+class TrialRecord(TypedDict):
+    """A line of trials.jsonl."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    trial: Count
+    generation: Count
+    space: Text
+    genes: Genes
+    score: float | None
+    phi: float | None
+    loss: float | None
+    fitness: float | None
+    feasible: bool
+    trained: bool
+    costs: Costs
+    score_error: Text | None
+    cost_error: Text | None
+
+
+class MeasuredRecord(TypedDict):
+    """A line of measured.jsonl."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    space: Text
+    genes: Genes
+    costs: Costs
+    cost_error: Text | None
+
+
+class RefinedRecord(TypedDict):
+    """A line of refined.jsonl; `right` is base64."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    space: Text
+    genes: Genes
+    images_seen: Positive
+    val_images: Positive
+    val_loss: float | None
+    seconds: Amount
+    error: Text | None
+    right: Text
+
+
+class _Limit(TypedDict):
+    metric: Metric
+    limit: Annotated[float, Gt(0)]
+    unit: Text
+
+
+class _RunnerUp(TypedDict):
+    genes: Genes
+    arch_str: Text
+    images_seen: Positive
+    ahead: float
+    ahead_standard_error: Amount
+
+
+class _Refined(TypedDict):
+    images_seen: Positive
+    val_loss: float
+    val_accuracy: Percent
+    standard_error: Amount
+    val_images: Positive
+    runner_up: _RunnerUp | None
+
+
+class _Point(TypedDict):
+    genes: Genes
+    arch_str: Text
+    arch_idx: Count | None
+    score: float
+    phi: float | None
+    costs: Costs
+    test_accuracy: Percent | None
+    refined: NotRequired[_Refined | None]
+
+
+class _Confirmed(TypedDict):
+    verdict: Literal["PASS", "FAIL", "UNSTABLE"]
+    values: dict[Metric, Amount]
+    source: Text
+
+
+class _Confirmation(_Confirmed):
+    arch_str: Text
+
+
+class _Winner(_Point):
+    fitness: float
+    measured_again: NotRequired[_Confirmed | None]
+
+
+class _Rung(TypedDict):
+    images_seen: Positive
+    val_loss: float | None
+    val_accuracy: Percent | None
+    standard_error: Amount | None
+    val_images: Positive
+    seconds: Amount
+
+
+class _Class(TypedDict):
+    genes: Genes
+    arch_str: Text
+    merit: float | None
+    rungs: list[_Rung]
+    error: Text | None
+
+
+class _Refinement(TypedDict):
+    asked: Positive
+    skipped: Text | None
+    source: Text
+    hardware: Text
+    seconds: Amount
+    images_seen: Count
+    classes: list[_Class]
+
+
+class _Evaluations(TypedDict):
+    requested: NotRequired[Count]
+    distinct: Count
+    trained: Count
+
+
+class Result(TypedDict):
+    """result.json."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    schema_version: int
+    device: Text
+    space: Text
+    dataset: Text
+    constraints: list[_Limit]
+    feasible: bool
+    winner: _Winner | None
+    pareto: NotRequired[Metric | None]
+    front: NotRequired[list[_Point] | None]
+    best_possible_accuracy: Percent | None
+    confirmations: NotRequired[list[_Confirmation]]
+    refinement: NotRequired[_Refinement | None]
+    evaluations: _Evaluations
+    seconds: Amount
+    run: Text
+
+
+class Identity(TypedDict):
+    """What a training is of, in train/checkpoint.pt."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    space: Text
+    genes: Genes
+    arch_str: Text
+    dataset: Text
+    dataset_fingerprint: Text
+    teacher: Text | None
+    settings: dict[Text, Any]
+
+
+class Trained(Identity):
+    """train/result.json."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    schema_version: Literal[1]
+    images: Text
+    train_images: Positive
+    val_images: Count
+    val_accuracy: Percent | None
+    test_accuracy: Percent
+    test_images: Positive
+    epochs: Positive
+    seconds: Amount
+
+
+class Epoch(TypedDict):
+    """A line of train/metrics.jsonl, and what the checkpoint holds of it."""
+
+    __pydantic_config__ = CLOSED  # type: ignore[misc]
+    epoch: Positive
+    train_loss: float
+    val_accuracy: Percent | None
+    learning_rate: Amount
+    seconds: Amount
+
+
+class Best(TypedDict):
+    """Of the epochs so far, in the checkpoint; `network` is to be checked apart."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    accuracy: Percent
+    epoch: Positive
+    network: Any
+
+
+class _Process(TypedDict):
+    first_ns: NotRequired[Amount | None]
+    init_ns: NotRequired[Amount | None]
+    peak_memory_kb: NotRequired[Amount | None]
+
+
+class _Attempt(TypedDict):
+    samples_ns: Annotated[list[Annotated[list[Annotated[float, Gt(0)]], Len(1)]], Len(1)]
+    inner: Positive
+    energy_mj: Amount | None
+    problems: list[Text]
+    processes: Annotated[list[_Process], Len(1)]
+
+
+class Measurement(TypedDict):
+    """What the store keeps of a measurement, its raw samples and all."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    board: Text
+    measured_at: Text
+    checked: bool
+    note: Text
+    fingerprint: dict[Text, Any]
+    attempts: Annotated[list[_Attempt], Len(1)]
+
+
+class _Tensor(TypedDict):
+    name: Text
+    layout: Literal["NCHW", "NHWC", "NC"]
+    shape: Annotated[list[Positive], Len(1, 8)]
+    dtype: Text
+
+
+class _Checked(TypedDict):
+    images: Positive
+    relative_error: Amount
+    top1_agreement: Annotated[float, Ge(0), Le(1)]
+    accuracy: Annotated[float, Ge(0), Le(1)]
+    torch_accuracy: Annotated[float, Ge(0), Le(1)]
+    accuracy_drop: Annotated[float, Ge(-1), Le(1)]
+
+
+class _Model(TypedDict):
+    file: Text
+    format: Text
+    runtimes: list[Text]
+    bytes: Positive
+    sha256: Text
+    input: _Tensor
+    output: _Tensor
+    checked: _Checked
+    golden_tolerance: Amount
+
+
+class _Compilation(TypedDict):
+    on_tpu: Count
+    on_cpu: Count
+    on_chip_bytes: Count
+    streamed_bytes: Count
+    subgraphs: Count
+    cpu_operators: dict[Text, Text]
+
+
+class _EdgeTpu(TypedDict):
+    operators: dict[Text, Count]
+    problems: list[Text]
+    note: Text
+    compilation: _Compilation | None
+
+
+class _Images(TypedDict):
+    name: Text
+    test_sha256: Text
+
+
+class _Golden(TypedDict):
+    input: Text
+    output: Text
+    labels: Annotated[list[Count], Len(1, 1000)]
+    top1: Annotated[list[Count], Len(1, 1000)]
+
+
+class Export(TypedDict):
+    """export/export.json. `files`: the sha256 of each file that belongs to the export."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    weights_sha256: Text
+    lowering_version: int
+    calibration_images: Positive
+    dataset: _Images
+    models: Annotated[list[_Model], Len(1, 100)]
+    edgetpu: _EdgeTpu | None
+    golden: _Golden
+    versions: dict[Text, Text]
+    files: dict[Text, Text]
