@@ -18,6 +18,7 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from edgenas.errors import UnknownNameError, UsageError
+from edgenas.runtimes import NONE, RUNTIMES
 from edgenas.units import METRICS
 
 # What only running a network (or having run it) tells; MACs and parameters are properties of the network itself.
@@ -93,7 +94,7 @@ class Device:
     title: str
     description: str
     kind: Literal["board", "simulated", "host"]
-    runtime: str  # what executes models there: "ai-edge-litert", "tensorrt", ...
+    runtime: str  # what executes models there: a name of edgenas.runtimes, "none" of a simulated device
     model_format: Literal["onnx", "tflite", "tflite-int8", "none"]
     identity: Identity
     metrics: frozenset[str] = frozenset()
@@ -155,6 +156,13 @@ def _check(device: Device, path: Path) -> None:
     """What types alone cannot say."""
     for metric in sorted({*device.metrics, *device.hwnasbench, *device.predictor} - DEVICE_METRICS):
         raise UsageError(f"{path}: '{metric}' is no metric of a device; use {' or '.join(sorted(DEVICE_METRICS))}")
+    known = [NONE] if device.kind == "simulated" else list(RUNTIMES)
+    if device.runtime not in known:
+        raise UsageError(f"{path}: runtime = {device.runtime!r:.60} is not known; use one of {', '.join(known)}")
+    form = device.model_format.removesuffix("-int8")
+    if device.kind != "simulated" and RUNTIMES[device.runtime].format != form:
+        takes = RUNTIMES[device.runtime].format
+        raise UsageError(f"{path}: {device.runtime} takes {takes} files, not {form}; mend runtime or model_format")
     for table, named in (("hwnasbench", device.hwnasbench), ("predictor", device.predictor)):
         for metric in sorted(set(named) - device.metrics):
             raise UsageError(f"{path}: [{table}] speaks of {metric}; add \"{metric}\" to the list 'metrics' as well")

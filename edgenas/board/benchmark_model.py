@@ -25,6 +25,7 @@ _PEAK = re.compile(rf"[Pp]eak memory footprint \(MB\) via periodic monitoring: (
 _DELTA = re.compile(
     rf"Memory footprint delta from the start of the tool \(MB\): init={_NUMBER} overall=({_NUMBER})\s*$"
 )
+_MAX_LINE = 2000  # characters: those that count are far shorter, and looking at endless ones takes for ever
 _MOST_DIGITS = 1e-5  # relative: C++ prints six digits of a mean
 
 
@@ -87,7 +88,7 @@ def parse(printed: str, address: str) -> Timing:
 
     Raises BoardError where it did not finish, or where its numbers cannot be true.
     """
-    lines = printed.splitlines()
+    lines = [line[:_MAX_LINE] for line in printed.splitlines()]
     summaries = [found for line in lines if (found := _SUMMARY.search(line))]
     statistics = [dict(_FIELD.findall(line)) for line in lines if _STATISTICS.search(line)]
     if len(summaries) != 1 or not statistics:

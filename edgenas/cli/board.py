@@ -8,13 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from edgenas.errors import BoardError, ExportError, InfeasibleError, UnstableError, UsageError
+from edgenas.errors import (
+    BoardError,
+    ExportError,
+    InfeasibleError,
+    InterruptedRunError,
+    UnstableError,
+    UsageError,
+)
 from edgenas.units import parse, show
 
 app = typer.Typer(no_args_is_help=True, help="Keep, check and use your boards. Example: edgenas board list")
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _Name = Annotated[str, typer.Argument(help="The board's name.")]
+_Runtime = Annotated[str, typer.Option(help="What executes models there.  [as the board's entry or device says]")]
 
 
 @app.command()
@@ -34,6 +42,9 @@ def add(
     benchmark_model: Annotated[
         Path | None, typer.Option(help="TFLite's benchmark_model, brought to a phone.  [the one that is there]")
     ] = None,
+    runtime: Annotated[
+        str, typer.Option(help="What executes models there, like onnxruntime.  [as the device's profile says]")
+    ] = "",
 ) -> None:
     """Add a board: --ssh, --adb or --local.
 
@@ -64,7 +75,7 @@ def add(
     else:
         entry = registry.Board(name, device, "adb", {"serial": adb}, python, threads)
     tool = str(benchmark_model.resolve()) if benchmark_model else ""
-    registry.add(replace(entry, cores=cores, benchmark_model=tool))
+    registry.add(replace(entry, cores=cores, benchmark_model=tool, runtime=runtime))
     print(f"{name} is a board of {device}; look at it by: edgenas board check {name}")
 
 
@@ -100,7 +111,7 @@ def check(name: _Name, as_json: _Json = False) -> None:
     entry = registry.board(name)
     session = connect(entry)
     try:
-        findings = examine(session, devices.load(entry.device))
+        findings = examine(session, devices.load(entry.device), entry.runtime)
         if as_json:
             facts = dict(session.facts)
             print(json.dumps({"board": name, "facts": facts, "findings": [asdict(each) for each in findings]}))
@@ -140,7 +151,8 @@ def bench(name: _Name, as_json: _Json = False) -> None:
     session = connect(entry)
     try:
         device = devices.load(entry.device)
-        fact = time_reference(Bench(session, device, name, entry.threads, Store(), affinity=entry.affinity))
+        how: dict[str, Any] = {"affinity": entry.affinity, "runtime": entry.runtime}
+        fact = time_reference(Bench(session, device, name, entry.threads, Store(), **how))
     finally:
         session.close()
     if as_json:
@@ -158,6 +170,7 @@ def profile(
     samples: Annotated[int, typer.Option(help="Cells to measure.")] = 30,
     seed: Annotated[int, typer.Option(help="Same seed, same first cells.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The device's file.  [NAME.toml]")] = None,
+    runtime: _Runtime = "",
     as_json: _Json = False,
 ) -> None:
     """Make a device of a board: measure some cells on it and fit a predictor.
@@ -168,8 +181,13 @@ def profile(
     from edgenas.cost.profiling import profile_board
     from edgenas.report.text import device_fact, device_text
 
-    job = profile_board(name, samples, seed, output)
-    follow(job)
+    job = profile_board(name, samples, seed, output, runtime)
+    try:
+        follow(job)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted, {job.state}; nothing measured is lost, run the same command to go on"
+        ) from None
     assert job.device is not None
     fact = {**device_fact(job.device), "samples": job.ran, "failed": len(job.found) - job.ran}
     if as_json:
@@ -184,6 +202,7 @@ def measure(
     board: Annotated[str, typer.Option(help="The board's name.")],
     latency: Annotated[str | None, typer.Option(help="Judge it against this limit, like 5ms.")] = None,
     tier: Annotated[str, typer.Option(help="final: a minute of processes of their own; screen: a second.")] = "final",
+    runtime: _Runtime = "",
     as_json: _Json = False,
 ) -> None:
     """Time a model file on a board.
@@ -196,16 +215,21 @@ def measure(
     from edgenas.board.model import read
     from edgenas.board.pool import Pool
     from edgenas.board.registry import board as board_called
+    from edgenas.board.runtimes import for_device
     from edgenas.report.boards import measured_text
 
     if tier not in ("screen", "final"):
         raise UsageError(f"no tier '{tier}'; --tier is screen or final")
     limit_ms = parse(latency, "latency") if latency else None
-    entry, content = board_called(board), read(model)
+    entry = board_called(board, runtime)
     device = devices.load(entry.device)
+    content = for_device(read(model), device, entry.runtime)
     assert device.measurement is not None  # else it would be no board
-    with Pool([entry], device) as pool:
-        outcome = pool.one(content, (Tier.final if tier == "final" else Tier.screen)(device.measurement))
+    try:
+        with Pool([entry], device) as pool:
+            outcome = pool.one(content, (Tier.final if tier == "final" else Tier.screen)(device.measurement))
+    except KeyboardInterrupt:
+        raise InterruptedRunError(f"interrupted; {model} was not timed to the end, run the command again") from None
     if isinstance(outcome, Failed):
         raise ExportError(f"{model} was not timed: {outcome.error}")
     summary = outcome.summary

@@ -85,6 +85,7 @@ def deploy(
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="The report, less .json and .md.  [FILE-BOARD]")
     ] = None,
+    runtime: Annotated[str, typer.Option(help="What executes it there.  [as the board's entry or device says]")] = "",
     as_json: _Json = False,
 ) -> None:
     """Bring a package to a board, check it there, and measure its accuracy and latency there.
@@ -101,7 +102,7 @@ def deploy(
     if images != "all" and not (images.isascii() and images.isdigit() and int(images)):
         raise UsageError(f"--images {images} counts nothing; give a number of 1 or more, or: --images all")
     count = None if images == "all" else int(images)
-    deployed = bring(path, board, parse(latency, "latency") if latency else None, form, count, dataset)
+    deployed = bring(path, board, parse(latency, "latency") if latency else None, form, count, dataset, runtime)
     base = Path(output) if output else Path(f"{path.name.removesuffix('.tar.gz')}-{board}")
     text = deployed_text(deployed.report)
     written = write_report(deployed, base, text)
