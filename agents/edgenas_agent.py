@@ -670,7 +670,10 @@ class Clocks:
         if self.raised:
             return []
         give_up_s = time.monotonic() + 60
-        while process_start((load_json(self.path) or {}).get("pid")) and time.monotonic() < give_up_s:
+        while time.monotonic() < give_up_s:
+            left = load_json(self.path) or {}
+            if not (left.get("restoring") and process_start(left.get("pid"))):
+                break
             time.sleep(0.05)  # an agent before this one is putting them back
         mode = re.search(r"(\d+)\s*$", command(["nvpmodel", "-q"]) or "")
         jetson = command(["jetson_clocks", "--store", self.store], 60) is not None
@@ -721,7 +724,7 @@ class Clocks:
         if pid == 0:
             try:
                 os.setsid()
-                save_json(self.path, dict(load_json(self.path) or {}, pid=os.getpid()))
+                save_json(self.path, dict(load_json(self.path) or {}, pid=os.getpid(), restoring=True))
                 self.restore()
             finally:
                 os._exit(0)

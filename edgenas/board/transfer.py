@@ -31,6 +31,7 @@ MIN_BYTES_PER_S = 1024  # on average: what is slower has no use, and a board mus
 _CHECKED_BYTES_PER_S = 5e6  # by a slow board, of its own disk
 _LOOK_S = 240.0  # for what looks at files on the board
 _LAST_WORDS_S = 1.0
+_OTHER = 5  # exit code of _TAKE: the file is there to its last byte, and another
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,12 @@ done
 # if that is not empty). $5: keep what is cut off; $7: it can be executed; $8: print every second how much is there.
 _TAKE = """
 target=$1 partial=$2 from=$3 total=$4 keep=$5 sha=$6 executable=$7 tell=$8
+settled() {  # another sends the same content and has taken over
+  for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    [ -f "$target" ] && [ $(($(wc -c < "$target"))) = $total ] && exit 0
+    sleep 1
+  done
+}
 case $target in (*/*) mkdir -p "${target%/*}" || exit 3;; esac
 if [ -d "$target" ]; then echo "it is a folder" >&2; exit 3; fi
 told=
@@ -63,6 +70,7 @@ fi
 code=$?
 [ -n "$told" ] && kill $told 2> /dev/null
 if [ $code != 0 ]; then rm -f "$partial"; exit 3; fi
+if [ ! -f "$partial" ]; then settled; exit 4; fi
 there=$(($(wc -c < "$partial")))
 if [ $there -lt $total ]; then
   [ $keep = 1 ] || rm -f "$partial"
@@ -71,8 +79,7 @@ fi
 set -- $([ -n "$sha" ] && sha256sum < "$partial")
 if [ $there != $total ] || [ "${1:-$sha}" != "$sha" ]; then rm -f "$partial"; exit 5; fi
 [ $executable = 1 ] && chmod 755 "$partial"
-mv -f "$partial" "$target" 2> /dev/null && exit 0
-[ -f "$target" ] && [ $(($(wc -c < "$target"))) = $total ]  # another was faster, with the same content
+mv -f "$partial" "$target" 2> /dev/null || settled
 """
 _CURES = {
     "No space left": "free some space there",
@@ -137,32 +144,41 @@ def push_by_shell(
 ) -> None:
     """`Transport.push` for boards with a POSIX shell and its usual commands."""
     with _opened(source, transport.address) as reader:
-        found = os.fstat(reader.fileno())
-        total, executable = found.st_size, bool(found.st_mode & 0o100)
+        total = os.fstat(reader.fileno()).st_size
         way = Moving(transport.address, f"sending {posixpath.basename(target)}", total, silence_s, moving)
         way.left_s()  # raises where there is no time at all
-        folder, large = posixpath.dirname(target), total >= MIN_RESUMED
-        done, digest = 0, ""
-        stem = posixpath.join(folder, f".{posixpath.basename(target)[:64]}")
-        if large:
-            digest = _digest(reader, total)
-            stem = posixpath.join(folder, f".{digest[:32]}")
-        arriving = f"{stem}.{secrets.token_hex(4)}.part"
-        if large:
-            done = _claimed(transport, stem, arriving, reader, total)
-        way.begin(done)
-        flags = [str(int(flag)) for flag in (executable, total > CHUNK)]
-        arguments = [target, arriving, str(done), str(total), str(int(large)), digest * (done > 0), *flags]
-        process = transport.run(["sh", "-c", _TAKE, "sh", *arguments])
-        try:
-            code = _sent(process, reader, done, total, way, transport.address)
-        except BaseException:
-            process.kill()
-            raise
+        code, said = _pushed(transport, reader, total, target, way, resume=total >= MIN_RESUMED)
+        if code == _OTHER:  # what was there from before had been damaged, or taken over by another
+            code, said = _pushed(transport, reader, total, target, way, resume=False)
     if code:
-        said = printable((process.stderr_tail.splitlines() or ["it did not arrive as it was sent"])[-1])
         cure = next((cure for sign, cure in _CURES.items() if sign in said), "run the command again")
         raise BoardError(f"{transport.address}: cannot receive {target}: {said}; {cure}")
+
+
+def _pushed(
+    transport: Transport, reader: BinaryIO, total: int, target: str, way: Moving, resume: bool
+) -> tuple[int, str]:
+    """The exit code of _TAKE and its last words."""
+    keep, digest, done = total >= MIN_RESUMED, "", 0
+    stem = posixpath.basename(target)[:64]
+    if keep:
+        digest = _digest(reader, total)
+        stem = digest[:32]
+    stem = posixpath.join(posixpath.dirname(target), f".{stem}")
+    arriving = f"{stem}.{secrets.token_hex(4)}.part"
+    if resume:
+        done = _claimed(transport, stem, arriving, reader, total)
+    way.begin(done)
+    executable = os.fstat(reader.fileno()).st_mode & 0o100
+    flags = [str(int(bool(flag))) for flag in (executable, total > CHUNK)]
+    arguments = [target, arriving, str(done), str(total), str(int(keep)), digest * (done > 0), *flags]
+    process = transport.run(["sh", "-c", _TAKE, "sh", *arguments])
+    try:
+        code = _sent(process, reader, done, total, way, transport.address)
+    except BaseException:
+        process.kill()
+        raise
+    return code, printable((process.stderr_tail.splitlines() or ["it did not arrive as it was sent"])[-1])
 
 
 def pull_by_shell(transport: Transport, source: str, target: Path, silence_s: float, max_bytes: int) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from edgenas import __version__
 from edgenas.cli import board, compare, data, devices, package, runs, search, tabulate, train
+from edgenas.cli.interrupts import interruptible
 from edgenas.errors import EdgeNASError
 
 app = typer.Typer(
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     log.setLevel(logging.INFO)
     log.addHandler(notices)
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="edgenas")
+        with interruptible():
+            app(args=None if arguments is None else list(arguments), prog_name="edgenas")
     except EdgeNASError as error:
         print(f"edgenas: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
