@@ -80,6 +80,7 @@ class Reader:
         self._process, self._address, self._name = process, address, name
         self._buffer = bytearray()
         self._seen = 0  # of the buffer, in which the mark was looked for before
+        self._heard = False
 
     def until(self, mark: bytes, deadline_s: float, max_bytes: int) -> bytes | None:
         """What comes before the next `mark`, which is dropped; None where the output ends before it.
@@ -114,12 +115,21 @@ class Reader:
             )
         left_s = deadline_s - time.monotonic()
         if left_s <= 0:  # not left to receive, for which what is there at once is never late
-            raise BoardError(
-                f"{self._address}: {self._name} did not come to an end in time; see what runs there, then try again"
-            )
-        chunk = self._process.receive(left_s)
+            raise self._late()
+        try:
+            chunk = self._process.receive(left_s)
+        except BoardError as error:
+            if self._heard and time.monotonic() >= deadline_s:
+                raise self._late() from error
+            raise
+        self._heard = True
         self._buffer += chunk
         return bool(chunk)
+
+    def _late(self) -> BoardError:
+        return BoardError(
+            f"{self._address}: {self._name} did not come to an end in time; see what runs there, then try again"
+        )
 
 
 @dataclass(frozen=True, slots=True)
