@@ -17,6 +17,7 @@ from edgenas.board.remote_shell import MAX_NOISE, announced, command_line, told_
 from edgenas.board.transfer import pull_by_shell, push_by_shell
 from edgenas.board.transport import MAX_FILE, Reader
 from edgenas.errors import BoardError
+from edgenas.text import printable
 
 HOME = "/data/local/tmp/edgenas"  # the user `shell` has no home, and may write and execute here
 KILL_S = 5.0
@@ -151,7 +152,7 @@ class Adb:
             if any(sign in line for line in own):
                 return BoardError(f"{self.address}: {cure}")
         last = (problem.strip().splitlines() or ["adb gives no reason; try: adb devices"])[-1]
-        return BoardError(f"{self.address}: {what}: {last}")
+        return BoardError(f"{self.address}: {what}: {printable(last)}")
 
     def _check_open(self) -> None:
         if self._closed:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgenas.errors import BoardError
+from edgenas.text import printable
 
 _NUMBER = r"-?(?:[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|nan|inf)"
 _SUMMARY = re.compile(
@@ -153,4 +154,4 @@ def _complaint(lines: Sequence[str]) -> str:
     """The line that says best why it ended."""
     said = [line.strip() for line in lines if line.strip()]
     errors = [line for line in said if re.search(r"error|fail|denied|not found|no such|invalid|killed", line, re.I)]
-    return (errors or said or ["it printed nothing"])[-1][:200]
+    return printable((errors or said or ["it printed nothing"])[-1], 200)

@@ -16,6 +16,7 @@ from pathlib import Path
 from edgenas.board.transfer import pull_by_shell, push_by_shell
 from edgenas.board.transport import MAX_FILE
 from edgenas.errors import BoardError
+from edgenas.text import printable
 
 CHUNK = 2**16  # bytes moved at a time
 TAIL = 2**12  # bytes of standard error kept
@@ -139,7 +140,7 @@ def _ready(file_number: int, event: int, deadline_s: float) -> bool:
 def _because(reason: str) -> str:
     """The last line of what a command complained of, to end a message with."""
     lines = reason.strip().splitlines()
-    return f": {lines[-1].strip()}" if lines else ""
+    return f": {printable(lines[-1])}" if lines else ""
 
 
 def _keep_tail(pipe: object, tail: bytearray) -> None:

@@ -13,6 +13,7 @@ import paramiko
 from edgenas.board.local import CHUNK, TAIL
 from edgenas.board.remote_shell import MAX_NOISE, announced, command_line
 from edgenas.errors import BoardError
+from edgenas.text import printable
 
 POLL_S = 0.05  # how often a waiting call looks at its own deadline
 GRACE_S = 1.0  # after which a call that cannot be ended alone takes the connection with it
@@ -222,7 +223,7 @@ class SSHProcess:
 
     def _ended(self) -> BoardError:
         tail = self.stderr_tail.splitlines()
-        return BoardError(f"{self.link.address}: {self._name} has ended{': ' + tail[-1] if tail else ''}")
+        return BoardError(f"{self.link.address}: {self._name} has ended{': ' + printable(tail[-1]) if tail else ''}")
 
 
 def path(path: str) -> str:
