@@ -9,7 +9,7 @@ ends, with all its children, when its standard input ends or stays silent.
     facts of the board   Board: hardware, clocks, temperature, power, runtimes
     lease                Lease: one program at a time may time models on this board
     children             Worker: every model runs in a process of its own that can be killed
-    runtimes             onnxruntime, TFLite, trtexec, benchmark_model; imported in the children only
+    runtimes             onnxruntime, TFLite, libedgetpu, TensorRT, benchmark_model; imported in the children only
 """
 
 import argparse
@@ -46,6 +46,17 @@ TYPES = ["bool", "float16", "float32", "float64"] + [
 SMALLEST = 1e-3  # outputs whose largest number is less are compared as if it were this
 FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+# What executes models, and the files that it takes: the names of edgenas/runtimes.py, which device profiles use too.
+RUNTIMES = {
+    "onnxruntime": "onnx",
+    "onnxruntime+cuda": "onnx",
+    "ai-edge-litert": "tflite",
+    "tflite-runtime": "tflite",
+    "libedgetpu": "tflite",  # the Edge TPU, by its delegate in either of the two above
+    "tensorrt": "onnx",  # by its tool trtexec
+    "benchmark_model": "tflite",
+}
+COMPILED = b"edgetpu-custom-op"  # the operator that stands for what edgetpu_compiler made of the others
 HERE = os.path.abspath(__file__)
 
 
@@ -395,7 +406,7 @@ class Agent:
     def end(self):
         for worker in self.workers.values():
             worker.kill()
-        self.clocks.restore()
+        self.clocks.restore_at_the_end()
         self.lease.release(None)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
@@ -579,30 +590,34 @@ class Board:
         return self._runtimes
 
     def _find_runtimes(self):
-        def found(name, version, form, module=None, tool=None, variant=None):
+        def found(name, version, module=None, tool=None, variant=None):
             how = {"module": module, "tool": tool, "variant": variant}
-            return dict(how, name=name, version=version or "unknown", formats=[form])
+            return dict(how, name=name, version=version or "unknown", formats=[RUNTIMES[name]])
 
         onnx = distribution("onnxruntime")
         if onnx:
-            yield found("onnxruntime", onnx[1], "onnx", "onnxruntime")
+            yield found("onnxruntime", onnx[1], "onnxruntime")
             if glob.glob(os.path.join(glob.escape(onnx[0]), "capi", "libonnxruntime_providers_cuda.so")):
-                yield found("onnxruntime+cuda", onnx[1], "onnx", "onnxruntime", variant="cuda")
-        delegate = self._edgetpu()
+                yield found("onnxruntime+cuda", onnx[1], "onnxruntime", variant="cuda")
+        interpreters = []
         for name, module in (("ai-edge-litert", "ai_edge_litert"), ("tflite-runtime", "tflite_runtime")):
             tflite = distribution(module)
             if tflite:
-                yield found(name, tflite[1], "tflite", module)
-                if delegate:
-                    yield found(name + "+edgetpu", tflite[1], "tflite", module, variant=delegate)
+                yield found(name, tflite[1], module)
+                interpreters.append((name, tflite[1], module))
+        delegate = self._edgetpu()
+        if delegate and interpreters:
+            name, version, module = interpreters[-1]  # Coral's libraries are built for tflite-runtime
+            content = sha256_of(os.path.realpath(delegate))[:12]
+            yield found("libedgetpu", f"{content} in {name} {version or 'unknown'}", module, variant=delegate)
         trtexec = shutil.which("trtexec") or shutil.which("/usr/src/tensorrt/bin/trtexec")
         if trtexec:
             header = read(f"/usr/include/{platform.machine()}-linux-gnu/NvInferVersion.h") or ""
             numbers = re.findall(r"#define NV_TENSORRT_(?:MAJOR|MINOR|PATCH) (\d+)", header)
-            yield found("trtexec", ".".join(numbers), "onnx", tool=trtexec)
+            yield found("tensorrt", ".".join(numbers), tool=trtexec)
         benchmark = shutil.which("benchmark_model")
         if benchmark:  # knows no version: its content is one
-            yield found("benchmark_model", sha256_of(os.path.realpath(benchmark))[:12], "tflite", tool=benchmark)
+            yield found("benchmark_model", sha256_of(os.path.realpath(benchmark))[:12], tool=benchmark)
 
     def _edgetpu(self):
         """The path of libedgetpu where both it and an Edge TPU are here."""
@@ -620,22 +635,24 @@ class Board:
         return None
 
     def runtime(self, name, form, path):
-        """The runtime called `name`, or the best for the file at `path` where that is None."""
+        """The runtime called `name`, or the best for the file at `path` where that is None; never an accelerator that
+        was not asked for, but for a file that runs nowhere else."""
         fitting = [found for found in self.runtimes() if form in found["formats"] and name in (None, found["name"])]
-        if form == "tflite" and name is None:
-            with open(path, "rb") as file:
-                compiled = b"edgetpu-custom-op" in file.read()
-            fitting = [found for found in fitting if bool(found["variant"]) == compiled]
         if name is None:
-            fitting = [
-                found for found in fitting if found["variant"] != "cuda"
-            ]  # never a device that was not asked for
+            wanted = "libedgetpu" if form == "tflite" and is_compiled(path) else None
+            fitting = [found for found in fitting if (found["name"] if found["variant"] else None) == wanted]
         if not fitting:
             here = ", ".join(found["name"] for found in self.runtimes()) or "none at all"
             raise AgentError(
                 "runtime", "no runtime {}here runs {}; found: {}".format(name + " " if name else "", form, here)
             )
         return fitting[0]
+
+
+def is_compiled(path):
+    """Whether a TFLite file is compiled for the Edge TPU."""
+    with open(path, "rb") as file:
+        return COMPILED in file.read()
 
 
 def distribution(module):
@@ -672,6 +689,12 @@ class Clocks:
         """Raise what may be raised; notes on what may not. Stays until the lease ends."""
         if self.raised:
             return []
+        give_up_s = time.monotonic() + 60
+        while time.monotonic() < give_up_s:
+            left = load_json(self.path) or {}
+            if not (left.get("restoring") and process_start(left.get("pid"))):
+                break
+            time.sleep(0.05)  # an agent before this one is putting them back
         mode = re.search(r"(\d+)\s*$", command(["nvpmodel", "-q"]) or "")
         jetson = command(["jetson_clocks", "--store", self.store], 60) is not None
         before = {
@@ -707,6 +730,25 @@ class Clocks:
         with contextlib.suppress(OSError):
             os.remove(self.path)
         return []
+
+    def restore_at_the_end(self):
+        """As restore, in a process that goes on where this one is killed before it is done: tools take seconds. Another
+        agent sees by its number that it is at work."""
+        if not self.raised:
+            return
+        try:
+            pid = os.fork()
+        except OSError:
+            self.restore()
+            return
+        if pid == 0:
+            try:
+                os.setsid()
+                save_json(self.path, dict(load_json(self.path) or {}, pid=os.getpid(), restoring=True))
+                self.restore()
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
 
 
 def write(path, text):
@@ -1016,7 +1058,7 @@ def perform(job):
     if tool and job["kind"] == "run":
         raise AgentError("runtime", "{} gives no outputs; name another runtime".format(job["runtime"]["name"]))
     if tool:
-        result = time_trtexec(job) if job["runtime"]["name"] == "trtexec" else time_benchmark_model(job)
+        result = time_trtexec(job) if job["runtime"]["name"] == "tensorrt" else time_benchmark_model(job)
     else:
         result = time_model(job) if job["kind"] == "time" else run_model(job)
     runtime = {"name": job["runtime"]["name"], "version": job["runtime"]["version"]}
@@ -1076,9 +1118,8 @@ class TFLiteModel:
         runtime, delegate = import_runtime(job["runtime"]["module"]), job["runtime"]["variant"]
         options = {}
         if delegate:
-            with open(job["model"], "rb") as file:
-                if b"edgetpu-custom-op" not in file.read():
-                    raise AgentError("model", "the model is not compiled for the Edge TPU; run edgetpu_compiler")
+            if not is_compiled(job["model"]):
+                raise AgentError("model", "the model is not compiled for the Edge TPU; run edgetpu_compiler")
             options["experimental_delegates"] = [runtime.load_delegate(delegate)]
         self._interpreter = runtime.Interpreter(model_path=job["model"], num_threads=job["threads"], **options)
         self._interpreter.allocate_tensors()

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from edgenas.errors import UnknownNameError, UsageError
 from edgenas.files import read_file
+from edgenas.runtimes import NONE, RUNTIMES
 from edgenas.text import NAME_HELP, check_bounds, is_name, printable
 from edgenas.units import METRICS
 
@@ -117,7 +118,7 @@ class Device:
     title: str
     description: str
     kind: Literal["board", "simulated", "host"]
-    runtime: str  # what executes models there: "ai-edge-litert", "tensorrt", ...
+    runtime: str  # what executes models there: a name of edgenas.runtimes, "none" of a simulated device
     model_format: Literal["onnx", "tflite", "tflite-int8", "none"]
     identity: Identity
     metrics: frozenset[str] = frozenset()
@@ -184,6 +185,14 @@ def _check(device: Device, path: Path) -> None:
     for metric in sorted({*device.metrics, *device.hwnasbench, *device.predictor} - DEVICE_METRICS):
         known = " or ".join(sorted(DEVICE_METRICS))
         raise UsageError(f"{path}: '{printable(metric, 64)}' is no metric of a device; use {known}")
+    runtimes = [NONE] if device.kind == "simulated" else list(RUNTIMES)
+    if device.runtime not in runtimes:
+        said = printable(device.runtime, 60)
+        raise UsageError(f"{path}: runtime = '{said}' is not known; use one of {', '.join(runtimes)}")
+    form = device.model_format.removesuffix("-int8")
+    if device.kind != "simulated" and RUNTIMES[device.runtime].format != form:
+        takes = RUNTIMES[device.runtime].format
+        raise UsageError(f"{path}: {device.runtime} takes {takes} files, not {form}; mend runtime or model_format")
     for table, named in (("hwnasbench", device.hwnasbench), ("predictor", device.predictor)):
         for metric in sorted(set(named) - device.metrics):
             raise UsageError(f"{path}: [{table}] speaks of {metric}; add \"{metric}\" to the list 'metrics' as well")

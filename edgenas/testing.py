@@ -171,6 +171,11 @@ def _check_timeouts(transport: Transport) -> None:
     _refused(lambda: echo.wait(0.2), "a command that does not end is a BoardError at the timeout")
     echo.send(b"still there", PATIENCE_S)
     assert echo.receive(PATIENCE_S) == b"still there", "a timeout does not harm the command"
+    ending = transport.run(["cat"])
+    ending.send(b"last", PATIENCE_S)
+    ending.close_input(PATIENCE_S)
+    assert ending.receive(PATIENCE_S) + ending.receive(PATIENCE_S) == b"last", "output ends with the input"
+    assert ending.wait(PATIENCE_S) == 0, "a command whose input has ended may end by itself"
     echo.kill()
     assert echo.wait(PATIENCE_S) != 0, "what was killed has not succeeded"
     echo.kill()
@@ -235,6 +240,12 @@ def _check_files(transport: Transport) -> None:
         _refused(lambda: transport.push(absent, old, PATIENCE_S), "a missing file is a BoardError")
         _refused(lambda: transport.push(source, f"{old}/below", PATIENCE_S), "a folder that is a file is a BoardError")
         _refused(lambda: transport.pull("edgenas-check/none", absent, PATIENCE_S), "a missing file is a BoardError")
+        sent, told = f"{old}.2", [0]
+        transport.push(source, sent, PATIENCE_S, lambda: told.append(1))
+        assert sum(told), "who asks is told that something moves"
+        _refused(lambda: transport.pull(sent, absent, PATIENCE_S, 999_999), "a file that is too large is a BoardError")
+        transport.pull(sent, back, PATIENCE_S, 1_000_000)
+        _said(transport, "rm", sent)
         assert not absent.exists(), "a pull that fails leaves nothing"
         assert {path.name for path in Path(folder).iterdir()} == {"source", "new folder"}, "nothing partial stays here"
         names = set(_said(transport, "ls", "-A", "edgenas-check").split("\n")[:-1])

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "edgenas"
 
 # From the bottom up; modules of one layer may import each other.
 LAYERS = [
-    {"errors", "units", "text", "files", "host"},
+    {"errors", "units", "text", "files", "host", "runtimes"},
     {"architecture", "device", "plugins", "schema"},
     {"spaces", "data"},
     {"board", "lower", "train"},

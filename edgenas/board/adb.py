@@ -9,12 +9,15 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from edgenas.board.local import Child, arriving, partial_name
-from edgenas.board.remote_shell import announced, command_line, told_end
+from edgenas.board.local import Child
+from edgenas.board.remote_shell import MAX_NOISE, announced, command_line, told_end
+from edgenas.board.transfer import pull_by_shell, push_by_shell
+from edgenas.board.transport import MAX_FILE, Reader
 from edgenas.errors import BoardError
+from edgenas.text import printable
 
 HOME = "/data/local/tmp/edgenas"  # the user `shell` has no home, and may write and execute here
 KILL_S = 5.0
@@ -71,35 +74,13 @@ class Adb:
             process.kill()
         return process
 
-    def push(self, source: Path, target: str, timeout_s: float) -> None:
-        self._check_open()
-        deadline_s = time.monotonic() + timeout_s
-        target = _path(target)
-        partial = posixpath.join(posixpath.dirname(target), partial_name(posixpath.basename(target)))
-        arrived = False
-        try:
-            code, said, problem = self._adb([*self._device, "push", str(source), partial], timeout_s)
-            if code:
-                raise self._error(f"{source} cannot be copied to {target}", problem or said)
-            rename = f"[ ! -d {shlex.quote(target)} ] && mv -f {shlex.quote(partial)} {shlex.quote(target)}"
-            code, said, problem = self._adb([*self._device, "shell", rename], deadline_s - time.monotonic())
-            if code:
-                raise self._error(f"{target} cannot be replaced", problem or said or "it is a folder")
-            arrived = True
-        finally:
-            if not arrived:
-                with contextlib.suppress(BoardError):
-                    self._adb([*self._device, "shell", f"rm -f {shlex.quote(partial)}"], KILL_S)
+    # Not by `adb push` and `adb pull`: they cannot go on with what was cut off, and tell nothing while they work.
 
-    def pull(self, source: str, target: Path, timeout_s: float) -> None:
-        self._check_open()
-        try:
-            with arriving(target) as partial:
-                code, said, problem = self._adb([*self._device, "pull", _path(source), str(partial)], timeout_s)
-                if code or not partial.is_file():
-                    raise self._error(f"{source} cannot be fetched", problem or said or "it is no file")
-        except OSError as error:
-            raise BoardError(f"{self.address}: {target} cannot be written: {error.strerror}") from error
+    def push(self, source: Path, target: str, silence_s: float, moving: Callable[[], None] | None = None) -> None:
+        push_by_shell(self, source, _path(target), silence_s, moving)
+
+    def pull(self, source: str, target: Path, silence_s: float, max_bytes: int = MAX_FILE) -> None:
+        pull_by_shell(self, _path(source), target, silence_s, max_bytes)
 
     def close(self) -> None:
         with self._lock:
@@ -159,14 +140,9 @@ class Adb:
         deadline_s = time.monotonic() + timeout_s
         child = Child(command, self.address, name=shlex.join(command[len(self._device) :])[:80] or command[0])
         try:
-            printed = b""
-            while chunk := child.receive(max(0.0, deadline_s - time.monotonic())):
-                printed = (printed + chunk)[-4096:]
-            return (
-                child.wait(max(0.0, deadline_s - time.monotonic())),
-                printed.decode(errors="replace"),
-                child.stderr_tail,
-            )
+            printed = Reader(child, self.address, command[0]).rest(deadline_s, MAX_NOISE)
+            code = child.wait(max(0.0, deadline_s - time.monotonic()))
+            return code, printed.decode(errors="replace"), child.stderr_tail
         finally:
             child.kill()
 
@@ -176,7 +152,7 @@ class Adb:
             if any(sign in line for line in own):
                 return BoardError(f"{self.address}: {cure}")
         last = (problem.strip().splitlines() or ["adb gives no reason; try: adb devices"])[-1]
-        return BoardError(f"{self.address}: {what}: {last}")
+        return BoardError(f"{self.address}: {what}: {printable(last)}")
 
     def _check_open(self) -> None:
         if self._closed:
@@ -207,6 +183,9 @@ class AdbProcess:
 
     def send(self, data: bytes, timeout_s: float) -> None:
         self._child.send(data, timeout_s)
+
+    def close_input(self, timeout_s: float) -> None:
+        self._child.close_input(timeout_s)
 
     def receive(self, timeout_s: float) -> bytes:
         deadline_s = time.monotonic() + timeout_s
@@ -243,6 +222,8 @@ class AdbProcess:
             if not chunk:
                 raise self._phone.error(self._child.stderr_tail or "error: closed")
             self._head += chunk
+            if len(self._head) > MAX_NOISE or time.monotonic() > deadline_s:
+                raise BoardError(f"{self._phone.address}: its shell prints without an end; restart the phone")
 
 
 def _path(path: str) -> str:

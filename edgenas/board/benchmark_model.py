@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgenas.errors import BoardError
+from edgenas.text import printable
 
 _NUMBER = r"-?(?:[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|nan|inf)"
 _SUMMARY = re.compile(
@@ -25,6 +26,7 @@ _PEAK = re.compile(rf"[Pp]eak memory footprint \(MB\) via periodic monitoring: (
 _DELTA = re.compile(
     rf"Memory footprint delta from the start of the tool \(MB\): init={_NUMBER} overall=({_NUMBER})\s*$"
 )
+_MAX_LINE = 2000  # characters: those that count are far shorter, and looking at endless ones takes for ever
 _MOST_DIGITS = 1e-5  # relative: C++ prints six digits of a mean
 
 
@@ -87,7 +89,7 @@ def parse(printed: str, address: str) -> Timing:
 
     Raises BoardError where it did not finish, or where its numbers cannot be true.
     """
-    lines = printed.splitlines()
+    lines = [line[:_MAX_LINE] for line in printed.splitlines()]
     summaries = [found for line in lines if (found := _SUMMARY.search(line))]
     statistics = [dict(_FIELD.findall(line)) for line in lines if _STATISTICS.search(line)]
     if len(summaries) != 1 or not statistics:
@@ -152,4 +154,4 @@ def _complaint(lines: Sequence[str]) -> str:
     """The line that says best why it ended."""
     said = [line.strip() for line in lines if line.strip()]
     errors = [line for line in said if re.search(r"error|fail|denied|not found|no such|invalid|killed", line, re.I)]
-    return (errors or said or ["it printed nothing"])[-1][:200]
+    return printable((errors or said or ["it printed nothing"])[-1], 200)

@@ -9,8 +9,10 @@ from typing import Any
 
 from edgenas.board.measure import Bench, Failed, Measured, Tier
 from edgenas.board.model import reference
+from edgenas.board.runtimes import required
 from edgenas.board.session import Session
 from edgenas.device import Device
+from edgenas.runtimes import RUNTIMES
 
 BUSY_LOAD = 0.3  # one-minute load average of a board at rest, at most
 HOT_C = 70.0
@@ -27,12 +29,13 @@ class Finding:
     cure: str = ""
 
 
-def check(session: Session, device: Device) -> list[Finding]:
-    """Everything known that decides whether a timing on the board behind `session` can be trusted."""
+def check(session: Session, device: Device, runtime: str = "") -> list[Finding]:
+    """Everything known that decides whether a timing on the board behind `session` can be trusted; `runtime`: the one
+    that is asked for there, "" for the device's own."""
     facts = session.facts
     state = facts["state"]
     return [
-        *_runtimes(facts, device),
+        *_runtimes(facts, device, runtime),
         *_clocks(state),
         *_load(state, facts),
         *_heat(state),
@@ -88,18 +91,21 @@ def round_trip_ms(session: Session, times: int = 20) -> float:
     return sorted(lasted_ms)[times // 2]
 
 
-def _runtimes(facts: Mapping[str, Any], device: Device) -> list[Finding]:
-    wanted = "onnx" if device.model_format == "onnx" else "tflite"
-    able = [each for each in facts["runtimes"] if wanted in each["formats"]]
-    if not able:
-        package = "onnxruntime" if wanted == "onnx" else "ai-edge-litert"
-        cure = f"on the board: python3 -m pip install {package}"
-        return [Finding("runtime", False, f"nothing there runs {wanted} files", cure)]
+def _runtimes(facts: Mapping[str, Any], device: Device, asked: str) -> list[Finding]:
+    named = RUNTIMES[asked or device.runtime]
+    able = [each for each in facts["runtimes"] if named.format in each["formats"]]
     words = ", ".join(f"{each['name']} {each.get('version') or ''}".strip() for each in able)
-    if device.runtime not in [each["name"] for each in able]:
-        cure = f"install {device.runtime} there, or accept that numbers are those of {able[0]['name']}"
-        return [Finding("runtime", False, f"{words}, but no {device.runtime} as in the profile", cure)]
-    return [Finding("runtime", True, words)]
+    names = [each["name"] for each in able]
+    if named.name in names:
+        return [Finding("runtime", True, words)]
+    if not able:
+        return [Finding("runtime", False, f"nothing there runs {named.format} files", named.install)]
+    others = [name for name in names if name in RUNTIMES and not RUNTIMES[name].accelerator]
+    cure = named.install
+    if others and required(device, asked) is None:
+        cure += f"; or accept that numbers are those of {others[0]}"
+    why = "was asked for" if asked else "in the profile"
+    return [Finding("runtime", False, f"{words}, but no {named.name} as {why}", cure)]
 
 
 def _clocks(state: Mapping[str, Any]) -> list[Finding]:

@@ -1,20 +1,22 @@
-"""This computer as a board: commands as child processes, files by copying."""
+"""This computer as a board: commands as child processes, files through a shell as everywhere else."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import select
 import signal
 import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from edgenas.board.transfer import pull_by_shell, push_by_shell
+from edgenas.board.transport import MAX_FILE
 from edgenas.errors import BoardError
+from edgenas.text import printable
 
 CHUNK = 2**16  # bytes moved at a time
 TAIL = 2**12  # bytes of standard error kept
@@ -82,9 +84,19 @@ class Child:
                         raise BoardError(f"{self._address}: {self._name} did not read its input in {timeout_s:.3g} s")
                     with contextlib.suppress(BlockingIOError):
                         rest = rest[os.write(self._stdin.fileno(), rest) :]
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: its input was closed from here
                 self._stderr_reader.join(0.2)
                 raise BoardError(f"{self._address}: {self._name} has ended{_because(self.stderr_tail)}") from error
+
+    def close_input(self, timeout_s: float) -> None:
+        # Not while another thread writes: the number of a closed pipe may be another's the next moment.
+        if not self._writing.acquire(timeout=max(0.0, timeout_s)):
+            raise BoardError(f"{self._address}: {self._name} did not read its input in {timeout_s:.3g} s")
+        try:
+            with contextlib.suppress(OSError):
+                self._stdin.close()
+        finally:
+            self._writing.release()
 
     def receive(self, timeout_s: float) -> bytes:
         with self._reading:
@@ -128,7 +140,7 @@ def _ready(file_number: int, event: int, deadline_s: float) -> bool:
 def _because(reason: str) -> str:
     """The last line of what a command complained of, to end a message with."""
     lines = reason.strip().splitlines()
-    return f": {lines[-1].strip()}" if lines else ""
+    return f": {printable(lines[-1])}" if lines else ""
 
 
 def _keep_tail(pipe: object, tail: bytearray) -> None:
@@ -151,23 +163,6 @@ def _abandon(popen: subprocess.Popen[bytes]) -> None:
     for pipe in (popen.stdin, popen.stdout):
         if pipe:
             pipe.close()
-
-
-@contextlib.contextmanager
-def arriving(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target`, renamed to it if the block succeeds and removed if it does not."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(partial_name(target.name))
-    try:
-        yield partial
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def partial_name(name: str) -> str:
-    """Name for a file that has not arrived as a whole yet; one that no other transfer takes."""
-    return f".{name[:64]}.{secrets.token_hex(4)}.part"
 
 
 class Local:
@@ -204,11 +199,11 @@ class Local:
             self._children = [*(one for one in self._children if one.running), child]
         return child
 
-    def push(self, source: Path, target: str, timeout_s: float) -> None:
-        self._copy(source, self._path(target), timeout_s)
+    def push(self, source: Path, target: str, silence_s: float, moving: Callable[[], None] | None = None) -> None:
+        push_by_shell(self, source, _in_home(target), silence_s, moving)
 
-    def pull(self, source: str, target: Path, timeout_s: float) -> None:
-        self._copy(self._path(source), target, timeout_s)
+    def pull(self, source: str, target: Path, silence_s: float, max_bytes: int = MAX_FILE) -> None:
+        pull_by_shell(self, _in_home(source), target, silence_s, max_bytes)
 
     def close(self) -> None:
         with self._lock:
@@ -218,17 +213,8 @@ class Local:
             child.kill()
 
     def _path(self, path: str) -> Path:
-        return self._home / path.removeprefix("~").lstrip("/") if path.startswith("~") else self._home / path
+        return self._home / _in_home(path)
 
-    def _copy(self, source: Path, target: Path, timeout_s: float) -> None:
-        if self._closed:
-            raise BoardError(f"{self.address}: the connection has been closed; open a new one")
-        deadline_s = time.monotonic() + timeout_s
-        try:
-            with arriving(target) as partial, source.open("rb") as reader, partial.open("wb") as writer:
-                for chunk in iter(lambda: reader.read(CHUNK), b""):
-                    if time.monotonic() > deadline_s:
-                        raise BoardError(f"{self.address}: {source.name} was not copied within {timeout_s:.3g} s")
-                    writer.write(chunk)
-        except OSError as error:
-            raise BoardError(f"{self.address}: {source} cannot be copied to {target}: {error.strerror}") from error
+
+def _in_home(path: str) -> str:
+    return path.removeprefix("~").lstrip("/") if path.startswith("~") else path

@@ -14,13 +14,14 @@ from typing import Any, Literal
 
 from edgenas.board import statistics
 from edgenas.board.model import Model, reference
+from edgenas.board.runtimes import UnfitError, chosen, plain
 from edgenas.board.session import RefusedError, Session
 from edgenas.board.statistics import LARGEST_DRIFT, Summary, summarise
 from edgenas.board.store import Store
 from edgenas.device import Device, Measurement
-from edgenas.errors import BoardError, UsageError
+from edgenas.errors import BoardError
 from edgenas.lower.runtimes import explained
-from edgenas.text import printable
+from edgenas.runtimes import RUNTIMES
 
 # At a block whose reference moves, or a model whose samples do not settle.
 ATTEMPTS = {"screen": 2, "final": 3}
@@ -28,8 +29,6 @@ OVERHEAD_S = 60.0  # that loading and warming up a model may take on a slow boar
 _COOLING_S = 300.0
 _RECENT_S = 2.0  # how old the reference's time before a block may be
 _ABOUT_THE_MODEL = {"missing", "hash", "model", "wrong", "timeout", "crash", "memory", "runtime", "impossible"}
-# Runtimes that show no outputs, and so cannot be shown to be right.
-_UNCHECKED = {"benchmark_model": "benchmark_model shows no outputs, so whether they are right was not checked there"}
 _THROTTLED_NOW, _THROTTLED_SINCE_BOOT = 0xF, 0xF0000  # vcgencmd get_throttled
 
 
@@ -110,13 +109,9 @@ class Failed:
 Outcome = Measured | Failed
 
 
-class UnfitError(BoardError):
-    """The board answers, but what every board must run fails there: to try again would change nothing."""
-
-
 class Bench:
     """Times models on the board behind `session`, a `device`, with `threads` on the cores `affinity` (none: those that
-    the device's profile names, if any); the store answers for what is known."""
+    the device's profile names, if any), by `runtime` ("": the device's own); the store answers for what is known."""
 
     def __init__(
         self,
@@ -127,12 +122,14 @@ class Bench:
         store: Store,
         prepare: bool = True,
         affinity: Sequence[int] = (),
+        runtime: str = "",
     ) -> None:
         if device.measurement is None:
             raise ValueError(f"nothing can be measured on {device.name}")
         self.session, self.device, self.board, self.threads, self.store = session, device, board, threads, store
         self.how, self.prepare = device.measurement, prepare
         self.affinity = list(affinity or self.how.affinity) or None
+        self._asked = runtime
         state = session.facts["state"]
         self._coolest_c = _hottest(state)
         self.timing: Model | None = None  # what runs on the board right now, or ran when it was lost
@@ -140,25 +137,21 @@ class Bench:
 
     def __call__(self, models: Sequence[Model], tier: Tier) -> list[Outcome]:
         """One outcome each, in order. The reference is timed before and after all that the store does not know; where
-        it moved by more than 3 % in between, all is timed again, and after that said to be unstable."""
-        outcomes: list[Outcome | None] = []
-        for model in models:
-            self._refuse_compiled(model)
-            runtime = self.runtime(model)
-            if runtime is None:
-                names = ", ".join(each["name"] for each in self.session.facts["runtimes"]) or "none"
-                outcomes.append(Failed(f"board {self.board} has no runtime for {model.format} files (it has: {names})"))
-                continue
-            outcomes.append(self.known(model, tier))
+        it moved by more than 3 % in between, all is timed again, and after that said to be unstable.
+
+        Raises UsageError or UnfitError where the board has not the runtime that is to run one of them.
+        """
+        outcomes: list[Outcome | None] = [self.known(model, tier) for model in models]
         waiting = [index for index, outcome in enumerate(outcomes) if outcome is None]
         attempts: dict[int, list[dict[str, Any]]] = {index: [] for index in waiting}
         for attempt in range(ATTEMPTS[tier.name] if waiting else 0):
-            self._lease(tier, len(waiting))
+            self._lease(tier, [models[index] for index in waiting])
             self._cool_down()
             before = self._reference(models[waiting[0]], recent=True)
             for index in random.sample(waiting, len(waiting)):  # so that no drift favours models of one kind
                 try:
-                    attempts[index].append(self._attempt(models[index], tier))
+                    model = models[index]
+                    attempts[index].append(self._attempt(model, tier, self.runtime(model)))
                 except RefusedError as error:
                     if error.kind not in _ABOUT_THE_MODEL:
                         raise
@@ -192,26 +185,13 @@ class Bench:
         return [outcome for outcome in outcomes if outcome is not None]
 
     def known(self, model: Model, tier: Tier) -> Measured | None:
-        """What was measured before just as it would be now, or None."""
-        runtime = self.runtime(model)
-        record = None if runtime is None else self.store.find(self.fingerprint(model, tier, runtime))
+        """What was measured before just as it would be now, or None. Raises as `runtime`."""
+        record = self.store.find(self.fingerprint(model, tier, self.runtime(model)))
         return None if record is None else Measured(record, from_store=True)
 
-    def runtime(self, model: Model) -> dict[str, Any] | None:
-        """Of the board's runtimes for `model`, the one that the device's profile names, else the first."""
-        able = [each for each in self.session.facts["runtimes"] if model.format in each["formats"]]
-        preferred = [each for each in able if each["name"] == self.device.runtime]
-        return next(iter(preferred or able), None)
-
-    def _refuse_compiled(self, model: Model) -> None:
-        """Raises UsageError for a file that only an Edge TPU runs, where the board shows none."""
-        runtimes = [each["name"] for each in self.session.facts["runtimes"]]
-        if model.compiled and not any("edgetpu" in each for each in runtimes):
-            raise UsageError(
-                f"the file is compiled for the Edge TPU, and board {self.board} has none (its runtimes:"
-                f" {printable(', '.join(runtimes)) or 'none'}); measure it on a board that has one, or give the file"
-                " that it was compiled from"
-            )
+    def runtime(self, model: Model) -> Mapping[str, Any]:
+        """Of the board's runtimes the one that runs `model`. Raises UsageError or UnfitError where it has not that."""
+        return chosen(self.session.facts["runtimes"], self.device, model, self._asked, self.board)
 
     def fingerprint(self, model: Model, tier: Tier, runtime: Mapping[str, Any]) -> dict[str, Any]:
         """All that a measurement depends on and that can be known before it."""
@@ -234,12 +214,10 @@ class Bench:
             "tier": asdict(tier),
         }
 
-    def _attempt(self, model: Model, tier: Tier) -> dict[str, Any]:
+    def _attempt(self, model: Model, tier: Tier, runtime: Mapping[str, Any]) -> dict[str, Any]:
         """The samples of all processes of `tier`, after the golden output was checked."""
-        runtime = self.runtime(model)
-        assert runtime is not None
-        golden = None
-        if model.golden is not None and runtime["name"] not in _UNCHECKED:
+        kind, golden = RUNTIMES[runtime["name"]], None
+        if model.golden is not None and kind.checks:
             golden = {
                 "input": self.session.put(model.golden.source, ".input").reference(),
                 "output": self.session.put(model.golden.target, ".output").reference(),
@@ -252,7 +230,7 @@ class Bench:
         for _ in range(tier.processes):
             replies.append(
                 self.session.time(
-                    tier.timeout_s(),
+                    kind.load_s + tier.timeout_s(),
                     model=file,
                     runtime=runtime["name"],
                     threads=self.threads,
@@ -278,8 +256,13 @@ class Bench:
         summary, form, ended_s = self._last_reference
         if recent and summary is not None and form == like.format and time.monotonic() - ended_s < _RECENT_S:
             return summary
+        model = reference(like.format)
+        # It is compiled for no accelerator: beside a model that is, it runs on the processor of the same board.
+        runtime = plain(self.session.facts["runtimes"], like.format) if like.compiled else self.runtime(like)
+        if runtime is None:
+            raise UnfitError(f"board {self.board} has nothing that runs the reference model, {like.format}")
         try:
-            attempt = self._attempt(reference(like.format), _REFERENCE_TIER)
+            attempt = self._attempt(model, _REFERENCE_TIER, runtime)
         except RefusedError as error:
             if error.kind not in _ABOUT_THE_MODEL or error.kind == "timeout":  # a board that hung may come back
                 raise
@@ -292,20 +275,23 @@ class Bench:
 
     def _record(self, model: Model, tier: Tier, attempts: list[dict[str, Any]]) -> dict[str, Any]:
         runtime = self.runtime(model)
-        assert runtime is not None
+        name, checks = runtime["name"], RUNTIMES[runtime["name"]].checks
+        unchecked = "" if checks else f"{name} shows no outputs, so whether they are right was not checked there"
         return {
             "schema_version": 1,
             "board": self.board,
             "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-            "checked": model.golden is not None and runtime["name"] not in _UNCHECKED,
-            "note": model.note or _UNCHECKED.get(runtime["name"], ""),
+            "checked": model.golden is not None and checks,
+            "note": model.note or unchecked,
             "fingerprint": self.fingerprint(model, tier, runtime),
             "attempts": attempts,
         }
 
-    def _lease(self, tier: Tier, count: int) -> None:
-        """For as long as the block can take at most."""
-        self.session.lease(min(86_400.0, tier.timeout_s() * tier.processes * count + 4 * OVERHEAD_S))
+    def _lease(self, tier: Tier, models: Sequence[Model]) -> None:
+        """For as long as the block, and the reference before and after it, can take at most."""
+        load_s = max(RUNTIMES[self.runtime(model)["name"]].load_s for model in models)
+        block_s = (load_s + tier.timeout_s()) * tier.processes * len(models)
+        self.session.lease(min(86_400.0, block_s + 2 * load_s + 4 * OVERHEAD_S))
 
     def _cool_down(self) -> None:
         """Wait until the board is at most 5 degrees above what it was when first seen. Raises BoardError where it stays

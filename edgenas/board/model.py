@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgenas.lower.edgetpu import is_compiled
 from edgenas.lower.examine import FLOAT_ERROR, INTEGER_ERROR, examine, run_apart
-from edgenas.lower.model_file import EDGETPU_OPERATOR, Description, Format, Tensor, describe
+from edgenas.lower.model_file import Description, Format, Tensor, describe
 
 _REFERENCES = {"onnx": "reference.onnx", "tflite": "reference.tflite"}
 _REFERENCE = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"
@@ -73,7 +74,7 @@ class Model:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sha256", hashlib.sha256(self.content).hexdigest())
-        object.__setattr__(self, "compiled", EDGETPU_OPERATOR.encode() in self.content)
+        object.__setattr__(self, "compiled", self.format == "tflite" and is_compiled(self.content))
 
     def facts(self) -> dict[str, Any]:
         """Of a file from outside, as JSON: what goes in, how images lie in it, and what a user must know."""

@@ -12,6 +12,7 @@ import hashlib
 import re
 import secrets
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,12 +21,14 @@ from typing import Any
 
 from edgenas.board import benchmark_model, phone_shell
 from edgenas.board.benchmark_model import Timing
-from edgenas.board.session import REPLY_TIMEOUT_S, TRANSFER_TIMEOUT_S, File, RefusedError, possible
-from edgenas.board.transport import LARGEST_OUTPUT, Transport
+from edgenas.board.replies import RefusedError, possible, result
+from edgenas.board.session import CLOSE_S, REPLY_TIMEOUT_S, File, within
+from edgenas.board.transport import MAX_OUTPUT, SILENCE_S, EndlessError, Reader, Transport
 from edgenas.errors import BoardError
+from edgenas.runtimes import BENCHMARK_MODEL
 from edgenas.text import printable
 
-TOOL = "benchmark_model"
+TOOL = BENCHMARK_MODEL
 CURE = (
     f"get the {TOOL} for the phone's processor as https://ai.google.dev/edge/litert/models/measurement says, then add"
     " the board again with --benchmark-model PATH"
@@ -61,7 +64,8 @@ class PhoneSession:
         try:
             # Its end tells the phone that this program is gone, and with it the lease.
             self._shell = transport.run(["sh"])
-            self._said = b""
+            self._said = Reader(self._shell, self.address, "the phone's shell")
+            self._asking = threading.Lock()
             self._ask("mkdir -p files")
             self._tool, tool_version = self._found(tool)
             self._ask(f"find files -type f -mtime +{_STALE_DAYS} -exec rm -f {{}} +")
@@ -78,7 +82,7 @@ class PhoneSession:
             with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
                 source = Path(folder) / name
                 source.write_bytes(content)
-                self._transport.push(source, f"files/{name}", TRANSFER_TIMEOUT_S)
+                self._transport.push(source, f"files/{name}", SILENCE_S)
             self._there.add(name)
         return File(name, digest)
 
@@ -141,7 +145,6 @@ class PhoneSession:
             "samples_ns": [[round(each.mean_ns)] for each in starts],
             "averaged_runs": [each.runs for each in starts],
             "inner": min(each.runs for each in starts),
-            "starts": [asdict(each) for each in starts],
             "init_ns": starts[0].init_ns,
             "first_ns": starts[0].first_ns,
             "peak_memory_kb": self._peak_kb.get(model["sha256"]),
@@ -155,12 +158,18 @@ class PhoneSession:
             "child": "fresh",
             "notes": [f"a sample is the mean over a start of {TOOL}, which tells no run by itself"],
         }
-        return possible(raw, plan, time.monotonic() - begun_s, self.address)
+        told = possible(raw, plan, time.monotonic() - begun_s, self.address, fields.get("runtime"))
+        return {**told, "starts": [asdict(each) for each in starts]}
 
     def close(self) -> None:
-        with contextlib.suppress(BoardError):
-            if self._leased:
-                self._claim("release", 0, 2.0)
+        within(CLOSE_S, [self._close])
+
+    def _close(self) -> None:
+        # Where another thread waits for an answer, the end of the shell frees the phone as well.
+        if self._leased and self._asking.acquire(blocking=False):
+            self._asking.release()
+            with contextlib.suppress(BoardError):
+                self._claim("release", 0, CLOSE_S / 2)
         self._transport.close()
 
     def _start(self, path: str, deadline_s: float, options: Mapping[str, Any]) -> Timing:
@@ -184,15 +193,13 @@ class PhoneSession:
         """Exit code and output. Raises RefusedError ("timeout") at the deadline where the phone still answers."""
         # Both streams in one, for the end of the other alone is kept.
         process = self._transport.run(["sh", "-c", 'exec "$@" 2>&1', "sh", *argv])
-        printed = b""
         try:
-            while chunk := process.receive(max(0.0, deadline_s - time.monotonic())):
-                printed += chunk
-                if len(printed) > LARGEST_OUTPUT:
-                    raise RefusedError("impossible", f"{self.address}: {TOOL} prints without end", {})
+            printed = Reader(process, self.address, TOOL).rest(deadline_s, MAX_OUTPUT)
             code = process.wait(max(0.0, deadline_s - time.monotonic()))
         except BaseException as error:
             process.kill()
+            if isinstance(error, EndlessError):
+                raise RefusedError("impossible", str(error), {}) from error
             if isinstance(error, BoardError) and time.monotonic() >= deadline_s:
                 self._ask("true")  # else it is the phone that is gone
                 raise RefusedError("timeout", f"{self.address}: {TOOL} took too long and was ended", {}) from error
@@ -208,7 +215,7 @@ class PhoneSession:
                 raise BoardError(f"{self.address}: {local} cannot be read ({error.strerror}); {CURE}") from error
             path = f"./{TOOL}-{version}"
             if self._ask(f"[ -f {path} ] && echo there").strip() != "there":
-                self._transport.push(local, path[2:], TRANSFER_TIMEOUT_S)
+                self._transport.push(local, path[2:], SILENCE_S)
             self._ask(f"chmod 755 {path}")
         else:
             said = self._ask(
@@ -225,12 +232,13 @@ class PhoneSession:
         return path, version
 
     def _facts(self, wait_s: float = REPLY_TIMEOUT_S) -> dict[str, Any]:
-        return {
+        facts = {
             **phone_shell.facts(self._ask(self._filled(phone_shell.FACTS), wait_s), self.address),
             "version": VERSION,
             "runtimes": [dict(self._runtime)],
             "state": phone_shell.state(self._ask(self._filled(phone_shell.STATE), wait_s)),
         }
+        return result("info", facts, self.address)
 
     def _held_state(self) -> dict[str, Any]:
         """The phone's state. Raises RefusedError ("lease") where another has it, or it was rebooted."""
@@ -280,13 +288,11 @@ class PhoneSession:
         text = (
             f"said=$( (\n{script}\n) </dev/null 2>&1 ); printf '%s\\n' '{begin}' \"$said\" '{mark.decode().strip()}'\n"
         )
-        self._shell.send(text.encode(), wait_s)
-        while mark not in self._said:
-            chunk = self._shell.receive(max(0.0, deadline_s - time.monotonic()))
-            if not chunk:
-                raise BoardError(f"{self.address}: the phone hung up; plug it in again, and see: adb devices")
-            self._said = (self._said + chunk)[-LARGEST_OUTPUT:]
-        printed, _, self._said = self._said.partition(mark)
+        with self._asking:
+            self._shell.send(text.encode(), wait_s)
+            printed = self._said.until(mark, deadline_s, MAX_OUTPUT)
+        if printed is None:
+            raise BoardError(f"{self.address}: the phone hung up; plug it in again, and see: adb devices")
         return printed.decode(errors="replace").partition(begin)[2]  # before: what was given up on
 
 

@@ -11,8 +11,11 @@ import re
 import shlex
 from typing import Any
 
-MAX_CORES_TEXT = 4096  # characters of a list of cores
+from edgenas.text import printable
 
+MAX_LINES = 1000  # of facts or state; a phone tells some hundred
+MAX_LIST = 4096  # characters of a list of cores
+_WHOLE = re.compile(r"[0-9]{1,15}")
 FACTS = """
 say() { value=$2; [ -n "$value" ] && echo "$1=$value"; }
 say serial "$(getprop ro.serialno 2>/dev/null)"
@@ -99,10 +102,9 @@ def filled(script: str, proc: str = "/proc", sys: str = "/sys", **values: str) -
 
 
 def pairs(printed: str) -> list[tuple[str, str]]:
-    """The lines `name=value`, in order."""
-    return [
-        (name, value.strip()) for line in printed.splitlines() for name, mark, value in [line.partition("=")] if mark
-    ]
+    """The lines `name=value`, in order, MAX_LINES at most."""
+    lines = (line.partition("=") for line in printed.splitlines()[:MAX_LINES])
+    return [(name, value.strip()) for name, mark, value in lines if mark]
 
 
 def facts(printed: str, address: str) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def facts(printed: str, address: str) -> dict[str, Any]:
         "cpu": told.get("hardware") or told.get("soc") or told.get("platform"),
         "cores": len(present) if present else None,
         "present": present,
-        "memory_mb": int(kilobytes) // 1024 if kilobytes.isdigit() else None,
+        "memory_mb": int(kilobytes) // 1024 if _WHOLE.fullmatch(kilobytes) else None,
         "boot_id": told.get("boot"),
         "board_id": hashlib.sha256((told.get("serial") or address).encode()).hexdigest()[:16],
         "host": None,
@@ -135,7 +137,7 @@ def state(printed: str) -> dict[str, Any]:
         found.setdefault(name, []).append(value)
 
     def megahertz(name: str) -> list[float] | None:
-        return [int(value) / 1e3 for value in found.get(name, ()) if value.isdigit()] or None
+        return [int(value) / 1e3 for value in found.get(name, ()) if _WHOLE.fullmatch(value)] or None
 
     def first(name: str) -> float | None:
         text = " ".join(found.get(name, [""])[0].split()[:1])
@@ -168,7 +170,7 @@ def state(printed: str) -> dict[str, Any]:
 
 def cores(text: str) -> list[int] | None:
     """The numbers in a list as Linux writes it, like 0-3,7; None where it is none."""
-    if len(text) > MAX_CORES_TEXT or not re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text, re.A):
+    if len(text) > MAX_LIST or not re.fullmatch(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*", text):
         return None
     spans = [[int(end) for end in span.split("-")] for span in text.split(",")]
     return sorted({core for span in spans for core in range(span[0], span[-1] + 1)}) or None
@@ -183,8 +185,8 @@ def sank(before: dict[str, Any], after: dict[str, Any]) -> bool:
 def verdict(printed: str) -> tuple[str, int, str] | None:
     """What LEASE printed: free, mine or busy; the seconds left; the other holder. None where it is none of these."""
     last = (["", *printed.strip().splitlines()])[-1]
-    found = re.fullmatch(r"(free|mine|busy)(?: (\d+))?(?: (.*))?", last)
-    return (found[1], int(found[2] or 0), "".join(filter(str.isprintable, found[3] or ""))) if found else None
+    found = re.fullmatch(r"(free|mine|busy)(?: ([0-9]{1,9}))?(?: (.*))?", last)
+    return (found[1], int(found[2] or 0), printable(found[3] or "", 200)) if found else None
 
 
 def _zones(found: dict[str, list[str]]) -> dict[str, float]:
@@ -207,4 +209,4 @@ def _zones(found: dict[str, list[str]]) -> dict[str, float]:
 
 
 def _number(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else None
+    return float(text) if re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,12})?", text) else None

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from os import getpid
 from pathlib import Path
 
-from edgenas.board.measure import Bench, Failed, Outcome, Tier, UnfitError
+from edgenas.board.measure import Bench, Failed, Outcome, Tier
 from edgenas.board.model import Model
 from edgenas.board.phone import PhoneSession
 from edgenas.board.registry import Board, refuse_simulated
-from edgenas.board.session import AgentSession, RefusedError, Session
+from edgenas.board.runtimes import UnfitError
+from edgenas.board.session import CLOSE_S, AgentSession, RefusedError, Session, within
 from edgenas.board.store import Store
 from edgenas.device import Device
-from edgenas.errors import BoardError
+from edgenas.errors import BoardError, UsageError
 
 BLOCK = 8  # models between two timings of the reference, at most
 PATIENCE_S = 60.0  # with a board that is lost or busy
+WAKE_S = 0.5  # between two looks at what else happened while boards work
 LOSSES = 2  # of boards that a model may see before it is given up
 FRUITLESS = 3  # blocks in a row that fail on a board, though it answers in between, before the patience counts
 
@@ -45,7 +47,7 @@ class _Job:
 
 
 class Pool:
-    """Boards of `device`, connected when first needed and kept until `close`.
+    """Boards of `device`, connected when first needed and kept until `close`, after which it is of no more use.
 
     A board that is lost in the middle of a block is connected to again for `patience_s`, while its models go to the
     others; what it had not answered for is timed anew.
@@ -65,8 +67,9 @@ class Pool:
         self._connect, self._patience_s, self._block = connect, patience_s, block
         self._waiting: queue.Queue[_Job | None] = queue.Queue()
         self._answers: queue.Queue[tuple[_Job, Outcome] | BaseException] = queue.Queue()
+        self._lock = threading.Lock()  # of the two below, which threads change
         self._benches: dict[str, Bench] = {}
-        self._lost: dict[str, str] = {}  # board -> why it was given up
+        self._lost: dict[str, BoardError] = {}  # board -> why it was given up
         self._seen: set[str] = set()  # boards that have answered
         self._outstanding = 0
         self._closing = threading.Event()
@@ -93,7 +96,7 @@ class Pool:
                     break
             if exhausted and not self._outstanding:
                 return
-            answer = self._answers.get()
+            answer = self._next_answer()
             if isinstance(answer, BoardError):
                 if len(self._lost) == len(self.boards):
                     self._drain()
@@ -105,22 +108,27 @@ class Pool:
             self._outstanding -= 1
             yield job.number, outcome
 
+    def _next_answer(self) -> tuple[_Job, Outcome] | BaseException:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                # Not without an end: where the system does not interrupt a wait, Ctrl-C is seen only in between.
+                return self._answers.get(timeout=WAKE_S)
+
     def one(self, model: Model, tier: Tier) -> Outcome:
         """As `measure`, of a single model."""
         ((_, outcome),) = self.measure([model], tier)
         return outcome
 
     def close(self) -> None:
-        """Give the boards back."""
-        self._closing.set()
-        for _ in self._workers:
+        """Give the boards back, also in the middle of a timing, within about CLOSE_S; what is not done by then is, once
+        the connections end."""
+        with self._lock:
+            self._closing.set()
+            benches, self._benches = self._benches, {}
+            workers, self._workers = self._workers, {}
+        for _ in workers:
             self._waiting.put(None)
-        for worker in self._workers.values():
-            worker.join(timeout=10.0)
-        for bench in self._benches.values():
-            bench.session.close()
-        self._benches.clear()
-        self._workers.clear()
+        within(CLOSE_S, [bench.session.close for bench in benches.values()])
 
     def __enter__(self) -> Pool:
         return self
@@ -130,15 +138,17 @@ class Pool:
 
     def _start(self) -> None:
         """A thread for each board that has none; one that was given up gets another chance."""
-        self._closing.clear()
         self._lost.clear()
-        for board in self.boards:
-            worker = self._workers.get(board.name)
-            if worker is None or not worker.is_alive():
-                self._workers[board.name] = threading.Thread(
-                    target=self._work, args=(board,), name=f"board {board.name}", daemon=True
-                )
-                self._workers[board.name].start()
+        with self._lock:
+            if self._closing.is_set():
+                raise ValueError("the pool has been closed; make another")
+            for board in self.boards:
+                worker = self._workers.get(board.name)
+                if worker is None or not worker.is_alive():
+                    self._workers[board.name] = threading.Thread(
+                        target=self._work, args=(board,), name=f"board {board.name}", daemon=True
+                    )
+                    self._workers[board.name].start()
 
     def _work(self, board: Board) -> None:
         """Take models in blocks, until closed or until the board is given up."""
@@ -150,13 +160,15 @@ class Pool:
                     bench = self._bench(board)
                 except BoardError as error:
                     self._put_back(jobs)
-                    if not self._reconnected(board, error):
+                    if self._closing.is_set() or not self._reconnected(board, error):
                         return
                     continue
                 jobs = [each for each in jobs if not self._answered(each)]
                 try:
                     outcomes = bench([each.model for each in jobs], job.tier)
                 except BoardError as error:
+                    if self._closing.is_set():
+                        return
                     self._again(jobs, board, bench.timing, error)
                     failing_since_s = failing_since_s if fruitless else time.monotonic()
                     fruitless += 1
@@ -190,21 +202,44 @@ class Pool:
 
     def _answered(self, job: _Job) -> bool:
         """Whether some board of the pool has timed the model before: then that is its outcome."""
-        for bench in list(self._benches.values()):
-            known = bench.known(job.model, job.tier)
-            if known is not None:
-                self._answers.put((job, known))
-                return True
+        with self._lock:
+            benches = list(self._benches.values())
+        for bench in benches:
+            with contextlib.suppress(UsageError, UnfitError):  # that board would not run it
+                known = bench.known(job.model, job.tier)
+                if known is not None:
+                    self._answers.put((job, known))
+                    return True
         return False
 
     def _bench(self, board: Board) -> Bench:
-        if board.name not in self._benches:
-            session = self._connect(board)
-            self._seen.add(board.name)
-            self._benches[board.name] = Bench(
-                session, self.device, board.name, board.threads, self.store, affinity=board.affinity
-            )
-        return self._benches[board.name]
+        with self._lock:
+            known = self._benches.get(board.name)
+        if known is not None:
+            return known
+        session = self._connect(board)
+        self._seen.add(board.name)
+        bench = Bench(
+            session,
+            self.device,
+            board.name,
+            board.threads,
+            self.store,
+            affinity=board.affinity,
+            runtime=board.runtime,
+        )
+        with self._lock:
+            if not self._closing.is_set():
+                self._benches[board.name] = bench
+                return bench
+        session.close()
+        raise BoardError(f"board {board.name} is not needed any more")
+
+    def _hang_up(self, board: Board) -> None:
+        with self._lock:
+            bench = self._benches.pop(board.name, None)
+        if bench is not None:
+            bench.session.close()
 
     def _again(self, jobs: Sequence[_Job], board: Board, running: Model | None, error: BoardError) -> None:
         """Put back what a lost board had taken; `running`, if that keeps taking boards down, is given up instead."""
@@ -223,9 +258,7 @@ class Pool:
     def _reconnected(self, board: Board, error: BoardError, patience_s: float | None = None) -> bool:
         """Whether the board came back within `patience_s`, by default the pool's; if not, it is given up and said to be
         lost. One that never answered is not waited for: its address may be wrong."""
-        bench = self._benches.pop(board.name, None)
-        if bench is not None:
-            bench.session.close()
+        self._hang_up(board)
         if patience_s is None:
             patience_s = self._patience_s if board.name in self._seen else 0.0
         deadline_s, pause_s = time.monotonic() + patience_s, 0.2
@@ -235,14 +268,12 @@ class Pool:
                 return True
             except BoardError as again:
                 error = again
-                late = self._benches.pop(board.name, None)
-                if late is not None:
-                    late.session.close()
+                self._hang_up(board)
             if time.monotonic() + pause_s > deadline_s:
                 break
-            time.sleep(pause_s)
+            self._closing.wait(pause_s)
             pause_s = min(5.0, pause_s * 2)
-        self._lost[board.name] = str(error)
+        self._lost[board.name] = error
         self._answers.put(error)
         return False
 
@@ -257,6 +288,8 @@ class Pool:
         self._outstanding = 0
 
     def _all_lost(self) -> BoardError:
-        (name, reason), *others = self._lost.items()
+        (name, error), *others = self._lost.items()
         more = f", and {len(others)} more boards" if others else ""
-        return BoardError(f"board {name}{more} is lost ({reason}); see: edgenas board check {name}")
+        if isinstance(error, UnfitError):  # it is there, and says itself what is missing
+            return BoardError(f"{error}{more and f' ({len(others)} more boards are lost, too)'}")
+        return BoardError(f"board {name}{more} is lost ({error}); see: edgenas board check {name}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenas import device as devices
-from edgenas import plugins
+from edgenas import plugins, runtimes
 from edgenas.board.phone_shell import cores
 from edgenas.board.transport import Transport
 from edgenas.errors import BoardError, DataError, UnknownNameError, UsageError
@@ -30,7 +30,8 @@ class Board:
     """One board of `device` (a name or a profile's path), reached by `transport` with `options` of that plug-in.
 
     `python` is the interpreter there that runs the agent, `threads` how many a model may use, `cores` which, like
-    4-7 (none: as the device's profile says); `benchmark_model` is the path here of the tool that a phone needs.
+    4-7 (none: as the device's profile says), `runtime` what executes it ("": what the profile names);
+    `benchmark_model` is the path here of the tool that a phone needs.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Board:
     threads: int = 1
     cores: str = ""
     benchmark_model: str = ""
+    runtime: str = ""
 
     @property
     def affinity(self) -> list[int]:
@@ -96,13 +98,16 @@ def boards() -> dict[str, Board]:
         raise DataError(f"{path} is damaged ({printable(error)}); {advice}") from error
 
 
-def board(name: str) -> Board:
-    """Raises UnknownNameError for a name that is none of a board."""
+def board(name: str, runtime: str = "") -> Board:
+    """The board called `name`; its models are executed by `runtime`, if given, in place of its own.
+
+    Raises UnknownNameError for a name that is none of a board, or of a runtime.
+    """
     found = boards()
     if name not in found:
         hint = "`edgenas board list` lists them" if found else "add one: edgenas board add here --device host --local"
         raise UnknownNameError("board", name, found, hint)
-    return found[name]
+    return replace(found[name], runtime=runtimes.runtime(runtime).name) if runtime else found[name]
 
 
 def pool(device: str, names: list[str] | None = None) -> list[Board]:
@@ -133,6 +138,8 @@ def add(entry: Board) -> None:
         raise UsageError(f"--threads {entry.threads} share the cores {entry.cores}; give fewer threads or more --cores")
     refuse_simulated(devices.load(entry.device))
     plugins.load("transports", entry.transport)
+    if entry.runtime:
+        runtimes.runtime(entry.runtime)
     if devices.is_path(entry.device):
         entry = replace(entry, device=str(Path(entry.device).expanduser().resolve()))
     with _changing():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
 from edgenas.errors import BoardError
+
+MAX_NOISE = 2**20  # bytes that login scripts may print before a command begins
 
 
 def command_line(
@@ -30,12 +33,11 @@ def command_line(
 def announced(printed: bytes, token: str) -> tuple[int, bytes] | None:
     """The process id and the output after it, or None where it has not been told yet. What comes before is dropped:
     login scripts print."""
-    _, mark, after = printed.partition(f"@pid {token} ".encode())
-    number, end, rest = after.partition(b"\n")
-    return (int(number), rest) if mark and end and number.strip().isdigit() else None
+    found = re.search(rf"@pid {token} ([0-9]{{1,10}})\s*\n".encode(), printed)
+    return (int(found[1]), printed[found.end() :]) if found else None
 
 
 def told_end(stderr: str, token: str) -> tuple[int, str] | None:
     """The exit code that `tell_end` printed and the standard error before it, or None."""
     before, mark, code = stderr.rpartition(f"@end {token} ")
-    return (int(code), before.rstrip()) if mark and code.strip().isdigit() else None
+    return (int(code), before.rstrip()) if mark and re.fullmatch(r"[0-9]{1,3}\s*", code) else None

@@ -5,36 +5,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgenas.board.transport import Process, Transport
+from edgenas.board import replies
+from edgenas.board.replies import RefusedError as RefusedError
+from edgenas.board.transport import SILENCE_S, Reader, Transport
 from edgenas.errors import BoardError
 from edgenas.text import printable
 
 PROTOCOL = 1
 PREFIX = b"@edgenas "
 WORK = ".edgenas"  # on the board, in the home of its user
-LONGEST_REPLY = 64 * 2**20  # bytes
+MAX_REPLY = 32 * 2**20  # bytes
+MAX_STRAY = 16 * 2**20  # bytes that something else may print before a reply
 CONNECT_TIMEOUT_S = 30.0
 REPLY_TIMEOUT_S = 15.0  # beyond what the asked work itself may take
-TRANSFER_TIMEOUT_S = 120.0
 FILES_KEPT_S = 86_400.0  # on a board after they were last used, so that its disk does not fill
-
-
-class RefusedError(BoardError):
-    """The agent answered that it cannot do what was asked; `kind` as in the wire protocol."""
-
-    def __init__(self, kind: str, message: str, detail: Mapping[str, Any]) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.detail = detail
+ALIVE_S = 30.0  # between two words to an agent while a file is on its way: after 120 s of silence it would end
+CLOSE_S = 1.5  # that closing may take; what is not done by then happens when the connection ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +62,8 @@ class Session(Protocol):
         """What `time` of the wire protocol answers, checked to be possible."""
 
     def close(self) -> None:
-        """Give the lease back and hang up."""
+        """Give the lease back and hang up, from any thread, also while another waits for an answer: that fails then.
+        Takes about CLOSE_S at most."""
 
 
 class AgentSession:
@@ -78,37 +74,42 @@ class AgentSession:
         self._transport = transport
         self._holder = holder
         self._token: str | None = None
+        self._leased_s = 0.0
         self._requests = 0
-        self._received = b""
+        self._spoke_s = time.monotonic()
+        self._calling = threading.Lock()
         self._there: set[str] = set()
         source, version = agent()
         self.agent_path = f"{WORK}/agents/{version[:16]}.py"
         try:
-            self._process = self._started(python, source, version)
-            self.facts: Mapping[str, Any] = _facts(self.call("info", REPLY_TIMEOUT_S), self.address)
+            self._start(python, source, version)
+            self.facts: Mapping[str, Any] = self.call("info", REPLY_TIMEOUT_S)
             self.call("forget", REPLY_TIMEOUT_S, older_than_s=FILES_KEPT_S)
         except BaseException:
             transport.close()
             raise
 
     def call(self, op: str, wait_s: float, /, **fields: Any) -> dict[str, Any]:
-        self._requests += 1
-        number, deadline_s = self._requests, time.monotonic() + wait_s
-        line = json.dumps({"id": number, "op": op, **fields}, allow_nan=False) + "\n"
-        self._process.send(line.encode(), wait_s)
-        while True:
-            reply = self._reply(self._process, deadline_s)
-            if reply.get("id") == number:  # others answer what was given up on
-                break
-        if reply.get("ok") is True and isinstance(reply.get("result"), dict):
-            result: dict[str, Any] = reply["result"]
-            return result
-        detail = reply.get("detail")
-        raise RefusedError(
-            str(reply.get("kind", "internal")),
-            f"{self.address}: {printable(reply.get('error', 'the agent gives no reason'))}",
-            detail if isinstance(detail, dict) else {},
-        )
+        with self._calling:
+            deadline_s = time.monotonic() + wait_s
+            number = self._say(op, wait_s, fields)
+            while True:
+                reply = self._reply(deadline_s)
+                if reply.get("id") == number:  # others answer what was given up on
+                    break
+        if reply.get("ok") is True:
+            return replies.result(op, reply.get("result"), self.address)
+        raise replies.refusal(reply, self.address)
+
+    def keep_alive(self) -> None:
+        """Let the agent hear something if it has not for long, and keep the lease; its answer is not waited for."""
+        if time.monotonic() - self._spoke_s > ALIVE_S:
+            with self._calling:
+                if self._token is None:
+                    self._say("ping", REPLY_TIMEOUT_S, {})
+                else:
+                    fields = {"holder": self._holder, "seconds": self._leased_s, "token": self._token}
+                    self._say("lease", REPLY_TIMEOUT_S, fields)
 
     def put(self, content: bytes, suffix: str) -> File:
         digest = hashlib.sha256(content).hexdigest()
@@ -117,140 +118,110 @@ class AgentSession:
             with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
                 source = Path(folder) / name
                 source.write_bytes(content)
-                self._transport.push(source, f"{WORK}/work/files/{name}", TRANSFER_TIMEOUT_S)
+                self._transport.push(source, f"{WORK}/work/files/{name}", SILENCE_S, self.keep_alive)
             self._there.add(name)
         return File(name, digest)
 
     def lease(self, seconds: float) -> None:
         answer = self.call("lease", REPLY_TIMEOUT_S, holder=self._holder, seconds=seconds, token=self._token)
-        self._token = str(answer.get("token"))
+        self._token, self._leased_s = answer["token"], seconds
 
     def time(self, timeout_s: float, **fields: Any) -> dict[str, Any]:
         started_s = time.monotonic()
         fields = {"token": self._token, "timeout_s": timeout_s, **fields}
         raw = self.call("time", timeout_s + REPLY_TIMEOUT_S, **fields)
-        return possible(raw, fields["plan"], time.monotonic() - started_s, self.address)
+        elapsed_s = time.monotonic() - started_s
+        return replies.possible(raw, fields["plan"], elapsed_s, self.address, fields.get("runtime"))
 
     def run(self, timeout_s: float, inputs: bytes, **fields: Any) -> bytes:
         """Raw float32 outputs of a model for raw float32 `inputs`; `fields` as in `run` of the wire protocol."""
         given = self.put(inputs, ".input")
         name = f"{given.sha256[:32]}.output"
         fields = {"token": self._token, "timeout_s": timeout_s, "input": given.reference(), "output": name, **fields}
-        answer = self.call("run", timeout_s + REPLY_TIMEOUT_S, **fields).get("output")
+        output = self.call("run", timeout_s + REPLY_TIMEOUT_S, **fields)["output"]
         with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
             target = Path(folder) / name
-            self._transport.pull(f"{WORK}/work/files/{name}", target, TRANSFER_TIMEOUT_S)
+            self._transport.pull(f"{WORK}/work/files/{name}", target, SILENCE_S, output["bytes"])
             outputs = target.read_bytes()
-        if not isinstance(answer, dict) or hashlib.sha256(outputs).hexdigest() != answer.get("sha256"):
+        if hashlib.sha256(outputs).hexdigest() != output["sha256"]:
             raise BoardError(f"{self.address}: the outputs were damaged on their way; run the command again")
         self.call("forget", REPLY_TIMEOUT_S, files=[given.name, name])
         self._there.discard(given.name)
         return outputs
 
     def release(self) -> None:
-        """Give the lease back, if there is one."""
+        """Give the lease back, if there is one, and stay connected."""
         if self._token is not None:
-            self.call("release", 2.0, token=self._token)
+            self.call("release", REPLY_TIMEOUT_S, token=self._token)
             self._token = None
 
     def close(self) -> None:
+        within(CLOSE_S, [self._close])
+
+    def _close(self) -> None:
+        # The end of its input tells an agent, whatever it does, to end what runs, put the clocks back and give up the
+        # lease. A request would have to wait for the answer to the one before.
         with contextlib.suppress(BoardError):
-            self.release()
-            self.call("close", 2.0)
+            self._process.close_input(CLOSE_S / 3)
+            self._process.wait(CLOSE_S / 3)
         self._transport.close()
 
-    def _started(self, python: str, source: Path, version: str) -> Process:
-        """The agent, running and of `version`; it is brought there where it is missing or another."""
+    def _start(self, python: str, source: Path, version: str) -> None:
+        """Start the agent; it is brought there where it is missing, or not of `version`."""
         problem = "it does not start"
         for attempt in range(2):
             if attempt:
-                self._transport.push(source, self.agent_path, TRANSFER_TIMEOUT_S)
+                self._transport.push(source, self.agent_path, SILENCE_S)
             process = self._transport.run([python, "-u", self.agent_path, "--work", f"{WORK}/work"])
-            self._received = b""
+            self._process, self._lines = process, Reader(process, self.address, "the agent")
             try:
-                hello = self._reply(process, time.monotonic() + CONNECT_TIMEOUT_S)
+                hello = replies.result("hello", self._reply(time.monotonic() + CONNECT_TIMEOUT_S), self.address)
             except BoardError as error:
+                process.kill()
                 said = process.stderr_tail.strip().splitlines()
                 problem = said[-1] if said else str(error)
-                process.kill()
                 continue
-            if hello.get("protocol") == PROTOCOL and hello.get("version") == version:
-                return process
-            problem = f"it is version {printable(hello.get('version'))[:16]}, not {version[:16]}"
+            if (hello["protocol"], hello["version"]) == (PROTOCOL, version):
+                return
+            problem = f"it is version {hello['version'][:16]}, not {version[:16]}"
             process.kill()
         raise BoardError(
             f"{self.address}: the agent does not run with {python} ({printable(problem)}); a board needs Python 3.6 or"
             " newer: install it there, or name it by: edgenas board add ... --python PATH"
         )
 
-    def _reply(self, process: Process, deadline_s: float) -> dict[str, Any]:
+    def _say(self, op: str, wait_s: float, fields: Mapping[str, Any]) -> int:
+        """Send a request; its number."""
+        self._requests += 1
+        line = json.dumps({"id": self._requests, "op": op, **fields}, allow_nan=False) + "\n"
+        self._process.send(line.encode(), wait_s)
+        self._spoke_s = time.monotonic()
+        return self._requests
+
+    def _reply(self, deadline_s: float) -> dict[str, Any]:
         """The next reply; lines without the prefix were printed by something else."""
-        while True:
-            line, newline, rest = self._received.partition(b"\n")
-            if newline:
-                self._received = rest
-                if line.startswith(PREFIX):
-                    return self._parsed(line[len(PREFIX) :])
-                continue
-            if len(self._received) > LONGEST_REPLY:
-                raise BoardError(f"{self.address}: the agent's reply has no end; run the command again")
-            chunk = process.receive(max(0.0, deadline_s - time.monotonic()))
-            if not chunk:
-                raise BoardError(
-                    f"{self.address}: the agent ended ({printable(process.stderr_tail.strip()[-200:]) or 'no reason'});"
-                    " look at the board by: edgenas board check"
-                )
-            self._received += chunk
-
-    def _parsed(self, text: bytes) -> dict[str, Any]:
-        try:
-            reply = json.loads(text)
-        except (ValueError, RecursionError):
-            reply = None
-        if not isinstance(reply, dict):
-            raise BoardError(f"{self.address}: the agent's reply is no JSON object; run the command again")
-        return reply
+        stray = 0
+        while stray <= MAX_STRAY:
+            line = self._lines.until(b"\n", deadline_s, MAX_REPLY)
+            if line is None:
+                tail = printable(self._process.stderr_tail.strip()[-200:]) or "no reason"
+                raise BoardError(f"{self.address}: the agent ended ({tail}); look at the board by: edgenas board check")
+            if line.startswith(PREFIX):
+                return replies.parsed(line[len(PREFIX) :], self.address)
+            stray += len(line) + 1
+        raise BoardError(
+            f"{self.address}: something there prints into the agent's replies, without an end; look at what runs there"
+        )
 
 
-def possible(raw: dict[str, Any], plan: Mapping[str, Any], elapsed_s: float, address: str) -> dict[str, Any]:
-    """`raw`, a reply to `time`, if its samples can be true; else RefusedError of kind "impossible".
-
-    Each is a whole positive number of ns, each repeat lasts as long as `plan` asks and all of them no longer than
-    this program waited by its own clock. Where repeats differ in their inner loop, `averaged_runs` has that of each.
-    """
-    samples, inner = raw.get("samples_ns"), raw.get("inner", 1)
-    loops = raw.get("averaged_runs")
-    problem = None
-    if not (isinstance(samples, list) and samples and all(isinstance(each, list) and each for each in samples)):
-        problem = "no samples"
-    elif not (type(inner) is int and inner >= 1):
-        problem = f"an inner loop of {inner!r:.20}"
-    elif not all(type(sample) is int and sample > 0 for repeat in samples for sample in repeat):
-        problem = "samples that are not whole positive numbers"
-    elif len(samples) != plan["repeats"]:
-        problem = f"{len(samples)} repeats where {plan['repeats']} were asked for"
-    elif loops is not None and not (
-        isinstance(loops, list) and len(loops) == len(samples) and all(type(n) is int and n >= inner for n in loops)
-    ):
-        problem = f"averages over {loops!r:.40} runs"
-    else:
-        lasted_s = [sum(repeat) * n / 1e9 for repeat, n in zip(samples, loops or [inner] * len(samples), strict=True)]
-        if sum(lasted_s) > elapsed_s * 1.02 + 0.05:
-            problem = f"samples that sum to {sum(lasted_s):.3g} s within {elapsed_s:.3g} s"
-        elif min(lasted_s) < 0.5 * min(
-            plan["min_repeat_ms"] / 1e3, plan["max_repeat_s"]
-        ):  # a busy board pauses in between
-            problem = f"a repeat of {min(lasted_s) * 1e3:.3g} ms where {plan['min_repeat_ms']:g} ms were asked for"
-    for name in ("init_ns", "first_ns", "peak_memory_kb"):
-        value = raw.get(name)
-        if problem is None and not (value is None or (type(value) is int and value >= 0)):
-            problem = f"{name} = {value!r:.20}"
-    energy = raw.get("energy_mj")
-    if problem is None and energy is not None and not (isinstance(energy, float | int) and 0 < energy < math.inf):
-        problem = f"an energy of {energy!r:.20}"
-    if problem is not None:
-        raise RefusedError("impossible", f"{address}: the agent reports {problem}, which cannot be", {})
-    return raw
+def within(seconds: float, actions: Sequence[Callable[[], None]]) -> None:
+    """Do all `actions` side by side, and wait for them no longer than `seconds`; they go on where that is too short."""
+    deadline_s = time.monotonic() + seconds
+    threads = [threading.Thread(target=action, daemon=True) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline_s - time.monotonic()))
 
 
 @cache
@@ -261,15 +232,3 @@ def agent() -> tuple[Path, str]:
     folder = shipped if shipped.is_dir() else package.parent / "agents"
     path = folder / "edgenas_agent.py"
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _facts(facts: dict[str, Any], address: str) -> dict[str, Any]:
-    """`facts` of a board, if they have the types that this program relies on."""
-    runtimes, state = facts.get("runtimes"), facts.get("state")
-    sound = isinstance(runtimes, list) and isinstance(state, dict) and isinstance(facts.get("boot_id"), str | None)
-    for each in runtimes if isinstance(runtimes, list) else ():
-        sound = sound and isinstance(each, dict) and isinstance(each.get("name"), str)
-        sound = sound and isinstance(each.get("formats"), list)
-    if not sound:
-        raise BoardError(f"{address}: the agent's facts about the board are not as agreed; run the command again")
-    return facts

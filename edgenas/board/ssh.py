@@ -1,19 +1,15 @@
-"""A board reached by SSH: commands on channels of one connection, files by SFTP."""
+"""A board reached by SSH: commands on channels of one connection."""
 
 from __future__ import annotations
 
-import contextlib
-import posixpath
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import paramiko
-
-from edgenas.board.local import arriving, partial_name
 from edgenas.board.ssh_connection import Options, connect, endpoint, hang_up, read_config
 from edgenas.board.ssh_process import Link, SSHProcess, kill, path, start
+from edgenas.board.transfer import pull_by_shell, push_by_shell
+from edgenas.board.transport import MAX_FILE
 from edgenas.errors import BoardError
 
 
@@ -46,9 +42,6 @@ class SSH:
         self._processes: list[SSHProcess] = []
         self._lock = threading.Lock()
         self._closed = False
-        self._sftp: paramiko.SFTPClient | None = None
-        self._sftp_channel: paramiko.Channel | None = None
-        self._sftp_lock = threading.Lock()  # paramiko's SFTP client mixes up replies of several threads
 
     def run(
         self, command: Sequence[str], *, cwd: str | None = None, environment: Mapping[str, str] | None = None
@@ -62,39 +55,13 @@ class SSH:
             process.kill()
         return process
 
-    def push(self, source: Path, target: str, timeout_s: float) -> None:
-        target = path(target)
-        folder, name = posixpath.split(target)
-        partial = posixpath.join(folder, partial_name(name))
-        with self._files(timeout_s, f"receive {target}") as sftp, source.open("rb") as reader:
-            try:
-                _make_folders(sftp, folder)
-                sftp.putfo(reader, partial)
-                sftp.posix_rename(partial, target)
-            except BaseException:
-                with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-                    sftp.remove(partial)
-                raise
+    # Not by SFTP: a shell takes fewer round trips, can go on with what was cut off, and needs no server beside sshd.
 
-    def pull(self, source: str, target: Path, timeout_s: float) -> None:
-        # Not by SFTP, of which paramiko has one packet on the way at a time, or else a thread that dies aloud.
-        self._check_open()
-        deadline_s = time.monotonic() + timeout_s
-        process = start(self._link, ["cat", "--", path(source)], timeout_s, None, {})
-        try:
-            with arriving(target) as partial, partial.open("wb") as writer:
-                while chunk := process.receive(max(0.0, deadline_s - time.monotonic())):
-                    writer.write(chunk)
-                if process.wait(max(0.0, deadline_s - time.monotonic())):
-                    raise BoardError(f"{self.address}: cannot send {source}: {process.stderr_tail}")
-        except OSError as error:
-            raise BoardError(f"{self.address}: {target} cannot be written: {error.strerror}") from error
-        except BoardError as error:
-            if time.monotonic() < deadline_s:
-                raise
-            raise BoardError(f"{self.address}: did not send {source} within {timeout_s:g} s; try again") from error
-        finally:
-            process.kill()
+    def push(self, source: Path, target: str, silence_s: float, moving: Callable[[], None] | None = None) -> None:
+        push_by_shell(self, source, path(target), silence_s, moving)
+
+    def pull(self, source: str, target: Path, silence_s: float, max_bytes: int = MAX_FILE) -> None:
+        pull_by_shell(self, path(source), target, silence_s, max_bytes)
 
     def close(self) -> None:
         with self._lock:
@@ -108,57 +75,3 @@ class SSH:
             raise BoardError(f"{self.address}: the connection has been closed; open a new one")
         if not self._link.transport.is_active():
             raise self._link.lost()
-
-    @contextlib.contextmanager
-    def _files(self, timeout_s: float, doing: str) -> Iterator[paramiko.SFTPClient]:
-        """The SFTP session, for this thread alone; thrown away after an error that may leave it out of step."""
-        self._check_open()
-        deadline_s = time.monotonic() + timeout_s
-        if not self._sftp_lock.acquire(timeout=timeout_s):
-            raise BoardError(f"{self.address}: did not {doing} within {timeout_s:g} s: other files are on the way")
-        try:
-            with self._link.within(timeout_s, doing, self._hang_up_sftp):
-                sftp = self._sftp or self._open_sftp(deadline_s - time.monotonic())
-                channel = sftp.get_channel()
-                assert channel
-                channel.settimeout(max(0.0, deadline_s - time.monotonic()))
-                try:
-                    yield sftp
-                except (FileNotFoundError, PermissionError):
-                    raise  # answers, with the session in step
-                except BaseException:
-                    self._hang_up_sftp()
-                    raise
-        finally:
-            self._sftp_lock.release()
-
-    def _open_sftp(self, timeout_s: float) -> paramiko.SFTPClient:
-        started_s = time.monotonic()
-        self._sftp_channel = channel = self._link.transport.open_session(timeout=timeout_s)
-        channel.settimeout(timeout_s)
-        try:
-            channel.invoke_subsystem("sftp")
-        except paramiko.SSHException as error:
-            if time.monotonic() < started_s + timeout_s and not self._link.gone():
-                raise BoardError(
-                    f"{self.address}: has no SFTP server; install it there: sudo apt install openssh-sftp-server"
-                ) from error
-            raise
-        self._sftp = paramiko.SFTPClient(channel)
-        return self._sftp
-
-    def _hang_up_sftp(self) -> None:
-        self._sftp = None
-        if self._sftp_channel is not None:
-            self._sftp_channel.close()
-
-
-def _make_folders(sftp: paramiko.SFTPClient, folder: str) -> None:
-    if not folder:
-        return
-    try:
-        sftp.stat(folder)
-    except FileNotFoundError:
-        _make_folders(sftp, posixpath.dirname(folder))
-        with contextlib.suppress(OSError):  # another made it meanwhile, or the write that follows tells
-            sftp.mkdir(folder)

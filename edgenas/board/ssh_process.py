@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import paramiko
 
 from edgenas.board.local import CHUNK, TAIL
-from edgenas.board.remote_shell import announced, command_line
+from edgenas.board.remote_shell import MAX_NOISE, announced, command_line
 from edgenas.errors import BoardError
+from edgenas.text import printable
 
 POLL_S = 0.05  # how often a waiting call looks at its own deadline
 GRACE_S = 1.0  # after which a call that cannot be ended alone takes the connection with it
 KILL_S = 2.0
+_MAX_DRAIN = 64  # pieces of standard error taken in a row, since more may come without an end
 
 
 class Link:
@@ -144,6 +146,10 @@ class SSHProcess:
                 if rest and time.monotonic() > deadline_s:
                     raise BoardError(f"{self.link.address}: {self._name} did not read its input in {timeout_s:g} s")
 
+    def close_input(self, timeout_s: float) -> None:
+        with self.link.within(timeout_s, f"end the input of {self._name}", lambda: None):
+            self._channel.shutdown_write()
+
     def receive(self, timeout_s: float) -> bytes:
         deadline_s = time.monotonic() + timeout_s
         with self._reading:
@@ -190,6 +196,10 @@ class SSHProcess:
             if not chunk:
                 raise self._ended()
             self._head += chunk
+            if len(self._head) > MAX_NOISE or time.monotonic() > deadline_s:
+                raise BoardError(
+                    f"{self.link.address}: its login scripts print without an end; mend them, see: ssh HOST true"
+                )
 
     def _receive(self, deadline_s: float, timeout_s: float) -> bytes:
         while True:
@@ -204,16 +214,18 @@ class SSHProcess:
                 raise BoardError(f"{self.link.address}: {self._name} said nothing for {timeout_s:g} s")
 
     def _drain(self) -> None:
-        while self._channel.recv_stderr_ready():
+        for _ in range(_MAX_DRAIN):
+            if not self._channel.recv_stderr_ready():
+                return
             with self.link.reading():
                 self._tail += self._channel.recv_stderr(CHUNK)
             del self._tail[:-TAIL]
 
     def _ended(self) -> BoardError:
         tail = self.stderr_tail.splitlines()
-        return BoardError(f"{self.link.address}: {self._name} has ended{': ' + tail[-1] if tail else ''}")
+        return BoardError(f"{self.link.address}: {self._name} has ended{': ' + printable(tail[-1]) if tail else ''}")
 
 
 def path(path: str) -> str:
-    """As commands and SFTP take it: both start in the home folder."""
+    """As commands take it, which start in the home folder."""
     return path.removeprefix("~").lstrip("/") if path.startswith("~") else path

@@ -13,7 +13,8 @@ import typer
 
 from edgenas import __version__
 from edgenas.cli import board, compare, data, devices, package, runs, search, streams, tabulate, train
-from edgenas.errors import EdgeNASError, UsageError, out_of_memory
+from edgenas.cli.interrupts import interruptible
+from edgenas.errors import EdgeNASError, InterruptedRunError, UsageError, out_of_memory
 from edgenas.text import guarded, printable
 
 MAX_ERROR = 2000  # characters of an error
@@ -82,7 +83,10 @@ def _exit_code(arguments: Sequence[str] | None) -> int | str | None:
     asked = None if arguments is None else list(arguments)
     try:
         try:
-            code = app(args=asked, prog_name="edgenas", standalone_mode=False) or 0
+            with interruptible():
+                code = app(args=asked, prog_name="edgenas", standalone_mode=False) or 0
+                if code == InterruptedRunError.exit_code:  # what typer makes of Ctrl-C, without a word
+                    raise KeyboardInterrupt
         except SystemExit as end:
             code = end.code
         sys.stdout.flush()

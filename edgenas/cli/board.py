@@ -10,7 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from edgenas.errors import BoardError, ExportError, InfeasibleError, UnstableError, UsageError
+from edgenas.errors import (
+    BoardError,
+    ExportError,
+    InfeasibleError,
+    InterruptedRunError,
+    UnstableError,
+    UsageError,
+)
 from edgenas.text import printable
 from edgenas.units import parse, show
 
@@ -18,6 +25,7 @@ app = typer.Typer(no_args_is_help=True, help="Keep, check and use your boards. E
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _Name = Annotated[str, typer.Argument(help="The board's name.")]
+_Runtime = Annotated[str, typer.Option(help="What executes models there.  [as the board's entry or device says]")]
 
 
 @app.command()
@@ -37,6 +45,9 @@ def add(
     benchmark_model: Annotated[
         Path | None, typer.Option(help="TFLite's benchmark_model, brought to a phone.  [the one that is there]")
     ] = None,
+    runtime: Annotated[
+        str, typer.Option(help="What executes models there, like onnxruntime.  [as the device's profile says]")
+    ] = "",
 ) -> None:
     """Add a board: --ssh, --adb or --local.
 
@@ -67,7 +78,7 @@ def add(
     else:
         entry = registry.Board(name, device, "adb", {"serial": adb}, python, threads)
     tool = str(benchmark_model.resolve()) if benchmark_model else ""
-    registry.add(replace(entry, cores=cores, benchmark_model=tool))
+    registry.add(replace(entry, cores=cores, benchmark_model=tool, runtime=runtime))
     print(f"{name} is a board of {device}; look at it by: edgenas board check {name}")
 
 
@@ -103,7 +114,7 @@ def check(name: _Name, as_json: _Json = False) -> None:
     entry = registry.board(name)
     session = connect(entry)
     try:
-        findings = examine(session, devices.load(entry.device))
+        findings = examine(session, devices.load(entry.device), entry.runtime)
         if as_json:
             facts = dict(session.facts)
             print(json.dumps({"board": name, "facts": facts, "findings": [asdict(each) for each in findings]}))
@@ -143,7 +154,8 @@ def bench(name: _Name, as_json: _Json = False) -> None:
     session = connect(entry)
     try:
         device = devices.load(entry.device)
-        fact = time_reference(Bench(session, device, name, entry.threads, Store(), affinity=entry.affinity))
+        how: dict[str, Any] = {"affinity": entry.affinity, "runtime": entry.runtime}
+        fact = time_reference(Bench(session, device, name, entry.threads, Store(), **how))
     finally:
         session.close()
     if as_json:
@@ -161,6 +173,7 @@ def profile(
     samples: Annotated[int, typer.Option(help="Cells to measure.")] = 30,
     seed: Annotated[int, typer.Option(help="Same seed, same first cells.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The device's file.  [NAME.toml]")] = None,
+    runtime: _Runtime = "",
     as_json: _Json = False,
 ) -> None:
     """Make a device of a board: measure some cells on it and fit a predictor.
@@ -171,8 +184,13 @@ def profile(
     from edgenas.cost.profiling import profile_board
     from edgenas.report.text import device_fact, device_text
 
-    job = profile_board(name, samples, seed, output)
-    follow(job)
+    job = profile_board(name, samples, seed, output, runtime)
+    try:
+        follow(job)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted, {job.state}; nothing measured is lost, run the same command to go on"
+        ) from None
     assert job.device is not None
     fact = {**device_fact(job.device), "samples": job.ran, "failed": len(job.found) - job.ran}
     if as_json:
@@ -194,6 +212,7 @@ def measure(
             help="The shape of an input whose sides the file leaves open; may be given several times.  [batch 1]",
         ),
     ] = None,
+    runtime: _Runtime = "",
     as_json: _Json = False,
 ) -> None:
     """Time a model file on a board, with made-up input of the model's own types and shapes.
@@ -206,16 +225,21 @@ def measure(
     from edgenas.board.model import read
     from edgenas.board.pool import Pool
     from edgenas.board.registry import board as board_called
+    from edgenas.board.runtimes import for_device
     from edgenas.report.boards import measured_text
 
     if tier not in ("screen", "final"):
         raise UsageError(f"no tier '{tier}'; --tier is screen or final")
     limit_ms = parse(latency, "latency") if latency else None
-    entry, content = board_called(board), read(model, _shapes(input_shape or []))
+    entry = board_called(board, runtime)
     device = devices.load(entry.device)
+    content = for_device(read(model, _shapes(input_shape or [])), device, entry.runtime)
     assert device.measurement is not None  # else it would be no board
-    with Pool([entry], device) as pool:
-        outcome = pool.one(content, (Tier.final if tier == "final" else Tier.screen)(device.measurement))
+    try:
+        with Pool([entry], device) as pool:
+            outcome = pool.one(content, (Tier.final if tier == "final" else Tier.screen)(device.measurement))
+    except KeyboardInterrupt:
+        raise InterruptedRunError(f"interrupted; {model} was not timed to the end, run the command again") from None
     if isinstance(outcome, Failed):
         raise ExportError(f"{printable(model)} was not timed: {outcome.error}")
     summary = outcome.summary

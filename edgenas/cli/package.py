@@ -86,6 +86,7 @@ def deploy(
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="The report, less .json and .md.  [FILE-BOARD]")
     ] = None,
+    runtime: Annotated[str, typer.Option(help="What executes it there.  [as the board's entry or device says]")] = "",
     as_json: _Json = False,
 ) -> None:
     """Bring a package to a board, check it there, and measure its accuracy and latency there.
@@ -106,7 +107,7 @@ def deploy(
     base = Path(output) if output else Path(f"{path.name.removesuffix('.tar.gz')}-{board}")
     for each in report_paths(base):
         check_place(each, ExportError, ADVICE)
-    deployed = bring(path, board, parse(latency, "latency") if latency else None, form, count, dataset)
+    deployed = bring(path, board, parse(latency, "latency") if latency else None, form, count, dataset, runtime)
     text = deployed_text(deployed.report)
     written = write_report(deployed, base, text)
     print(json.dumps(deployed.report) if as_json else f"{text}\nreport: {', '.join(map(str, written))}")

@@ -10,10 +10,12 @@ from edgenas.architecture import Architecture, Confirmation, Cost, SearchSpace
 from edgenas.board import registry
 from edgenas.board.measure import Failed, Measured, Outcome, Tier
 from edgenas.board.pool import Pool
+from edgenas.board.runtimes import for_device, model_format, require_compiler, required
 from edgenas.cost.analytic import input_of
 from edgenas.device import Device
 from edgenas.errors import ExportError, UsageError
 from edgenas.plugins import lacking
+from edgenas.runtimes import LIBEDGETPU
 from edgenas.units import show
 
 if TYPE_CHECKING:
@@ -38,10 +40,22 @@ class LiveCost:
         if device.measurement is None:
             raise UsageError(f"{device.name} cannot be measured; leave --cost live out")
         self.metrics = device.metrics & {"latency", "energy"}
-        self.fingerprint = f"live:{device.sha256}:lowering {LOWERING_VERSION}"
+        asked = sorted({board.runtime for board in pool.boards})
+        if len(asked) > 1:
+            raise UsageError(f"the boards run models by different runtimes ({', '.join(asked)}); give boards of one")
+        self._asked = asked[0] if asked else ""
+        self.model_format = model_format(device, self._asked)
+        self.fingerprint = f"live:{device.sha256}:lowering {LOWERING_VERSION}" + f":{self._asked}" * bool(self._asked)
+        self.runtime: str | None = None  # that ran what was timed last
         self._space, self._device, self._pool = space, device, pool
         self._how = device.measurement
         self._num_classes, self._image_size = input_of(dataset)
+
+    @property
+    def needs_compiler(self) -> bool:
+        """Whether every candidate is compiled for an Edge TPU."""
+        wanted = required(self._device, self._asked)
+        return wanted is not None and wanted.name == LIBEDGETPU
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
         classes = list(dict.fromkeys(self._space.canonical(arch) for arch in archs))
@@ -91,11 +105,11 @@ class LiveCost:
         graph = lower(network, torch.zeros(1, 3, size, size))
         metadata = {"space": arch.space, "genes": list(arch.genes), "weights": f"random, seed {seed}"}
         limits = FLOAT32
-        if self._device.model_format == "onnx":
+        if self.model_format == "onnx":
             from edgenas.lower.onnx import to_onnx
 
             content = to_onnx(graph, metadata)
-        elif self._device.model_format == "tflite":
+        elif self.model_format == "tflite":
             from edgenas.lower.tflite import to_tflite
 
             content = to_tflite(graph, metadata)
@@ -105,7 +119,8 @@ class LiveCost:
             content, limits = full_int8(graph, metadata, images), UNTRAINED
         found = run_model(content, images[:1])
         require(compare(found, torch_logits(network, images[:1])), limits, f"the model of {self._space.describe(arch)}")
-        return with_golden(content, images[:1], found, lowering_version=LOWERING_VERSION)
+        model = with_golden(content, images[:1], found, lowering_version=LOWERING_VERSION)
+        return for_device(model, self._device, self._asked)
 
     def _models(
         self, classes: Sequence[Architecture], costs: dict[Architecture, Cost], order: list[Architecture]
@@ -126,6 +141,7 @@ class LiveCost:
     def _cost(self, outcome: Outcome) -> Cost:
         if isinstance(outcome, Failed):
             return Cost(error=outcome.error)
+        self.runtime = outcome.record["fingerprint"]["runtime"]
         values = {"latency": round(outcome.summary.median_ms, 6)}
         if "energy" in self.metrics:
             if outcome.energy_mj is None:
@@ -144,7 +160,10 @@ def create(space: SearchSpace, dataset: str, device: Device, boards: Sequence[st
         import torch  # noqa: F401  # candidates are built in it
     except ImportError as error:
         raise UsageError(f"--cost live needs {lacking(error)}") from error
-    return LiveCost(space, dataset, device, Pool(registry.pool(device.name, list(boards)), device))
+    found = LiveCost(space, dataset, device, Pool(registry.pool(device.name, list(boards)), device))
+    if found.needs_compiler:
+        require_compiler()
+    return found
 
 
 def _words(outcome: Measured) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgenas import device as devices
@@ -49,8 +49,9 @@ class Profiling:
         base = devices.load(self.board.device)
         space = plugins.load("spaces", "nasbench201")()
         session = connect(self.board)
-        identity = _identity(dict(session.facts), base)
+        facts = dict(session.facts)
         session.close()
+        identity = _identity(facts, base)
         live = LiveCost(space, "cifar10", base, Pool([self.board], base))
         try:
             for pair in fewshot.measure_samples(live, space, self.samples, self.seed):
@@ -61,15 +62,19 @@ class Profiling:
         fitted_on = f"{self.ran} cells measured on board {self.board.name}"
         predictors = fewshot.profile(self.found, fitted_on)
         title = f"{identity.soc} ({self.board.name})"
-        self.device = fit.write_profile(self.path, self.board.name, title, base, predictors, identity=identity)
+        as_timed = replace(base, runtime=live.runtime or base.runtime, model_format=live.model_format)
+        self.device = fit.write_profile(self.path, self.board.name, title, as_timed, predictors, identity=identity)
 
 
-def profile_board(name: str, samples: int = 30, seed: int = 0, output: Path | None = None) -> Profiling:
+def profile_board(
+    name: str, samples: int = 30, seed: int = 0, output: Path | None = None, runtime: str = ""
+) -> Profiling:
     """The profiling of the user's board called `name`, to be written to `output`, by default NAME.toml here.
 
-    Raises UsageError for an unknown board, too few samples, and a file that is there already.
+    `runtime`: what executes the cells, by default what the board or its device names. Raises UsageError for an unknown
+    board or runtime, too few samples, and a file that is there already.
     """
-    board = registry.board(name)
+    board = registry.board(name, runtime)
     path = output or Path(f"{name}.toml")
     if path.exists():
         raise UsageError(f"{path} exists; choose another place by -o FILE, or remove it first")

@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from edgenas.errors import ExportError
+from edgenas.files import write_whole
+from edgenas.text import printable
 
 COMPILER = "edgetpu_compiler"
 COMPILER_TIMEOUT_S = 300
+_COMPILED = b"edgetpu-custom-op"  # the operator that stands for what the compiler made of the others
 SUPPORTED = frozenset(
     (
         "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D",
@@ -63,12 +66,33 @@ class EdgeTpuReport:
         return not self.problems and compiled
 
 
+def is_compiled(model: bytes) -> bool:
+    """Whether a TFLite model is compiled for the Edge TPU, and so runs nowhere else."""
+    return _COMPILED in model
+
+
+def has_compiler() -> bool:
+    """Whether edgetpu_compiler is on PATH."""
+    return shutil.which(COMPILER) is not None
+
+
 def check_edgetpu(model: bytes, compiled: Path | None = None) -> EdgeTpuReport:
     """The report for a full-integer TFLite model; with `compiled`, the compiler's output is kept there."""
     operators, problems = _inspect(model)
-    if shutil.which(COMPILER) is None:
+    if not has_compiler():
         note = f"{COMPILER} is not on PATH, so the model is not compiled; it exists for x86-64 Linux, from Coral"
         return EdgeTpuReport(operators, tuple(problems), None, note)
+    content, compilation = compile_edgetpu(model)
+    if compiled is not None:
+        write_whole(compiled, content, ExportError, "free some space")
+    return EdgeTpuReport(operators, tuple(problems), compilation, f"compiled by {COMPILER}")
+
+
+def compile_edgetpu(model: bytes) -> tuple[bytes, Compilation]:
+    """What edgetpu_compiler, which must be on PATH, makes of a full-integer TFLite model.
+
+    Raises ExportError where it rejects the model, or finds nothing in it for the Edge TPU.
+    """
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "model.tflite")
         source.write_bytes(model)
@@ -79,12 +103,12 @@ def check_edgetpu(model: bytes, compiled: Path | None = None) -> EdgeTpuReport:
             raise ExportError(f"{COMPILER} does not run ({error}); install it anew or take it off PATH") from error
         result = Path(folder, "model_edgetpu.tflite")
         if done.returncode != 0 or not result.exists():
-            reason = " ".join((done.stderr or done.stdout).split())[-300:]
-            raise ExportError(f"{COMPILER} fails ({reason}); export tflite-int8 instead")
-        compilation = parse_log(done.stdout)
-        if compiled is not None:
-            _keep(result, compiled)
-    return EdgeTpuReport(operators, tuple(problems), compilation, f"compiled by {COMPILER}")
+            reason = printable(" ".join((done.stderr or done.stdout).split())[-300:])
+            raise ExportError(f"{COMPILER} fails ({reason}); give it an int8 model, such as `edgenas export` writes")
+        compilation, content = parse_log(done.stdout), result.read_bytes()
+    if not is_compiled(content):
+        raise ExportError(f"{COMPILER} found nothing in the model that the Edge TPU can run; give it an int8 model")
+    return content, compilation
 
 
 def parse_log(log: str) -> Compilation:
@@ -159,15 +183,3 @@ def _conditions(name: str, options: Any, tensors: list[Any]) -> list[str]:
     if name in ("AVERAGE_POOL_2D", "MAX_POOL_2D", "CONCATENATION") and options.fusedActivationFunction:
         found.append("has a fused activation")
     return found
-
-
-def _keep(result: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(result, partial)
-        partial.replace(target)
-    except OSError as error:
-        raise ExportError(f"{target} cannot be written ({error.strerror}); free some space") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 
 from edgenas.board.model import Model
 from edgenas.board.registry import Board
+from edgenas.board.runtimes import chosen, plain
 from edgenas.board.session import AgentSession, RefusedError
 from edgenas.data.images import DATASETS, load_images, one_batch
 from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError
 from edgenas.lower.examine import run_apart
 from edgenas.package.self_check import LEASE_S
+from edgenas.runtimes import RUNTIMES
 
 _AT_ONCE = 200  # images brought to the board, and to the process that runs the model here, together
 _IMAGE_TIMEOUT_S = 2.0
-_ONLY_TIME = ("trtexec", "benchmark_model")  # runtimes that show no outputs
 _OF_THE_MODEL = {"model", "wrong", "timeout", "crash", "memory", "runtime"}  # refusals that speak of it, not the board
 
 
@@ -40,7 +41,7 @@ def accuracy_on(
     "images" is 0 where nothing could be counted, and "note" says why; "failed" tells whether the model was to blame.
     """
     dataset = manifest["dataset"]
-    runtime = _runtime(session, device, model)
+    runtime = _runtime(session, device, model, entry)
     if runtime is None:
         return not_counted("the runtimes there show no outputs, so answers could not be counted")
     if folder is None and dataset["name"] not in DATASETS:  # a name from elsewhere is no path to look at
@@ -85,12 +86,11 @@ def not_counted(why: str, failed: bool = False) -> dict[str, Any]:
     return {"images": 0, "failed": failed, "note": why}
 
 
-def _runtime(session: AgentSession, device: Device, model: Model) -> Mapping[str, Any] | None:
-    """The one that the device's profile names, else the first that shows outputs."""
-    able = [each for each in session.facts["runtimes"] if model.format in each["formats"]]
-    able = [each for each in able if each["name"] not in _ONLY_TIME]
-    preferred = [each for each in able if each["name"] == device.runtime]
-    return next(iter(preferred or able), None)
+def _runtime(session: AgentSession, device: Device, model: Model, entry: Board) -> Mapping[str, Any] | None:
+    """The one that times the model, or, where that shows no outputs, another of the board's; None: there is none."""
+    found = session.facts["runtimes"]
+    timed_by = chosen(found, device, model, entry.runtime, entry.name)
+    return timed_by if RUNTIMES[timed_by["name"]].answers else plain(found, model.format)
 
 
 def _answers(
@@ -113,6 +113,8 @@ def _answers(
 
 
 def _agreement(model: Model, images: NDArray[np.float32], predicted: NDArray[np.int64]) -> float | None:
+    if model.compiled:
+        return None
     agreeing = 0
     try:
         for start in range(0, len(images), _AT_ONCE):

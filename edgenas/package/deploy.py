@@ -26,15 +26,16 @@ from edgenas.board.measure import Failed, Outcome, Tier
 from edgenas.board.model import Golden, Model, with_golden
 from edgenas.board.pool import Pool, connect
 from edgenas.board.registry import Board
+from edgenas.board.runtimes import chosen, for_device, model_format, required
 from edgenas.board.session import AgentSession
 from edgenas.data.images import check_dataset
-from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError, ExportError, InfeasibleError, UnstableError, UsageError
 from edgenas.files import write_whole
 from edgenas.package.accuracy import accuracy_on, not_counted
 from edgenas.package.export import EDGETPU_FILE
 from edgenas.package.self_check import LEASE_S, self_check
 from edgenas.package.verify import verified
+from edgenas.runtimes import LIBEDGETPU
 from edgenas.text import printable
 from edgenas.units import show
 
@@ -57,26 +58,29 @@ def deploy(
     form: str | None = None,
     images: int | None = IMAGES,
     dataset: str | None = None,
+    runtime: str = "",
 ) -> Deployed:
     """Bring the package at `path` to the board called `name` and measure there.
 
     `latency_ms`: the limit, by default the one that the package was searched for on such a board; `form`: which of its
     model files (onnx, tflite, tflite-f16, tflite-int8), by default the one for the device; `images`: of the test split
-    at most, None for all; `dataset`: the folder of those images, where the package was trained on a folder of images.
-    Raises DataError for an archive that is not sound, BoardError where the board fails; what is wrong with the model
-    there is no exception but the `problem` of what is returned.
+    at most, None for all; `dataset`: the folder of those images, where the package was trained on a folder of images;
+    `runtime`: what executes it there, by default what the board or its device names. Raises DataError for an archive
+    that is not valid, BoardError where the board fails; what is wrong with the model there is no exception but the
+    `problem` of what is returned.
     """
     if dataset is not None:
         check_dataset(dataset)
     found, content = verified(path)
     manifest = found["manifest"]
-    entry = registry.board(name)
+    entry = registry.board(name, runtime)
     device = devices.load(entry.device)
-    record = _record(manifest, form or _default_format(device), path)
-    on_tpu = "edgetpu" in device.runtime and record["format"] == "tflite-int8" and EDGETPU_FILE in content
-    file = EDGETPU_FILE if on_tpu else record["file"]
+    record = _record(manifest, form or model_format(device, entry.runtime), path)
+    wanted = required(device, entry.runtime)
+    on_tpu = wanted is not None and wanted.name == LIBEDGETPU and record["format"] == "tflite-int8"
+    file = EDGETPU_FILE if on_tpu and EDGETPU_FILE in content else record["file"]
     limit_ms = _limit_ms(manifest, entry) if latency_ms is None else latency_ms
-    model = _model(content, manifest, record, file)
+    model = for_device(_model(content, manifest, record, file), device, entry.runtime)
 
     if entry.transport == "adb":
         check: dict[str, Any] = {"passed": None, "note": "a phone has no Python to run it", "models": []}
@@ -84,7 +88,7 @@ def deploy(
     else:
         with contextlib.closing(connect(entry)) as session:
             assert isinstance(session, AgentSession)
-            _require_runtime(session, model, name)
+            chosen(session.facts["runtimes"], device, model, entry.runtime, name)  # before anything is brought there
             session.lease(LEASE_S)
             files = [each["file"] for each in manifest["models"]]
             check = self_check(entry, session, content, found["sha256"], files)
@@ -128,10 +132,6 @@ def write_report(deployed: Deployed, base: Path, text: str) -> list[Path]:
     return paths
 
 
-def _default_format(device: Device) -> str:
-    return {"tflite": "tflite", "tflite-int8": "tflite-int8"}.get(device.model_format, "onnx")
-
-
 def _record(manifest: Mapping[str, Any], form: str, path: Path) -> dict[str, Any]:
     models = {each["format"]: each for each in manifest["models"]}
     if form not in models:
@@ -146,18 +146,6 @@ def _limit_ms(manifest: Mapping[str, Any], entry: Board) -> float | None:
         return None
     limits = [each for each in manifest["constraints"] if (each["metric"], each["unit"]) == ("latency", "ms")]
     return float(limits[0]["limit"]) if limits else None
-
-
-def _require_runtime(session: AgentSession, model: Model, name: str) -> None:
-    """Raises BoardError, before anything is brought there, where nothing on the board runs such files."""
-    runtimes = session.facts["runtimes"]
-    if not any(model.format in each["formats"] for each in runtimes):
-        package = "onnxruntime" if model.format == "onnx" else "ai-edge-litert"
-        raise BoardError(
-            f"board {name} has no runtime for {model.format} files (it has:"
-            f" {printable(', '.join(each['name'] for each in runtimes)) or 'none'}); on the board: python3 -m pip"
-            f" install {package}, or choose another file by --format"
-        )
 
 
 def _latency(outcome: Outcome, limit_ms: float | None) -> dict[str, Any]:

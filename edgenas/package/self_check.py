@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgenas.board import replies
 from edgenas.board.registry import Board
 from edgenas.board.session import WORK, AgentSession
-from edgenas.board.transport import Completed, Transport, output
+from edgenas.board.transport import SILENCE_S, Completed, Transport, output
 from edgenas.errors import BoardError
 from edgenas.package.build import run_py
-from edgenas.text import parse_json, printable
+from edgenas.text import printable
 
 LEASE_S = 3600.0
 # Below the 120 s of silence after which an agent ends, and the lease with it.
@@ -62,13 +63,12 @@ def self_check(
 def _finding(file: str, done: Completed) -> dict[str, Any]:
     """A runner that ends without an answer was ended by the model: it started before."""
     try:
-        (found,) = parse_json(done.stdout)
-        passed, detail = found["passed"], printable(found["detail"])[:200]
-    except (ValueError, KeyError, TypeError):
-        passed, detail = False, _last_words(done)
-    if passed not in (True, False, None):
-        passed, detail = False, _last_words(done)
-    return {"file": file, "passed": passed, "detail": detail}
+        printed = replies.json_value(done.stdout)
+        only = printed[0] if isinstance(printed, list) and len(printed) == 1 else None
+        found = replies.result("self-check", only, file)
+    except BoardError:
+        found = {"passed": False, "detail": _last_words(done)}
+    return {"file": file, "passed": found["passed"], "detail": found["detail"]}
 
 
 def _last_words(done: Completed) -> str:
@@ -87,4 +87,4 @@ def _bring(transport: Transport, session: AgentSession, python: str, folder: str
             if (hashlib.sha256(each).hexdigest(), name) not in there:
                 session.lease(LEASE_S)
                 source.write_bytes(each)
-                transport.push(source, f"{folder}/{name}", _STEP_TIMEOUT_S)
+                transport.push(source, f"{folder}/{name}", SILENCE_S, session.keep_alive)

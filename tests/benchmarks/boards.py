@@ -156,7 +156,7 @@ def _agreement(folder: Path, rounds: int) -> None:
 
 def _agent(bench: Bench, model: Model, tier: Tier) -> float:
     """The median of one screening without the reference around it."""
-    attempt = bench._attempt(model, tier)
+    attempt = bench._attempt(model, tier, bench.runtime(model))
     return float(np.median(np.concatenate([np.array(each) for each in attempt["samples_ns"]]))) / 1e6
 
 

@@ -19,6 +19,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.delay_s = 0.0  # each way, a chunk
+        self.bytes_per_s: float | None = None  # each way
+        self.passed_up = 0  # bytes towards the target, of all connections
         self.cut_after_bytes: int | None = None  # towards the target: then as `cut`
         self._dropping = threading.Event()
         self._flowing = threading.Event()
@@ -55,7 +57,7 @@ class Proxy:
     def heal(self) -> None:
         """Pass bytes again, of connections made from now on."""
         self.cut()
-        self.delay_s, self.cut_after_bytes = 0.0, None
+        self.delay_s, self.cut_after_bytes, self.bytes_per_s = 0.0, None, None
         self._dropping.clear()
         self._flowing.set()
 
@@ -84,6 +86,7 @@ class Proxy:
             target.settimeout(None)
             for end in (client, target):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)  # what lies there has not passed yet
             with self._lock:
                 self._pairs.append((client, target))
             threading.Thread(target=self._pump, args=(client, target, True), daemon=True).start()
@@ -94,18 +97,19 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 self._flowing.wait()
-                chunk = source.recv(2**16)
+                chunk = source.recv(2**14 if self.bytes_per_s else 2**16)
                 self._flowing.wait()
                 if self._dropping.is_set():
                     if chunk:
                         continue
                     return  # the other side is not told
-                time.sleep(self.delay_s)
+                time.sleep(self.delay_s + (len(chunk) / self.bytes_per_s if self.bytes_per_s else 0.0))
                 if not chunk:
                     sink.shutdown(socket.SHUT_WR)
                     return
                 sink.sendall(chunk)
                 passed += len(chunk)
+                self.passed_up += len(chunk) * upwards
                 if upwards and self.cut_after_bytes is not None and passed >= self.cut_after_bytes:
                     self.cut()
 

@@ -13,6 +13,7 @@ from edgenas.board.check import Finding, bench, check
 from edgenas.board.measure import Bench
 from edgenas.board.model import reference
 from edgenas.board.store import Store
+from edgenas.errors import BoardError
 from tests.board.boards import STATE, World, board
 
 
@@ -69,9 +70,9 @@ def test_bench_times_the_reference(tmp_path: Path) -> None:
     assert fact["format"] == "onnx"
     assert fact["median_ms"] == pytest.approx(2.0, rel=0.01)
     assert fact["round_trip_ms"] >= 0
-    none = World(facts={"runtimes": [{"name": "trtexec", "version": "8", "formats": []}]})
-    fact = bench(Bench(none.connect(board()), devices.load("host"), "one", 1, Store(tmp_path)))
-    assert "no runtime for" in fact["error"]
+    none = World(facts={"runtimes": [{"name": "tensorrt", "version": "8", "formats": []}]})
+    with pytest.raises(BoardError, match="no runtime for"):
+        bench(Bench(none.connect(board()), devices.load("host"), "one", 1, Store(tmp_path)))
 
 
 @pytest.mark.parametrize("form", ["onnx", "tflite"])

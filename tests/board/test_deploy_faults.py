@@ -129,9 +129,9 @@ def test_a_board_without_numpy_has_the_files_whole_and_once(
 ) -> None:
     push, pushed = SSH.push, []
 
-    def counting(self: SSH, source: Path, target: str, timeout_s: float) -> None:
+    def counting(self: SSH, source: Path, target: str, *limits: Any) -> None:
         pushed.append(target)
-        push(self, source, target, timeout_s)
+        push(self, source, target, *limits)
 
     content = {name.removeprefix(f"{FOLDER}/"): each for name, each in unpacked(archive).items()}
     session: Any = connect(pi_over_ssh)
@@ -169,12 +169,12 @@ def test_a_board_that_times_for_others_is_not_disturbed(archive: Path, here: Boa
 def test_a_board_lost_in_the_middle(archive: Path, here: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     push, count = Local.push, 0
 
-    def failing(self: Local, source: Path, target: str, timeout_s: float) -> None:
+    def failing(self: Local, source: Path, target: str, *limits: Any) -> None:
         nonlocal count
         count += 1
         if count == 3:
             raise BoardError("local: connection lost")
-        push(self, source, target, timeout_s)
+        push(self, source, target, *limits)
 
     with monkeypatch.context() as patch:
         patch.setattr(Local, "push", failing)

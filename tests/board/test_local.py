@@ -56,7 +56,7 @@ class Leaking(Local):
 class Partial(Local):
     """Writes in place."""
 
-    def push(self, source: Path, target: str, timeout_s: float) -> None:
+    def push(self, source: Path, target: str, silence_s: float, moving: Any = None) -> None:
         place = self._path(target)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(source.read_bytes() if source.exists() else b"")

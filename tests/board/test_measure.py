@@ -14,6 +14,7 @@ from edgenas import device as devices
 from edgenas.board import measure
 from edgenas.board.measure import Bench, Failed, Measured, Tier
 from edgenas.board.model import Golden, Model, reference
+from edgenas.board.runtimes import UnfitError
 from edgenas.board.store import Store
 from edgenas.errors import BoardError
 from tests.board.boards import STATE, EmulatedSession, Once, World, board, model, models, refused
@@ -217,15 +218,15 @@ def test_what_is_not_about_the_model_is_raised(tmp_path: Path, kind: str) -> Non
     assert measured(bench(world, tmp_path)(models(1), SCREEN)[0]).summary.stable
 
 
-def test_a_board_without_the_runtime_fails_the_model(tmp_path: Path) -> None:
+def test_a_board_without_the_runtime_is_an_error(tmp_path: Path) -> None:
     world = World(facts={"runtimes": [{"name": "ai-edge-litert", "version": "2", "formats": ["tflite"]}]})
-    (outcome,) = bench(world, tmp_path)(models(1), SCREEN)
-    assert isinstance(outcome, Failed)
-    assert "no runtime for onnx files (it has: ai-edge-litert)" in outcome.error
+    with pytest.raises(UnfitError, match=r"no runtime for onnx files \(it has: ai-edge-litert\).*pip install onnxrun"):
+        bench(world, tmp_path)(models(1), SCREEN)
+    assert world.jobs == []
 
 
 def test_the_profiles_runtime_comes_first(tmp_path: Path) -> None:
-    runtimes = [{"name": name, "version": "1", "formats": ["onnx"]} for name in ("trtexec", "onnxruntime")]
+    runtimes = [{"name": name, "version": "1", "formats": ["onnx"]} for name in ("tensorrt", "onnxruntime")]
     outcome = measured(bench(World(facts={"runtimes": runtimes}), tmp_path)(models(1), SCREEN)[0])
     assert outcome.record["fingerprint"]["runtime"] == "onnxruntime"
 

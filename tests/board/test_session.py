@@ -15,7 +15,8 @@ import pytest
 
 from edgenas.board import session as sessions
 from edgenas.board.local import Local
-from edgenas.board.session import AgentSession, RefusedError, agent, possible
+from edgenas.board.replies import possible
+from edgenas.board.session import AgentSession, RefusedError, agent
 from edgenas.errors import BoardError
 
 HELLO = {"hello": 1, "protocol": 1, "version": agent()[1], "pid": 1}
@@ -60,10 +61,13 @@ class Scripted:
     def kill(self) -> None:
         pass
 
-    def push(self, source: Path, target: str, timeout_s: float) -> None:
+    def close_input(self, timeout_s: float) -> None:
+        pass
+
+    def push(self, source: Path, target: str, silence_s: float, moving: Any = None) -> None:
         self.pushed.append(target)
 
-    def pull(self, source: str, target: Path, timeout_s: float) -> None:
+    def pull(self, source: str, target: Path, silence_s: float, max_bytes: int = 0) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -106,12 +110,14 @@ def test_an_agent_that_stays_another_is_refused() -> None:
 
 
 def test_stray_prints_and_late_replies_are_skipped() -> None:
+    mine = {"token": "mine", "of no known": "field"}
+
     def answer(request: dict[str, Any]) -> bytes:
         number = request["id"]
-        return b"some library prints\n" + reply(number - 1, {"late": 1}) + b"@edge" + b"\n" + reply(number, {"mine": 1})
+        return b"some library prints\n" + reply(number - 1, {"token": "late"}) + b"@edge\n" + reply(number, mine)
 
     opened = AgentSession(Scripted(after_info(answer)))
-    assert opened.call("ping", 1.0) == {"mine": 1}
+    assert opened.call("lease", 1.0) == {"token": "mine"}
 
 
 @pytest.mark.parametrize(
@@ -130,9 +136,9 @@ def test_nonsense_is_a_boards_error(said: bytes, message: str) -> None:
 
 
 def test_a_reply_without_end_is_not_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "LONGEST_REPLY", 1000)
+    monkeypatch.setattr(sessions, "MAX_REPLY", 1000)
     opened = AgentSession(Scripted(after_info(lambda request: b"@edgenas " + b"x" * 5000)))
-    with pytest.raises(BoardError, match="has no end"):
+    with pytest.raises(BoardError, match="prints more than 1,000 bytes without an end"):
         opened.call("ping", 1.0)
 
 
@@ -143,7 +149,7 @@ def test_a_refusal_has_its_kind_and_one_plain_line() -> None:
         opened.call("lease", 1.0)
     assert refused.value.kind == "busy"
     assert refused.value.detail == {"holder": "x"}
-    assert str(refused.value) == "scripted: held by ?[31mother"
+    assert str(refused.value) == "scripted: held by \\x1b[31mother"
 
 
 @pytest.mark.parametrize(

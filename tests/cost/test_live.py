@@ -25,6 +25,7 @@ from edgenas.errors import BoardError, ExportError, InfeasibleError, UnstableErr
 from edgenas.search import search
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.board.boards import Once, World, board, refused
+from tests.stand_ins import compiler
 
 SPACE = NASBench201()
 HOST = devices.load("host")
@@ -89,9 +90,11 @@ def test_a_model_follows_from_the_architecture_alone(made: Callable[..., LiveCos
 
 @pytest.mark.parametrize(("name", "tflite"), [("host", False), ("raspi4", True), ("edgetpu", True)])
 def test_the_file_is_of_the_devices_format_and_has_a_golden_output(
-    made: Callable[..., LiveCost], name: str, tflite: bool
+    made: Callable[..., LiveCost], name: str, tflite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    compiler(tmp_path / "bin", monkeypatch)
     model = made(World(), devices.load(name)).model(CONV)
+    assert model.compiled == (name == "edgetpu")
     assert is_tflite(model.content) == tflite
     assert model.golden is not None
     assert len(model.golden.source) == 4 * 3 * 32 * 32

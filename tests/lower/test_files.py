@@ -19,7 +19,7 @@ from torch import nn
 
 from edgenas.errors import ExportError
 from edgenas.lower import LOWERING_VERSION, lower
-from edgenas.lower.edgetpu import COMPILER, check_edgetpu, parse_log
+from edgenas.lower.edgetpu import COMPILER, check_edgetpu, is_compiled, parse_log
 from edgenas.lower.onnx import to_onnx
 from edgenas.lower.quantize import dynamic_int8, float16, full_int8, read_metadata
 from edgenas.lower.tflite import to_tflite
@@ -198,14 +198,20 @@ def test_the_compiler_runs_where_it_is_installed(
     """Against a stand-in that answers like the compiler, as that is for x86-64 only."""
     compiler = tmp_path / "bin" / COMPILER
     compiler.parent.mkdir()
-    compiler.write_text(f'#!/bin/sh\ncp "$4" "$3/model_edgetpu.tflite"\ncat <<\'END\'\n{LOG}END\n')
+    told = f"cat <<'END'\n{LOG}END\n"
+    compiler.write_text(f'#!/bin/sh\n(cat "$4"; printf edgetpu-custom-op) > "$3/model_edgetpu.tflite"\n{told}')
     compiler.chmod(0o755)
     monkeypatch.setenv("PATH", str(compiler.parent), prepend=os.pathsep)
     model = full_int8(lower(network, EXAMPLE), {}, IMAGES)
     report = check_edgetpu(model, tmp_path / "model_edgetpu.tflite")
     assert report.compilation == parse_log(LOG)
     assert not report.ready
-    assert (tmp_path / "model_edgetpu.tflite").read_bytes() == model
+    assert (tmp_path / "model_edgetpu.tflite").read_bytes() == model + b"edgetpu-custom-op"
+    assert is_compiled((tmp_path / "model_edgetpu.tflite").read_bytes())
+    assert not is_compiled(model)
     compiler.write_text("#!/bin/sh\necho 'model not quantized' >&2; exit 1\n")
     with pytest.raises(ExportError, match="model not quantized"):
+        check_edgetpu(model)
+    compiler.write_text(f'#!/bin/sh\ncp "$4" "$3/model_edgetpu.tflite"\n{told}')
+    with pytest.raises(ExportError, match="nothing in the model that the Edge TPU can run"):
         check_edgetpu(model)

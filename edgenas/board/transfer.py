@@ -1,0 +1,283 @@
+"""Files to a board and back, over a link of any speed.
+
+What limits a transfer is silence, not its length; what has arrived is said now and then. A large file that was cut off
+stays on the board as `.HASH.TOKEN.part`, HASH of its content, and who sends the same content into the same folder goes
+on with it. It is claimed by renaming it, and written at its own place, so that nobody can spoil it for another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import posixpath
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from edgenas.board.transport import Process, Reader, Transport, output
+from edgenas.errors import BoardError
+from edgenas.text import printable
+
+CHUNK = 2**16  # bytes moved at a time
+MIN_RESUMED = 2**20  # bytes: what is smaller is sent again as a whole
+TELL_S = 10.0  # between two words on how far a transfer is
+MIN_BYTES_PER_S = 1024  # on average: what is slower has no use, and a board must not hold us for ever
+_CHECKED_BYTES_PER_S = 5e6  # by a slow board, of its own disk
+_LOOK_S = 240.0  # for what looks at files on the board
+_LAST_WORDS_S = 1.0
+_OTHER = 5  # exit code of _TAKE: the file is there to its last byte, and another
+Result = TypeVar("Result")
+_log = logging.getLogger(__name__)
+
+# What of earlier transfers of the same content is there: the longest becomes ours. Prints its size and its sha256.
+_CLAIM = """
+longest= most=0
+for each in "$1".*.part; do
+  [ -f "$each" ] || continue
+  size=$(($(wc -c < "$each")))
+  [ $size -gt $most ] && most=$size longest=$each
+done
+[ -n "$longest" ] && mv -f "$longest" "$2" && echo $most $(sha256sum < "$2")
+"""
+# Writes its input to the partial file $2, from byte $3 on, and makes it $1 once it has all $4 bytes (and the sha256 $6,
+# if that is not empty). $5: keep what is cut off; $7: it can be executed; $8: print every second how much is there.
+_TAKE = """
+target=$1 partial=$2 from=$3 total=$4 keep=$5 sha=$6 executable=$7 tell=$8
+settled() {  # another sends the same content and has taken over
+  for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    [ -f "$target" ] && [ $(($(wc -c < "$target"))) = $total ] && exit 0
+    sleep 1
+  done
+}
+case $target in (*/*) mkdir -p "${target%/*}" || exit 3;; esac
+if [ -d "$target" ]; then echo "it is a folder" >&2; exit 3; fi
+told=
+if [ $tell = 1 ]; then
+  while sleep 1 > /dev/null && wc -c < "$partial"; do :; done 2> /dev/null &
+  told=$!
+fi
+if [ $from -gt 0 ]; then
+  { dd bs=1 seek=$from count=0 conv=notrunc 2> /dev/null; cat; } 1<> "$partial"
+else
+  cat > "$partial"
+fi
+code=$?
+[ -n "$told" ] && kill $told 2> /dev/null
+if [ $code != 0 ]; then rm -f "$partial"; exit 3; fi
+if [ ! -f "$partial" ]; then settled; exit 4; fi
+there=$(($(wc -c < "$partial")))
+if [ $there -lt $total ]; then
+  [ $keep = 1 ] || rm -f "$partial"
+  exit 4
+fi
+set -- $([ -n "$sha" ] && sha256sum < "$partial")
+if [ $there != $total ] || [ "${1:-$sha}" != "$sha" ]; then rm -f "$partial"; exit 5; fi
+[ $executable = 1 ] && chmod 755 "$partial"
+mv -f "$partial" "$target" 2> /dev/null || settled
+"""
+_CURES = {
+    "No space left": "free some space there",
+    "Disk quota": "free some space there",
+    "denied": "let the board's user write there",
+    "Read-only": "the board's disk must be one that can be written to",
+}
+
+
+class Moving:
+    """A file on its way, `total` bytes of it: when its silence, or all of it, takes too long, and how far it is."""
+
+    def __init__(
+        self, address: str, doing: str, total: int, silence_s: float, moving: Callable[[], None] | None = None
+    ) -> None:
+        self._address, self._doing, self._total, self._silence_s = address, doing, total, silence_s
+        self._moving = moving
+        self._started_s = self._moved_s = self._told_s = time.monotonic()
+        self._done = self._begun_with = 0
+
+    def begin(self, done: int) -> None:
+        """So many bytes are there from before."""
+        self._done = self._begun_with = done
+        self._moved_s = time.monotonic()
+
+    def reached(self, done: int) -> None:
+        """So many bytes are there; where that is no other number than before, nothing has moved."""
+        now_s = time.monotonic()
+        if done != self._done:
+            self._done, self._moved_s = done, now_s
+        if self._moving is not None:
+            self._moving()
+        if now_s - self._told_s > TELL_S:
+            self._told_s = now_s
+            rate = (self._done - self._begun_with) / (now_s - self._started_s)
+            left = f", about {(self._total - self._done) / rate:.0f} s left" if rate > 0 else ""
+            _log.info(
+                "%s: %s, %.1f of %.1f MB%s", self._address, self._doing, self._done / 1e6, self._total / 1e6, left
+            )
+
+    def left_s(self) -> float:
+        """For how long it may stay silent from now on. Raises BoardError where no time is left."""
+        now_s = time.monotonic()
+        checking_s = self._total / _CHECKED_BYTES_PER_S if self._done >= self._total else 0.0
+        left_s = self._moved_s + self._silence_s + checking_s - now_s
+        if left_s <= 0 or self._silence_s <= 0:
+            raise BoardError(
+                f"{self._address}: {self._doing} did not move on within {self._silence_s:g} s ({self._done:,} of"
+                f" {self._total:,} bytes); see that the board is on and the network works, then run the command again"
+            )
+        most_s = self._silence_s + self._total / MIN_BYTES_PER_S
+        if now_s - self._started_s > most_s:
+            raise BoardError(
+                f"{self._address}: {self._doing} takes more than {most_s:.0f} s; use a faster link, then run the"
+                " command again"
+            )
+        return left_s
+
+
+def push_by_shell(
+    transport: Transport, source: Path, target: str, silence_s: float, moving: Callable[[], None] | None = None
+) -> None:
+    """`Transport.push` for boards with a POSIX shell and its usual commands."""
+    with _opened(source, transport.address) as reader:
+        total = os.fstat(reader.fileno()).st_size
+        way = Moving(transport.address, f"sending {posixpath.basename(target)}", total, silence_s, moving)
+        way.left_s()  # raises where there is no time at all
+        code, said = _pushed(transport, reader, total, target, way, resume=total >= MIN_RESUMED)
+        if code == _OTHER:  # what was there from before had been damaged, or taken over by another
+            code, said = _pushed(transport, reader, total, target, way, resume=False)
+    if code:
+        cure = next((cure for sign, cure in _CURES.items() if sign in said), "run the command again")
+        raise BoardError(f"{transport.address}: cannot receive {target}: {said}; {cure}")
+
+
+def _pushed(
+    transport: Transport, reader: BinaryIO, total: int, target: str, way: Moving, resume: bool
+) -> tuple[int, str]:
+    """The exit code of _TAKE and its last words."""
+    keep, digest, done = total >= MIN_RESUMED, "", 0
+    stem = posixpath.basename(target)[:64]
+    if keep:
+        digest = _digest(reader, total)
+        stem = digest[:32]
+    stem = posixpath.join(posixpath.dirname(target), f".{stem}")
+    arriving = f"{stem}.{secrets.token_hex(4)}.part"
+    if resume:
+        done = _claimed(transport, stem, arriving, reader, total)
+    way.begin(done)
+    executable = os.fstat(reader.fileno()).st_mode & 0o100
+    flags = [str(int(bool(flag))) for flag in (executable, total > CHUNK)]
+    arguments = [target, arriving, str(done), str(total), str(int(keep)), digest * (done > 0), *flags]
+    process = transport.run(["sh", "-c", _TAKE, "sh", *arguments])
+    try:
+        code = _sent(process, reader, done, total, way, transport.address)
+    except BaseException:
+        process.kill()
+        raise
+    return code, printable((process.stderr_tail.splitlines() or ["it did not arrive as it was sent"])[-1])
+
+
+def pull_by_shell(transport: Transport, source: str, target: Path, silence_s: float, max_bytes: int) -> None:
+    """`Transport.pull` for boards with a POSIX shell and its usual commands."""
+    way = Moving(transport.address, f"fetching {posixpath.basename(source)}", max_bytes, silence_s)
+    way.left_s()
+    process = transport.run(["cat", source if source.startswith("/") else f"./{source}"])
+    try:
+        with _arriving(target, transport.address) as writer:
+            done = 0
+            while chunk := _moved(process.receive, way):
+                done += len(chunk)
+                if done > max_bytes:
+                    raise BoardError(
+                        f"{transport.address}: {source} is larger than the {max_bytes:,} bytes that were announced;"
+                        " look at what runs on the board"
+                    )
+                writer.write(chunk)
+                way.reached(done)
+            if _moved(process.wait, way):
+                said = printable((process.stderr_tail.splitlines() or ["it gives no reason"])[-1])
+                raise BoardError(f"{transport.address}: cannot send {source}: {said}")
+    finally:
+        process.kill()
+
+
+def _sent(process: Process, reader: BinaryIO, done: int, total: int, way: Moving, address: str) -> int:
+    """The exit code of _TAKE, which was given the rest of the file."""
+    reader.seek(done)
+    try:
+        while chunk := reader.read(min(CHUNK, total - done)):
+            _moved(partial(process.send, chunk), way)
+            done += len(chunk)
+            way.reached(done)
+        _moved(process.close_input, way)
+        told = Reader(process, address, "its shell")
+        while (line := _moved(lambda left_s: told.until(b"\n", time.monotonic() + left_s, CHUNK), way)) is not None:
+            if re.fullmatch(rb"\s*[0-9]{1,12}\s*", line):
+                way.reached(int(line))
+    except BoardError:
+        with contextlib.suppress(BoardError):  # it may have ended early, and then says why
+            code = process.wait(_LAST_WORDS_S)
+            if code > 0:
+                return code
+        raise
+    return _moved(process.wait, way)
+
+
+def _moved(act: Callable[[float], Result], way: Moving) -> Result:
+    """What `act` gives within the time that `way` has left; its silence is told as that of the file."""
+    left_s = way.left_s()
+    try:
+        return act(left_s)
+    except BoardError:
+        way.left_s()  # raises where it was silence
+        raise
+
+
+def _claimed(transport: Transport, stem: str, arriving: str, reader: BinaryIO, total: int) -> int:
+    """How many bytes `arriving` has, as it was left of an earlier transfer, if they are those of the file; else 0."""
+    said = output(transport, ["sh", "-c", _CLAIM, "sh", stem, arriving], _LOOK_S, max_bytes=CHUNK).stdout
+    found = re.search(rb"^([0-9]{1,12}) ([0-9a-f]{64})\b", said, re.M)
+    if found is None:
+        return 0
+    size = int(found[1])
+    return size if size <= total and _digest(reader, size).encode() == found[2] else 0
+
+
+def _digest(reader: BinaryIO, size: int) -> str:
+    """sha256 (hex) of the first `size` bytes."""
+    reader.seek(0)
+    digest = hashlib.sha256()
+    while size and (chunk := reader.read(min(size, MIN_RESUMED))):
+        digest.update(chunk)
+        size -= len(chunk)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _opened(source: Path, address: str) -> Iterator[BinaryIO]:
+    try:
+        reader = source.open("rb")
+    except OSError as error:
+        raise BoardError(f"{address}: {source} cannot be read: {error.strerror}; check its path") from error
+    with reader:
+        yield reader
+
+
+@contextlib.contextmanager
+def _arriving(target: Path, address: str) -> Iterator[BinaryIO]:
+    """A temporary file beside `target`, renamed to it if the block succeeds and removed if it does not."""
+    arriving = target.with_name(f".{target.name[:64]}.{secrets.token_hex(4)}.part")
+    try:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with arriving.open("wb") as writer:
+                yield writer
+            os.replace(arriving, target)
+        finally:
+            arriving.unlink(missing_ok=True)
+    except OSError as error:
+        raise BoardError(f"{address}: {target} cannot be written: {error.strerror}; free some space") from error

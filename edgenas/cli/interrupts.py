@@ -1,0 +1,47 @@
+"""Ctrl-C: the command ends at once, with one line and exit code 130, whatever it was at."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+from edgenas.errors import InterruptedRunError
+
+AGAIN_S = 5.0  # within which a second Ctrl-C is the same wish: what ends a command must not be torn itself
+
+
+class _Interrupt:
+    """The handler of SIGINT: as Python's own, but that it lets the first Ctrl-C have its effect."""
+
+    def __init__(self) -> None:
+        self.at_s: float | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now_s = time.monotonic()
+        if self.at_s is None or now_s - self.at_s > AGAIN_S:
+            self.at_s = now_s
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise InterruptedRunError where Ctrl-C ends the block, which may run a typer app."""
+    handler, before = _Interrupt(), signal.getsignal(signal.SIGINT)
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRunError("interrupted; run the command again") from None
+    except SystemExit as end:
+        if end.code == InterruptedRunError.exit_code:  # what typer makes of it, without a word
+            raise InterruptedRunError("interrupted; run the command again") from None
+        raise
+    finally:
+        if ours:  # Python, when it ends, would give the signal its deadly effect back, but for one that is ignored
+            signal.signal(signal.SIGINT, signal.default_int_handler if handler.at_s is None else signal.SIG_IGN)
