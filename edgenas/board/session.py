@@ -174,6 +174,9 @@ class AgentSession:
                 problem = said[-1] if said else str(error)
                 process.kill()
                 continue
+            if hello.get("ok") is False:
+                process.kill()
+                raise BoardError(f"{self.address}: {printable(hello.get('error'))}")
             if hello.get("protocol") == PROTOCOL and hello.get("version") == version:
                 return process
             problem = f"it is version {printable(hello.get('version'))[:16]}, not {version[:16]}"

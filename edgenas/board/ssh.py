@@ -12,8 +12,10 @@ from pathlib import Path
 import paramiko
 
 from edgenas.board.local import arriving, partial_name
-from edgenas.board.ssh_connection import Options, connect, endpoint, hang_up, read_config
-from edgenas.board.ssh_process import Link, SSHProcess, kill, path, start
+from edgenas.board.ssh_address import Address, read_addresses
+from edgenas.board.ssh_endpoint import Options, endpoint
+from edgenas.board.ssh_link import Connection, Link
+from edgenas.board.ssh_process import SSHProcess, check_shell, kill, path, start
 from edgenas.errors import BoardError
 
 
@@ -37,16 +39,21 @@ class SSH:
     ) -> None:
         # As text where they come from a file of boards.
         key, known_hosts, config = (Path(each).expanduser() if each else None for each in (key, known_hosts, config))
-        options = Options(timeout_s, key, known_hosts, read_config(config))
-        target = endpoint(host, user, port, jump, options)
+        options = Options(timeout_s, key, known_hosts, config)
+        jumps = read_addresses(jump, "the way to the board through", BoardError) if jump else None
+        target = endpoint(Address(host, user, port), jumps, options)
         self.address = target.address
         self._timeout_s = timeout_s
-        self._way = connect(target, options)
-        self._link = Link(self.address, self._way[-1].get_transport())
+        self._link = Link(target, options)
+        try:
+            check_shell(self._link)
+        except BaseException:
+            self._link.close()
+            raise
         self._processes: list[SSHProcess] = []
         self._lock = threading.Lock()
         self._closed = False
-        self._sftp: paramiko.SFTPClient | None = None
+        self._sftp: tuple[paramiko.SFTPClient, Connection] | None = None
         self._sftp_channel: paramiko.Channel | None = None
         self._sftp_lock = threading.Lock()  # paramiko's SFTP client mixes up replies of several threads
 
@@ -101,12 +108,12 @@ class SSH:
             self._closed = True
             processes, self._processes = self._processes, []
         kill([process for process in processes if process.running])
-        hang_up(self._way)
+        self._link.close()
 
     def _check_open(self) -> None:
         if self._closed:
             raise BoardError(f"{self.address}: the connection has been closed; open a new one")
-        if not self._link.transport.is_active():
+        if not self._link.is_up:
             raise self._link.lost()
 
     @contextlib.contextmanager
@@ -117,8 +124,8 @@ class SSH:
         if not self._sftp_lock.acquire(timeout=timeout_s):
             raise BoardError(f"{self.address}: did not {doing} within {timeout_s:g} s: other files are on the way")
         try:
-            with self._link.within(timeout_s, doing, self._hang_up_sftp):
-                sftp = self._sftp or self._open_sftp(deadline_s - time.monotonic())
+            sftp, connection = self._sftp_session(deadline_s - time.monotonic())
+            with connection.within(deadline_s - time.monotonic(), doing, self._hang_up_sftp):
                 channel = sftp.get_channel()
                 assert channel
                 channel.settimeout(max(0.0, deadline_s - time.monotonic()))
@@ -132,19 +139,24 @@ class SSH:
         finally:
             self._sftp_lock.release()
 
-    def _open_sftp(self, timeout_s: float) -> paramiko.SFTPClient:
+    def _sftp_session(self, timeout_s: float) -> tuple[paramiko.SFTPClient, Connection]:
+        """The session that is open, or a new one, and the connection that it is on."""
+        if self._sftp is not None:
+            return self._sftp
         started_s = time.monotonic()
-        self._sftp_channel = channel = self._link.transport.open_session(timeout=timeout_s)
-        channel.settimeout(timeout_s)
-        try:
-            channel.invoke_subsystem("sftp")
-        except paramiko.SSHException as error:
-            if time.monotonic() < started_s + timeout_s and not self._link.gone():
-                raise BoardError(
-                    f"{self.address}: has no SFTP server; install it there: sudo apt install openssh-sftp-server"
-                ) from error
-            raise
-        self._sftp = paramiko.SFTPClient(channel)
+        connection, channel = self._link.channel(timeout_s, "move files")
+        self._sftp_channel = channel
+        with connection.within(timeout_s, "move files", channel.close):
+            channel.settimeout(timeout_s)
+            try:
+                channel.invoke_subsystem("sftp")
+            except paramiko.SSHException as error:
+                if time.monotonic() < started_s + timeout_s and not connection.gone():
+                    raise BoardError(
+                        f"{self.address}: has no SFTP server; install it there: sudo apt install openssh-sftp-server"
+                    ) from error
+                raise
+            self._sftp = paramiko.SFTPClient(channel), connection
         return self._sftp
 
     def _hang_up_sftp(self) -> None:
@@ -160,5 +172,15 @@ def _make_folders(sftp: paramiko.SFTPClient, folder: str) -> None:
         sftp.stat(folder)
     except FileNotFoundError:
         _make_folders(sftp, posixpath.dirname(folder))
-        with contextlib.suppress(OSError):  # another made it meanwhile, or the write that follows tells
+        try:
             sftp.mkdir(folder)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                sftp.stat(folder)
+                return  # another made it meanwhile
+            where = posixpath.join(sftp.normalize("."), folder)
+            reason = f"{where} cannot be made ({error.strerror or error})"
+            if isinstance(error, PermissionError):
+                above = posixpath.dirname(where)
+                reason += f"; let its user write there: sudo chown $(id -un) {above}; chmod u+rwx {above}"
+            raise type(error)(error.errno, reason) from error
