@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgenas.board.ssh_address import MAX_PORT, Address, checked, read_addresses
-from edgenas.board.ssh_settings import DEFAULT_KNOWN_HOSTS, NO_FILES, Settings, cannot_follow, settings, ssh_home
+from edgenas.board.ssh_settings import (
+    DEFAULT_KNOWN_HOSTS,
+    NO_FILES,
+    Settings,
+    cannot_follow,
+    jumps_to_itself,
+    settings,
+    ssh_home,
+)
 from edgenas.errors import BoardError
 
 DEFAULT_KEYS = tuple(f"~/.ssh/id_{kind}" for kind in ("rsa", "ecdsa", "ecdsa_sk", "ed25519", "ed25519_sk"))
@@ -81,14 +89,14 @@ def endpoint(address: Address, jumps: Sequence[Address] | None, options: Options
         raise BoardError(f"ssh {address}: there is no key {path}; make one with: ssh-keygen -f {path}")
     said = settings(address, options.config)
     host, user, port = said["hostname"][0], said["user"][0], _port(said["port"][0], address)
-    alias = said["hostkeyalias"][0] if "hostkeyalias" in said else None
+    alias = said["hostkeyalias"][0].lower() if "hostkeyalias" in said else None
     names = _Names(address.host, host, user, port, alias or address.host)
     given, command = tuple(jumps or ()), None
     if jumps is None:
         command = _proxy_command(said, names, address)
         jumps = _jumps(said, names, address)
     if jumps and jumps[-1].host == address.host and jumps[-1].port in (None, port) and jumps[-1].user in (None, user):
-        jumps = ()  # `Host *` with a ProxyJump also matches the jump host itself
+        raise jumps_to_itself(address)
     keys = [*([options.key] if options.key else []), *names.files(said.get("identityfile", DEFAULT_KEYS))]
     everyones = names.paths(said.get("globalknownhostsfile", GLOBAL_KNOWN_HOSTS))
     own = names.paths(said.get("userknownhostsfile", DEFAULT_KNOWN_HOSTS))

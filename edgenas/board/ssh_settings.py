@@ -91,6 +91,8 @@ def _asked(client: str, address: Address, config: Path | None) -> Settings:
     command += ["-l", address.user] if address.user is not None else []
     exit_code, printed, complaints = _answer([*command, "--", address.host], address)
     if exit_code != 0:
+        if b"jumphost loop" in complaints:
+            raise jumps_to_itself(address)
         lines = [line.strip() for line in complaints.decode(errors="replace").splitlines() if line.strip()]
         telling = [line for line in lines if re.search(r"\bline [0-9]", line)] or lines[-1:]
         raise cannot_follow(address, "; ".join(telling[:3]) or f"ssh -G ends with {exit_code}", config)
@@ -203,6 +205,8 @@ def read_settings(address: Address, config: Path | None) -> Settings:
 def _read_line(line: str) -> tuple[str, list[str]]:
     """The keyword, in small letters, and its arguments; ("", []) for an empty line."""
     line = line.strip()
+    if "\0" in line:
+        raise ValueError("it holds a NUL")
     if not line or line.startswith("#"):
         return "", []
     found = re.fullmatch(r"(\w+)(?:[ \t]*=[ \t]*|[ \t]+)(.*)", line)
@@ -257,7 +261,9 @@ def _keep(key: str, words: list[str], said: dict[str, list[str]]) -> None:
         raise ValueError(f"{key} has more than one value")
     if key in _MANY:
         said[key] = list(dict.fromkeys([*said.get(key, []), *words]))
-    elif not (key in ("proxyjump", "proxycommand") and {"proxyjump", "proxycommand"} & said.keys()):
+    elif not (key == "proxyjump" and "proxycommand" in said) and not (
+        key == "proxycommand" and said.get("proxyjump", ["none"])[0].lower() != "none"
+    ):
         said.setdefault(key, words)
 
 
@@ -278,6 +284,13 @@ def _account_home() -> Path | None:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
         return None
+
+
+def jumps_to_itself(address: Address) -> BoardError:
+    return BoardError(
+        f"ssh {address}: the way to it goes through itself, for its ProxyJump holds for the jump host too; write before"
+        f" that in ~/.ssh/config: Host {address.host}, and below it: ProxyJump none"
+    )
 
 
 def cannot_follow(address: Address, problem: str, config: Path | None) -> BoardError:
