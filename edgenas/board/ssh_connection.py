@@ -90,7 +90,7 @@ class Way:
         proxy = getattr(self, "_proxy", None)
         if proxy is not None and (said := proxy.complaint()):
             return f"cannot be reached by its ProxyCommand: {said}; try: {attempt}"
-        if "protocol banner" in text and not late:
+        if transport is not None and not transport.remote_version and not late:
             return f"hangs up before it says that it is an SSH server; see that one is at its port: {attempt}"
         if isinstance(error, TimeoutError) or any(
             silence in text.lower() for silence in ("timeout", "no existing session", "protocol banner")

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -198,7 +199,11 @@ def read_settings(address: Address, config: Path | None) -> Settings:
     said.setdefault("user", [_login_name(address)])
     said.setdefault("port", ["22"])
     hostname = said.get("hostname", ["%h"])[0]
-    said["hostname"] = [re.sub("%[h%]", lambda token: address.host if token[0] == "%h" else "%", hostname).lower()]
+    hostname = re.sub("%[h%]", lambda token: address.host if token[0] == "%h" else "%", hostname).lower()
+    with contextlib.suppress(OSError, ValueError):  # a name, not a number of which there may be several forms
+        found = socket.getaddrinfo(hostname, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        hostname = socket.getnameinfo(found[0][4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
+    said["hostname"] = [hostname]
     return said
 
 

@@ -150,7 +150,7 @@ def test_jump_host_as_argument_is_checked_too(sshd: Server, jump_sshd: Server, t
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Host *\n  ProxyCommand nc %h %p\n", "ProxyCommand is not followed; write ProxyJump"),
+        ("Host *\n  ProxyCommand nc %h %p\n  ProxyUseFdpass yes\n", "ProxyCommand is not followed .*write ProxyJ"),
         ("Host a\n  ProxyJump b\nHost b\n  ProxyJump a\n", "is ProxyJump in ~/.ssh/config a circle"),
         ("Host a\n  Match nonsense\n", "cannot be|followed"),
     ],

@@ -226,6 +226,14 @@ def test_addresses_of_version_6(resolved: Callable[..., Endpoint]) -> None:
     assert found.known_as == "[fe80::1%eth0]:2222"
 
 
+@pytest.mark.parametrize(
+    ("host", "number"),
+    [("127.1", "127.0.0.1"), ("2001:DB8:0::1", "2001:db8::1"), ("fe80:0::1%nowhere", "fe80:0::1%nowhere")],
+)
+def test_numbers_have_one_form(resolved: Callable[..., Endpoint], host: str, number: str) -> None:
+    assert resolved("", host).host == number
+
+
 def test_names_under_which_a_key_is_known(resolved: Callable[..., Endpoint]) -> None:
     assert resolved("Port 22\n").known_as == "board"
     assert resolved("Port 2222\nHostName Pi\n").known_as == "[pi]:2222"
@@ -321,7 +329,7 @@ VALUES = {
         "localuser x*",
         "final all",
     ],
-    "HostName": ["pi.lab", "%h.lab", "Other.LAB", "10.0.0.7", '"::1"', "a b", "100%%"],
+    "HostName": ["pi.lab", "%h.lab", "Other.LAB", "10.0.0.7", '"::1"', "127.1", "a b", "100%%"],
     "User": ["root", "pi # x", '"a b"', "x#y", "# none"],
     "Port": ["22", "2222", "99999", "022", "ssh", "-1", "+5"],
     "IdentityFile": ["~/.ssh/k", "%d/%r", "${HOME}/x", '"/a b"', "none", "/x /y", "'/it is'", "/dev/null"],
