@@ -95,7 +95,7 @@ class Connection:
             return f"{text}; let its user write there: sudo chown -R $(id -un) ~/.edgenas"
         if text == "Channel closed.":
             return "its server refuses to run commands; see ForceCommand and PermitTTY in its sshd_config"
-        if re.search("Failure[)]?$", text):  # all that SFTP tells of most troubles
+        if re.search("^size mismatch in put|Failure[)]?$", text):  # all that SFTP tells of most troubles
             return f"{text}; see there whether its disk is full or read-only: df -h ~; mount"
         return text or "the channel was closed"
 

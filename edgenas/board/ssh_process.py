@@ -154,6 +154,8 @@ class SSHProcess:
                 f" for {user} in its /etc/ssh/sshd_config"
             )
         says = f' (it says "{words}")' if words else ""
+        if self._channel.eof_received:  # the exit code comes after the end of the output, on a busy board much later
+            self._channel.status_event.wait(SHELL_S)
         if not self._channel.exit_status_ready():
             return (
                 f"the login shell of {user} does not run commands within {SHELL_S:g} s{says}; see what its start-up"

@@ -178,7 +178,21 @@ def test_a_home_that_cannot_be_written_is_named(spoil: str) -> None:
         with pytest.raises(BoardError, match=rf"cannot receive \.edgenas/agents.*({home}|fails|denied)") as error:
             AgentSession(sshd.connect())
         assert "Python 3.6" not in str(error.value), "that would not help"
-        print(error.value)
+
+
+@AS_ROOT
+@pytest.mark.parametrize("options", ["ro,size=1m,mode=777", "size=16k,mode=777"], ids=["read-only", "full"])
+def test_a_disk_that_takes_nothing_is_named(options: str) -> None:
+    with ordinary_user(f"{USER}-disk") as (user, home), server(user, home) as sshd:
+        disk = home / ".edgenas"
+        disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(disk)], capture_output=True).returncode:
+            pytest.skip("may not mount a disk")
+        try:
+            with pytest.raises(BoardError, match="see there whether its disk is full or read-only: df -h ~; mount"):
+                AgentSession(sshd.connect())
+        finally:
+            subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @AS_ROOT
