@@ -146,6 +146,9 @@ class SSHProcess:
     def no_shell(self) -> str:
         """Why it never told its process id: what is there in place of a shell that runs commands."""
         user = self.link.user
+        if self._channel.eof_received:  # the exit code comes after the end of the output, on a busy board much later
+            self._channel.status_event.wait(SHELL_S)
+        self._drain()
         words = printable((self._head or bytes(self._tail)).decode(errors="replace"), 200)
         serves_files = len(self._head) > 4 and self._head[4] == _SFTP_ANSWER and not any(self._head[:2])
         if serves_files or "sftp connections only" in words:
@@ -154,8 +157,6 @@ class SSHProcess:
                 f" for {user} in its /etc/ssh/sshd_config"
             )
         says = f' (it says "{words}")' if words else ""
-        if self._channel.eof_received:  # the exit code comes after the end of the output, on a busy board much later
-            self._channel.status_event.wait(SHELL_S)
         if not self._channel.exit_status_ready():
             return (
                 f"the login shell of {user} does not run commands within {SHELL_S:g} s{says}; see what its start-up"

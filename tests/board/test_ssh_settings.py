@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("paramiko")
 
-from edgenas.board import ssh_settings
+from edgenas.board import ssh_client, ssh_settings
 from edgenas.board.ssh_address import Address
 from edgenas.board.ssh_endpoint import Endpoint, Options, endpoint
 from edgenas.errors import BoardError
@@ -25,7 +25,7 @@ from edgenas.errors import BoardError
 SEED = int(os.environ.get("EDGENAS_FUZZ_SEED", "1"))
 CONFIGS = 120
 NEEDS_CLIENT = pytest.mark.skipif(
-    ssh_settings.openssh() is None, reason="needs OpenSSH's client: apt install openssh-client"
+    ssh_client.openssh() is None, reason="needs OpenSSH's client: apt install openssh-client"
 )
 WAYS = [pytest.param(True, marks=NEEDS_CLIENT, id="by ssh -G"), pytest.param(False, id="read here")]
 
@@ -252,7 +252,7 @@ def test_a_configuration_that_is_no_file(
 
 @NEEDS_CLIENT
 def test_a_configuration_that_waits_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh_settings, "CLIENT_S", 1.0)
+    monkeypatch.setattr(ssh_client, "CLIENT_S", 1.0)
     mark = tmp_path / "mark"
     started_s = time.monotonic()
     with pytest.raises(BoardError, match=r"ssh -G` did not end within 1 s; see what .*\(Match exec, or a name"):
@@ -271,7 +271,7 @@ def test_a_configuration_that_waits_is_ended(tmp_path: Path, monkeypatch: pytest
 
 @NEEDS_CLIENT
 def test_a_configuration_that_prints_without_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh_settings, "CLIENT_S", 20.0)
+    monkeypatch.setattr(ssh_client, "CLIENT_S", 20.0)
     resolve_by(tmp_path, 'Match exec "head -c 3000000 /dev/zero >&2; true"\n User pi\n')
 
 
@@ -283,7 +283,7 @@ def test_a_client_that_is_not_openssh_is_not_asked(tmp_path: Path, monkeypatch: 
         client.write_text(f"#!/bin/sh\necho '{version}' >&2\n")
         client.chmod(0o755)
         monkeypatch.setenv("PATH", str(client.parent))
-        assert ssh_settings.openssh() == (str(client) if name == "new" else None)
+        assert ssh_client.openssh() == (str(client) if name == "new" else None)
     with pytest.raises(BoardError, match="ssh -G names no host, user and port"):
         resolve_by(tmp_path, "")
 
@@ -386,7 +386,7 @@ def test_whatever_a_configuration_holds(host: str, tmp_path: Path, monkeypatch: 
     """It is resolved or refused in a sentence; and what is read here without a client is what OpenSSH makes of it."""
     rng = random.Random(f"{SEED} {host}")
     monkeypatch.setenv("SSH_AUTH_SOCK", "/the/agent")
-    client, agreed = ssh_settings.openssh(), 0
+    client, agreed = ssh_client.openssh(), 0
 
     def outcome(text: str, asked: str | None, given: dict[str, Any]) -> Endpoint | str:
         monkeypatch.setattr(ssh_settings, "openssh", lambda: asked)

@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("paramiko")
 
-from edgenas.board import ssh_settings
+from edgenas.board import ssh_client, ssh_settings
 from edgenas.board.ssh import SSH
 from edgenas.board.transport import output
 from edgenas.errors import BoardError
@@ -26,7 +26,7 @@ from tests.board.test_known_hosts import OTHERS
 
 PATIENCE_S = 60.0
 NEEDS_CLIENT = pytest.mark.skipif(
-    ssh_settings.openssh() is None, reason="needs OpenSSH's client: apt install openssh-client"
+    ssh_client.openssh() is None, reason="needs OpenSSH's client: apt install openssh-client"
 )
 
 
