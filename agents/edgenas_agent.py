@@ -15,6 +15,7 @@ ends, with all its children, when its standard input ends or stays silent.
 import argparse
 import contextlib
 import ctypes
+import errno
 import fcntl
 import gc
 import glob
@@ -151,6 +152,8 @@ class Agent:
         self.scratch = os.path.join(folder, f"scratch-{os.getpid()}")
         for path in (folder, self.files, self.scratch):
             os.makedirs(path, mode=0o700, exist_ok=True)
+            if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         for path in glob.glob(os.path.join(glob.escape(folder), "scratch-*")):
             if not process_start(path.rpartition("-")[2]):
                 shutil.rmtree(path, ignore_errors=True)
@@ -1638,13 +1641,19 @@ def main():
         signal.signal(signal_number, leave)
     board = Board(options.sysfs, options.procfs)
     memory_mb = options.memory_mb or board.info()["memory_mb"] or 2**20
-    agent = Agent(
-        Wire(0, replies, options.idle_s),
-        os.path.abspath(os.path.expanduser(options.work)),
-        board,
-        json.loads(options.python) if options.python else [sys.executable],
-        memory_mb * 2**20,
-    )
+    wire, folder = Wire(0, replies, options.idle_s), os.path.abspath(os.path.expanduser(options.work))
+    try:
+        python = json.loads(options.python) if options.python else [sys.executable]
+        agent = Agent(wire, folder, board, python, memory_mb * 2**20)
+    except OSError as error:
+        cure = (
+            f"sudo chown -R {os.getuid()} {os.path.dirname(folder)}"
+            if isinstance(error, PermissionError)
+            else "df -h; mount"
+        )
+        sentence = f"{error.filename or folder} cannot be written there ({error.strerror}); try there: {cure}"
+        wire.send(refusal(None, AgentError("folder", sentence)))
+        return 2
     try:
         return agent.serve()
     except (GoneError, BrokenPipeError):

@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from edgenas.errors import BoardError
 
 MAX_NOISE = 2**20  # bytes that login scripts may print before a command begins
+_NUMBER = re.compile("[0-9]{1,10}")
+# What sh, csh and fish alike take literally between single quotes: ASCII without ! ' and the backslash.
+_FOR_ANY_SHELL = re.compile(r'[ "-&(-\[\]-~]*')
 
 
 def command_line(
@@ -27,17 +30,23 @@ def command_line(
     work += argv if tell_end else f"exec {argv}"
     end = f'; code=$?; echo >&2; echo "@end {token} $code" >&2; exit $code' if tell_end else ""
     script = f'echo "@pid {token} $$"; {work}{end}'
-    return f"exec sh -c {shlex.quote(script)}"
+    if not _FOR_ANY_SHELL.fullmatch(script):
+        octal = "".join(
+            chr(byte) if _FOR_ANY_SHELL.fullmatch(chr(byte)) else f"\\0{byte:03o}" for byte in script.encode()
+        )
+        return f"""exec sh -c 'eval "$(printf %b "$0")"' '{octal}'"""
+    return f"exec sh -c '{script}'"
 
 
 def announced(printed: bytes, token: str) -> tuple[int, bytes] | None:
     """The process id and the output after it, or None where it has not been told yet. What comes before is dropped:
     login scripts print."""
-    found = re.search(rf"@pid {token} ([0-9]{{1,10}})\s*\n".encode(), printed)
-    return (int(found[1]), printed[found.end() :]) if found else None
+    _, mark, after = printed.partition(f"@pid {token} ".encode())
+    number, end, rest = after.partition(b"\n")
+    return (int(number), rest) if mark and end and _NUMBER.fullmatch(number.decode("latin-1").strip()) else None
 
 
 def told_end(stderr: str, token: str) -> tuple[int, str] | None:
     """The exit code that `tell_end` printed and the standard error before it, or None."""
     before, mark, code = stderr.rpartition(f"@end {token} ")
-    return (int(code), before.rstrip()) if mark and re.fullmatch(r"[0-9]{1,3}\s*", code) else None
+    return (int(code), before.rstrip()) if mark and _NUMBER.fullmatch(code.strip()) else None

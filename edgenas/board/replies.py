@@ -23,7 +23,7 @@ MAX_NS = 10**14  # a day, and more than any timeout allows
 MAX_RUNS = 10**9  # in one sample, or in one start of a tool
 KINDS = frozenset(
     ("request", "missing", "hash", "model", "runtime", "hardware", "wrong", "timeout", "crash", "memory", "busy",
-     "lease", "internal")
+     "lease", "folder", "internal")
 )  # fmt: skip
 
 

@@ -175,7 +175,13 @@ class AgentSession:
             process = self._transport.run([python, "-u", self.agent_path, "--work", f"{WORK}/work"])
             self._process, self._lines = process, Reader(process, self.address, "the agent")
             try:
-                hello = replies.result("hello", self._reply(time.monotonic() + CONNECT_TIMEOUT_S), self.address)
+                reply = self._reply(time.monotonic() + CONNECT_TIMEOUT_S)
+                if reply.get("ok") is False:
+                    process.kill()
+                    raise replies.refusal(reply, self.address)
+                hello = replies.result("hello", reply, self.address)
+            except RefusedError:
+                raise
             except BoardError as error:
                 process.kill()
                 said = process.stderr_tail.strip().splitlines()

@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from edgenas.board.ssh_connection import Options, connect, endpoint, hang_up, read_config
-from edgenas.board.ssh_process import Link, SSHProcess, kill, path, start
+from edgenas.board.ssh_address import Address, read_addresses
+from edgenas.board.ssh_endpoint import Options, endpoint
+from edgenas.board.ssh_link import Link
+from edgenas.board.ssh_process import SSHProcess, check_shell, kill, path, start
 from edgenas.board.transfer import pull_by_shell, push_by_shell
 from edgenas.board.transport import MAX_FILE
 from edgenas.errors import BoardError
@@ -33,12 +35,17 @@ class SSH:
     ) -> None:
         # As text where they come from a file of boards.
         key, known_hosts, config = (Path(each).expanduser() if each else None for each in (key, known_hosts, config))
-        options = Options(timeout_s, key, known_hosts, read_config(config))
-        target = endpoint(host, user, port, jump, options)
+        options = Options(timeout_s, key, known_hosts, config)
+        jumps = read_addresses(jump, "the way to the board through", BoardError) if jump else None
+        target = endpoint(Address(host, user, port), jumps, options)
         self.address = target.address
         self._timeout_s = timeout_s
-        self._way = connect(target, options)
-        self._link = Link(self.address, self._way[-1].get_transport())
+        self._link = Link(target, options)
+        try:
+            check_shell(self._link)
+        except BaseException:
+            self._link.close()
+            raise
         self._processes: list[SSHProcess] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -68,10 +75,10 @@ class SSH:
             self._closed = True
             processes, self._processes = self._processes, []
         kill([process for process in processes if process.running])
-        hang_up(self._way)
+        self._link.close()
 
     def _check_open(self) -> None:
         if self._closed:
             raise BoardError(f"{self.address}: the connection has been closed; open a new one")
-        if not self._link.transport.is_active():
+        if not self._link.is_up:
             raise self._link.lost()

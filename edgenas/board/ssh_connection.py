@@ -2,223 +2,195 @@
 
 from __future__ import annotations
 
-import getpass
+import contextlib
 import logging
+import os
+import signal
 import socket
-from dataclasses import dataclass
-from pathlib import Path
+import subprocess
+import threading
+import time
 from typing import Any
 
 import paramiko
 
+from edgenas.board.known_hosts import known
+from edgenas.board.ssh_endpoint import Endpoint, Options, endpoint
+from edgenas.board.ssh_host_key import check_host, prefer
+from edgenas.board.ssh_keys import log_in
 from edgenas.errors import BoardError
+from edgenas.text import printable
 
 MOST_HOPS = 8
 KEEPALIVE_S = 15
+_PROHIBITED = 1  # reason of a server that opens no channel
 
 # What paramiko reports there reaches the user as a BoardError; its tracebacks do not belong on the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What holds for every hop of the way: `None` stands for OpenSSH's own default."""
+class Way:
+    """A connection to a host, logged in, and all that it goes through."""
 
-    timeout_s: float  # for each of: TCP connection, key exchange, authentication
-    key: Path | None
-    known_hosts: Path | None
-    config: paramiko.SSHConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One host as the configuration describes it."""
-
-    host: str
-    user: str
-    port: int
-    keys: tuple[Path, ...]
-    only_these_keys: bool
-    known_hosts: tuple[Path, ...]
-    host_key_name: tuple[str, int]  # under which its key is known
-    jump: str | None
-
-    @property
-    def address(self) -> str:
-        return f"ssh {self.user}@{self.host}:{self.port}"
-
-
-def read_config(path: Path | None) -> paramiko.SSHConfig:
-    """The user's ssh configuration; an empty one where there is none. Raises BoardError where it cannot be read."""
-    chosen = path or Path("~/.ssh/config").expanduser()
-    if path is None and not chosen.exists():
-        return paramiko.SSHConfig()
-    try:
-        return paramiko.SSHConfig.from_path(str(chosen))
-    except (OSError, UnicodeDecodeError, paramiko.SSHException) as error:
-        raise BoardError(f"{chosen} cannot be read: {error}; try: ssh -G -F {chosen} localhost") from error
-
-
-def endpoint(host: str, user: str | None, port: int | None, jump: str | None, options: Options) -> Endpoint:
-    """Fill in what the configuration says of `host`; arguments come first."""
-    try:
-        settings: dict[str, Any] = options.config.lookup(host)
-    except (paramiko.SSHException, ImportError) as error:  # ImportError: `Match exec`
-        raise BoardError(f"the ssh configuration of {host} cannot be followed: {error}") from error
-    jump = jump or settings.get("proxyjump")
-    if jump in (None, "none", "", host):  # `Host *` with a ProxyJump also matches the jump host itself
-        jump = None
-        if settings.get("proxycommand", "none") != "none":
-            raise BoardError(f"ssh {host}: ProxyCommand is not followed; write ProxyJump instead in ~/.ssh/config")
-    keys = [Path(name).expanduser() for name in settings.get("identityfile", [])]
-    if options.key and not options.key.is_file():
-        raise BoardError(f"ssh {host}: there is no key {options.key}; make one with: ssh-keygen -f {options.key}")
-    known = settings.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2").split()
-    hostname = str(settings["hostname"])
-    port = port or int(settings.get("port", 22))
-    alias = settings.get("hostkeyalias")
-    return Endpoint(
-        host=hostname,
-        user=user or settings.get("user") or getpass.getuser(),
-        port=port,
-        keys=tuple(key for key in ([options.key] if options.key else []) + keys if key.is_file()),
-        only_these_keys=settings.get("identitiesonly", "no") == "yes",
-        known_hosts=(options.known_hosts,)
-        if options.known_hosts
-        else (*(Path(name).expanduser() for name in known), Path("/etc/ssh/ssh_known_hosts")),
-        host_key_name=(alias, 22) if alias else (hostname, port),
-        jump=jump,
-    )
-
-
-def connect(target: Endpoint, options: Options, hops: int = 0) -> list[paramiko.SSHClient]:
-    """Clients along the way, that of `target` last. Raises BoardError with nothing left open."""
-    if hops > MOST_HOPS:
-        raise BoardError(f"{target.address}: more than {MOST_HOPS} jump hosts; is ProxyJump in ~/.ssh/config a circle?")
-    way: list[paramiko.SSHClient] = []
-    try:
-        if target.jump:
-            *before, last = (part.strip() for part in target.jump.removeprefix("ssh://").split(","))
-            user, _, rest = last.rpartition("@")
-            host, port = _host_and_port(rest)
-            way = connect(endpoint(host, user or None, port, ",".join(before) or None, options), options, hops + 1)
-        way.append(_client(target, _socket(target, way, options.timeout_s), options.timeout_s))
-    except BaseException:
-        hang_up(way)
-        raise
-    return way
-
-
-def hang_up(way: list[paramiko.SSHClient]) -> None:
-    for client in reversed(way):
-        client.close()
-
-
-def _host_and_port(text: str) -> tuple[str, int | None]:
-    """Of `host`, `host:port`, `[v6]:port` or a bare v6 address."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or (":" in host and not host.endswith("]")):
-        return text.strip("[]"), None
-    return host.strip("[]"), int(port)
-
-
-def _socket(target: Endpoint, way: list[paramiko.SSHClient], timeout_s: float) -> Any:
-    """A stream to `target`'s sshd, through the last client of `way` if there is one."""
-    try:
-        if way:
-            transport = way[-1].get_transport()
-            assert transport
-            return transport.open_channel(
-                "direct-tcpip", (target.host, target.port), ("127.0.0.1", 0), timeout=timeout_s
+    def __init__(self, target: Endpoint, options: Options, hops: int = 0) -> None:
+        """Raises BoardError with nothing left open."""
+        if hops > MOST_HOPS:
+            raise BoardError(
+                f"{target.address}: more than {MOST_HOPS} jump hosts; is ProxyJump in ~/.ssh/config a circle?"
             )
-        stream = socket.create_connection((target.host, target.port), timeout_s)
-    except socket.gaierror as error:
+        self._stack = contextlib.ExitStack()
+        try:
+            before: Way | None = None
+            if target.jumps:
+                *others, last = target.jumps
+                before = Way(endpoint(last, others or None, options), options, hops + 1)
+                self._stack.callback(before.close)
+            stream = self._stream(target, before, options.timeout_s)
+            self._stack.callback(stream.close)
+            self.transport = self._logged_in(target, stream, options.timeout_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def _stream(self, target: Endpoint, before: Way | None, timeout_s: float) -> Any:
+        if before is not None:
+            return _channel(target, before.transport, timeout_s)
+        if target.proxy_command is not None:
+            self._proxy = _Proxy(target.proxy_command)
+            self._stack.callback(self._proxy.end)
+            return self._proxy.stream
+        return _socket(target, timeout_s)
+
+    def _logged_in(self, target: Endpoint, stream: Any, timeout_s: float) -> paramiko.Transport:
+        hosts = known(target.known_hosts, target.known_as)
+        transport: paramiko.Transport | None = None
+        deadline_s = time.monotonic() + timeout_s
+        try:
+            transport = paramiko.Transport(stream)
+            self._stack.callback(transport.close)
+            transport.banner_timeout = transport.auth_timeout = transport.channel_timeout = timeout_s
+            prefer(transport, hosts)
+            transport.start_client(timeout=timeout_s)
+            check_host(target, transport.get_remote_server_key(), hosts)
+            log_in(transport, target, timeout_s)
+            transport.set_keepalive(KEEPALIVE_S)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            late = time.monotonic() > deadline_s
+            raise BoardError(f"{target.address}: {self._cure(error, target, timeout_s, transport, late)}") from error
+        return transport
+
+    def _cure(
+        self, error: Exception, target: Endpoint, timeout_s: float, transport: paramiko.Transport | None, late: bool
+    ) -> str:
+        attempt = target.command("ssh", "-v ")
+        text = str(error)
+        proxy = getattr(self, "_proxy", None)
+        if proxy is not None and (said := proxy.complaint()):
+            return f"cannot be reached by its ProxyCommand: {said}; try: {attempt}"
+        if transport is not None and not transport.remote_version and not late:
+            return f"hangs up before it says that it is an SSH server; see that one is at its port: {attempt}"
+        if isinstance(error, TimeoutError) or any(
+            silence in text.lower() for silence in ("timeout", "no existing session", "protocol banner")
+        ):
+            banner = transport.get_banner() if transport is not None else None
+            waits = f" (it says: {printable(_decoded(banner))})" if banner else ""
+            return f"did not finish its handshake within {timeout_s:g} s{waits}; try: {attempt}"
+        return f"cannot log in: {printable(text) or 'the connection was closed'}; try: {attempt}"
+
+
+def _socket(target: Endpoint, timeout_s: float) -> socket.socket:
+    """A stream to `target`'s sshd."""
+    try:
+        found = socket.getaddrinfo(target.host, target.port, target.family, socket.SOCK_STREAM)
+    except (OSError, ValueError) as error:  # ValueError: what no name can be
         raise BoardError(
             f"{target.address}: no host is called {target.host}; correct the name, or use its IP address"
         ) from error
-    except TimeoutError as error:
-        raise BoardError(
-            f"{target.address}: no answer within {timeout_s:g} s; see that it is on: ping {target.host}"
-        ) from error
-    except ConnectionRefusedError as error:
-        raise BoardError(
-            f"{target.address}: nothing listens there; start its server with: sudo systemctl start ssh"
-        ) from error
-    except (OSError, EOFError, paramiko.SSHException) as error:
-        raise BoardError(
-            f"{target.address}: cannot be reached: {error}; try: ssh -v -p {target.port} {target.host}"
-        ) from error
-    # Requests are small and wait for their replies: Nagle's algorithm would add a delayed acknowledgement to each.
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return stream
+    problem: OSError | None = None
+    for family, kind, protocol, _, where in found:
+        stream = socket.socket(family, kind, protocol)
+        try:
+            stream.settimeout(timeout_s)
+            stream.connect(where)
+        except OSError as error:
+            stream.close()
+            problem = error
+            continue
+        except BaseException:
+            stream.close()
+            raise
+        stream.settimeout(None)
+        # Requests are small and wait for their replies: Nagle's algorithm would add a delayed acknowledgement to each.
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return stream
+    if isinstance(problem, TimeoutError):
+        reason = f"no answer within {timeout_s:g} s; see that it is on: ping {target.host}"
+    elif isinstance(problem, ConnectionRefusedError):
+        reason = "nothing listens there; start its server with: sudo systemctl start ssh"
+    else:
+        reason = f"cannot be reached: {problem}; try: {target.command('ssh', '-v ')}"
+    raise BoardError(f"{target.address}: {reason}") from problem
 
 
-class _RefuseUnknown:  # paramiko's MissingHostKeyPolicy
-    def __init__(self, target: Endpoint) -> None:
-        self._target = target
-
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        target = self._target
-        raise BoardError(
-            f"{target.address}: its host key is not known; if the board itself shows the same {key.fingerprint} "
-            f"(ssh-keygen -lf /etc/ssh/ssh_host_{key.get_name().split('-')[-1]}_key.pub), run: {_keyscan(target)}"
-        )
-
-
-def _keyscan(target: Endpoint) -> str:
-    return f"ssh-keyscan -p {target.port} {target.host} >> {target.known_hosts[0]}"
-
-
-def _client(target: Endpoint, stream: Any, timeout_s: float) -> paramiko.SSHClient:
-    client = paramiko.SSHClient()
-    client.set_missing_host_key_policy(_RefuseUnknown(target))
+def _channel(target: Endpoint, transport: paramiko.Transport, timeout_s: float) -> paramiko.Channel:
+    """A stream to `target`'s sshd, through the host at the other end of `transport`."""
+    jump = target.jumps[-1]
     try:
-        for known in target.known_hosts:
-            if known.is_file():
-                client.load_system_host_keys(str(known))
-        name, port = target.host_key_name
-        client.connect(
-            name,
-            port,
-            target.user,
-            sock=stream,
-            key_filename=[str(key) for key in target.keys],
-            look_for_keys=not target.keys and not target.only_these_keys,
-            allow_agent=not target.only_these_keys,
-            timeout=timeout_s,
-            banner_timeout=timeout_s,
-            auth_timeout=timeout_s,
-            channel_timeout=timeout_s,
-        )
-        transport = client.get_transport()
-        assert transport
-        transport.set_keepalive(KEEPALIVE_S)
-    except BaseException as error:
-        client.close()
-        stream.close()
-        if isinstance(error, (paramiko.SSHException, OSError, EOFError)):
-            raise BoardError(f"{target.address}: {_cure(error, target, timeout_s)}") from error
-        raise
-    return client
+        return transport.open_channel("direct-tcpip", (target.host, target.port), ("127.0.0.1", 0), timeout=timeout_s)
+    except paramiko.ChannelException as error:
+        if error.code == _PROHIBITED:
+            reason = f"{jump} lets nobody through; set AllowTcpForwarding yes in its sshd_config"
+        else:
+            attempt = f"ssh-keyscan -p {target.port} {target.host}"
+            reason = f"{jump} cannot reach it ({printable(error.text)}); see from there: {attempt}"
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        reason = f"cannot be reached through {jump}: {printable(error)}; try: {target.command('ssh', '-v ')}"
+    raise BoardError(f"{target.address}: {reason}")
 
 
-def _cure(error: Exception, target: Endpoint, timeout_s: float) -> str:
-    port, login = target.port, f"{target.user}@{target.host}"
-    key = f"-i {target.keys[0]} " if target.keys else ""
-    if isinstance(error, paramiko.BadHostKeyException):
-        name, name_port = target.host_key_name
-        known = name if name_port == 22 else f"[{name}]:{name_port}"
-        return (
-            "its host key has changed, so this may be another machine; only if the board was set up anew, run: "
-            f"ssh-keygen -f {target.known_hosts[0]} -R '{known}' && {_keyscan(target)}"
-        )
-    if isinstance(error, paramiko.PasswordRequiredException):
-        return f"its key has a passphrase; unlock it with: ssh-add {target.keys[0] if target.keys else ''}".rstrip()
-    if isinstance(error, paramiko.AuthenticationException) and "timeout" not in str(error).lower():
-        return f"refuses the keys it was offered; put yours there with: ssh-copy-id {key}-p {port} {login}"
-    if isinstance(error, paramiko.AuthenticationException | TimeoutError) or "No existing session" in str(error):
-        return f"did not finish its handshake within {timeout_s:g} s; try: ssh -v -p {port} {login}"
-    if "No authentication methods" in str(error):
-        return f"there is no key to offer; make one with: ssh-keygen, then run: ssh-copy-id -p {port} {login}"
-    reason = str(error) or "the connection was closed"
-    return f"cannot log in: {reason}; try: ssh -v {key}-p {port} {login}"
+class _Proxy:
+    """The command of a ProxyCommand, started by a shell as ssh does; `stream` is its input and output."""
+
+    def __init__(self, command: str) -> None:
+        self.stream, theirs = socket.socketpair()
+        self._complaints = bytearray()
+        try:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", f"exec {command}"],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except BaseException:
+            self.stream.close()
+            raise
+        finally:
+            theirs.close()
+        self._reader = threading.Thread(target=self._listen, daemon=True)
+        self._reader.start()
+
+    def complaint(self) -> str:
+        """The last line that it printed on standard error, once it has ended or its end was closed."""
+        self._reader.join(0.5)
+        lines = bytes(self._complaints).decode(errors="replace").split("\n")
+        return printable(next((line for line in reversed(lines) if line.strip()), ""))
+
+    def end(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _listen(self) -> None:
+        assert self._process.stderr
+        with contextlib.suppress(OSError, ValueError), self._process.stderr as stream:
+            while chunk := os.read(stream.fileno(), 4096):
+                self._complaints += chunk
+                del self._complaints[:-4096]
+
+
+def _decoded(text: bytes | str | None) -> str:
+    return text.decode(errors="replace") if isinstance(text, bytes) else text or ""

@@ -6,83 +6,21 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import paramiko
 
 from edgenas.board.local import CHUNK, TAIL
 from edgenas.board.remote_shell import MAX_NOISE, announced, command_line
+from edgenas.board.ssh_link import Connection, Link
 from edgenas.errors import BoardError
 from edgenas.text import printable
 
 POLL_S = 0.05  # how often a waiting call looks at its own deadline
-GRACE_S = 1.0  # after which a call that cannot be ended alone takes the connection with it
 KILL_S = 2.0
-_MAX_DRAIN = 64  # pieces of standard error taken in a row, since more may come without an end
-
-
-class Link:
-    """A connection that is up: its name in messages, and how its errors and its silence are told."""
-
-    def __init__(self, address: str, transport: paramiko.Transport) -> None:
-        self.address, self.transport = address, transport
-
-    @contextlib.contextmanager
-    def within(self, timeout_s: float, doing: str, abort: Callable[[], object]) -> Iterator[None]:
-        """Turn errors of the block into BoardErrors and end it at `timeout_s` by `abort`.
-
-        paramiko waits without limit for replies to requests, and for a peer that does not read.
-        """
-        expired = threading.Event()
-
-        def expire() -> None:
-            expired.set()
-            attempt(abort)
-
-        def attempt(ending: Callable[[], object]) -> None:
-            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-                ending()
-
-        timers = [
-            threading.Timer(max(0.0, timeout_s), expire),
-            threading.Timer(max(0.0, timeout_s) + GRACE_S, attempt, [self.transport.close]),
-        ]
-        for timer in timers:
-            timer.daemon = True
-            timer.start()
-        try:
-            yield
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            if expired.is_set() or isinstance(error, TimeoutError) or "Timeout" in str(error):
-                raise BoardError(
-                    f"{self.address}: did not {doing} within {timeout_s:g} s; see that the board is on and the "
-                    "network works, then try again"
-                ) from error
-            if not isinstance(error, FileNotFoundError | PermissionError) and self.gone():
-                raise self.lost() from error
-            reason = getattr(error, "strerror", None) or str(error) or "the channel was closed"
-            raise BoardError(f"{self.address}: cannot {doing}: {reason}") from error
-        finally:
-            for timer in timers:
-                timer.cancel()
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """Tell a lost connection as such where the block reads: it sends too, namely how much more may come."""
-        try:
-            yield
-        except TimeoutError:
-            raise
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            raise self.lost() from error
-
-    def gone(self) -> bool:
-        """Whether the connection has ended; channels learn of that a moment before."""
-        self.transport.join(0.2)
-        return not self.transport.is_active()
-
-    def lost(self) -> BoardError:
-        return BoardError(f"{self.address}: the connection was lost; see that the board is on, then connect again")
+SHELL_S = 30.0  # for the login shell, whose start may be slow
+_SFTP_GREETING = b"\0\0\0\5\1\0\0\0\3"  # to which only an SFTP server has an answer:
+_SFTP_ANSWER = 2
 
 
 def start(
@@ -90,22 +28,39 @@ def start(
 ) -> SSHProcess:
     token = secrets.token_hex(8)
     line = command_line(command, cwd, environment, token)
-    with link.within(timeout_s, f"start {command[0]}", lambda: None):
-        channel = link.transport.open_session(timeout=timeout_s)
-    with link.within(timeout_s, f"start {command[0]}", channel.close):
+    connection, channel = link.channel(timeout_s, f"start {command[0]}")
+    with connection.within(timeout_s, f"start {command[0]}", channel.close):
         channel.settimeout(POLL_S)
         channel.exec_command(line)
-    return SSHProcess(link, channel, command[0], token)
+    return SSHProcess(link, connection, channel, command[0], token)
 
 
 def kill(processes: Sequence[SSHProcess]) -> None:
-    """End `processes`, all of one connection, and their children."""
+    """End `processes`, all of one board, and their children."""
     groups = [f"-{pid}" for process in processes if (pid := process.pid(KILL_S)) is not None]
-    if groups and processes[0].link.transport.is_active():
+    if groups and processes[0].link.is_up:
         with contextlib.suppress(BoardError):
             start(processes[0].link, ["kill", "-KILL", "--", *groups], KILL_S, None, {}).wait(KILL_S)
     for process in processes:
         process.hang_up()
+
+
+def check_shell(link: Link) -> None:
+    """Raises BoardError, naming what is in the way, where the board's login shell does not run commands."""
+    process = start(link, ["true"], SHELL_S, None, {})
+    with contextlib.suppress(BoardError):
+        process.send(_SFTP_GREETING, SHELL_S)
+    process.end_input()
+    if process.pid(SHELL_S) is not None:
+        with contextlib.suppress(BoardError):  # it runs commands, and that is all that is asked
+            process.wait(SHELL_S)
+        process.hang_up()
+        return
+    problem = process.no_shell()
+    process.hang_up()
+    if not link.is_up:
+        raise link.lost()
+    raise BoardError(f"{link.address}: {problem}")
 
 
 class SSHProcess:
@@ -114,8 +69,8 @@ class SSHProcess:
     Its first line of output tells its process id; what login scripts print before that is dropped.
     """
 
-    def __init__(self, link: Link, channel: paramiko.Channel, name: str, token: str) -> None:
-        self.link, self._channel, self._name = link, channel, name
+    def __init__(self, link: Link, connection: Connection, channel: paramiko.Channel, name: str, token: str) -> None:
+        self.link, self._connection, self._channel, self._name = link, connection, channel, name
         self._token = token
         self._head = b""
         self._pid: int | None = None
@@ -137,7 +92,7 @@ class SSHProcess:
     def send(self, data: bytes, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
         rest = memoryview(data)
-        with self.link.within(timeout_s, f"pass input to {self._name}", lambda: None):
+        with self._connection.within(timeout_s, f"pass input to {self._name}", lambda: None):
             while rest:
                 if self._channel.closed or self._channel.exit_status_ready():
                     raise self._ended()
@@ -147,7 +102,7 @@ class SSHProcess:
                     raise BoardError(f"{self.link.address}: {self._name} did not read its input in {timeout_s:g} s")
 
     def close_input(self, timeout_s: float) -> None:
-        with self.link.within(timeout_s, f"end the input of {self._name}", lambda: None):
+        with self._connection.within(timeout_s, f"end the input of {self._name}", lambda: None):
             self._channel.shutdown_write()
 
     def receive(self, timeout_s: float) -> bytes:
@@ -169,7 +124,7 @@ class SSHProcess:
         if self._killed:
             return -9
         if self._channel.exit_status == -1 and not self._channel.eof_received:
-            raise self.link.lost()
+            raise self._connection.lost()
         return int(self._channel.exit_status)  # -1: ended by a signal, of which paramiko does not tell the number
 
     def kill(self) -> None:
@@ -187,37 +142,66 @@ class SSHProcess:
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.close()
 
+    def end_input(self) -> None:
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.shutdown_write()
+
+    def no_shell(self) -> str:
+        """Why it never told its process id: what is there in place of a shell that runs commands."""
+        user = self.link.user
+        if self._channel.eof_received:  # the exit code comes after the end of the output, on a busy board much later
+            self._channel.status_event.wait(SHELL_S)
+        self._drain()
+        words = printable((self._head or bytes(self._tail)).decode(errors="replace"), 200)
+        serves_files = len(self._head) > 4 and self._head[4] == _SFTP_ANSWER and not any(self._head[:2])
+        if serves_files or "sftp connections only" in words:
+            return (
+                f"its server lets {user} move files but run no commands (ForceCommand internal-sftp); allow commands"
+                f" for {user} in its /etc/ssh/sshd_config"
+            )
+        says = f' (it says "{words}")' if words else ""
+        if not self._channel.exit_status_ready():
+            return (
+                f"the login shell of {user} does not run commands within {SHELL_S:g} s{says}; see what its start-up"
+                f" files wait for: {self.link.command('ssh')} true"
+            )
+        return (
+            f"the login shell of {user} ends with exit code {self._channel.exit_status} and does not run the command"
+            f"{says}; give {user} a shell there (sudo chsh -s /bin/sh {user}) and no ForceCommand in its sshd_config"
+        )
+
     def _find_pid(self, deadline_s: float, timeout_s: float) -> None:
         while self._pid is None:
             if found := announced(self._head, self._token):
                 self._pid, self._head = found
                 return
+            if len(self._head) > MAX_NOISE or (self._head and time.monotonic() > deadline_s):
+                raise BoardError(
+                    f"{self.link.address}: its login scripts print without end, so {self._name} does not begin; see by:"
+                    f" {self.link.command('ssh')} true"
+                )
             chunk = self._receive(deadline_s, timeout_s)
             if not chunk:
                 raise self._ended()
             self._head += chunk
-            if len(self._head) > MAX_NOISE or time.monotonic() > deadline_s:
-                raise BoardError(
-                    f"{self.link.address}: its login scripts print without an end; mend them, see: ssh HOST true"
-                )
 
     def _receive(self, deadline_s: float, timeout_s: float) -> bytes:
         while True:
             self._drain()
-            with contextlib.suppress(TimeoutError), self.link.reading():
+            with contextlib.suppress(TimeoutError), self._connection.reading():
                 chunk: bytes = self._channel.recv(CHUNK)
                 # paramiko reports a lost connection as the end of output
                 if not chunk and not (self._channel.eof_received or self._killed):
-                    raise self.link.lost()
+                    raise self._connection.lost()
                 return chunk
             if time.monotonic() > deadline_s:
                 raise BoardError(f"{self.link.address}: {self._name} said nothing for {timeout_s:g} s")
 
     def _drain(self) -> None:
-        for _ in range(_MAX_DRAIN):
+        for _ in range(MAX_NOISE // CHUNK):  # no more at once: who prints without end must not hold up the reader
             if not self._channel.recv_stderr_ready():
                 return
-            with self.link.reading():
+            with self._connection.reading():
                 self._tail += self._channel.recv_stderr(CHUNK)
             del self._tail[:-TAIL]
 

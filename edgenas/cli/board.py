@@ -33,12 +33,15 @@ def add(
     name: Annotated[str, typer.Argument(help="What you call it.")],
     device: Annotated[str, typer.Option(help="What it is: a device's name, or the path of your own profile.")],
     ssh: Annotated[
-        str | None, typer.Option(help="Reached by SSH: [USER@]HOST[:PORT], or a name of ~/.ssh/config.")
+        str | None,
+        typer.Option(help="Reached by SSH: [USER@]HOST[:PORT], [USER@][V6]:PORT, or a name of ~/.ssh/config."),
     ] = None,
     adb: Annotated[str | None, typer.Option(help="Reached by adb: its serial, as `adb devices` lists it.")] = None,
     local: Annotated[bool, typer.Option("--local", help="It is this computer.")] = False,
     key: Annotated[Path | None, typer.Option(help="The private key to log in with.  [as ssh does]")] = None,
-    jump: Annotated[str | None, typer.Option(help="Through this host: [USER@]HOST[:PORT].")] = None,
+    jump: Annotated[
+        str | None, typer.Option(help="Through this host, or several with commas between: [USER@]HOST[:PORT].")
+    ] = None,
     python: Annotated[str, typer.Option(help="Python 3.6 or newer there.")] = "python3",
     threads: Annotated[int, typer.Option(help="Threads a model may use there.")] = 1,
     cores: Annotated[str, typer.Option(help="Cores it may use, like 4-7.  [as the device's profile says]")] = "",
@@ -67,11 +70,12 @@ def add(
     if local:
         entry = registry.local(name, device, threads)
     elif ssh is not None:
-        user, at, rest = ssh.rpartition("@")
-        host, colon, port = rest.partition(":")
-        if not host or (colon and not port.isdigit()) or (at and not user):
-            raise UsageError(f"--ssh {ssh} is no address; write it like pi@192.168.0.7 or pi@raspberry:22")
-        options: dict[str, Any] = {"host": host, "user": user or None, "port": int(port) if port else None}
+        from edgenas.board.ssh_address import read_address, read_addresses
+
+        address = read_address(ssh, "--ssh")
+        if jump is not None:
+            read_addresses(jump, "--jump")
+        options: dict[str, Any] = {"host": address.host, "user": address.user, "port": address.port}
         options |= {"key": str(key.expanduser().absolute()) if key else None, "jump": jump}
         set_options = {option: value for option, value in options.items() if value is not None}
         entry = registry.Board(name, device, "ssh", set_options, python, threads)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.agents.conftest import AGENT, StartAgent, eventually, gone
+from tests.agents.conftest import AGENT, AgentProcess, StartAgent, eventually, gone
 
 
 def test_says_who_it_is(start: StartAgent) -> None:
@@ -21,6 +21,25 @@ def test_says_who_it_is(start: StartAgent) -> None:
     assert agent.result("ping") == {}
     assert agent.result("close") == {}
     assert agent.process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("folder", "problem", "cure"),
+    [
+        ("/proc/nowhere", "/proc/nowhere cannot be written there", "df -h; mount"),
+        ("file", "File exists", "df -h; mount"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_told(folder: str, problem: str, cure: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    agent = AgentProcess(tmp_path / folder)
+    assert (agent.hello["ok"], agent.hello["kind"]) == (False, "folder")
+    assert problem in agent.hello["error"]
+    assert agent.hello["error"].endswith(f"try there: {cure}")
+    assert agent.process.wait(60) == 2
+    for pipe in (agent.process.stdin, agent.process.stdout):
+        assert pipe is not None
+        pipe.close()
 
 
 def test_info_is_what_the_board_is(start: StartAgent) -> None:

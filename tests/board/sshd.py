@@ -31,6 +31,7 @@ class Server:
     user: str
     home: Path
     folder: Path
+    host: str = HOST
 
     @property
     def key(self) -> Path:
@@ -46,7 +47,7 @@ class Server:
 
     def connect(self, **other: Any) -> SSH:
         """Log in as the user of this server is meant to; `other` arguments of SSH come first."""
-        arguments: dict[str, Any] = {"host": HOST, "user": self.user, "port": self.port, "key": self.key}
+        arguments: dict[str, Any] = {"host": self.host, "user": self.user, "port": self.port, "key": self.key}
         arguments |= {"known_hosts": self.known_hosts, "config": NO_CONFIG}
         return SSH(**{**arguments, **other})
 
@@ -62,9 +63,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def known_host(port: int, public_key: Path) -> str:
+def known_host(port: int, public_key: Path, host: str = HOST) -> str:
     kind, key, *_ = public_key.read_text().split()
-    return f"[{HOST}]:{port} {kind} {key}\n"
+    return f"[{host}]:{port} {kind} {key}\n"
 
 
 def account(command: list[str]) -> None:
@@ -79,43 +80,46 @@ def account(command: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def ordinary_user() -> Iterator[tuple[str, Path]]:
+def ordinary_user(name: str = USER, shell: str = "/bin/bash") -> Iterator[tuple[str, Path]]:
     """A user without privileges and its home, where that can be made; else the one who runs the tests."""
     if os.geteuid() != 0 or not shutil.which("useradd"):
         yield getpass.getuser(), Path.home()
         return
     folder = Path(tempfile.mkdtemp(prefix="edgenas-home-"))
-    home = folder / USER
-    account(["useradd", "-m", "-d", str(home), "-s", "/bin/bash", USER])
-    account(["usermod", "-p", "*", USER])  # no password, but not locked either
+    home = folder / name
+    account(["useradd", "-m", "-d", str(home), "-s", shell, name])
+    account(["usermod", "-p", "*", name])  # no password, but not locked either
     folder.chmod(0o755)
-    user_id = pwd.getpwnam(USER).pw_uid
+    user_id = pwd.getpwnam(name).pw_uid
     try:
-        yield USER, home
+        yield name, home
     finally:
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if process.stat().st_uid == user_id:
                     os.kill(int(process.name), signal.SIGKILL)
         with contextlib.suppress(subprocess.CalledProcessError):
-            account(["userdel", "-f", USER])
+            account(["userdel", "-f", name])
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def server(user: str, home: Path, subsystem: str = "Subsystem sftp internal-sftp") -> Iterator[Server]:
+def server(
+    user: str, home: Path, subsystem: str = "Subsystem sftp internal-sftp", host: str = HOST, settings: str = ""
+) -> Iterator[Server]:
+    """`settings` are further lines of sshd_config, which come first and so count."""
     # Not below pytest's folder, which the ordinary user may not enter.
     folder = Path(tempfile.mkdtemp(prefix="edgenas-sshd-"))
     folder.chmod(0o755)
-    one = Server(free_port(), user, home, folder)
+    one = Server(free_port(), user, home, folder, host)
     host_key, authorized = make_key(folder / "host_key"), folder / "authorized_keys"
     make_key(one.key)
     shutil.copy(folder / "user_key.pub", authorized)
     authorized.chmod(0o644)
-    one.known_hosts.write_text(known_host(one.port, folder / "host_key.pub"))
+    one.known_hosts.write_text(known_host(one.port, folder / "host_key.pub", host))
     config = folder / "config"
     config.write_text(
-        f"ListenAddress {HOST}\nPort {one.port}\nHostKey {host_key}\nAuthorizedKeysFile {authorized}\n"
+        f"{settings}\nListenAddress {host}\nPort {one.port}\nHostKey {host_key}\nAuthorizedKeysFile {authorized}\n"
         f"PidFile {folder}/pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
         f"KbdInteractiveAuthentication no\nMaxStartups 100\n{subsystem}\n"
     )
@@ -125,7 +129,7 @@ def server(user: str, home: Path, subsystem: str = "Subsystem sftp internal-sftp
         process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log, stdin=subprocess.DEVNULL)
     try:
         for _ in range(200):
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection((HOST, one.port), 5):
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection((host, one.port), 5):
                 break
             if process.poll() is not None:
                 raise RuntimeError(f"sshd does not start: {one.log}")

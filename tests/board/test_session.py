@@ -109,6 +109,14 @@ def test_an_agent_that_stays_another_is_refused() -> None:
     assert transport.closed
 
 
+def test_an_agent_that_cannot_write_says_why() -> None:
+    refusal = {"id": None, "ok": False, "kind": "folder", "error": "/x cannot be\nwritten there; try there: mount"}
+    transport = Scripted(hello=[refusal])
+    with pytest.raises(BoardError, match=r"^scripted: /x cannot be written there; try there: mount$"):
+        AgentSession(transport)
+    assert (transport.started, transport.pushed, transport.closed) == (1, [], True)
+
+
 def test_stray_prints_and_late_replies_are_skipped() -> None:
     mine = {"token": "mine", "of no known": "field"}
 

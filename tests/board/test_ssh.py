@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from edgenas.board.ssh import SSH
 from edgenas.board.transport import output
 from edgenas.errors import BoardError
 from edgenas.testing import check_transport
+from tests.board.ssh_agents import agent
 from tests.board.sshd import HOST, NO_CONFIG, Server, known_host, make_key, server
 
 
@@ -82,22 +82,13 @@ def test_locked_key_and_missing_key_are_explained(sshd: Server, tmp_path: Path) 
 
 
 def test_keys_of_the_agent_are_offered(sshd: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    socket = tmp_path / "agent"
-    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            if socket.exists():
-                break
-            time.sleep(0.02)
-        monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
-        monkeypatch.setenv("HOME", str(tmp_path))  # which has no key files
-        subprocess.run(["ssh-add", "-q", str(sshd.key)], check=True, timeout=30)
+    (tmp_path / ".ssh").mkdir()  # which has no key files
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with agent(tmp_path / "agent", sshd.key) as place:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(place))
         board = sshd.connect(key=None)
         assert said(board, "echo", "in") == "in\n"
         board.close()
-    finally:
-        agent.terminate()
-        agent.wait(10)
 
 
 def config_for(sshd: Server, jump: Server, known: Path) -> str:
@@ -150,7 +141,7 @@ def test_jump_host_as_argument_is_checked_too(sshd: Server, jump_sshd: Server, t
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Host *\n  ProxyCommand nc %h %p\n", "ProxyCommand is not followed; write ProxyJump"),
+        ("Host *\n  ProxyCommand nc %h %p\n  ProxyUseFdpass yes\n", "ProxyCommand is not followed .*write ProxyJ"),
         ("Host a\n  ProxyJump b\nHost b\n  ProxyJump a\n", "is ProxyJump in ~/.ssh/config a circle"),
         ("Host a\n  Match nonsense\n", "cannot be|followed"),
     ],

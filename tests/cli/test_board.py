@@ -38,6 +38,15 @@ def test_a_boards_life(capsys: pytest.CaptureFixture[str]) -> None:
     table = run("board list", capsys)[1]
     assert re.search(r"^pi +raspi4 +ssh ", table, re.M)
     assert run("board remove pi", capsys)[0] == 0
+    for address, host, port in (
+        ("[::1]:2222", "::1", 2222),
+        ("ssh://pi@board:22/", "board", 22),
+        ("pi@::1", "::1", None),
+    ):
+        assert run(f"board add six --device raspi4 --ssh {address}", capsys)[0] == 0
+        options = registry.board("six").options
+        assert (options["host"], options.get("port")) == (host, port)
+        assert run("board remove six", capsys)[0] == 0
     assert list(registry.boards()) == ["here"]
 
 
@@ -50,6 +59,10 @@ def test_a_boards_life(capsys: pytest.CaptureFixture[str]) -> None:
         ("board add x --device raspi4 --ssh pi@", 2, "is no address"),
         ("board add x --device raspi4 --ssh @host", 2, "is no address"),
         ("board add x --device raspi4 --ssh host:port", 2, "is no address"),
+        ("board add x --device raspi4 --ssh pi@host:99999", 2, "--ssh names the port 99999; ports are 1 to 65535"),
+        ("board add x --device raspi4 --ssh pi@host --jump gate:0", 2, "--jump names the port 0; ports are 1"),
+        ("board add x --device raspi4 --ssh pi@host --jump a,,b", 2, "--jump  is no address"),
+        ("board add x --device raspi4 --ssh -oProxyCommand=id", 2, "is no address"),
         ("board add x --device fpga --local", 2, "simulated table only"),
         ("board add x --device raspi44 --local", 2, "did you mean raspi4"),
         ("board add here --device host --local", 2, "first: edgenas board remove here"),

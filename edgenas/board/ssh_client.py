@@ -1,0 +1,93 @@
+"""OpenSSH's client as a program of this computer: found, and asked within bounds of time and output."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+
+from edgenas.board.ssh_address import Address
+from edgenas.errors import BoardError
+
+MAX_OUTPUT_BYTES = 2**20
+CLIENT_S = 30.0  # for `ssh -G`, which may run commands and look names up
+
+
+def openssh() -> str | None:
+    """The path of OpenSSH's client, if there is one that tells what it makes of its configuration."""
+    found = shutil.which("ssh")
+    return found if found and _tells(found) else None
+
+
+@functools.cache
+def _tells(client: str) -> bool:
+    try:
+        done = subprocess.run([client, "-V"], stdin=subprocess.DEVNULL, capture_output=True, timeout=CLIENT_S)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    version = re.match(rb"OpenSSH\D*([0-9]{1,4})\.([0-9]{1,4})", done.stderr)
+    return version is not None and (int(version[1]), int(version[2])) >= (6, 8)  # which brought -G
+
+
+def answer(command: Sequence[str], address: Address) -> tuple[int, bytes, bytes]:
+    """Exit code, output and complaints of a command, none of which is without bounds."""
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # so that what a `Match exec` started can be ended too
+        )
+    except OSError as error:
+        raise BoardError(f"ssh {address}: {command[0]} cannot be started: {error.strerror}") from error
+    assert process.stdout
+    assert process.stderr
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        _kill(process)
+
+    complaints, stderr = bytearray(), process.stderr
+
+    def listen() -> None:
+        with contextlib.suppress(OSError, ValueError), stderr:
+            complaints.extend(stderr.read(MAX_OUTPUT_BYTES))
+
+    reader = threading.Thread(target=listen, daemon=True)
+    timer = threading.Timer(CLIENT_S, end)
+    timer.daemon = True
+    reader.start()
+    timer.start()
+    try:
+        with process.stdout as stdout:
+            printed = stdout.read(MAX_OUTPUT_BYTES)
+        exit_code = process.wait()
+        reader.join(1.0)  # longer only if something that was left behind has the pipe
+    except BaseException:
+        _kill(process)
+        raise
+    finally:
+        timer.cancel()
+        process.wait()
+    if late.is_set():
+        raise BoardError(
+            f"ssh {address}: `{' '.join(command[:2])}` did not end within {CLIENT_S:g} s; see what its configuration"
+            f" waits for (Match exec, or a name that is looked up): ssh -G {address.host}"
+        )
+    return exit_code, printed, bytes(complaints)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if os.name == "posix":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
