@@ -208,7 +208,7 @@ def place(name: str | None, default_stem: str) -> Path:
     """The folder for a new run: `name` as a path, or under ./runs when it is a bare name; by default a free
     ./runs/<default_stem>, with a number behind it where that is taken."""
     if name is not None:
-        return Path(name) if os.sep in name or name in (".", "..") else RUNS / name
+        return Path(name) if "/" in name or os.sep in name or name in (".", "..") else RUNS / name
     path, count = RUNS / default_stem, 1
     while path.exists():
         count += 1

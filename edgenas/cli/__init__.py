@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -54,6 +55,9 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; a foreseen error is one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console may know few letters, and a name any
+            stream.reconfigure(errors="backslashreplace")
     # What takes minutes before a search begins, as the training of a reference does, says so on stderr.
     log, notices = logging.getLogger("edgenas"), logging.StreamHandler()
     log.setLevel(logging.INFO)

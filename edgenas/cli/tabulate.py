@@ -58,7 +58,7 @@ def tabulate(
         raise InterruptedRunError(
             f"interrupted at {job.state}; nothing is lost, run the same command to go on"
         ) from None
-    description = json.loads(job.path.read_text())
+    description = json.loads(job.path.read_bytes())
     if as_json:
         print(json.dumps({**description, "path": str(job.path)}))
     else:

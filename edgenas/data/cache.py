@@ -20,6 +20,7 @@ from zipfile import BadZipFile
 from edgenas.data import files
 from edgenas.data.files import KnownFile
 from edgenas.errors import DataError
+from edgenas.files import replace
 
 _TIMEOUT_S = 30  # without an answer
 _KIND = {"git": "git blob id", "md5": "md5", "sha256": "sha256"}
@@ -235,11 +236,11 @@ def _writing(target: str) -> Iterator[Path]:
 def _publish(part: Path, target: str) -> Path:
     kept = files.cache_dir() / target
     if part.is_file():
-        with part.open("rb") as stream:
+        with part.open("r+b") as stream:  # Windows takes no other for it
             os.fsync(stream.fileno())
     elif kept.exists():
         kept.rename(part.with_name("replaced"))
-    os.replace(part, kept)
+    replace(part, kept)
     return kept
 
 

@@ -74,14 +74,19 @@ def _list_images(folder: Path, split: str) -> tuple[tuple[str, ...], list[list[P
     for name in classes:
         if not (part / name).is_dir():
             raise DataError(f"{part} has no sub-folder '{name}' although {top} has one; add it or remove the class")
-        paths = sorted(path for path in (part / name).iterdir() if path.suffix.lower() in _ENDINGS and path.is_file())
+        images = [path for path in (part / name).iterdir() if path.suffix.lower() in _ENDINGS and path.is_file()]
+        paths = sorted(images, key=_name)  # as text: paths sort differently on Windows
         if not paths:
             raise DataError(f"{part / name} holds no images ({', '.join(sorted(_ENDINGS))}); add some or remove it")
         if not separate:
             test = paths[_TEST_EVERY - 1 :: _TEST_EVERY]
-            paths = test if split == "test" else sorted(set(paths) - set(test))
+            paths = test if split == "test" else sorted(set(paths) - set(test), key=_name)
         parts.append(paths)
     return tuple(classes), parts
+
+
+def _name(path: Path) -> str:
+    return path.name
 
 
 def _spread(paths: list[Path], limit: int) -> list[Path]:

@@ -257,7 +257,9 @@ def _run(
             record["file"],
         ]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False)
+            done = subprocess.run(
+                command, capture_output=True, encoding="utf-8", errors="replace", timeout=RUN_TIMEOUT_S, check=False
+            )
         except subprocess.TimeoutExpired as error:
             raise DataError(f"{record['file']} in {path} does not end; do not trust it, {_AGAIN}") from error
     try:

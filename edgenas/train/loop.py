@@ -195,7 +195,7 @@ class Training:
 
     def result(self) -> dict[str, Any]:
         """What result.json holds; accuracies are in %."""
-        content: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+        content: dict[str, Any] = json.loads((self.folder / "result.json").read_bytes())
         return content
 
     def _loss(self, pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
