@@ -222,6 +222,13 @@ class Sampling(Protocol):
 
 
 @runtime_checkable
+class Grouped(Protocol):
+    """A fitness that may score an architecture otherwise where others are scored beside it."""
+
+    grouped: bool  # whether it does
+
+
+@runtime_checkable
 class Confirming(Protocol):
     """A cost provider whose prices, good enough to search by, can be measured again with more care."""
 

@@ -9,16 +9,19 @@ import os
 import secrets
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from edgenas import host
 from edgenas.errors import DataError, EdgeNASError, UsageError
 from edgenas.text import printable
 
 _ADVICE = "check its path and permissions"
 LOCK_WAIT_S = 60.0  # for a file that another program rewrites, which takes it milliseconds
+REPLACE_WAIT_S = 2.0  # for a file that another program reads
 
 
 def read_file(path: Path, max_bytes: int, error: type[EdgeNASError] = DataError, advice: str = "") -> bytes:
@@ -81,12 +84,28 @@ def write_whole(
             os.fsync(stream.fileno())
         if check is not None:
             check(partial.read_bytes())
-        os.replace(partial, path)
+        replace(partial, path)
     except OSError as problem:
         raise error(f"{path} cannot be written ({problem.strerror or problem}); {advice}") from problem
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename the file `source` to `target`, which may exist. Raises OSError.
+
+    Windows refuses that while another program has `target` open, which takes a moment where it only reads it.
+    """
+    deadline_s = time.monotonic() + REPLACE_WAIT_S
+    while True:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if host.SYSTEM != "Windows" or time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.01)
 
 
 def check_place(path: Path, error: type[EdgeNASError], advice: str, folder: bool = False) -> None:

@@ -255,7 +255,7 @@ def place(name: str | None, default_stem: str) -> Path:
     if name is not None:
         if not name:
             raise UsageError("--run is empty; give a name, or leave it out")
-        return Path(name) if os.sep in name or name in (".", "..") else RUNS / name
+        return Path(name) if "/" in name or os.sep in name or name in (".", "..") else RUNS / name
     stem = default_stem
     while len(stem.encode(errors="replace")) > _MAX_STEM:
         stem = stem[:-1]

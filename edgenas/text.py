@@ -21,8 +21,12 @@ MAX_WORDS = 400  # characters of a foreign text in a message
 MAX_SHOWN_WORDS = 4000  # in a report
 MAX_DEPTH = 32  # of lists and tables in each other
 MAX_JSON_BYTES = 64 << 20
-NAME_HELP = "letters, digits, dots, dashes and underscores, beginning with a letter or digit, at most 64 of them"
+NAME_HELP = (
+    "letters, digits, dots, dashes and underscores, beginning with a letter or digit, at most 64 of them, and no name"
+    " that Windows keeps for itself, like nul or com1"
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_WINDOWS_OWN = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.I)
 _TOO_LARGE = "a whole number of more than 64 bits"
 _LAID_OUT = str.maketrans("", "", "\n\t")  # what a text of several lines has besides its characters
 
@@ -101,7 +105,7 @@ def guarded() -> Iterator[None]:
 
 def is_name(text: str) -> bool:
     """Whether `text` can name a file on any system, and nothing outside of its folder."""
-    return _NAME.fullmatch(text) is not None and not text.endswith(".")
+    return bool(_NAME.fullmatch(text)) and not text.endswith(".") and not _WINDOWS_OWN.fullmatch(text)
 
 
 def check_name(kind: str, text: str, error: type[EdgeNASError] = UsageError) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from edgenas import host
 from edgenas.board.local import Child
 from edgenas.board.remote_shell import MAX_NOISE, announced, command_line, told_end
 from edgenas.board.transfer import pull_by_shell, push_by_shell
@@ -111,12 +112,14 @@ class Adb:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,
+                **host.own_group(),
                 timeout=timeout_s,
                 check=False,
             )
         except FileNotFoundError as error:
-            raise BoardError(f"there is no {self._client[0]}; install it: sudo apt install adb") from error
+            raise BoardError(
+                f"there is no {self._client[0]}; install it (Android's platform-tools), as by: sudo apt install adb"
+            ) from error
         except (subprocess.TimeoutExpired, OSError) as error:
             raise self._error("the adb server does not start", "error: cannot connect to daemon") from error
         if done.returncode:

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import signal
 import subprocess
 import threading
-import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from queue import SimpleQueue
+from typing import IO
 
+from edgenas import host
 from edgenas.board.transfer import pull_by_shell, push_by_shell
 from edgenas.board.transport import MAX_FILE
-from edgenas.errors import BoardError
+from edgenas.errors import BoardError, EdgeNASError
 from edgenas.text import printable
 
 CHUNK = 2**16  # bytes moved at a time
+READ_AHEAD = 2**20  # bytes of a command's output that wait for whoever reads it, about
 TAIL = 2**12  # bytes of standard error kept
 
 
 class Child:
-    """A child process on this computer, in a session of its own: `kill` reaches its children, Ctrl-C does not reach it.
+    """A child process on this computer, in a group of its own: `kill` reaches its children, Ctrl-C does not reach it.
 
-    When it has ended, whatever it left behind in its process group is ended with it.
+    When it has ended, whatever it left behind in its group is ended with it. Threads move what goes in and comes out,
+    since no call waits for a pipe with a timeout on every system.
     """
 
     def __init__(
@@ -47,24 +51,24 @@ class Child:
                 stderr=subprocess.PIPE,
                 cwd=cwd,
                 env=environment,
-                start_new_session=True,
+                **host.own_group(),
             )
         except FileNotFoundError as error:
-            raise BoardError(f"{address}: there is no {error.filename}; install it or correct its path") from error
+            missing = error.filename or command[0]  # Windows does not say
+            raise BoardError(f"{address}: there is no {missing}; install it or correct its path") from error
         except (OSError, ValueError) as error:  # ValueError: an argument that holds a NUL
             raise BoardError(f"{address}: {self._name} cannot be started: {error}") from error
         assert self._popen.stdin
         assert self._popen.stdout
         assert self._popen.stderr
-        self._stdin, self._stdout = self._popen.stdin, self._popen.stdout
-        os.set_blocking(self._stdin.fileno(), False)
-        self._reading, self._writing, self._ending = threading.Lock(), threading.Lock(), threading.Lock()
+        self._input, self._output = _Input(self._popen.stdin), _Output(self._popen.stdout)
+        self._ending = threading.Lock()
         self._ended = False
         self._tail = bytearray()
         # A thread, for a command that nobody reads from must not stall on a full pipe of complaints.
         self._stderr_reader = threading.Thread(target=_keep_tail, args=(self._popen.stderr, self._tail), daemon=True)
         self._stderr_reader.start()
-        weakref.finalize(self, _abandon, self._popen)
+        weakref.finalize(self, _abandon, self._popen, self._input, self._output)
 
     @property
     def stderr_tail(self) -> str:
@@ -75,39 +79,23 @@ class Child:
         return self._popen.returncode is None and self._popen.poll() is None
 
     def send(self, data: bytes, timeout_s: float) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        rest = memoryview(data)
-        with self._writing:
-            try:
-                while rest:
-                    if not _ready(self._stdin.fileno(), select.POLLOUT, deadline_s):
-                        raise BoardError(f"{self._address}: {self._name} did not read its input in {timeout_s:.3g} s")
-                    with contextlib.suppress(BlockingIOError):
-                        rest = rest[os.write(self._stdin.fileno(), rest) :]
-            except (OSError, ValueError) as error:  # ValueError: its input was closed from here
-                self._stderr_reader.join(0.2)
-                raise BoardError(f"{self._address}: {self._name} has ended{_because(self.stderr_tail)}") from error
+        try:
+            if not self._input.write(data, timeout_s):
+                raise BoardError(f"{self._address}: {self._name} did not read its input in {timeout_s:.3g} s")
+        except OSError as error:
+            self._stderr_reader.join(0.2)
+            raise BoardError(f"{self._address}: {self._name} has ended{_because(self.stderr_tail)}") from error
 
     def close_input(self, timeout_s: float) -> None:
-        # Not while another thread writes: the number of a closed pipe may be another's the next moment.
-        if not self._writing.acquire(timeout=max(0.0, timeout_s)):
+        # Once all that was sent is taken: the thread that writes also closes.
+        if not self._input.close(timeout_s):
             raise BoardError(f"{self._address}: {self._name} did not read its input in {timeout_s:.3g} s")
-        try:
-            with contextlib.suppress(OSError):
-                self._stdin.close()
-        finally:
-            self._writing.release()
 
     def receive(self, timeout_s: float) -> bytes:
-        with self._reading:
-            if self._stdout.closed:
-                return b""
-            if not _ready(self._stdout.fileno(), select.POLLIN, time.monotonic() + timeout_s):
-                raise BoardError(f"{self._address}: {self._name} said nothing for {timeout_s:.3g} s")
-            chunk = os.read(self._stdout.fileno(), CHUNK)
-            if not chunk:
-                self._stdout.close()
-            return chunk
+        chunk = self._output.read(timeout_s)
+        if chunk is None:
+            raise BoardError(f"{self._address}: {self._name} said nothing for {timeout_s:.3g} s")
+        return chunk
 
     def wait(self, timeout_s: float) -> int:
         try:
@@ -126,15 +114,103 @@ class Child:
         # Once only: after the group is gone, its number may become another's.
         with self._ending:
             if not self._ended:
-                _kill_group(self._popen.pid)
+                host.end_group(self._popen)
                 self._ended = True
 
 
-def _ready(file_number: int, event: int, deadline_s: float) -> bool:
-    """Whether `file_number` becomes ready (or broken: the read or write then tells) before the deadline."""
-    poll = select.poll()
-    poll.register(file_number, event)
-    return bool(poll.poll(max(0.0, deadline_s - time.monotonic()) * 1000))
+class _Output:
+    """What a pipe gives. A thread reads ahead of whoever takes it, by READ_AHEAD bytes at most; it closes the pipe."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+        self._chunks: deque[bytes] = deque()
+        self._size = 0  # bytes of all chunks
+        self._ended = self._unwanted = False
+        self._changed = threading.Condition()
+        threading.Thread(target=self._read_ahead, daemon=True).start()
+
+    def read(self, timeout_s: float) -> bytes | None:
+        """The next bytes, b"" at the end, None where none came in time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._chunks or self._ended, timeout_s):
+                return None
+            chunk = self._chunks.popleft() if self._chunks else b""
+            self._size -= len(chunk)
+            self._changed.notify_all()
+            return chunk
+
+    def close(self) -> None:
+        """Take no more: the thread ends once the pipe gives or ends."""
+        with self._changed:
+            self._unwanted = True
+            self._changed.notify_all()
+
+    def _read_ahead(self) -> None:
+        with contextlib.suppress(OSError, ValueError), self._pipe:
+            while chunk := self._pipe.read(CHUNK):
+                with self._changed:
+                    self._chunks.append(chunk)
+                    self._size += len(chunk)
+                    self._changed.notify_all()
+                    self._changed.wait_for(lambda: self._size < READ_AHEAD or self._unwanted)
+                    if self._unwanted:
+                        break
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+
+class _Input:
+    """What a pipe takes, written by a thread, which closes it."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+        self._waiting: SimpleQueue[tuple[bytes, Future[None]] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._changing = threading.Lock()
+
+    def write(self, data: bytes, timeout_s: float) -> bool:
+        """Whether all of `data` was taken in time. Raises OSError where nobody reads any more."""
+        written: Future[None] = Future()
+        with self._changing:
+            if self._closed:
+                raise OSError("its input was closed")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write_all, daemon=True)
+                self._thread.start()
+            self._waiting.put((data, written))
+        try:
+            written.result(timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self, timeout_s: float = 0.0) -> bool:
+        """Close the pipe once all that waits is written; whether that was within `timeout_s`."""
+        with self._changing:
+            if not self._closed:
+                self._closed = True
+                self._waiting.put(None)
+        if self._thread is None:
+            with contextlib.suppress(OSError):
+                self._pipe.close()
+            return True
+        self._thread.join(max(0.0, timeout_s))
+        return not self._thread.is_alive()
+
+    def _write_all(self) -> None:
+        with contextlib.suppress(OSError), self._pipe:
+            while (job := self._waiting.get()) is not None:
+                data, written = job
+                try:
+                    rest = memoryview(data)
+                    while rest:
+                        rest = rest[self._pipe.write(rest) :]
+                except (OSError, ValueError) as error:
+                    written.set_exception(error if isinstance(error, OSError) else OSError(str(error)))
+                else:
+                    written.set_result(None)
 
 
 def _because(reason: str) -> str:
@@ -143,35 +219,39 @@ def _because(reason: str) -> str:
     return f": {printable(lines[-1])}" if lines else ""
 
 
-def _keep_tail(pipe: object, tail: bytearray) -> None:
-    with contextlib.suppress(OSError, ValueError), pipe as stream:  # type: ignore[attr-defined]
+def _keep_tail(pipe: IO[bytes], tail: bytearray) -> None:
+    with contextlib.suppress(OSError, ValueError), pipe as stream:
         while chunk := stream.read(CHUNK):
             tail += chunk
             del tail[:-TAIL]
 
 
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _abandon(popen: subprocess.Popen[bytes]) -> None:
+def _abandon(popen: subprocess.Popen[bytes], source: _Input, target: _Output) -> None:
     """End and reap a child of which nobody holds the handle any more."""
     if popen.poll() is None:
-        _kill_group(popen.pid)
+        host.end_group(popen)
         popen.wait()
-    for pipe in (popen.stdin, popen.stdout):
-        if pipe:
-            pipe.close()
+    source.close()
+    target.close()
+
+
+def require_linux(error: type[EdgeNASError]) -> None:
+    """Raises `error` where this computer cannot be a board: the agent that times models needs Linux."""
+    if host.SYSTEM != "Linux":
+        raise error(
+            f"this computer runs {host.SYSTEM}, and models are timed on Linux and Android only; add a Linux board:"
+            " edgenas board add NAME --device DEVICE --ssh USER@HOST (or a phone by --adb SERIAL)"
+        )
 
 
 class Local:
     """This computer, with `home` as the home of the board's user and `environment` added to this process's own.
 
-    With `home`, several boards can be kept apart on one computer.
+    With `home`, several boards can be kept apart on one computer. Raises BoardError where it does not run Linux.
     """
 
     def __init__(self, home: Path | str | None = None, environment: Mapping[str, str] | None = None) -> None:
+        require_linux(BoardError)
         self.address = "local" if home is None else f"local {home}"
         self._home = Path.home() if home is None else Path(home).absolute()
         self._environment = dict(environment or {})

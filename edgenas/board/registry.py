@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edgenas import device as devices
-from edgenas import plugins, runtimes
+from edgenas import host, plugins, runtimes
+from edgenas.board.local import require_linux
 from edgenas.board.phone_shell import cores
 from edgenas.board.transport import Transport
 from edgenas.errors import BoardError, DataError, UnknownNameError, UsageError
@@ -105,9 +106,15 @@ def board(name: str, runtime: str = "") -> Board:
     """
     found = boards()
     if name not in found:
-        hint = "`edgenas board list` lists them" if found else "add one: edgenas board add here --device host --local"
+        hint = "`edgenas board list` lists them" if found else f"add one: {add_example()}"
         raise UnknownNameError("board", name, found, hint)
     return replace(found[name], runtime=runtimes.runtime(runtime).name) if runtime else found[name]
+
+
+def add_example() -> str:
+    """A command that adds a first board."""
+    here = host.SYSTEM == "Linux"
+    return f"edgenas board add {'here --device host --local' if here else 'pi --device raspi4 --ssh USER@HOST'}"
 
 
 def pool(device: str, names: list[str] | None = None) -> list[Board]:
@@ -137,6 +144,8 @@ def add(entry: Board) -> None:
     if entry.affinity and len(entry.affinity) < entry.threads:
         raise UsageError(f"--threads {entry.threads} share the cores {entry.cores}; give fewer threads or more --cores")
     refuse_simulated(devices.load(entry.device))
+    if entry.transport == "local":
+        require_linux(UsageError)
     plugins.load("transports", entry.transport)
     if entry.runtime:
         runtimes.runtime(entry.runtime)

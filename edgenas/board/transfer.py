@@ -22,6 +22,7 @@ from typing import BinaryIO, TypeVar
 
 from edgenas.board.transport import Process, Reader, Transport, output
 from edgenas.errors import BoardError
+from edgenas.files import replace
 from edgenas.text import printable
 
 CHUNK = 2**16  # bytes moved at a time
@@ -276,7 +277,7 @@ def _arriving(target: Path, address: str) -> Iterator[BinaryIO]:
             target.parent.mkdir(parents=True, exist_ok=True)
             with arriving.open("wb") as writer:
                 yield writer
-            os.replace(arriving, target)
+            replace(arriving, target)
         finally:
             arriving.unlink(missing_ok=True)
     except OSError as error:

@@ -159,7 +159,7 @@ def write(device: Device, predictors: dict[str, Predictor]) -> None:
     if _MARK not in text and device.predictor:
         raise UsageError(f"{device.path} has a predictor that was not written by this program; take it out first")
     tables = "".join(_toml(f"predictor.{metric}", vars(each)) for metric, each in predictors.items())
-    device.path.write_text(f"{text.partition(_MARK)[0].rstrip()}\n\n{_MARK}{tables}", encoding="utf-8")
+    device.path.write_text(f"{text.partition(_MARK)[0].rstrip()}\n\n{_MARK}{tables}", "utf-8", newline="\n")
 
 
 def write_profile(

@@ -20,7 +20,7 @@ from zipfile import BadZipFile
 from edgenas.data import files
 from edgenas.data.files import KnownFile
 from edgenas.errors import DataError
-from edgenas.files import locked
+from edgenas.files import locked, replace
 from edgenas.text import parse_json
 
 _TIMEOUT_S = 30  # without an answer
@@ -242,14 +242,14 @@ def _writing(target: str) -> Iterator[Path]:
 def _publish(part: Path, target: str) -> Path:
     kept = files.cache_dir() / target
     if part.is_file():
-        with part.open("rb") as stream:
+        with part.open("r+b") as stream:  # Windows takes no other for it
             os.fsync(stream.fileno())
-        os.replace(part, kept)
+        replace(part, kept)
         return kept
     with _changing(kept):  # a folder cannot be replaced in one go
         if kept.exists():
             kept.rename(part.with_name("replaced"))
-        os.replace(part, kept)
+        replace(part, kept)
     return kept
 
 

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Fitness, Score, SearchSpace
+from edgenas.architecture import Architecture, Fitness, Grouped, Score, SearchSpace
 from edgenas.cost.analytic import Countable, input_of
 from edgenas.data.images import load_images, one_batch
 from edgenas.errors import UsageError
@@ -55,6 +55,7 @@ class NegativeLoss:
         self.source = f"negative loss of Eq. 3: {of.source}"
         self.fingerprint = f"loss of {of.fingerprint}"
         self.exhaustive = of.exhaustive
+        self.grouped = isinstance(of, Grouped) and of.grouped
 
     def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score]:
         for score in self.of(archs):

@@ -145,7 +145,7 @@ def this_machine() -> tuple[str, bool]:
     able = torch.cpu.get_capabilities()
     model = platform.processor() or platform.machine()
     with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):
                 model = line.partition(":")[2].strip()
                 break
@@ -155,6 +155,8 @@ def this_machine() -> tuple[str, bool]:
 def keep_freed_memory() -> None:
     """glibc hands large blocks back to the system, which zeroes them page by page each time they are asked for again,
     for every feature map of every step: a fifth of a step on the CPU."""
+    if host.SYSTEM != "Linux":  # other libraries of C have other ways, and nothing to load them by
+        return
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)

@@ -30,7 +30,8 @@ class LiveFitness:
     """Trains each functional class once, from weights of its own: a score depends on no neighbour and no order.
 
     What `store` knows is not trained again, and what was trained is in it at once, even where nobody waits for it any
-    more. With `settings.halving`, a class that is stopped early gets the score it had then, which is not stored.
+    more. With `settings.halving`, a class that is stopped early gets the score it had then: that depends on the group
+    it was in, and so do its score in the store and `grouped`.
     """
 
     exhaustive = False
@@ -51,6 +52,7 @@ class LiveFitness:
         self._store = store
         self._engine = on or LocalEngine()
         self.hardware = self._engine.hardware
+        self.grouped = trainer.settings.halving
         self._scores: dict[Architecture, Score] = {}
 
     def __call__(self, archs: Sequence[Architecture]) -> Generator[Score, None, None]:
@@ -61,14 +63,16 @@ class LiveFitness:
             found = self._store.find(unscored).items()
             self._scores |= {key: replace(each, phi=each.value) for key, each in found if self._complete(each)}
             unscored = [key for key in unscored if key not in self._scores]
+        groups: list[list[Architecture]] = []
+        if self.grouped:
+            groups = [unscored[start : start + HALVING_GROUP] for start in range(0, len(unscored), HALVING_GROUP)]
+            groups = [group for group in groups if not self._found_group(group)]
+            unscored = [key for group in groups for key in group]
         if not unscored:
             yield from (self._scores[key] for key in keys)
             return
         workers = self._engine.start(self._trainer)
-        if self._trainer.settings.halving:
-            parts = [unscored[start : start + HALVING_GROUP] for start in range(0, len(unscored), HALVING_GROUP)]
-        else:
-            parts = stacks(unscored, workers.stack)
+        parts = groups or stacks(unscored, workers.stack)
         training: list[tuple[list[Architecture], Future[list[Score]]]] = []
         try:
             training += [(stack, workers.submit(stack)) for stack in parts]
@@ -81,6 +85,15 @@ class LiveFitness:
         finally:
             workers.close()
             self._collect(training)
+
+    def _found_group(self, group: list[Architecture]) -> bool:
+        """Whether just this group was trained before; then its scores are known."""
+        found = self._store.of_group(group).find(group) if self._store is not None else {}
+        if len(found) < len(group):
+            return False
+        for key, each in found.items():
+            self._scores[key] = replace(each, phi=each.value, early=bool(each.course))
+        return True
 
     def _complete(self, score: Score) -> bool:
         """Whether it was read wherever it should be."""
@@ -96,7 +109,7 @@ class LiveFitness:
                 found = dict(zip(stack, future.result(), strict=True))
                 self._scores |= found
                 if self._store is not None:
-                    self._store.keep({key: score for key, score in found.items() if not score.early})
+                    (self._store.of_group(stack) if self.grouped else self._store).keep(found)
                 training.remove(each)
 
 
@@ -112,6 +125,7 @@ class MeanOfDraws:
     def __init__(self, draws: Sequence[LiveFitness]) -> None:
         self._draws = draws
         self.hardware = draws[0].hardware
+        self.grouped = draws[0].grouped
         self.source = f"mean of {len(draws)} draws of {draws[0].source}"
         told = json.dumps([each.fingerprint for each in draws])
         self.fingerprint = "mean of draws " + hashlib.sha256(told.encode()).hexdigest()

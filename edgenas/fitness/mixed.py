@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Fitness, Score, SearchSpace
+from edgenas.architecture import Architecture, Fitness, Grouped, Score, SearchSpace
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings
 from edgenas.fitness.companions import NegativeLoss
@@ -84,6 +84,7 @@ class MeanOfRanks:
         whole: Mapping[str, Fitness] | None = None,
     ) -> None:
         self.exhaustive = all(member.exhaustive for member in members.values())
+        self.grouped = any(isinstance(member, Grouped) and member.grouped for member in members.values())
         self._space = space
         self._members = members
         self._whole = whole or members

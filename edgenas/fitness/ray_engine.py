@@ -281,7 +281,12 @@ def _refusal(address: str) -> str | None:
     code = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code, address], capture_output=True, text=True, timeout=_ANSWER_S, check=False
+            [sys.executable, "-c", code, address],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_ANSWER_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return f"nothing came within {_ANSWER_S:.0f} s"

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from edgenas.data.files import cache_dir, require
 from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError
+from edgenas.files import replace
 from edgenas.fitness import REFERENCES, check_reference
 
 log = logging.getLogger(__name__)
@@ -161,7 +162,10 @@ def _from_state(saved: Mapping[str, Any]) -> ResNet:
 
 
 def _trained(choice: str, dataset: str, image_set: ImageSet) -> ResNet:
-    """The reference for `image_set` from the cache, or trained and put there."""
+    """The reference for `image_set` from the cache, where it is put first if it is not there.
+
+    It is always the one that was read: one fresh from its training lies otherwise in memory, and gives other sums.
+    """
     schedule = (EPOCHS, FEWEST_STEPS, MOST_STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY)
     key = hashlib.sha256(json.dumps([choice, image_set.fingerprint, schedule]).encode()).hexdigest()
     path = cache_dir() / "references" / f"{choice}-{key[:16]}.pt"
@@ -185,10 +189,10 @@ def _trained(choice: str, dataset: str, image_set: ImageSet) -> ResNet:
         share = 100 * accuracy(network, test)
         log.info("reference: right on %.1f %% of the %d test images", share, len(test.images))
         torch.save({"state_dict": network.state_dict(), "fingerprint": network.fingerprint()}, partial)
-        os.replace(partial, path)
+        replace(Path(partial), path)
     finally:
         Path(partial).unlink(missing_ok=True)
-    return network
+    return load_weights(path)
 
 
 def train_reference(image_set: ImageSet, depth: int, steps: int | None = None, seed: int = 0) -> ResNet:

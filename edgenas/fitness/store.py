@@ -7,6 +7,7 @@ score depends on (data set, reference, batch, settings, seed, version), and the 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import sqlite3
@@ -35,6 +36,11 @@ class ScoreStore:
     def __init__(self, fingerprint: str, path: Path | None = None) -> None:
         self._fingerprint = fingerprint
         self.path = path or cache_dir() / "scores.sqlite"
+
+    def of_group(self, archs: Sequence[Architecture]) -> ScoreStore:
+        """The scores that `archs` have where they are scored together, for each depends on the others."""
+        told = json.dumps([_key(arch) for arch in archs])
+        return ScoreStore(f"{self._fingerprint}, group {hashlib.sha256(told.encode()).hexdigest()}", self.path)
 
     def find(self, archs: Sequence[Architecture]) -> dict[Architecture, Score]:
         """Those of `archs` whose scores are known."""

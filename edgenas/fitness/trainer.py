@@ -91,18 +91,22 @@ class Trainer:
         total = self.settings.epochs
         rungs = sorted({max(1, total // 4), max(1, total // 2), total})
         scores: list[Score] = [Score(None)] * len(training.networks)
+        courses: list[tuple[tuple[int, float, float], ...]] = [()] * len(scores)  # each a last reading
         alive = list(range(len(scores)))
         for done, rung in zip([0, *rungs], rungs, strict=False):
             training.advance(rung - done)
             for index, score in zip(alive, training.scores(rung), strict=True):
                 scores[index] = score
+                if score.value is not None and score.loss is not None:
+                    courses[index] = ((rung, score.value, score.loss),)
             if rung < total:
                 order = sorted(alive, key=lambda index: -(scores[index].value or 0.0))
                 kept = sorted(order[: math.ceil(len(alive) / 2)])
                 training = training.of([alive.index(index) for index in kept])
                 alive = kept
         return [
-            score if index in alive or score.error else replace(score, early=True) for index, score in enumerate(scores)
+            score if index in alive or score.error else replace(score, early=True, course=courses[index])
+            for index, score in enumerate(scores)
         ]
 
 

@@ -98,7 +98,14 @@ def compile_edgetpu(model: bytes) -> tuple[bytes, Compilation]:
         source.write_bytes(model)
         command = [COMPILER, "--show_operations", "--out_dir", folder, str(source)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILER_TIMEOUT_S, check=False)
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=COMPILER_TIMEOUT_S,
+                check=False,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ExportError(f"{COMPILER} does not run ({error}); install it anew or take it off PATH") from error
         result = Path(folder, "model_edgetpu.tflite")

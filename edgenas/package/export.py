@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from edgenas import __version__
 from edgenas.data.images import load_images, one_batch
 from edgenas.errors import DataError, ExportError, UnknownNameError
-from edgenas.files import check_place, locked, write_whole
+from edgenas.files import check_place, locked, replace, write_whole
 from edgenas.lower import LOWERING_VERSION, Graph, lower
 from edgenas.lower.edgetpu import EdgeTpuReport, check_edgetpu
 from edgenas.lower.model_file import Tensor, describe
@@ -176,7 +175,7 @@ def _publish(new: Path, folder: Path, names: Iterable[str], formats: Sequence[st
             (folder / EDGETPU_FILE).unlink(missing_ok=True)
         for name in (*names, RECORD):
             (folder / name).parent.mkdir(exist_ok=True)
-            os.replace(new / name, folder / name)
+            replace(new / name, folder / name)
     except OSError as error:
         raise ExportError(
             f"{error.filename} cannot be replaced ({error.strerror or error}); give another folder with -o"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgenas.board.check import Finding
+from edgenas.board.registry import add_example
 from edgenas.report.text import table_text
 from edgenas.text import printable, printables
 from edgenas.units import show
@@ -15,7 +16,7 @@ MOST_INPUTS = 4  # of a model, that are shown
 
 def boards_text(entries: Sequence[Mapping[str, Any]]) -> str:
     if not entries:
-        return "no board yet; add one: edgenas board add here --device host --local"
+        return f"no board yet; add one: {add_example()}"
     rows = [
         [
             each["name"],

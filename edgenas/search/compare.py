@@ -98,7 +98,8 @@ class Comparison:
             # Spawned, not forked: whoever calls may have threads.
             context = multiprocessing.get_context("spawn")
             prepared = (self.benchmark.class_s, self.benchmark.training_s)
-            pool = ProcessPoolExecutor(min(self.workers, len(tasks)), context, _prepare, prepared)
+            processes = min(self.workers, len(tasks), host.MAX_PROCESSES)
+            pool = ProcessPoolExecutor(processes, context, _prepare, prepared)
             try:
                 for future in as_completed([pool.submit(_done_here, task) for task in tasks]):
                     yield from self._keep(file, future.result())

@@ -17,6 +17,7 @@ from edgenas.architecture import (
     Cost,
     CostProvider,
     Fitness,
+    Grouped,
     Sampling,
     Score,
     SearchSpace,
@@ -165,12 +166,14 @@ class Judge:
         """
         space, trials, prices, scores = self._space, self.trials, self._prices, self._scores
         new = [arch for arch in dict.fromkeys(archs) if arch not in trials]
+        again: list[Architecture] = []  # classes of this generation that were scored before the interruption
         for arch in [arch for arch in new if arch in self._replay]:
             trial = self._replay[arch]
             if (trial.number, trial.generation) != (len(trials), generation):
                 raise DataError(_FOREIGN_HISTORY)
             if trial.trained:
                 scores[space.canonical(arch)] = trial.score
+                again.append(space.canonical(arch))
             trials[arch] = trial
             yield trial
         if len(trials) < len(self._known):
@@ -188,7 +191,7 @@ class Judge:
             left = self._settings.budget - self.trained
             unscored = [key for key in unscored if key in self._sample or (left := left - 1) >= 0]
         fresh = dict.fromkeys(unscored)
-        arriving = iter(self._fitness(unscored)) if unscored else iter(())
+        arriving = self._scored(again, unscored)
         for arch in new:
             key = space.canonical(arch)
             trained = False
@@ -205,6 +208,16 @@ class Judge:
                 continue  # the budget is spent
             trials[arch] = _trial(len(trials), generation, arch, score, prices[arch], self._constraints, trained)
             yield trials[arch]
+
+    def _scored(self, again: Sequence[Architecture], unscored: Sequence[Architecture]) -> Iterator[Score]:
+        """Scores of the classes `unscored`, of a generation of which those of `again` are known."""
+        if not unscored:
+            return
+        grouped = isinstance(self._fitness, Grouped) and self._fitness.grouped
+        before = list(again) if grouped else []  # in the same groups as if there had been no interruption
+        for number, score in enumerate(self._fitness([*before, *unscored])):
+            if number >= len(before):
+                yield score
 
     def corrected(self) -> bool:
         """Whether the prices were corrected since this was last asked; then all trials are judged by the new ones."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgenas.architecture import Score
 from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, UsageError
 from edgenas.fitness import FitnessSettings, reference
@@ -144,6 +145,29 @@ def test_a_reference_is_trained_once_and_kept(stripes: list[int]) -> None:
     assert reference.accuracy(again, made_up()) == 1
     assert again.mean.tolist() == pytest.approx([0.3] * 3)
     assert [path.suffix for path in cached()] == [".pt"]
+
+
+def test_the_run_that_trains_the_reference_scores_as_those_that_read_it(
+    stripes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit: both go into the store under one fingerprint."""
+    monkeypatch.setattr("edgenas.fitness.live.load_images", lambda dataset: made_up())
+    space = NASBench201()
+    archs = [space.from_index(index) for index in range(1_000, 15_000, 2_000)]
+    settings = FitnessSettings(epochs=3, batch_size=8, channels=4, cells=1)
+
+    def scored() -> tuple[str, list[Score]]:
+        fitness = create(space, "stripes", settings)
+        found = list(fitness(archs))
+        (Path(os.environ["EDGENAS_CACHE_DIR"]) / "scores.sqlite").unlink()  # so that all are trained again
+        return fitness.fingerprint, found
+
+    first, again = scored(), scored()
+    assert stripes == [20]
+    assert all(each.value is not None for each in first[1])
+    assert first == again
+    loaded, _ = reference.reference_network("resnet20", "stripes", made_up())
+    assert all(each.is_contiguous() for each in loaded.parameters())
 
 
 def test_a_damaged_cache_is_trained_again_to_the_same(stripes: list[int], caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ import pickle
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from edgenas.fitness import FitnessSettings
 from edgenas.fitness.engine import LocalWorkers
 from edgenas.fitness.live import LiveFitness
 from edgenas.fitness.rmi import unit_gram
+from edgenas.fitness.store import ScoreStore
 from edgenas.fitness.tabulate import classes_of
 from edgenas.fitness.trainer import Trainer
 from edgenas.spaces.nasbench201 import NASBench201
@@ -193,3 +195,38 @@ def test_a_halved_fitness_scores_all_in_order() -> None:
     assert len(scores) == 12
     assert all(score.value for score in scores)
     assert list(fitness(SOME)) == scores
+
+
+def test_a_halved_fitness_scores_the_same_where_it_was_halved_before(tmp_path: Path) -> None:
+    """What is stopped depends on its group: what the store knows of others must not change who is in it."""
+    store = ScoreStore("halved", tmp_path / "scores.sqlite")
+    trained: list[int] = []
+
+    class Counting(Trainer):
+        def __call__(self, archs: Sequence[Architecture]) -> list[Score]:
+            trained.append(len(archs))
+            return super().__call__(archs)
+
+    counting = Counting(**vars(trainer(epochs=4, halving=True)))
+
+    def scores(archs: Sequence[Architecture]) -> list[Score]:
+        return list(LiveFitness(counting, "made up", "made up", store)(archs))
+
+    first = scores(SOME)
+    assert sorted(trained) == [4, 8]
+    assert any(score.early for score in first)
+    assert scores(SOME) == first
+    assert len(trained) == 2, "nothing is trained twice"
+    assert store.find(SOME) == {}, "what was trained beside others is no score of a class trained alone"
+    assert len(scores(SOME[4:])) == 8
+    assert len(trained) == 3, "another group"
+    assert scores(SOME) == first
+
+
+def test_what_was_trained_whole_before_is_in_no_group(tmp_path: Path) -> None:
+    store = ScoreStore("whole", tmp_path / "scores.sqlite")
+    whole = list(LiveFitness(trainer(epochs=4), "made up", "made up", store)(SOME[:2]))
+    halved = LiveFitness(trainer(epochs=4, halving=True), "made up", "made up", store)
+    found = list(halved(SOME[:10]))
+    assert found[:2] == whole
+    assert found[2:] == trainer(epochs=4, halving=True)(SOME[2:10])

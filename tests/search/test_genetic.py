@@ -152,6 +152,25 @@ def test_the_whole_space_seen_ends_the_search() -> None:
     assert generations[-1].ended == "no new cell left"
 
 
+def test_resumed_it_scores_together_what_was_scored_together() -> None:
+    """Where a score depends on what is scored beside it, as that of a training that the better stop."""
+
+    class Together(Sum):
+        grouped = True
+
+        def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score]:
+            for place, arch in enumerate(archs):
+                yield Score(sum(arch.genes) / 10 + (place + len(archs)) / 1000)
+
+    def trials(known: Sequence[Trial] = ()) -> list[Trial]:
+        events = evolve(SPACE, Together(), Weighted(), LIMIT, SearchSettings(generations=4), known)
+        return [event for event in events if isinstance(event, Trial)]
+
+    whole = trials()
+    for count in range(0, len(whole), 7):
+        assert trials(whole[:count]) == whole
+
+
 def test_ties_go_by_canonical_order_not_by_chance() -> None:
     class Flat(Sum):
         def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score]:
