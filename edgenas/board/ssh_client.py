@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import re
 import shutil
-import signal
 import subprocess
 import threading
 from collections.abc import Sequence
 
+from edgenas import host
 from edgenas.board.ssh_address import Address
 from edgenas.errors import BoardError
 
@@ -43,7 +42,7 @@ def answer(command: Sequence[str], address: Address) -> tuple[int, bytes, bytes]
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # so that what a `Match exec` started can be ended too
+            **host.own_group(),  # so that what a `Match exec` started can be ended too
         )
     except OSError as error:
         raise BoardError(f"ssh {address}: {command[0]} cannot be started: {error.strerror}") from error
@@ -53,7 +52,7 @@ def answer(command: Sequence[str], address: Address) -> tuple[int, bytes, bytes]
 
     def end() -> None:
         late.set()
-        _kill(process)
+        host.end_group(process)
 
     complaints, stderr = bytearray(), process.stderr
 
@@ -72,7 +71,7 @@ def answer(command: Sequence[str], address: Address) -> tuple[int, bytes, bytes]
         exit_code = process.wait()
         reader.join(1.0)  # longer only if something that was left behind has the pipe
     except BaseException:
-        _kill(process)
+        host.end_group(process)
         raise
     finally:
         timer.cancel()
@@ -83,11 +82,3 @@ def answer(command: Sequence[str], address: Address) -> tuple[int, bytes, bytes]
             f" waits for (Match exec, or a name that is looked up): ssh -G {address.host}"
         )
     return exit_code, printed, bytes(complaints)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if os.name == "posix":
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()

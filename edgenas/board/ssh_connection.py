@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
 import subprocess
 import threading
@@ -14,6 +13,7 @@ from typing import Any
 
 import paramiko
 
+from edgenas import host
 from edgenas.board.known_hosts import known
 from edgenas.board.ssh_endpoint import Endpoint, Options, endpoint
 from edgenas.board.ssh_host_key import check_host, prefer
@@ -163,7 +163,7 @@ class _Proxy:
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=subprocess.PIPE,
-                start_new_session=True,
+                **host.own_group(),
             )
         except BaseException:
             self.stream.close()
@@ -180,8 +180,7 @@ class _Proxy:
         return printable(next((line for line in reversed(lines) if line.strip()), ""))
 
     def end(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        host.end_group(self._process)
         self._process.wait()
 
     def _listen(self) -> None:
