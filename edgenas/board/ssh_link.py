@@ -17,6 +17,7 @@ from edgenas.errors import BoardError
 from edgenas.text import printable
 
 MAX_CONNECTIONS = 8
+RETRY_S = 0.1
 GRACE_S = 1.0  # after which a call that cannot be ended alone takes its connection with it
 
 
@@ -124,42 +125,51 @@ class Link:
         """A channel for a command or subsystem. A server that refuses one more on a connection (MaxSessions) is
         connected to once more. Raises BoardError where it gives none within about `timeout_s`."""
         deadline_s = time.monotonic() + timeout_s
-        if not self.is_up:
-            raise self.lost()
-        for connection in tuple(self._connections):
-            if connection is self._first or connection.transport.is_active():
-                with contextlib.suppress(_FullError):
-                    return connection, _opened(connection, deadline_s - time.monotonic(), doing)
-        with self._growing:
-            connection = self._grown(deadline_s - time.monotonic(), doing)
-        try:
-            return connection, _opened(connection, deadline_s - time.monotonic(), doing)
-        except _FullError as error:
-            raise BoardError(
-                f"{self.address}: opens no session to {doing} ({error}); see MaxSessions and AllowUsers in its"
-                " sshd_config"
-            ) from error
+        while True:
+            if not self.is_up:
+                raise self.lost()
+            for connection in tuple(self._connections):
+                if connection is self._first or connection.transport.is_active():
+                    with contextlib.suppress(_FullError):
+                        return connection, _opened(connection, deadline_s - time.monotonic(), doing)
+            with self._growing:
+                if (found := self._grown(deadline_s - time.monotonic(), doing)) is not None:
+                    return found
+            if time.monotonic() > deadline_s:
+                raise BoardError(
+                    f"{self.address}: has no channel left to {doing} on {len(self._connections)} connections; raise"
+                    " MaxSessions in its sshd_config"
+                )
+            time.sleep(RETRY_S)  # what ended a moment ago may still count there
 
     def close(self) -> None:
         self._closed = True  # of which another thread that is about to connect takes notice
         for connection in reversed(self._connections):
             connection.close()
 
-    def _grown(self, timeout_s: float, doing: str) -> Connection:
+    def _grown(self, timeout_s: float, doing: str) -> tuple[Connection, paramiko.Channel] | None:
+        """A channel on one connection more; None where there are as many as may be."""
         for lost in [one for one in self._connections[1:] if not one.transport.is_active()]:
             self._connections.remove(lost)
             lost.close()
         if len(self._connections) >= MAX_CONNECTIONS or self._closed:
-            raise BoardError(
-                f"{self.address}: has no channel left to {doing} on {len(self._connections)} connections; raise"
-                " MaxSessions in its sshd_config"
-            )
+            return None
         each_s = max(0.1, min(timeout_s, self._options.timeout_s))
         connection = Connection(self._target, replace(self._options, timeout_s=each_s))
-        self._connections.append(connection)
+        try:
+            channel = _opened(connection, max(each_s, timeout_s), doing)
+        except _FullError as error:
+            connection.close()
+            raise BoardError(
+                f"{self.address}: opens no session to {doing} ({error}); see MaxSessions in its sshd_config"
+            ) from error
+        except BaseException:
+            connection.close()
+            raise
+        self._connections.append(connection)  # now, for another thread would take the channel
         if self._closed:  # meanwhile
             connection.close()
-        return connection
+        return connection, channel
 
 
 class _FullError(Exception):

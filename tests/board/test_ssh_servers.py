@@ -13,6 +13,7 @@ import pytest
 
 from edgenas.board.session import AgentSession
 from edgenas.board.ssh import SSH
+from edgenas.board.ssh_link import MAX_CONNECTIONS
 from edgenas.board.transport import output
 from edgenas.errors import BoardError
 from edgenas.testing import check_transport
@@ -99,11 +100,11 @@ def test_what_a_server_refuses_is_named(
 def test_a_shell_that_waits_is_named(
     sshd: Server, monkeypatch: pytest.MonkeyPatch, board_user: tuple[str, Path]
 ) -> None:
-    monkeypatch.setattr("edgenas.board.ssh_process.SHELL_S", 1.0)
+    monkeypatch.setattr("edgenas.board.ssh_process.SHELL_S", 8.0)
     with (
         server(*board_user, settings="ForceCommand sh -c 'echo choose: ; sleep 300'") as waiting,
         pytest.raises(
-            BoardError, match=r'not run commands within 1 s \(it says "choose:"\); see .* ssh .*-p \d+ .* true'
+            BoardError, match=r'not run commands within 8 s \(it says "choose:"\); see .* ssh .*-p \d+ .* true'
         ),
     ):
         waiting.connect()
@@ -126,7 +127,7 @@ def test_connections_do_not_pile_up(board_user: tuple[str, Path]) -> None:
         held = [board.run(["cat"]) for _ in range(3)]
         for _ in range(20):
             assert said(board, "echo", "again") == "again\n"
-        assert sshd.log.count("Accepted publickey") <= 4 + 2, "a session that ended makes room for the next"
+        assert sshd.log.count("Accepted publickey") <= MAX_CONNECTIONS, "a session that ended makes room for the next"
         board.close()
         assert all(not process.running for process in held)
 
@@ -134,7 +135,7 @@ def test_connections_do_not_pile_up(board_user: tuple[str, Path]) -> None:
 def test_too_many_commands_at_once_are_named(board_user: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgenas.board.ssh_link.MAX_CONNECTIONS", 2)
     with server(*board_user, settings="MaxSessions 1") as sshd:
-        board = sshd.connect()
+        board = sshd.connect(timeout_s=15.0)
         for _ in range(2):
             board.run(["cat"])
         with pytest.raises(BoardError, match="no channel left to start cat on 2 connections; raise MaxSessions"):

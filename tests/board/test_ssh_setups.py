@@ -409,7 +409,7 @@ def test_an_agent_that_does_not_do_is_named(
         config = tmp_path / "config"
         config.write_text("IdentityFile none\n")
         with pytest.raises(BoardError, match=problem):
-            sshd.connect(key=None, config=config, timeout_s=5.0)
+            sshd.connect(key=None, config=config, timeout_s=20.0)
         works(sshd.connect(timeout_s=PATIENCE_S))  # its key file does
 
 
