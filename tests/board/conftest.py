@@ -6,18 +6,24 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from edgenas.board import measure
+from edgenas.board.pool import connect
+from edgenas.board.registry import Board
+from edgenas.board.session import Session
 from tests.board import sshd as openssh
 from tests.board.fake_adbd import FakePhone
 from tests.board.phones import android as android  # fixtures
 from tests.board.phones import connect_phone as connect_phone
 from tests.board.phones import pixel as pixel
 from tests.board.phones import pixel3 as pixel3
+from tests.board.timing_here import INSTANT
 
 
 @pytest.fixture(scope="session")
@@ -89,3 +95,18 @@ def steady_tool(tmp_path: Path) -> Path:
     emulated = Path(__file__).with_name("emulated_benchmark_model.py").read_text()
     tool.write_text(emulated.replace("STEADY = False", "STEADY = True"))
     return tool
+
+
+@pytest.fixture(scope="module")
+def this_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """This computer as a board: an agent takes longer to start than a small model to be timed."""
+    home = tmp_path_factory.mktemp("board")
+    with contextlib.closing(connect(Board("one", "host", "local", {"home": str(home)}, sys.executable))) as found:
+        yield found
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference that cannot be unstable either."""
+    monkeypatch.setattr(measure, "_REFERENCE_TIER", INSTANT)
+    monkeypatch.setattr(measure, "ATTEMPTS", {"screen": 1, "final": 1})

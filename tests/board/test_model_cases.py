@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgenas import device as devices
-from edgenas.board.measure import Bench, Measured, Tier
-from edgenas.board.model import Model, read
-from edgenas.board.pool import connect
+from edgenas.board.measure import Measured
+from edgenas.board.model import read
 from edgenas.board.registry import Board
 from edgenas.board.session import Session
-from edgenas.board.store import Store
 from edgenas.cli import main
+from tests.board.timing_here import timed
 
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "models"
 pytestmark = [
@@ -93,22 +89,6 @@ REFUSED: dict[str, tuple[int, str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    """This computer as one board for all files: an agent takes longer to start than a small model to be timed."""
-    home = tmp_path_factory.mktemp("board")
-    with contextlib.closing(connect(Board("one", "host", "local", {"home": str(home)}, sys.executable))) as found:
-        yield found
-
-
-def measured(session: Session, model: Model, folder: Path) -> Measured:
-    device = devices.load("host")
-    assert device.measurement is not None
-    (outcome,) = Bench(session, device, "one", 1, Store(folder))([model], Tier.screen(device.measurement))
-    assert isinstance(outcome, Measured), outcome
-    return outcome
-
-
 def command(capsys: pytest.CaptureFixture[str], name: str, *options: str) -> tuple[int, dict[str, Any], str]:
     with pytest.raises(SystemExit) as end:
         main(["measure", str(CASES / name), "--board", "here", "--tier", "screen", "--json", *options])
@@ -126,14 +106,15 @@ def test_every_file_has_its_place_here() -> None:
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_is_measured(session: Session, tmp_path: Path, name: str) -> None:
+def test_is_measured(this_board: Session, instant: None, tmp_path: Path, name: str) -> None:
     inputs, note = MEASURED[name]
     model = read(CASES / name)
     facts = model.facts()
     assert shown(facts) == inputs
     assert note in " ".join(facts["notes"])
     assert bool(facts["notes"]) == bool(note)
-    outcome = measured(session, model, tmp_path)
+    outcome = timed(this_board, model, tmp_path)
+    assert isinstance(outcome, Measured), outcome
     assert outcome.record["checked"] is True
     assert outcome.summary.median_ms > 0
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,10 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto
 
-from edgenas import device as devices
-from edgenas.board.measure import Bench, Failed, Measured, Outcome, Tier
+from edgenas.board.measure import Failed, Measured
 from edgenas.board.model import Model, is_tflite, read, with_golden
-from edgenas.board.pool import connect
 from edgenas.board.registry import Board
 from edgenas.board.session import Session
-from edgenas.board.store import Store
 from edgenas.cli import main
 from edgenas.errors import DataError, ExportError, UsageError
 from edgenas.lower import child
@@ -32,26 +27,13 @@ from edgenas.package.build import FOLDER
 from edgenas.package.verify import verify
 from edgenas.report.boards import measured_text
 from tests.agents.conftest import Models, models  # noqa: F401  # real model files
+from tests.board.timing_here import timed
 from tests.lower.made import CUSTOM, add_scaled, end, one, onnx_model, small_cnn, tflite_model, with_second_file
 from tests.test_package import packed, unpacked, vouched
 
-pytestmark = pytest.mark.usefixtures("quick_tiers")
+pytestmark = pytest.mark.usefixtures("quick_tiers", "instant")
 TYPES = schema.TensorType
 DETECTION = "TFLite_Detection_PostProcess"  # a custom operator that runtimes have, which crashes on nonsense
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    home = tmp_path_factory.mktemp("board")
-    with contextlib.closing(connect(Board("one", "host", "local", {"home": str(home)}, sys.executable))) as found:
-        yield found
-
-
-def outcome(session: Session, model: Model, folder: Path) -> Outcome:
-    device = devices.load("host")
-    assert device.measurement is not None
-    (found,) = Bench(session, device, "one", 1, Store(folder))([model], Tier.screen(device.measurement))
-    return found
 
 
 def put(folder: Path, content: bytes, name: str = "model") -> Path:
@@ -120,20 +102,20 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_timed_with_made_up_input(session: Session, tmp_path: Path, kind: str) -> None:
+def test_every_kind_is_timed_with_made_up_input(this_board: Session, tmp_path: Path, kind: str) -> None:
     content, inputs, outputs = KINDS[kind]
     model = read(put(tmp_path, content))
     assert [(each.dtype, each.shape) for each in model.inputs] == inputs
     assert model.golden is not None
     assert [each.dtype for each in model.golden.outputs] == outputs
-    found = outcome(session, model, tmp_path / "store")
+    found = timed(this_board, model, tmp_path / "store")
     assert isinstance(found, Measured), found
     assert found.record["checked"] is True
     assert all(0 <= each["golden_error"] <= 1e-6 for each in found.record["attempts"][-1]["processes"])
     assert bool(model.notes) == ("open" in kind or kind == "two inputs")
 
 
-def test_a_wrong_output_is_seen_on_the_board_whatever_its_type(session: Session, tmp_path: Path) -> None:
+def test_a_wrong_output_is_seen_on_the_board_whatever_its_type(this_board: Session, tmp_path: Path) -> None:
     for content in (add_scaled(), one("Not", [1, 3], TensorProto.BOOL), tflite_model((1, 4), TYPES.INT8, scale=0.1)):
         model = read(put(tmp_path, content))
         assert model.golden is not None
@@ -143,27 +125,27 @@ def test_a_wrong_output_is_seen_on_the_board_whatever_its_type(session: Session,
         )
         golden = type(model.golden)(**{**vars(model.golden), "target": bytes(target)})
         wrong = Model(model.content, model.format, golden)
-        found = outcome(session, wrong, tmp_path / "store")
+        found = timed(this_board, wrong, tmp_path / "store")
         assert isinstance(found, Failed)
         assert "the output differs" in found.error or "not finite" in found.error
 
 
-def test_the_runtime_of_the_board_says_what_is_too_new(session: Session, tmp_path: Path) -> None:
+def test_the_runtime_of_the_board_says_what_is_too_new(this_board: Session, tmp_path: Path) -> None:
     """Where this computer cannot tell, as without a runtime, the board does, in words that are whole."""
     content = onnx_model([oh.make_node("Relu", ["x"], ["y"])], [end("x", [1])], [end("y", [1])], opsets={"": 99})
-    found = outcome(session, Model(content, "onnx"), tmp_path)
+    found = timed(this_board, Model(content, "onnx"), tmp_path)
     assert isinstance(found, Failed)
     assert "the file is of opset 99 and this onnxruntime takes opset" in found.error
     newer = onnx_model([oh.make_node("Relu", ["x"], ["y"])], [end("x", [1])], [end("y", [1])], ir_version=99)
-    found = outcome(session, Model(newer, "onnx"), tmp_path)
+    found = timed(this_board, Model(newer, "onnx"), tmp_path)
     assert isinstance(found, Failed)
     assert "ONNX IR version 99 and this onnxruntime takes" in found.error
 
 
-def test_without_golden_values_the_board_makes_input_up(session: Session, tmp_path: Path) -> None:
+def test_without_golden_values_the_board_makes_input_up(this_board: Session, tmp_path: Path) -> None:
     for kind in ("float16", "bool", "rank 0", "two inputs", "open batch", "tflite int8"):
         content = KINDS[kind][0]
-        found = outcome(session, Model(content, "tflite" if is_tflite(content) else "onnx"), tmp_path)
+        found = timed(this_board, Model(content, "tflite" if is_tflite(content) else "onnx"), tmp_path)
         assert isinstance(found, Measured), (kind, found)
         assert found.record["checked"] is False
 
@@ -230,32 +212,32 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def test_weights_of_second_files_go_to_the_board(session: Session, tmp_path: Path) -> None:
+def test_weights_of_second_files_go_to_the_board(this_board: Session, tmp_path: Path) -> None:
     weights = np.arange(6, dtype="<f4").tobytes()
     (tmp_path / "w.bin").write_bytes(weights)
     model = read(put(tmp_path, with_second_file("w.bin")))
     assert weights in model.content
     assert model.notes == ("its weights were taken from w.bin",)
-    found = outcome(session, model, tmp_path / "store")
+    found = timed(this_board, model, tmp_path / "store")
     assert isinstance(found, Measured)
     assert found.record["fingerprint"]["model_sha256"] == model.sha256
 
 
-def test_a_model_with_random_numbers_from_a_seed_is_measured(session: Session, tmp_path: Path) -> None:
+def test_a_model_with_random_numbers_from_a_seed_is_measured(this_board: Session, tmp_path: Path) -> None:
     model = read(put(tmp_path, one("RandomNormalLike", [1, 3], seed=3.0)))
-    assert isinstance(outcome(session, model, tmp_path / "store"), Measured)
+    assert isinstance(timed(this_board, model, tmp_path / "store"), Measured)
 
 
-def test_outputs_that_are_no_numbers_are_left_out(session: Session, tmp_path: Path) -> None:
+def test_outputs_that_are_no_numbers_are_left_out(this_board: Session, tmp_path: Path) -> None:
     nodes = [oh.make_node("SequenceConstruct", ["x", "x"], ["s"]), oh.make_node("Relu", ["x"], ["y"])]
     sequence = oh.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)
     model = read(put(tmp_path, onnx_model(nodes, [end("x", [1, 4])], [sequence, end("y", [1, 4])])))
     assert model.golden is not None
     assert [each.name for each in model.golden.outputs] == ["y"]
-    assert isinstance(outcome(session, model, tmp_path / "store"), Measured)
+    assert isinstance(timed(this_board, model, tmp_path / "store"), Measured)
     alone = read(put(tmp_path, onnx_model(nodes[:1], [end("x", [1, 4])], [sequence])))
     assert (alone.golden, alone.note) == (None, "its output is no numbers, so it was not checked")
-    assert isinstance(outcome(session, alone, tmp_path / "store"), Measured)
+    assert isinstance(timed(this_board, alone, tmp_path / "store"), Measured)
 
 
 def test_a_large_output_is_not_brought_to_a_board(tmp_path: Path) -> None:
@@ -294,7 +276,7 @@ def test_a_model_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_without_libraries_a_file_is_timed_unchecked(
-    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    this_board: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for missing in ("onnxruntime", "onnx", "ai_edge_litert"):
         fakes = tmp_path / f"without {missing}"
@@ -309,7 +291,7 @@ def test_without_libraries_a_file_is_timed_unchecked(
             if missing == "onnx":
                 with pytest.raises(UsageError, match=r"onnx is not installed.*pip install 'edgenas\[export\]'"):
                     read(path, {"x": (1, 3, 8, 8)})
-        assert isinstance(outcome(session, model, tmp_path / "store"), Measured)
+        assert isinstance(timed(this_board, model, tmp_path / "store"), Measured)
 
 
 def test_no_room_for_temporary_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,7 +374,7 @@ def test_a_shape_is_given_once(here: Board, workplace: Path, capsys: pytest.Capt
     assert "once for an input" in err
 
 
-def test_what_went_in_is_shown(session: Session, tmp_path: Path) -> None:
+def test_what_went_in_is_shown(this_board: Session, tmp_path: Path) -> None:
     model = read(put(tmp_path, small_cnn((4, 3, 8, 16))))
     fact = {
         **dict.fromkeys(("median_ms", "min_ms", "p90_ms", "p99_ms", "first_inference_ms", "init_ms"), 1.0),

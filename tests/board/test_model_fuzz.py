@@ -5,26 +5,21 @@ EDGENAS_FUZZ_MODELS says how many files (by default few), EDGENAS_FUZZ_SEED whic
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from edgenas import device as devices
-from edgenas.board.measure import Bench, Failed, Measured, Tier
+from edgenas.board.measure import Failed, Measured
 from edgenas.board.model import read, reference
-from edgenas.board.pool import connect
-from edgenas.board.registry import Board
 from edgenas.board.session import Session
-from edgenas.board.store import Store
 from edgenas.errors import EdgeNASError, UsageError
 from edgenas.lower import child
 from edgenas.text import printable
+from tests.board.timing_here import timed
 from tests.lower.made import CUSTOM, add_scaled, one, small_cnn, tflite_model, with_second_file
 
 SEED = int(os.environ.get("EDGENAS_FUZZ_SEED", "1"))
@@ -100,28 +95,18 @@ def files(seed: int, count: int) -> Iterator[tuple[str, bytes, bytes]]:
         yield mutation.__name__, content, changed
 
 
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    home = tmp_path_factory.mktemp("board")
-    with contextlib.closing(connect(Board("one", "host", "local", {"home": str(home)}, sys.executable))) as found:
-        yield found
-
-
 @pytest.mark.parametrize("seed", [SEED])
 def test_no_file_does_harm(
-    session: Session, quick_tiers: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    this_board: Session, instant: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(child, "TIMEOUT_S", TIMEOUT_S)
     (tmp_path / "weights").write_bytes(bytes(24))
-    device = devices.load("host")
-    assert device.measurement is not None
-    bench = Bench(session, device, "one", 1, Store(tmp_path / "store"))
     path, seen = tmp_path / "it", {0: 0, 2: 0, 6: 0, 7: 0}
     for number, (mutation, _, content) in enumerate(files(seed, FILES)):
         path.write_bytes(content)
         begun_s, what = time.monotonic(), f"file {number} of seed {seed}, {mutation}"
         try:
-            (outcome,) = bench([read(path)], Tier.screen(device.measurement))
+            outcome = timed(this_board, read(path), tmp_path / "store")
         except EdgeNASError as error:
             code, text = error.exit_code, str(error)
         else:
