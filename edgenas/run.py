@@ -177,7 +177,7 @@ class Run:
         path = self.path / name
         busy = f"another program is writing to {path}; wait for it, or start a new run"
         with appending(path, busy, DataError, self._room) as file:
-            file.write(b"".join(json.dumps(line, allow_nan=False).encode() + b"\n" for line in lines))
+            file.write(b"".join(map(_line, lines)))
             file.sync()
 
 
@@ -192,7 +192,7 @@ class Appender:
 
     def append(self, trial: Trial, description: str) -> None:
         """Write `trial`; `description` is its architecture in the space's notation, for human readers."""
-        self._file.write(json.dumps(_record(trial, description), allow_nan=False).encode() + b"\n")
+        self._file.write(_line(_record(trial, description)))
         # One fsync takes as long as a thousand look-ups in a table; a live trial takes seconds.
         if time.monotonic() - self._synced_at > 0.5:
             self.sync()
@@ -202,12 +202,17 @@ class Appender:
         self._synced_at = time.monotonic()
 
 
-def create(path: Path, header: dict[str, Any]) -> Run:
+def create(
+    path: Path, header: dict[str, Any], trials: Sequence[tuple[Trial, str]] = (), result: dict[str, Any] | None = None
+) -> Run:
     """Make the folder of a new run; one may be there that is empty, or that a killed program left without a run.json.
 
-    Raises UsageError when it exists already, holds other files or cannot be written.
+    `trials`, each with the description of its architecture, and `result` are what a run has from the start that was not
+    searched for. Raises UsageError when it exists already, holds other files or cannot be written; then nothing is left
+    of it.
     """
     busy = f"another program is making run {path}; choose another --run"
+    content = {"schema_version": SCHEMA_VERSION, **header}
     check_new(path)
     with _writable(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -215,8 +220,18 @@ def create(path: Path, header: dict[str, Any]) -> Run:
             check_new(path)
             for each in _left_over(path):
                 each.rename(each.with_name(f"{each.name}.old"))
-            content = {"schema_version": SCHEMA_VERSION, **header}
-            _write(path / "run.json", content, UsageError, ADVICE)
+            try:
+                if trials:
+                    lines = b"".join(_line(_record(*each)) for each in trials)
+                    write_whole(path / "trials.jsonl", lines, UsageError, ADVICE)
+                if result is not None:
+                    _write(path / "result.json", result, UsageError, ADVICE)
+                _write(path / "run.json", content, UsageError, ADVICE)  # last: it makes the folder a run
+            except BaseException:
+                for name in ("trials.jsonl", "result.json"):
+                    with suppress(OSError):
+                        (path / name).unlink()
+                raise
     return Run(path, json.loads(json.dumps(content)))
 
 
@@ -340,6 +355,10 @@ def cost_record(cost: Cost) -> dict[str, dict[str, Any]]:
         metric: {"value": value, "unit": METRICS[metric].unit, "source": cost.sources.get(metric, "")}
         for metric, value in cost.values.items()
     }
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, allow_nan=False).encode() + b"\n"
 
 
 def _record(trial: Trial, description: str) -> dict[str, Any]:

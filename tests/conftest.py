@@ -13,6 +13,7 @@ import pytest
 from edgenas.board import measure, registry
 from edgenas.board.measure import Tier
 from tests.fuzz import FULL, SEED
+from tests.runs import header, result, winner
 
 ARCH = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|nor_conv_1x1~1|avg_pool_3x3~2|"
 
@@ -76,14 +77,11 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     space = NASBench201()
     arch = space.parse(ARCH)
-    request = {"device": "raspi4", "dataset": "digits", "cost": "predictor"}
-    (folder / "run.json").write_text(json.dumps({"schema_version": 1, "kind": "search", "request": request}))
-    cost = {"value": 4.2, "unit": "ms", "source": "a test"}
-    result = {
-        "winner": {"genes": list(arch.genes), "costs": {"latency": cost}},
-        "constraints": [{"metric": "latency", "limit": 5.0, "unit": "ms"}],
-    }
-    (folder / "result.json").write_text(json.dumps(result))
+    asked = header(device="raspi4", dataset="digits", cost="predictor", latency_ms=5.0)
+    (folder / "run.json").write_text(json.dumps({"schema_version": 2, **asked}))
+    limits = [{"metric": "latency", "limit": 5.0, "unit": "ms"}]
+    found = result(winner(arch.genes, ARCH, latency=4.2), dataset="digits", constraints=limits)
+    (folder / "result.json").write_text(json.dumps(found))
     train, test = load_images("digits"), load_images("digits", "test")
     settings = TrainSettings(epochs=4, batch_size=32, channels=8, cells=1)
     for _ in Training(folder / "train", space, arch, "digits", train, test, settings):

@@ -317,11 +317,17 @@ def test_a_format_unknown_is_named() -> None:
         parse_formats("onnx,tfltie")
 
 
-def test_a_mismatch_removes_the_file(run_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Name below `folder` -> content, locks left out."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def test_a_mismatch_is_not_kept_and_an_earlier_export_is(run_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that differ from those lowered: a fault of lowering, as the check would see it."""
     from edgenas.package import export as module
 
-    real = lower
+    before, real = files_in(run_copy.path), lower
 
     def faulty(network: Any, example: Any) -> Any:
         graph = real(network, example)
@@ -333,8 +339,11 @@ def test_a_mismatch_removes_the_file(run_copy: Run, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ExportError, match="from torch") as caught:
         export(run_copy, ("onnx",))
     assert caught.value.exit_code == 6
-    assert not (run_copy.path / "export" / "model.onnx").exists()
-    assert not (run_copy.path / "export" / "export.json").exists()
+    assert files_in(run_copy.path) == before
+    shutil.rmtree(run_copy.path / "export")
+    with pytest.raises(ExportError, match="from torch"):
+        export(run_copy, ("onnx",))
+    assert files_in(run_copy.path / "export") == {}
 
 
 def test_a_full_disk_or_a_wrong_place_leaves_nothing(

@@ -197,7 +197,7 @@ def _store(entry: KnownFile, path: Path, called: str) -> Path:
     origin = {"file": called, "sha256": files.digest(path, "sha256"), "official": _official_name(entry, path) or ""}
     provenance = dict.fromkeys(tables, origin)
     kept = files.cache_dir() / converted
-    with _changing(kept), _writing(converted) as part:
+    with _writing(converted) as part, _changing(kept):
         if kept.exists():
             with contextlib.suppress(DataError, OSError, ValueError, KeyError, BadZipFile):  # a damaged one is replaced
                 older, origins = reader(kept), _provenance(kept)

@@ -177,8 +177,6 @@ def _kept(
         "picked_from": str(source.path),
         "request": {**asdict(request), "pareto": None, **{name: limits.get(metric) for name, metric in LIMITS.items()}},
     }
-    kept = runs.create(runs.place(name, ""), header)
-    with kept.appending() as store:
-        store.append(replace(best, number=0, generation=0), space.describe(best.arch))
-    kept.finish({**result, "run": str(kept.path)})
-    return kept
+    path = runs.place(name, "")
+    trials = [(replace(best, number=0, generation=0), space.describe(best.arch))]
+    return runs.create(path, header, trials, {**result, "run": str(path)})

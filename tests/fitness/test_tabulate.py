@@ -196,7 +196,7 @@ def test_what_a_stopped_one_left_goes_on_elsewhere(
     assert json.loads(job.path.read_text())["sha256"]
     with np.load(tmp_path / "whole.npz") as one, np.load(tmp_path / "other.npz") as two:
         assert all((one[name] == two[name]).all() for name in ("genes", "phi", "loss"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.json", "other.npz", "whole.npz"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["other.json", "other.npz", "whole.npz"]
 
 
 def test_other_settings_are_refused_by_name() -> None:

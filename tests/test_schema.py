@@ -1,0 +1,242 @@
+"""What the files of a run may hold, and that whatever else they hold is a sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgenas import run as runs
+from edgenas import schema
+from edgenas.architecture import Architecture, Cost, Refined, Score, SearchRequest, Trial
+from edgenas.errors import DataError
+from edgenas.fitness import FitnessSettings
+from edgenas.schema.types import Costs, Metric
+from edgenas.search.genetic import SearchSettings
+from edgenas.units import METRICS
+from tests.runs import header, result, winner
+
+GENES = (1, 2, 3, 4, 0, 1)
+ARCH = Architecture("nasbench201", GENES)
+
+
+def made(path: Path, count: int = 3, **asked: Any) -> runs.Run:
+    run = runs.create(path, header(**asked))
+    cost = Cost({"latency": 2.0, "macs": 3.0}, {"latency": "a test", "macs": "counted"})
+    with run.appending() as store:
+        for number in range(count):
+            arch = Architecture("nasbench201", (*GENES[:5], number))
+            store.append(Trial(number, 0, arch, Score(1.5, 0.1, phi=2.5), cost, 1.5, True, True), "a cell")
+    run.finish(result(winner(GENES, "a cell", latency=2.0), constraints=[limit("latency", 5.0)]))
+    return run
+
+
+def limit(metric: str, value: float) -> dict[str, Any]:
+    return {"metric": metric, "limit": value, "unit": METRICS[metric].unit}
+
+
+def changed(record: Any, key: str, value: Any) -> Any:
+    """`record` with another `value` at a.dotted.key; `...` takes the key out."""
+    first, _, rest = key.partition(".")
+    place: Any = int(first) if isinstance(record, list) else first
+    copy = list(record) if isinstance(record, list) else dict(record)
+    if rest:
+        copy[place] = changed(record[place], rest, value)
+    elif value is ...:
+        del copy[place]
+    else:
+        copy[place] = value
+    return copy
+
+
+def test_the_schema_and_the_program_speak_of_the_same_metrics_and_settings() -> None:
+    assert set(get_args(Metric)) == set(METRICS) == set(Costs.__annotations__)
+    asked = {each.name for each in dataclasses.fields(SearchRequest)}
+    assert set(schema.header({"schema_version": 2, **header()})["request"]) == asked
+    for kind, made_by in ((SearchSettings, SearchSettings()), (FitnessSettings, FitnessSettings(readings=()))):
+        record = json.loads(json.dumps({k: v for k, v in dataclasses.asdict(made_by).items() if k != "readings"}))
+        assert schema.settings(kind, record) == made_by
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[NaN]", b"[Infinity]", b"[1e999]", b"[" + b"1" * 30 + b"]", b"[" * 100_000, b"\xff\xfe\xfd"],
+)
+def test_what_is_no_json_in_bounds(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        schema.parse(content)
+
+
+def test_a_byte_order_mark_is_read_over() -> None:
+    assert schema.parse(b"\xef\xbb\xbf[1]") == [1]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((name, ...) for name in ("kind", "created", "request", "search_settings", "fitness_source", "versions")),
+        ("kind", "else"),
+        ("created", 3),
+        ("created", "yesterday"),
+        ("request", []),
+        ("request.device", ...),
+        ("request.device", 5),
+        ("request.latency_ms", "5"),
+        ("request.latency_ms", -1.0),
+        ("request.latency_ms", 1e300),
+        ("request.latency_ms", True),
+        ("request.seed", 0.5),
+        ("request.pareto", "beauty"),
+        ("fitness_settings", None),
+        ("schema_version", 3),
+        ("schema_version", True),
+        ("schema_version", "2"),
+        ("picked_from", 1),
+    ],
+)
+def test_a_damaged_header_is_a_sentence(tmp_path: Path, key: str, value: Any) -> None:
+    path = made(tmp_path / "r").path / "run.json"
+    path.write_text(json.dumps(changed(json.loads(path.read_text()), key, value)))
+    with pytest.raises(DataError, match="start a new run") as caught:
+        runs.open_run(str(tmp_path / "r"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((name, ...) for name in ("trial", "genes", "score", "costs", "feasible", "cost_error")),
+        ("trial", 7),
+        ("trial", "1"),
+        ("space", "another"),
+        ("genes", [1, 2, 3]),
+        ("genes", [1, 2, 3, 4, 0, 5]),
+        ("genes", [1, 2, 3, 4, 0, -1]),
+        ("genes", [1, 2, 3, 4, 0, True]),
+        ("genes", [10**18] * 6),
+        ("genes", "123401"),
+        ("score", "high"),
+        ("score", None),
+        ("fitness", None),
+        ("feasible", 1),
+        ("costs.latency", ...),
+        ("costs.latency.value", -1.0),
+        ("costs.latency.value", "2"),
+        ("costs.latency.unit", "s"),
+        ("costs.beauty", {"value": 1.0, "unit": "M", "source": ""}),
+    ],
+)
+def test_a_damaged_trial_is_named_by_its_line(tmp_path: Path, key: str, value: Any) -> None:
+    run = made(tmp_path / "r", latency_ms=5.0)
+    path = run.path / "trials.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[1] = changed(lines[1], key, value)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(DataError, match=r"^line 2 of .*trials\.jsonl is damaged \(") as caught:
+        run.trials()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((name, ...) for name in ("feasible", "winner", "evaluations", "constraints", "seconds")),
+        ("feasible", False),
+        ("winner", None),
+        ("winner.score", None),
+        ("winner.genes", [9] * 6),
+        ("winner.costs", {}),
+        ("winner.test_accuracy", 101.0),
+        ("constraints.0.metric", "beauty"),
+        ("constraints.0.limit", 0),
+        ("space", "another"),
+        ("dataset", "another"),
+        ("pareto", "latency"),
+        ("front", []),
+        ("evaluations.distinct", -1),
+        ("confirmations", [{"verdict": "PERHAPS"}]),
+        ("refinement", {}),
+    ],
+)
+def test_a_damaged_result_is_a_sentence(tmp_path: Path, key: str, value: Any) -> None:
+    run = made(tmp_path / "r")
+    path = run.path / "result.json"
+    path.write_text(json.dumps(changed(json.loads(path.read_text()), key, value)))
+    with pytest.raises(DataError, match=r"result\.json is damaged \(.*edgenas search --resume") as caught:
+        run.result()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("right", "!"),
+        ("right", "AA=="),
+        ("val_loss", None),
+        ("val_images", 0),
+        ("val_images", 15),
+        ("images_seen", -1),
+        ("seconds", "long"),
+        ("error", "it diverged"),
+        ("genes", []),
+    ],
+)
+def test_damage_of_what_was_refined_is_named_by_its_line(tmp_path: Path, key: str, value: Any) -> None:
+    run = made(tmp_path / "r")
+    for images in (128, 256):
+        run.keep_refined(Refined(ARCH, images, 16, 0.5, b"\xff\x00", 1.0), "a cell", "a test")
+    path = run.path / "refined.jsonl"
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps(changed(json.loads(second), key, value))}\n")
+    with pytest.raises(DataError, match=r"^line 2 of .*refined\.jsonl is damaged"):
+        run.refined()
+
+
+def test_damage_of_what_was_measured_is_named_by_its_line(tmp_path: Path) -> None:
+    run = made(tmp_path / "r")
+    run.keep_measured({ARCH: Cost({"latency": 0.0}, {"latency": "a board"})})
+    with pytest.raises(DataError, match=r"^line 1 of .*measured\.jsonl is damaged"):
+        run.measured()
+
+
+def test_a_setting_of_a_newer_version_is_kept_for_whoever_needs_it(tmp_path: Path) -> None:
+    run = made(tmp_path / "r")
+    path = run.path / "run.json"
+    path.write_text(json.dumps(changed(json.loads(path.read_text()), "request.depth", 3)))
+    assert runs.open_run(str(run.path)).header["request"]["depth"] == 3
+
+
+def test_words_that_are_not_utf_8_are_kept(tmp_path: Path) -> None:
+    """As a folder's name may be."""
+    made(tmp_path / "r", dataset="caf\udce9").finish({**result(None), "dataset": "caf\udce9"})
+    run = runs.open_run(str(tmp_path / "r"))
+    found = run.result()
+    assert found is not None
+    assert run.header["request"]["dataset"] == found["dataset"] == "caf\udce9"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(JSON, st.sampled_from(["header", "trials", "measured", "refined", "result"]))
+def test_no_value_is_more_than_a_sentence(tmp_path_factory: pytest.TempPathFactory, value: Any, what: str) -> None:
+    run = made(tmp_path_factory.mktemp("any") / "r")
+    name = {"header": "run.json", "result": "result.json"}.get(what, f"{what}.jsonl")
+    (run.path / name).write_text(json.dumps(value) + "\n")
+
+    def read() -> None:
+        opened = runs.open_run(str(run.path))
+        if what != "header":
+            getattr(opened, what)()
+
+    with pytest.raises(DataError):
+        read()
