@@ -30,6 +30,7 @@ from edgenas.fitness import FitnessSettings, live, table
 from edgenas.fitness.table import FREE_SETTINGS, own_tables
 
 _AT_ONCE = 1024  # classes asked for together: the cores of a cluster all have some
+_AT_RISK = 100  # classes after which the part of the table that there is is written: more are not lost by a kill
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Tabulation:
     classes: Sequence[Architecture]
     path: Path
     done: int = 0
+    known: int = 0  # of these, taken from tables
     _scores: list[dict[Architecture, Score]] = field(default_factory=list)  # a seed
     _made_from: list[dict[str, Any]] = field(default_factory=list)  # likewise
     _hardware: str = ""
@@ -55,6 +57,10 @@ class Tabulation:
     @property
     def share_done(self) -> float:
         return self.done / (len(self.seeds) * len(self.classes))
+
+    @property
+    def share_known(self) -> float:
+        return self.known / (len(self.seeds) * len(self.classes))
 
     @property
     def state(self) -> str:
@@ -75,12 +81,15 @@ class Tabulation:
                 found = {arch: known[arch.genes] for arch in self.classes if arch.genes in known}
                 self._scores.append(found)
                 self.done += len(found)
+                self.known += len(found)
                 missing = [arch for arch in self.classes if arch not in found]
                 for start in range(0, len(missing), _AT_ONCE):
                     asked = missing[start : start + _AT_ONCE]
                     for arch, score in zip(asked, fitness(asked), strict=True):
                         found[arch] = score
                         self.done += 1
+                        if self.done % _AT_RISK == 0 and self.share_done < 1:
+                            self._write(self.part)
                         yield score
         finally:
             if self.done:
@@ -111,6 +120,7 @@ class Tabulation:
         description = {
             **({"unfinished": True} if path == self.part else {}),
             "space": self.space.name,
+            "classes": table.classes_version(self.space.name),
             "dataset": self.dataset,
             "settings": {name: value for name, value in asdict(self.settings).items() if name not in FREE_SETTINGS},
             "epochs": self.epochs,
