@@ -229,6 +229,14 @@ class Grouped(Protocol):
 
 
 @runtime_checkable
+class Timed(Protocol):
+    """A fitness that trains, and knows how long that takes."""
+
+    def seconds_for(self, archs: Sequence[Architecture]) -> float:
+        """About what scoring `archs`, which are canonical, takes here; 0.0 where all are known."""
+
+
+@runtime_checkable
 class Confirming(Protocol):
     """A cost provider whose prices, good enough to search by, can be measured again with more care."""
 

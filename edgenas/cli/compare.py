@@ -24,7 +24,7 @@ def compare(
         typer.Option(
             help="Comma-separated: paper, default, rejection, live, live-unforeseen (without the surrogate), most-macs,"
             " random, evolution, evolution-N, evolution-free, oracle-N, or a fitness or a mixture, like table or"
-            " loss+macs, or, by the small network (N=1, C=16) after 10, 25 or 50 steps, table@50n1."
+            " 2*table+macs, or, by the small network (N=1, C=16) after 10, 25 or 50 steps, table@50n1."
             "  [those that need no torch]"
         ),
     ] = None,

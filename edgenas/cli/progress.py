@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from edgenas.text import printable
 
@@ -20,6 +20,15 @@ class Job(Protocol):
         """In a few words."""
 
     def __iter__(self) -> Iterator[object]: ...
+
+
+@runtime_checkable
+class Knowing(Protocol):
+    """A job that finds out what it had done before only when it runs."""
+
+    @property
+    def share_known(self) -> float:
+        """Of `share_done`, what was done before."""
 
 
 def follow(job: Job) -> None:
@@ -41,7 +50,7 @@ def follow(job: Job) -> None:
         now_s = time.monotonic()
         if now_s - told_at_s > 10:
             told_at_s = now_s
-            gained = job.share_done - done_before
+            gained = job.share_done - (job.share_known if isinstance(job, Knowing) else done_before)
             left_s = (now_s - started_at_s) * (1 - job.share_done) / gained if gained > 0 else None
             estimate = "" if left_s is None else f", about {left_s:.0f} s left"
             print(printable(job.state) + estimate, file=sys.stderr, flush=True)

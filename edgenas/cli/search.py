@@ -51,8 +51,8 @@ def search(
         str | None,
         typer.Option(
             help="table: scores measured earlier; live: train each candidate; loss, naswot, synflow, macs, params:"
-            " cheap companions; several joined by +, like table+macs: the mean of their ranks."
-            "  [table+macs where a table fits, else live+macs; without macs by --preset paper]",
+            " zero-cost proxies; several joined by +, with weights, like '2*table+macs': the mean of their ranks."
+            "  [2*table+macs where a table fits, else 2*live+macs; phi alone by --preset paper]",
             rich_help_panel=_HOW,
         ),
     ] = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
@@ -23,6 +24,7 @@ from edgenas.fitness.store import ScoreStore
 from edgenas.fitness.trainer import VERSION, Trainer
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TIMED, TIMED_STEPS = 8, 3  # classes, and steps of each, by which it is told how long all will take
 HALVING_GROUP = 8  # classes of which hopeless ones are stopped; a constant, that no score depends on the machine
 
 
@@ -95,6 +97,29 @@ class LiveFitness:
             self._scores[key] = replace(each, phi=each.value, early=bool(each.course))
         return True
 
+    def seconds_for(self, archs: Sequence[Architecture]) -> float:
+        """About what scoring `archs`, which are canonical, takes here: as many steps of those that are not known as it
+        would be, at the pace of a few steps of a few of them."""
+        known = {} if self._store is None else self._store.find(archs)
+        unscored = [arch for arch in dict.fromkeys(archs) if arch not in known and arch not in self._scores]
+        if not unscored:
+            return 0.0
+        few = unscored[:: -(-len(unscored) // TIMED)]
+
+        def took_s(steps: int) -> float:
+            settings = replace(self._trainer.settings, epochs=steps, readings=(), halving=False)
+            began_s = time.perf_counter()
+            workers = self._engine.start(replace(self._trainer, settings=settings))
+            try:
+                for each in [workers.submit(stack) for stack in stacks(few, workers.stack)]:
+                    each.result()
+            finally:
+                workers.close()
+            return time.perf_counter() - began_s
+
+        took_s(1)  # what is slow only once
+        return took_s(TIMED_STEPS) / TIMED_STEPS / len(few) * self._trainer.settings.epochs * len(unscored)
+
     def _complete(self, score: Score) -> bool:
         """Whether it was read wherever it should be."""
         settings = self._trainer.settings
@@ -136,6 +161,10 @@ class MeanOfDraws:
         known = [list(draw(archs)) for draw in first]
         for row, score in enumerate(last(archs)):
             yield _mean([*(scores[row] for scores in known), score])
+
+    def seconds_for(self, archs: Sequence[Architecture]) -> float:
+        """As LiveFitness has it."""
+        return sum(draw.seconds_for(archs) for draw in self._draws)
 
 
 def _mean(scores: Sequence[Score]) -> Score:

@@ -21,32 +21,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Fitness, Grouped, Score, SearchSpace
-from edgenas.errors import UsageError
+from edgenas.architecture import Architecture, Fitness, Grouped, Score, SearchSpace, Timed
 from edgenas.fitness import FitnessSettings
 from edgenas.fitness.companions import NegativeLoss
+from edgenas.fitness.weights import parse_weights
 
-VERSION = 3  # of how ranks are mixed
+VERSION = 4  # of how ranks are mixed, and among what
 SAMPLE = 64  # functional classes, at most, to be ranked among where not all of them are
 _MOST_DRAWS = 100 * SAMPLE  # a space may have fewer classes than are wanted
 _OUTER = 0.25  # the share of the sample whose slope goes on beyond its end
 
 
 def create(
-    names: Sequence[str], space: SearchSpace, dataset: str, settings: FitnessSettings, sample: int = SAMPLE
+    fitness: str, space: SearchSpace, dataset: str, settings: FitnessSettings, sample: int = SAMPLE
 ) -> MeanOfRanks:
-    """The mixture of the fitness plug-ins called `names`; `sample` classes are ranked among where not all of them are.
+    """The mixture of fitness plug-ins that `fitness` names, like `2*table+macs` (edgenas.fitness.weights); `sample`
+    classes are ranked among where not all of them are.
 
-    Raises UsageError for fewer than two names, a name twice or "auto", and what the members' plug-ins raise.
+    Raises what `parse_weights` does, and what the members' plug-ins raise.
     """
-    asked = "+".join(names)
-    if len(names) < 2 or not all(names):
-        raise UsageError(f"--fitness {asked} lacks a name to mix; join names by +, like --fitness table+macs")
-    if "auto" in names:
-        raise UsageError(f"--fitness {asked} cannot mix auto; name what it stands for, like --fitness table+macs")
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError(f"--fitness {asked} names {twice} twice; name each once, like --fitness table+macs")
+    names = parse_weights(fitness)
     plug_ins = [plugins.load("fitness", name) for name in names]  # all known, before any takes its time
 
     def members(how: FitnessSettings) -> dict[str, Fitness]:
@@ -54,7 +48,7 @@ def create(
 
     # Of what ranks the others no training is stopped early.
     whole = members(replace(settings, halving=False)) if settings.halving else None
-    return MeanOfRanks(space, members(settings), settings.seed, min(sample, SAMPLE), whole)
+    return MeanOfRanks(space, members(settings), settings.seed, min(sample, SAMPLE), whole, names)
 
 
 def _sharing(members: dict[str, Fitness]) -> dict[str, Fitness]:
@@ -67,7 +61,8 @@ def _sharing(members: dict[str, Fitness]) -> dict[str, Fitness]:
 
 
 class MeanOfRanks:
-    """The mean of the ranks by each of `members`, by name: 0 is the worst and 1 the best, ties share their mean.
+    """The mean of the ranks by each of `members`, by name: 0 is the worst and 1 the best, ties share their mean. Ranks
+    count by `weights`, above 0 and by name too; if not given, alike.
 
     Where a member is exhaustive and the space can be listed, its ranks are among all connected functional classes.
     Else they are among `sample` of them, drawn by `seed`, and interpolated: what is better than the whole sample has a
@@ -82,12 +77,14 @@ class MeanOfRanks:
         seed: int,
         sample: int = SAMPLE,
         whole: Mapping[str, Fitness] | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         self.exhaustive = all(member.exhaustive for member in members.values())
         self.grouped = any(isinstance(member, Grouped) and member.grouped for member in members.values())
         self._space = space
         self._members = members
         self._whole = whole or members
+        self._weights = {name: (weights or {}).get(name, 1.0) for name in members}
         listable = hasattr(space, "all_architectures")
         self._among_all = {name for name, member in members.items() if listable and member.exhaustive}
         sampled = [name for name in members if name not in self._among_all]
@@ -96,11 +93,12 @@ class MeanOfRanks:
         among = f"{len(self.sample)} classes drawn by seed {seed}" if sampled else "all classes"
         if sampled and self._among_all:
             among = f"all classes, or by {' and '.join(sampled)} {among},"
-        parts = " and ".join(f"{name} ({member.source})" for name, member in members.items())
+        times = {name: "" if weight == 1 else f"{weight:g} x " for name, weight in self._weights.items()}
+        parts = " and ".join(f"{times[name]}{name} ({member.source})" for name, member in members.items())
         self.source = f"mean of the ranks among {among} by {parts}"
         made_from = {
             "among": among,
-            "members": [[name, member.fingerprint] for name, member in members.items()],
+            "members": [[name, self._weights[name], member.fingerprint] for name, member in members.items()],
             "space": space.name,
             "version": VERSION,
         }
@@ -119,6 +117,10 @@ class MeanOfRanks:
         for row, last in enumerate(self._members[dearest](archs)):
             yield self._mixed({**{name: known[name][row] for name in quick}, dearest: last}, self._scales)
 
+    def seconds_for(self, archs: Sequence[Architecture]) -> float:
+        """About what scoring `archs`, which are canonical, takes here by those of the members that know."""
+        return sum(member.seconds_for(archs) for member in self._members.values() if isinstance(member, Timed))
+
     def _mixed(self, scores: dict[str, Score], scales: dict[str, Scale | None]) -> Score:
         total = 0.0
         for name in self._members:
@@ -129,11 +131,11 @@ class MeanOfRanks:
                 return Score(None, error=f"{name}: it could score none of the classes to be ranked among")
             if not np.isfinite(score.value):
                 return Score(None, error=f"{name}: {score.value} has no rank")
-            total += float(scale(score.value))
+            total += self._weights[name] * float(scale(score.value))
         told = [scores[name] for name in self._members]
         loss = next((each.loss for each in told if each.loss is not None), None)
         phi = next((each.phi for each in told if each.phi is not None), None)
-        return Score(total / len(told), loss, phi=phi)
+        return Score(total / sum(self._weights.values()), loss, phi=phi)
 
     def _made_scales(self) -> dict[str, Scale | None]:
         space = self._space

@@ -12,16 +12,18 @@ import json
 import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from contextlib import suppress
+from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgenas import plugins
 from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.data.files import cache_dir
-from edgenas.errors import DataError, UsageError
+from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.files import read_file
 from edgenas.fitness import HOW_ONLY, FitnessSettings
 from edgenas.text import MAX_JSON_BYTES, is_name, parse_json, printable
@@ -73,9 +75,12 @@ def seeds(space_name: str, dataset: str, settings: FitnessSettings) -> list[int]
     return list((_fitting(space_name, dataset, settings) or {}).get("seeds", []))
 
 
-def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> TableFitness:
+def create(
+    space: SearchSpace, dataset: str, settings: FitnessSettings, among: Sequence[int] | None = None
+) -> TableFitness:
     """The table made for `space`, `dataset` and `settings`, whose `epochs` must be one that it holds: where several
-    were, the user's own rather than a shipped one, and that of the most seeds.
+    were, the user's own rather than a shipped one, and that of the most seeds. `among`: of its seeds those whose mean
+    is taken, if not of all.
 
     `settings.seed` is not looked at. Raises UsageError naming what no table was made with, DataError for a table
     that is not as it was shipped.
@@ -84,7 +89,9 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> Table
     if table is None:
         closest = _closest([_mismatch(each, space.name, dataset, settings) for each in _descriptions()])
         raise UsageError(f"no table of scores was made with {closest}; use --fitness live")
-    return TableFitness(space, _load(table, settings.epochs), table["source"], f"table {table['sha256']}")
+    taken = range(len(table["seeds"])) if among is None else [table["seeds"].index(seed) for seed in among]
+    fingerprint = f"table {table['sha256']}" + ("" if among is None else f", seeds {list(among)}")
+    return TableFitness(space, _load(table, settings.epochs, taken), table["source"], fingerprint)
 
 
 def _fitting(space_name: str, dataset: str, settings: FitnessSettings) -> dict[str, Any] | None:
@@ -137,20 +144,48 @@ def _is_description(table: dict[str, Any]) -> bool:
         and isinstance(table["settings"], dict)
         and {each.name for each in fields(FitnessSettings)} - FREE_SETTINGS <= set(table["settings"])
         and all(isinstance(each, list) and all(type(number) is int for number in each) for each in lists)
+        and type(table.get("classes", 1)) is int
         and isinstance(made, dict)
         and isinstance(made.get("from", []), list)
         and all(isinstance(each, dict) and isinstance(each.get("settings", {}), dict) for each in made.get("from", []))
     )
 
 
+def nearest(space_name: str, dataset: str, settings: FitnessSettings) -> FitnessSettings | None:
+    """Settings that a table was made with, for just this space and data set, which differ least from `settings`: those
+    of its last reading. None where there is no such table."""
+    found = []
+    for table in _descriptions():
+        if {"space", "dataset", "classes"} & _differences(table, space_name, dataset, settings).keys():
+            continue
+        like = replace(settings, **table["settings"], epochs=table["epochs"][-1])
+        found.append((len(_differences(table, space_name, dataset, settings)), like))
+    return min(found, key=lambda each: each[0])[1] if found else None
+
+
 def _mismatch(table: dict[str, Any], space_name: str, dataset: str, settings: FitnessSettings) -> str | None:
     """What is asked for but was not used to make `table`: "cells=5, beta=0.5", or None where all is the same."""
+    differing = _differences(table, space_name, dataset, settings)
+    return ", ".join(value if name == "classes" else f"{name}={value}" for name, value in differing.items()) or None
+
+
+def _differences(table: dict[str, Any], space_name: str, dataset: str, settings: FitnessSettings) -> dict[str, Any]:
+    """What is asked for but was not used to make `table`, by name."""
     asked = {"space": space_name, "dataset": dataset, **asdict(settings)}
     made = {"space": table["space"], "dataset": table["dataset"], **table["settings"]}
-    differing = [f"{k}={v}" for k, v in asked.items() if k not in FREE_SETTINGS and made[k] != v]
+    differing = {k: v for k, v in asked.items() if k not in FREE_SETTINGS and made[k] != v}
     if settings.epochs not in table["epochs"]:
-        differing.append(f"epochs={settings.epochs}")
-    return ", ".join(differing) or None
+        differing["epochs"] = settings.epochs
+    if "space" not in differing and table.get("classes", 1) != classes_version(space_name):
+        differing["classes"] = "today's classes of networks (`edgenas tabulate` again trains only those it lacks)"
+    return differing
+
+
+def classes_version(space_name: str) -> int:
+    """Of what the space takes for one class, to which a table is tied: 1 where the space does not say."""
+    with suppress(UnknownNameError):
+        return int(getattr(plugins.load("spaces", space_name), "classes_version", 1))
+    return 1
 
 
 def scores_made_from(
@@ -189,10 +224,11 @@ def scores_made_from(
     return fullest
 
 
-def _load(table: dict[str, Any], epochs: int) -> dict[tuple[int, ...], Score]:
+def _load(table: dict[str, Any], epochs: int, seeds: Sequence[int]) -> dict[tuple[int, ...], Score]:
+    """Means over the `seeds`, counted from 0."""
     genes, phi, loss = _arrays(table)
     column = table["epochs"].index(epochs)
-    phis, losses = (scores[:, :, column].mean(axis=0, dtype=np.float64) for scores in (phi, loss))
+    phis, losses = (scores[list(seeds), :, column].mean(axis=0, dtype=np.float64) for scores in (phi, loss))
     sound = np.isfinite(phis) & np.isfinite(losses)
     diverged = Score(None, error=_DIVERGED)
     return {

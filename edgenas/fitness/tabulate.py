@@ -35,6 +35,7 @@ from edgenas.units import check_ranges
 
 _AT_ONCE = 1024  # classes asked for together: the cores of a cluster all have some
 _ADVICE = "make room for it, or give another place with -o, and run it again: nothing is trained twice"
+_AT_RISK = 100  # classes after which the part of the table that there is is written: more are not lost by a kill
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Tabulation:
     classes: Sequence[Architecture]
     path: Path
     done: int = 0
+    known: int = 0  # of these, taken from tables
     _scores: list[dict[Architecture, Score]] = field(default_factory=list)  # a seed
     _made_from: list[dict[str, Any]] = field(default_factory=list)  # likewise
     _hardware: str = ""
@@ -62,6 +64,10 @@ class Tabulation:
     @property
     def share_done(self) -> float:
         return self.done / (len(self.seeds) * len(self.classes))
+
+    @property
+    def share_known(self) -> float:
+        return self.known / (len(self.seeds) * len(self.classes))
 
     @property
     def state(self) -> str:
@@ -97,12 +103,15 @@ class Tabulation:
             found = {arch: known[arch.genes] for arch in self.classes if arch.genes in known}
             self._scores.append(found)
             self.done += len(found)
+            self.known += len(found)
             missing = [arch for arch in self.classes if arch not in found]
             for start in range(0, len(missing), _AT_ONCE):
                 asked = missing[start : start + _AT_ONCE]
                 for arch, score in zip(asked, fitness(asked), strict=True):
                     found[arch] = score
                     self.done += 1
+                    if self.done % _AT_RISK == 0 and self.share_done < 1:
+                        self._write(self.part)
                     yield score
 
     def _write(self, path: Path) -> None:
@@ -131,6 +140,7 @@ class Tabulation:
         description = {
             **({"unfinished": True} if path == self.part else {}),
             "space": self.space.name,
+            "classes": table.classes_version(self.space.name),
             "dataset": self.dataset,
             "settings": {name: value for name, value in asdict(self.settings).items() if name not in FREE_SETTINGS},
             "epochs": self.epochs,

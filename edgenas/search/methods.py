@@ -24,13 +24,15 @@ from edgenas.data.accuracy import load_accuracies
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness import FitnessSettings, mixed, table
+from edgenas.fitness.weights import parse_weights
 from edgenas.search.genetic import PAPER, Generation, SearchSettings, evolve
-from edgenas.search.request import COMPANIONS, economised
+from edgenas.search.request import FITNESS, economised
 from edgenas.spaces.nasbench201 import NASBench201
 
 DATASET = "cifar10"
 PERCENTILES = (5.0, 10.0, 20.0, 35.0, 50.0, 75.0)  # of the latencies on a device: the limits of its cases
-DEFAULT = "table" + COMPANIONS["default"]  # the fitness by which a search scores where nothing is asked
+DEFAULT = FITNESS["default"].format("table")  # the fitness by which a search scores where nothing is asked
+LIVE_DEFAULT = FITNESS["default"].format("live")  # ... and no table fits
 SMALL = FitnessSettings(cells=1, channels=16)  # has the network of a fitness whose name ends in n1
 
 
@@ -154,9 +156,8 @@ class Benchmark:
             if plain == "paper":
                 tabulated = table.fits(self.space.name, DATASET, PAPER_FITNESS)
                 made: Fitness = table.create(self.space, DATASET, PAPER_FITNESS if tabulated else settings)
-            elif "+" in plain:
-                population = SearchSettings.population
-                made = mixed.create(plain.split("+"), self.space, DATASET, settings, population)
+            elif len(parse_weights(plain)) > 1:
+                made = mixed.create(plain, self.space, DATASET, settings, SearchSettings.population)
             else:
                 made = plugins.load("fitness", plain)(self.space, DATASET, settings)
             if made.exhaustive:
@@ -170,7 +171,7 @@ class Benchmark:
     def simulated_s(self, fitness: str, classes: int) -> float | None:
         """What scoring `classes` takes on a GPU. To count takes nothing, and of NASWOT and the like it is not known."""
         plain, settings = _parted(fitness)
-        members = set(plain.split("+"))
+        members = parse_weights(plain).keys()
         if members - {"paper", "table", "live", "loss", "macs", "params"}:
             return None
         if not members - {"macs", "params"}:
@@ -212,10 +213,11 @@ def load(name: str) -> Method:
         return Method(partial(_oracle, count), (DEFAULT,), seeded=False)
     known = plugins.names("fitness")
     plain = name if re.search("@[1-9][0-9]*(n1)?$", name) is None else _parted(name)[0]
-    unknown = next((part for part in plain.split("+") if part not in known), None)
+    members = parse_weights(plain)
+    unknown = next((part for part in members if part not in known), None)
     if unknown is None:
         return Method(partial(_search, name, SearchSettings()), (name,))
-    wanted = name if "+" not in plain else unknown
+    wanted = name if len(members) == 1 else unknown
     listed = ", ".join([*REGISTRY, "evolution-N", "oracle-N", *known])
     hint = f"known are {listed} and mixtures like table+macs or table+macs@50n1"
     raise UnknownNameError("method", wanted, [*REGISTRY, *known], hint)
@@ -264,7 +266,7 @@ class _Dear:
 def _live(settings: SearchSettings, benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:
     """A search for data that has no table: ranks among the classes that it begins with, few of them, well chosen."""
     how = replace(settings, seed=seed)
-    return _evolved("live+macs", live_scores(benchmark, how), how, benchmark, case)
+    return _evolved(LIVE_DEFAULT, live_scores(benchmark, how), how, benchmark, case)
 
 
 def live_scores(benchmark: Benchmark, settings: SearchSettings) -> Fitness:
@@ -272,7 +274,8 @@ def live_scores(benchmark: Benchmark, settings: SearchSettings) -> Fitness:
     a budget, begins with."""
     assert settings.budget is not None
     members = {"live": _Dear(benchmark.fitness("table")), "macs": benchmark.fitness("macs")}
-    return mixed.MeanOfRanks(benchmark.space, members, settings.seed, min(settings.population, settings.budget))
+    sample = min(settings.population, settings.budget)
+    return mixed.MeanOfRanks(benchmark.space, members, settings.seed, sample, weights=parse_weights(LIVE_DEFAULT))
 
 
 def _most_macs(benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:

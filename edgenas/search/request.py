@@ -14,7 +14,7 @@ from typing import Any
 from edgenas import __version__, cost, plugins
 from edgenas import device as devices
 from edgenas import run as runs
-from edgenas.architecture import Constraint, SearchRequest
+from edgenas.architecture import Constraint, SearchRequest, Timed
 from edgenas.cost.analytic import Countable
 from edgenas.data.images import check_dataset
 from edgenas.device import Device
@@ -22,6 +22,8 @@ from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.files import check_place
 from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, check_reference, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
+from edgenas.fitness.weights import parse_weights
+from edgenas.search.forecast import forecast
 from edgenas.search.genetic import PAPER as PAPER_SEARCH
 from edgenas.search.genetic import SearchSettings
 from edgenas.search.job import Search
@@ -37,7 +39,8 @@ PRESETS = {
     "default": (FitnessSettings(), SearchSettings()),
     "paper": (PAPER_FITNESS, PAPER_SEARCH),
 }
-COMPANIONS = {"default": "+macs", "paper": ""}  # what phi, looked up or trained, is mixed with where nothing is asked
+# The fitness by which is scored where nothing is asked, {} being where phi comes from: "table" or "live".
+FITNESS = {"default": "2*{}+macs", "paper": "{}"}
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
 REFINE = 8  # classes refined by default, after a search that trains; one that looks scores up answers at once
 REFINE_SETTINGS = RefineSettings()
@@ -97,12 +100,13 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     scoring = request.fitness
     if scoring == "auto":
         scoring = "table" if table.fits(space.name, request.dataset, fitness_settings) else "live"
-        scoring += COMPANIONS[request.preset] if isinstance(space, Countable) else ""
-    if "+" in scoring:
+        scoring = FITNESS[request.preset if isinstance(space, Countable) else "paper"].format(scoring)
+    members = parse_weights(scoring)
+    if len(members) > 1:
         from edgenas.fitness import mixed  # here, not above: a search by one fitness waits for no import of the others
 
         sample = min(frugal.population, frugal.budget or mixed.SAMPLE)  # what a search begins with anyway
-        score = mixed.create(scoring.split("+"), space, request.dataset, fitness_settings, sample)
+        score = mixed.create(scoring, space, request.dataset, fitness_settings, sample)
     else:
         score = plugins.load("fitness", scoring)(space, request.dataset, fitness_settings)
     if not (score.exhaustive and prices.exhaustive):
@@ -111,7 +115,7 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     count = (REFINE if trains else 0) if request.refine is None else request.refine
     refinement = None
     if count:  # before the run is made: what it lacks is not found out after hours
-        how = (fitness_settings, REFINE_SETTINGS, count, request.pareto is None, "table" in scoring.split("+"))
+        how = (fitness_settings, REFINE_SETTINGS, count, request.pareto is None, "table" in members)
         try:
             refinement = prepare(space, request.dataset, *how)
         except (UsageError, DataError) as error:
@@ -140,6 +144,9 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
         _check_unchanged(resumed, header)
         opened = resumed
     landscape = survey(space, prices, constraints, request.dataset)
+    if isinstance(score, Timed) and not (score.exhaustive or settings.economical or resumed or request.pareto):
+        asked_for = (prices, constraints, settings, fitness_settings)
+        log.info(forecast(space, request.dataset, scoring, score, *asked_for))
     return Search(
         request.dataset,
         device,

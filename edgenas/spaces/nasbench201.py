@@ -39,6 +39,7 @@ class NASBench201:
 
     name = "nasbench201"
     choices = (len(OPERATIONS),) * len(EDGES)
+    classes_version = 2  # of what `canonical` takes for one class: tables of scores hold all classes of one version
 
     def parse(self, arch_str: str) -> Architecture:
         """The cell written as `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`. Raises UsageError for anything else."""
@@ -72,16 +73,16 @@ class NASBench201:
         return list(_architectures())
 
     def canonical(self, arch: Architecture) -> Architecture:
-        """The representative of the cell's functional class (4,930 of them), itself a member of that class.
+        """The representative of the cell's functional class (5,425 of them), itself a member of that class.
 
-        Each node is written as the multiset of its live incoming terms: a skip passes its source's terms on, any
-        other operation wraps them in one new term, `none` and sources without terms add nothing. Cells whose output
-        node has the same terms are one class. Two notes on "the same function": a convolution after a zero input
-        still adds its batch norm's offset, which is neglected here; and a term that occurs twice may be computed by
-        two edges, each with its own weights, or by one edge whose result is passed on twice.
+        Cells are one class where they run the same operations on the same values: when nodes are renamed, a skip is
+        taken for the value that it passes on, and what computes with zero or for nothing is left out. So one operation
+        whose result is added twice is not two operations, each with weights of its own, whose results are added; and
+        all of a class have the same MACs and parameters but for what is left out. A convolution after a zero input
+        would still add its batch norm's offset, which is neglected here.
 
-        The representative has the fewest operations, then the fewest MACs, then the smallest genes; so it has no
-        operation whose input is zero or whose result is unused, and all disconnected cells become the empty one.
+        The representative has the fewest edges that are not `none`, then the smallest genes; so it has no operation
+        whose input is zero or whose result is unused, and all disconnected cells become the empty one.
         """
         return _architectures()[_index_by_code()[_representatives()[_code(arch)]]]
 
@@ -191,36 +192,48 @@ def _architectures() -> list[Architecture]:
     return [Architecture(NASBench201.name, by_code[code]) for code in _codes()]
 
 
-Terms = tuple[int, ...]  # a node's multiset of terms: their numbers, sorted
+Terms = tuple[int, ...]  # a multiset of terms: their numbers, sorted
 
 
 @cache
 def _representatives() -> array[int]:
-    """Code of each code's representative, all at once: one walk over the space costs what a few single ones would."""
+    """Code of each code's representative, all at once: one walk over the space costs what a few single ones would.
+
+    A node is written as the multiset of its live incoming terms: a skip passes its source's terms on, any other
+    operation wraps them in one new term, `none` and sources without terms add nothing. A term that occurs twice may be
+    one value added twice, or come from two operations; which, the terms of all operations that are run for the output
+    tell, each as often as it is run. In cells of four nodes these and the output's terms tell classes apart.
+    """
     numbers: dict[tuple[int, Terms], int] = {}  # (operation, terms it wraps) -> number of the new term
 
-    def through(terms: Terms) -> list[Terms]:
-        """What an edge makes of its source's `terms`, for each operation."""
+    def through(terms: Terms) -> list[tuple[Terms, Terms]]:
+        """What an edge makes of its source's `terms`, and what it runs for that, for each operation."""
         if not terms:
-            return [()] * len(OPERATIONS)
+            return [((), ())] * len(OPERATIONS)
         wrapped = {gene: (numbers.setdefault((gene, terms), len(numbers) + 1),) for gene in (CONV1X1, CONV3X3, AVGPOOL)}
-        return [() if gene == NONE else terms if gene == SKIP else wrapped[gene] for gene in range(len(OPERATIONS))]
+        return [((), ()), (terms, ()), *((wrapped[gene], wrapped[gene]) for gene in (CONV1X1, CONV3X3, AVGPOOL))]
 
-    output: list[Terms] = []  # terms of node 3, in code order: the loops nest in the order of the genes
+    output: list[tuple[Terms, Terms]] = []  # terms of node 3 and of all that is run, in code order: loops nest as genes
     from_input = through((0,))
-    for node1 in from_input:
-        from_node1 = through(node1)
-        for a, b in product(from_input, from_node1):
-            from_node2 = through(tuple(sorted(a + b)))
-            output += [tuple(sorted(a + b + c)) for a, b, c in product(from_input, from_node1, from_node2)]
+    for node1, run1 in from_input:
+        from_node1 = list(enumerate(through(node1)))
+        for (a, run_a), (gene12, (b, run_b)) in product(from_input, from_node1):
+            from_node2 = list(enumerate(through(tuple(sorted(a + b)))))
+            run2 = run_a + run_b
+            for (c, run_c), (gene13, (d, run_d)), (gene23, (e, run_e)) in product(from_input, from_node1, from_node2):
+                run = run_c + run_d + run_e
+                if gene23 != NONE:
+                    run += run2
+                if gene13 != NONE or (gene12 != NONE and gene23 != NONE):
+                    run += run1
+                output.append((tuple(sorted(c + d + e)), tuple(sorted(run))))
 
-    price = (0, 100, 101, 109, 100)  # an operation costs more than all MACs together, in units of one 1x1 convolution
-    prices = [sum(genes) for genes in product(price, repeat=len(EDGES))]
-    best: dict[Terms, int] = {}
-    for code, terms in enumerate(output):
-        if terms not in best or prices[code] < prices[best[terms]]:
-            best[terms] = code
-    return array("H", [best[terms] for terms in output])
+    edges = [len(EDGES) - genes.count(NONE) for genes in product(range(len(OPERATIONS)), repeat=len(EDGES))]
+    best: dict[tuple[Terms, Terms], int] = {}
+    for code, key in enumerate(output):
+        if key not in best or edges[code] < edges[best[key]]:
+            best[key] = code
+    return array("H", [best[key] for key in output])
 
 
 def _conv1x1s(arch: Architecture) -> int:

@@ -50,7 +50,7 @@ FITNESSES = (
 
 def create(name: str, space: NASBench201, settings: FitnessSettings) -> Fitness:
     if "+" in name:
-        return mixed.create(name.split("+"), space, "cifar10", settings)
+        return mixed.create(name, space, "cifar10", settings)
     fitness: Fitness = plugins.load("fitness", name)(space, "cifar10", settings)
     return fitness
 
@@ -92,19 +92,23 @@ def main(count: int, settings: FitnessSettings) -> None:
             scores, truth = values(fitness, classes), np.array([accuracy[arch] for arch in classes])
             best = truth >= np.quantile(truth, 0.9)
             row += f"{spearmanr(scores, truth).statistic:>8.3f}{spearmanr(scores[best], truth[best]).statistic:>10.3f}"
-            regrets = _regrets(values(fitness, cells), cases, accuracies)
-            row += f"{took:>12}{np.isinf(found).sum():>8}{np.mean(regrets):>8.2f}{max(regrets):>8.2f}"
+            lost = regrets(values(fitness, cells), cases, accuracies)
+            row += f"{took:>12}{np.isinf(found).sum():>8}{np.mean(lost):>8.2f}{max(lost):>8.2f}"
         else:
             row += f"{'':>18}{took:>12}{np.isinf(found).sum():>8}"
         print(row, flush=True)
 
 
-def _regrets(scores: NDArray[np.float64], cases: Sequence[list[int]], accuracies: NDArray[np.float64]) -> list[float]:
-    regrets = []
+def regrets(
+    scores: NDArray[np.float64], cases: Sequence[Sequence[int] | NDArray[np.intp]], accuracies: NDArray[np.float64]
+) -> list[float]:
+    """Of each case, which is the cells within its limit, the best accuracy less that of the highest score; cells of
+    equal score count as their mean."""
+    found = []
     for feasible in cases:
         chosen = scores[feasible] == scores[feasible].max()
-        regrets.append(float(accuracies[feasible].max() - accuracies[feasible][chosen].mean()))
-    return regrets
+        found.append(float(accuracies[feasible].max() - accuracies[feasible][chosen].mean()))
+    return found
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def test_the_main_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 < winner["score"] <= 1 < winner["phi"] <= 3
     assert winner["fitness"] == winner["score"]
     header = json.loads((Path(result["run"]) / "run.json").read_text())
-    assert (header["request"]["fitness"], header["fitness_settings"]["epochs"]) == ("table+macs", 10)
+    assert (header["request"]["fitness"], header["fitness_settings"]["epochs"]) == ("2*table+macs", 10)
     assert winner["test_accuracy"] is None
     assert set(result["evaluations"]) == {"requested", "distinct", "trained"}
     trials = (Path(result["run"]) / "trials.jsonl").read_text().splitlines()

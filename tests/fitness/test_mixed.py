@@ -25,6 +25,7 @@ from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, mixed, table
 from edgenas.fitness.companions import create_macs
 from edgenas.fitness.mixed import MeanOfRanks, Scale
+from edgenas.fitness.weights import parse_weights
 from edgenas.spaces.nasbench201 import NASBench201
 from edgenas.testing import check_fitness
 from tests.cli.test_search import run, search_json
@@ -100,7 +101,7 @@ def test_where_all_are_equal() -> None:
 
 def test_among_all_classes() -> None:
     settings = FitnessSettings()
-    fitness = mixed.create(["table", "macs"], SPACE, "cifar10", settings)
+    fitness = mixed.create("table+macs", SPACE, "cifar10", settings)
     assert fitness.exhaustive
     classes = sorted({SPACE.canonical(arch) for arch in SPACE.all_architectures() if SPACE.is_connected(arch)})
     parts = [create("nasbench201")(classes) for create in (
@@ -132,7 +133,7 @@ def test_among_all_classes_or_where_they_are_trained_a_sample() -> None:
     expected = (trained + np.array([counted[arch] for arch in fitness.sample])) / 2
     np.testing.assert_allclose([each.value for each in scores if each.value is not None], expected, rtol=1e-9)
     assert [each.phi for each in scores] == [sum(arch.genes) for arch in fitness.sample]
-    assert mixed.create(["table", "macs"], SPACE, "cifar10", FitnessSettings()).sample == []
+    assert mixed.create("table+macs", SPACE, "cifar10", FitnessSettings()).sample == []
 
 
 def test_of_what_ranks_the_others_no_training_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +144,7 @@ def test_of_what_ranks_the_others_no_training_is_stopped(monkeypatch: pytest.Mon
 
     load = plugins.load
     monkeypatch.setattr(plugins, "load", lambda kind, name: training if name == "live" else load(kind, name))
-    fitness = mixed.create(["live", "macs"], SPACE, "cifar10", FitnessSettings(halving=True), sample=10)
+    fitness = mixed.create("live+macs", SPACE, "cifar10", FitnessSettings(halving=True), sample=10)
     arch = SPACE.from_index(15_624)
     values(fitness, [arch])
     assert made[False].scored == fitness.sample
@@ -236,7 +237,7 @@ def test_the_fingerprint_is_of_members_and_sample() -> None:
     assert fingerprint(a="x", b="y") == fingerprint(a="x", b="y")
     assert len({fingerprint(a="x", b="y"), fingerprint(a="x", b="z"), fingerprint(1, a="x", b="y")}) == 3
     settings = [FitnessSettings(seed=seed) for seed in (0, 1)]
-    first, second = (mixed.create(["table", "macs"], SPACE, "cifar10", each).fingerprint for each in settings)
+    first, second = (mixed.create("table+macs", SPACE, "cifar10", each).fingerprint for each in settings)
     assert first == second, "nothing is drawn where all classes are known"
 
 
@@ -258,26 +259,81 @@ def test_nothing_is_trained_for_two_members(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         plugins, "load", lambda kind, name: (lambda *_: Training()) if name == "live" else load(kind, name)
     )
-    for names in (["live", "loss"], ["loss", "live"]):
+    for names in ("live+loss", "3*loss+live"):
         trained.clear()
         fitness = mixed.create(names, Digits(), "digits", FitnessSettings())
         assert len(values(fitness, [digits(5, 5, 5, 5, 5)])) == 1
         assert len(trained) == len(set(trained)) >= mixed.SAMPLE
 
 
+def test_ranks_count_by_their_weights() -> None:
+    members: dict[str, Fitness] = {
+        "sum": Made(lambda genes: float(sum(genes))),
+        "first": Made(lambda genes: float(genes[0])),
+    }
+    archs = [digits(a, b, 1, 2, 3) for a in range(6) for b in range(6)]
+    (alike, thrice), ranks = (
+        [np.array(values(MeanOfRanks(Digits(), members, 0, weights=each), archs)) for each in ({}, {"first": 3.0})],
+        [np.array(values(MeanOfRanks(Digits(), {name: member}, 0), archs)) for name, member in members.items()],
+    )
+    np.testing.assert_allclose(alike, (ranks[0] + ranks[1]) / 2)
+    np.testing.assert_allclose(thrice, (ranks[0] + 3 * ranks[1]) / 4)
+    mixtures = [MeanOfRanks(Digits(), members, 0, weights={"first": weight}) for weight in (1.0, 2.5, 3.0)]
+    assert len({each.fingerprint for each in mixtures}) == 3
+    assert "by sum (made) and first (made)" in mixtures[0].source
+    assert "by sum (made) and 2.5 x first (made)" in mixtures[1].source
+
+
 @pytest.mark.parametrize(
-    ("names", "says"),
+    ("text", "expected"),
     [
-        (["table", "table"], "names table twice"),
-        (["table"], "lacks a name"),
-        (["table", ""], "lacks a name"),
-        (["auto", "macs"], "cannot mix auto"),
-        (["table", "mac"], "did you mean macs"),
+        ("table", {"table": 1}),
+        ("auto", {"auto": 1}),
+        ("2*table+macs", {"table": 2, "macs": 1}),
+        ("macs + .5 * table", {"macs": 1, "table": 0.5}),
+        ("1e1*loss+1*macs", {"loss": 10, "macs": 1}),
     ],
 )
-def test_names_that_make_no_mixture(names: list[str], says: str) -> None:
+def test_weights_are_read_as_written(text: str, expected: dict[str, float]) -> None:
+    assert parse_weights(text) == expected
+    assert list(parse_weights(text)) == list(expected)
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "1e999", "two", "", "2*2", "1_0", "0x2"])
+def test_what_is_no_weight_is_refused(weight: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"'{weight}' in --fitness {weight}*table+macs is no weight; give")):
+        parse_weights(f"{weight}*table+macs")
+
+
+@given(st.text("2*+.tablemcs -e", max_size=12) | st.text(max_size=200))
+def test_any_text_is_read_or_refused_in_a_sentence(text: str) -> None:
+    found, told = {"none": 1.0}, ""
+    try:
+        found = parse_weights(text)
+    except UsageError as error:
+        told = str(error)
+    assert told.isprintable()
+    assert len(told) < 400
+    assert all(name and 0 < weight < float("inf") for name, weight in found.items())
+
+
+@pytest.mark.parametrize(
+    ("fitness", "says"),
+    [
+        ("table+table", "names table twice"),
+        ("2*table+table", "names table twice"),
+        ("2*table", "weighs one score alone; leave the weight out"),
+        ("table+", "lacks a name"),
+        ("table+2*", "lacks a name"),
+        ("", "lacks a name"),
+        ("auto+macs", "cannot mix auto"),
+        ("2*auto", "weighs one score alone"),
+        ("table+mac", "did you mean macs"),
+    ],
+)
+def test_names_that_make_no_mixture(fitness: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        mixed.create(names, SPACE, "cifar10", FitnessSettings())
+        mixed.create(fitness, SPACE, "cifar10", FitnessSettings())
 
 
 def judged_before() -> int:
@@ -361,6 +417,8 @@ class TestSearches:
             ("+", "lacks a name to mix; join names by +"),
             ("table+", "lacks a name to mix"),
             ("auto+macs", "cannot mix auto"),
+            ("2*table", "weighs one score alone"),
+            ("two*table+macs", "'two' in --fitness two*table+macs is no weight; give a number above 0"),
         ],
     )
     def test_users_errors_are_one_sentence(self, fitness: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from edgenas.architecture import Architecture, Score
-from edgenas.cli import main
+from edgenas.cli import main, progress
 from edgenas.errors import DataError, UsageError
 from edgenas.fitness import FitnessSettings, table, tabulate
 from edgenas.fitness.live import LiveFitness, MeanOfDraws, create, drawn
@@ -54,7 +54,7 @@ def made(**more: object) -> Tabulation:
 
 def test_all_classes() -> None:
     classes = classes_of(SPACE)
-    assert len(classes) == 4929  # 4,930 less the one that computes nothing
+    assert len(classes) == 5424  # 5,425 less the one that computes nothing
     assert all(SPACE.canonical(arch) == arch for arch in classes[::500])
 
 
@@ -197,6 +197,47 @@ def test_what_a_stopped_one_left_goes_on_elsewhere(
     with np.load(tmp_path / "whole.npz") as one, np.load(tmp_path / "other.npz") as two:
         assert all((one[name] == two[name]).all() for name in ("genes", "phi", "loss"))
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["other.json", "other.npz", "whole.npz"]
+
+
+def test_a_kill_loses_little(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tabulate, "_AT_RISK", 4)
+    job = made(output=tmp_path / "table.json")
+    held = []
+    for _ in job:  # what the part holds where it would end without a word
+        held.append(int(np.isfinite(np.load(tmp_path / "table.part.npz")["phi"]).sum()) if job.part.exists() else 0)
+    assert held == [0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 8]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.json", "table.npz"]
+
+
+def test_the_time_left_is_of_what_is_trained(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(tabulate.tabulate("nasbench201", "digits", QUICK, 1))
+    now_s = iter(range(0, 10_000, 11))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(now_s)))  # type: ignore[attr-defined]
+    job = made()
+    progress.follow(job)
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == "7 of 2 x 6 classes scored, about 55 s left"  # six were known, one took 11 s
+    assert job.share_known == 0.5
+
+
+def test_a_table_of_other_classes_is_not_taken_but_made_whole(
+    trained: list[Architecture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.MonkeyPatch.context() as before:
+        before.setattr(NASBench201, "classes_version", 1)
+        before.setattr(tabulate, "classes_of", lambda space: FEW[:-1])
+        list(made())
+        assert table.fits("nasbench201", "digits", QUICK)
+    assert not table.fits("nasbench201", "digits", QUICK)
+    with pytest.raises(UsageError, match=r"with today's classes of networks .*`edgenas tabulate` again trains only"):
+        table.create(SPACE, "digits", QUICK)
+    monkeypatch.setattr("edgenas.fitness.store.ScoreStore.find", lambda self, archs: {})
+    trained.clear()
+    list(made())
+    assert trained == [FEW[-1]] * 2
+    assert table.fits("nasbench201", "digits", QUICK)
 
 
 def test_other_settings_are_refused_by_name() -> None:

@@ -1,0 +1,58 @@
+"""How long a search that trains its candidates will take on this machine, said before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from shlex import quote
+
+from edgenas.architecture import Constraint, CostProvider, Fitness, SearchSpace, Timed, Trial
+from edgenas.cost.analytic import Countable
+from edgenas.fitness import FitnessSettings, companions, table
+from edgenas.search.genetic import SearchSettings, evolve
+
+FLAGS = ("epochs", "beta", "batch_size", "cells", "channels", "reference")  # of the command, and of FitnessSettings
+
+
+def forecast(
+    space: SearchSpace,
+    dataset: str,
+    name: str,
+    fitness: Timed,
+    prices: CostProvider,
+    constraints: Sequence[Constraint],
+    settings: SearchSettings,
+    scoring: FitnessSettings,
+) -> str:
+    """A sentence on how long the search by `fitness`, which is called `name`, will take, and on how to have its scores
+    looked up instead.
+
+    A search by the nearest table, or else by the number of parameters, meets about as many classes: it is made first,
+    where prices are looked up.
+    """
+    near = table.nearest(space.name, dataset, scoring)
+    stand_in: Fitness | None = None
+    if near is not None:
+        stand_in = table.create(space, dataset, near)
+    elif isinstance(space, Countable):
+        stand_in = companions.create_params(space, dataset, scoring)
+    told = "no table has the scores asked for, so candidates are trained"
+    if stand_in is not None and prices.exhaustive:
+        events = evolve(space, stand_in, prices, constraints, settings)
+        classes = [space.canonical(each.arch) for each in events if isinstance(each, Trial) and each.trained]
+        took = duration(fitness.seconds_for(classes))
+        told += f", about {len(classes)} of them for {scoring.epochs} steps each: {took} on this machine"
+    if near is None:
+        return told
+    differing = {flag: getattr(near, flag) for flag in FLAGS if getattr(near, flag) != getattr(scoring, flag)}
+    flags = "".join(f" --{flag.replace('_', '-')} {value}" for flag, value in differing.items())
+    return (
+        f"{told}; by the nearest table it takes a second: add --fitness {quote(name.replace('live', 'table'))}{flags}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Like "about 25 minutes", to two digits."""
+    units = ((90.0, 1, "seconds"), (90 * 60.0, 60, "minutes"), (48 * 3600.0, 3600, "hours"), (inf, 86_400, "days"))
+    size, name = next((size, name) for most, size, name in units if seconds < most)
+    return f"about {float(f'{seconds / size:.2g}'):g} {name}"
