@@ -201,16 +201,19 @@ def _store(entry: KnownFile, path: Path, called: str) -> Path:
             older, origins = reader(kept), _provenance(kept)
             tables, provenance = {**older, **tables}, {**origins, **provenance}
     with _writing(converted) as part:
-        _write_npz(part, tables, provenance)
+        write_npz(part, tables, provenance)
         return _publish(part, converted)
 
 
-def _write_npz(path: Path, tables: _Tables, provenance: dict[str, dict[str, str]]) -> None:
+def write_npz(path: Path, tables: _Tables, provenance: dict[str, dict[str, str]], *, compressed: bool = False) -> None:
+    """`tables` and where each data set of them comes from, in the layout that is read fastest; `compressed` takes a
+    third of the room, and a few ms more to read."""
     import numpy as np
 
     arrays = {f"{dataset}/{column}": values for dataset, each in tables.items() for column, values in each.items()}
     with path.open("wb") as stream:
-        np.savez(stream, provenance=np.array(json.dumps(provenance)), **arrays)
+        save = np.savez_compressed if compressed else np.savez
+        save(stream, provenance=np.array(json.dumps(provenance)), **arrays)
 
 
 @contextlib.contextmanager

@@ -60,6 +60,7 @@ class SearchRequest:
     pareto: str | None = None  # the metric against which the front of scores is sought
     fitness: str = "auto"
     cost: str = "auto"
+    confidence: float | None = None  # in (0, 1), with which predicted costs keep the limits; None: by the prediction
     board: str | None = None  # names, comma-separated, of the boards that measure; None: all of the device
     preset: str = "default"
     method: str = "penalty"
@@ -119,7 +120,11 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     space = plugins.load("spaces", request.space)()
 
     boards = [name.strip() for name in (request.board or "").split(",") if name.strip()]
-    prices = cost.create(request.cost, space, request.dataset, device, boards)
+    if request.confidence is not None and not 0.5 <= request.confidence < 1:
+        raise UsageError(
+            f"--confidence {request.confidence:.6g} is no probability from 50% to 99.9%; write it like 95%"
+        )
+    prices = cost.create(request.cost, space, request.dataset, device, boards, request.confidence)
     for metric in [*([request.pareto] if request.pareto else []), *(each.metric for each in constraints)]:
         if metric not in prices.metrics:
             if metric in device.metrics and request.cost not in ("live", "hybrid"):
