@@ -179,8 +179,8 @@ def fit(values: Values, fitted_on: str, data_sha256: str) -> Predictor:
     comparison = compared(predicted[unseen], values[unseen])
     residuals = logs[unseen] - np.log(predicted[unseen])
     errors = regions(residuals, predicted[unseen], used[unseen], deviation)
-    kinds = (round(each, 4) for each in two_kinds(residuals[~used[unseen]], deviation))
-    noise = None if found is None else TableNoise(deviation, weight, *kinds, drift_rows)
+    share, small, large = (round(each, 4) for each in two_kinds(residuals[~used[unseen]], deviation))
+    noise = None if found is None else TableNoise(deviation, weight, share, small, large, drift_rows)
 
     measurable = None
     if not runs.all():
