@@ -87,6 +87,10 @@ class Cost:
     values: Mapping[str, float] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
+    upper: Mapping[str, float] = field(
+        default_factory=dict
+    )  # not exceeded with the confidence asked for, where one was
+    raw: Mapping[str, float] = field(default_factory=dict)  # what a noisy table says, where `values` is better
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +105,14 @@ class Confirmation:
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """`metric` must not exceed `limit` (canonical unit)."""
+    """`metric` must not exceed `limit` (canonical unit); where a cost has an upper bound of it, that must not."""
 
     metric: str
     limit: float
 
     def penalty(self, cost: Cost) -> float:
         """psi of Eq. 5: 0 within the limit, else limit - cost, in the raw unit of the metric."""
-        return min(0.0, self.limit - cost.values[self.metric])
+        return min(0.0, self.limit - cost.upper.get(self.metric, cost.values[self.metric]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,7 @@ class SearchRequest:
     pareto: str | None = None  # the metric against which the front of scores is sought
     fitness: str = "auto"
     cost: str = "auto"
+    confidence: float | None = None  # in (0, 1), with which predicted costs keep the limits; None: by the prediction
     board: str | None = None  # names, comma-separated, of the boards that measure; None: all of the device
     preset: str = "default"
     method: str = "penalty"
@@ -234,6 +239,18 @@ class Timed(Protocol):
 
     def seconds_for(self, archs: Sequence[Architecture]) -> float:
         """About what scoring `archs`, which are canonical, takes here; 0.0 where all are known."""
+
+
+@runtime_checkable
+class Uncertain(Protocol):
+    """A cost provider that knows how far its costs may be off."""
+
+    def quantiles(self, archs: Sequence[Architecture], level: float) -> list[Mapping[str, float]]:
+        """For each of `archs`, metric -> the value that its true cost does not exceed with the probability `level`, in
+        (0, 1). Metrics of which nothing is known are left out."""
+
+    def chance_over(self, arch: Architecture, metric: str, limit: float) -> float | None:
+        """The probability, in [0, 1], that the true cost is over `limit`; None where nothing is known."""
 
 
 @runtime_checkable

@@ -92,6 +92,34 @@ class Measurable:
 
 
 @dataclass(frozen=True)
+class TableNoise:
+    """The noise of the table a predictor was fitted to, and how the two are averaged (`edgenas.cost.uncertainty`).
+
+    `deviation`: standard deviation of the logarithm of the noise. `weight`, in [0, 1]: the table's in the mean of both
+    logarithms, of cells whose operations are all used. Of others the predictor's error is one of two kinds: in a share
+    `unused_share` of them its standard deviation, in ln, is `unused_small`, else `unused_large`. `drift_rows`: over how
+    many rows the table drifts, 0 where it does not.
+    """
+
+    deviation: float
+    weight: float
+    unused_share: float
+    unused_small: float
+    unused_large: float
+    drift_rows: float = 0.0
+
+
+@dataclass(frozen=True)
+class ErrorRegion:
+    """How far predictions are off in a region: cells of `group`, "all" for any, predicted to cost `least` or more.
+    `quantiles` of ln(true / predicted) are at `edgenas.cost.uncertainty.LEVELS`."""
+
+    group: str
+    least: float
+    quantiles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Predictor:
     """A regression fitted by `edgenas.cost.fit` or, to few samples, by `edgenas.cost.fewshot`, and how well it did on
     networks it had not seen. Few samples are held out in turn: `n_held_out` is then their number, as `n_train` is."""
@@ -108,6 +136,8 @@ class Predictor:
     fitted_at: str  # date, YYYY-MM-DD
     data_sha256: str  # of the table it was fitted to
     measurable: Measurable | None = None
+    noise: TableNoise | None = None  # None: it was not fitted to a table
+    errors: tuple[ErrorRegion, ...] = ()
 
 
 @dataclass(frozen=True)

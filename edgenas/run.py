@@ -350,9 +350,15 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def cost_record(cost: Cost) -> dict[str, dict[str, Any]]:
-    """`cost` as JSON: metric -> value, unit, source."""
+    """`cost` as JSON: metric -> value, unit, source, and where there are any, `upper` and `raw`."""
     return {
-        metric: {"value": value, "unit": METRICS[metric].unit, "source": cost.sources.get(metric, "")}
+        metric: {
+            "value": value,
+            "unit": METRICS[metric].unit,
+            "source": cost.sources.get(metric, ""),
+            **({"upper": cost.upper[metric]} if metric in cost.upper else {}),
+            **({"raw": cost.raw[metric]} if metric in cost.raw else {}),
+        }
         for metric, value in cost.values.items()
     }
 
@@ -409,6 +415,8 @@ def _cost(record: Mapping[str, Any]) -> Cost:
         {metric: entry["value"] for metric, entry in costs.items()},
         {metric: entry["source"] for metric, entry in costs.items()},
         record["cost_error"],
+        upper={metric: entry["upper"] for metric, entry in costs.items() if "upper" in entry},
+        raw={metric: entry["raw"] for metric, entry in costs.items() if "raw" in entry},
     )
 
 

@@ -106,6 +106,17 @@ def check_ranges(**values: float | None) -> None:
             raise UsageError(f"--{flag} {printable(value, 24)} is out of range; give a number from {low:g} to {most}")
 
 
+def parse_share(text: str, option: str) -> float:
+    """`text` such as "95%" as a share, 0.95, for the option called `option`.
+
+    Raises UsageError for what is no percentage from 0 to 100.
+    """
+    match = re.fullmatch(r"\s*(\d{1,3}(?:\.\d{1,6})?)\s*%\s*", text, re.A)
+    if match is None or float(match[1]) > 100:
+        raise UsageError(f"--{option} '{text}' is not a percentage; write it like --{option} 95%")
+    return float(match[1]) / 100
+
+
 def show(value: float, metric: str) -> str:
     """`value`, in the canonical unit of `metric`, with four significant digits and its unit: "4.863 ms"."""
     text = f"{value:.4g}" if abs(value) < 9999.5 else f"{value:.0f}"  # a person reads no 1e+04

@@ -40,6 +40,12 @@ def _clean_machine(
 
 
 @pytest.fixture
+def no_shipped_tables(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a program that came without the benchmarks' tables."""
+    monkeypatch.setattr("edgenas.data.files.SHIPPED", tmp_path_factory.mktemp("shipped"))
+
+
+@pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh current folder, where ./runs goes."""
     monkeypatch.chdir(tmp_path)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgenas.errors import InterruptedRunError
-from edgenas.units import parse
+from edgenas.units import parse, parse_share
 
 _LIMITS = "Limits (give at least one, with its unit, or --pareto)"
 _WHAT = "What is searched"
@@ -59,8 +59,17 @@ def search(
     cost: Annotated[
         str | None,
         typer.Option(
-            help="table: HW-NAS-Bench; predictor: the profile's own; live: measured on your boards; hybrid: predicted,"
-            " and the best measured; analytic: counted.  [table where it is here]",
+            help="table: HW-NAS-Bench, its noise averaged out; table-raw: as it stands there; predictor: the profile's"
+            " own; live: measured on your boards; hybrid: predicted, and the best measured; analytic: counted."
+            "  [table where it covers the device]",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    confidence: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep the limits with this probability, like 95%, by what is known of the errors of predicted costs."
+            "  [the predicted cost itself]",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -181,6 +190,7 @@ def search(
         "reference": reference,
         "fitness": fitness,
         "cost": cost,
+        "confidence": confidence and parse_share(confidence, "confidence"),
         "board": board,
         "preset": preset,
         "method": method,

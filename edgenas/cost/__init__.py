@@ -6,30 +6,48 @@ raises DataError when the data it needs is not on this machine and UsageError wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Confirming, Correctable, Cost, CostProvider, SearchSpace
+from edgenas.architecture import Architecture, Confirming, Correctable, Cost, CostProvider, SearchSpace, Uncertain
 from edgenas.device import Device
 from edgenas.errors import UsageError
 
 
 class Joined:
-    """MACs and parameters from `counted`, everything else from `priced`; an error of either keeps what is known."""
+    """MACs and parameters from `counted`, everything else from `priced`; an error of either keeps what is known.
 
-    def __init__(self, counted: CostProvider, priced: CostProvider) -> None:
+    `confidence`, in (0, 1): limits are held against what the costs of `priced` do not exceed with that probability.
+    """
+
+    def __init__(self, counted: CostProvider, priced: CostProvider, confidence: float | None = None) -> None:
         self._counted = counted
         self._priced = priced
+        self._uncertain = priced if isinstance(priced, Uncertain) else None
+        self._confidence = confidence
         self.kind = priced.kind
         self.metrics = counted.metrics | priced.metrics
         self.fingerprint = f"{counted.fingerprint} + {priced.fingerprint}"
+        if confidence is not None:
+            self.fingerprint += f" with {confidence:.6g} confidence"
         self.exhaustive = counted.exhaustive and priced.exhaustive
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
-        return [
-            Cost({**b.values, **a.values}, {**b.sources, **a.sources}, b.error or a.error)
+        found = [
+            Cost({**b.values, **a.values}, {**b.sources, **a.sources}, b.error or a.error, raw=b.raw)
             for a, b in zip(self._counted(archs), self._priced(archs), strict=True)
         ]
+        if self._confidence is None:
+            return found
+        upper = self.quantiles(archs, self._confidence)
+        return [replace(cost, upper=each) for cost, each in zip(found, upper, strict=True)]
+
+    def quantiles(self, archs: Sequence[Architecture], level: float) -> list[Mapping[str, float]]:
+        return [{} for _ in archs] if self._uncertain is None else self._uncertain.quantiles(archs, level)
+
+    def chance_over(self, arch: Architecture, metric: str, limit: float) -> float | None:
+        return None if self._uncertain is None else self._uncertain.chance_over(arch, metric, limit)
 
 
 class JoinedConfirming(Joined):
@@ -54,13 +72,21 @@ class JoinedCorrectable(JoinedConfirming):
         return self._correctable.corrections
 
 
-def create(kind: str, space: SearchSpace, dataset: str, device: Device, boards: Sequence[str] = ()) -> CostProvider:
+def create(
+    kind: str,
+    space: SearchSpace,
+    dataset: str,
+    device: Device,
+    boards: Sequence[str] = (),
+    confidence: float | None = None,
+) -> CostProvider:
     """Prices of `space`'s architectures for `dataset` on `device`: MACs and parameters always, and what `kind` adds.
 
     `kind` is "analytic" (nothing), "table" (HW-NAS-Bench), "predictor" (of the device's profile), "live" (measured on
     `boards`, by default all of the device), "hybrid" (the predictor, corrected there), another plug-in's name, or
     "auto": the table where it is on this machine and covers device and data set, else the predictor, else nothing.
-    Raises what the chosen plug-in raises.
+    `confidence`, in (0, 1): with which a limit is kept, where the costs are Uncertain.
+    Raises what the chosen plug-in raises, and UsageError for a confidence in costs that are measured or counted.
     """
     counted: CostProvider = plugins.load("costs", "analytic")(space, dataset, device)
     if boards and kind not in ("live", "hybrid"):
@@ -72,11 +98,16 @@ def create(kind: str, space: SearchSpace, dataset: str, device: Device, boards: 
         priced = plugins.load("costs", kind)(space, dataset, device, boards)
     else:
         priced = plugins.load("costs", kind)(space, dataset, device)
+    if confidence is not None and not isinstance(priced, Uncertain):
+        raise UsageError(
+            f"--confidence is for predicted costs, and those of --cost {priced.kind if priced else 'analytic'} are"
+            " measured or counted; leave it out"
+        )
     if isinstance(priced, Correctable):
         return JoinedCorrectable(counted, priced, priced)
     if isinstance(priced, Confirming):
         return JoinedConfirming(counted, priced, priced)
-    return counted if priced is None or priced.kind == counted.kind else Joined(counted, priced)
+    return counted if priced is None or priced.kind == counted.kind else Joined(counted, priced, confidence)
 
 
 def _best(space: SearchSpace, dataset: str, device: Device) -> CostProvider | None:

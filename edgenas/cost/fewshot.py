@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 
 from edgenas import device as devices
 from edgenas.architecture import Architecture, Cost, SearchSpace
-from edgenas.cost.fit import judge
+from edgenas.cost.fit import compared
 from edgenas.cost.predictor import GRAPH_FEATURES, SPACE, dense_features, predict
 from edgenas.cost.prior import Prior, grams_of, likeliest, shipped_prior
-from edgenas.device import LinearModel, Measurable, Predictor
+from edgenas.cost.uncertainty import few_quantiles
+from edgenas.device import ErrorRegion, LinearModel, Measurable, Predictor
 from edgenas.errors import BoardError, UsageError
 from edgenas.spaces.nasbench201 import NASBench201
 
@@ -105,20 +106,22 @@ def fit_fewshot(
     cells, measured = genes[runs], every[runs]
     smallest = _rounded(float(measured.min()) / 4)  # a few samples hardly hold the space's smallest value
     held_out = np.maximum(_cross_validated(cells, measured, prior), smallest)
-    judgement = judge(held_out, measured)
+    comparison = compared(held_out, measured)
+    quantiles = few_quantiles(np.log(measured / held_out).tolist())
     record = json.dumps([[list(arch.genes), value] for arch, value in zip(archs, every.tolist(), strict=True)])
     return Predictor(
         model=regress(cells, measured, prior),
         target="value",
         smallest=smallest,
-        held_out_spearman=round(judgement.spearman, 4),
-        held_out_within_10_percent=round(judgement.within, 4),
+        held_out_spearman=round(comparison.spearman, 4),
+        held_out_within_10_percent=round(comparison.within, 4),
         n_train=len(measured),
         n_held_out=len(measured),
         fitted_on=fitted_on,
         fitted_at=datetime.datetime.now(datetime.UTC).date().isoformat(),
         data_sha256=hashlib.sha256(record.encode()).hexdigest(),
         measurable=_measurable(genes, runs, prior),
+        errors=(ErrorRegion("all", 0.0, tuple(round(each, 5) for each in quantiles)),),
     )
 
 

@@ -3,7 +3,7 @@
     python -m edgenas.cost.fit --device raspi4           prints how well a predictor does on cells it has not seen
     python -m edgenas.cost.fit --device raspi4 --write   and writes it into the profile
 
-The coefficients written are those judged: fitted to the training cells only, and rounded as they are written.
+The coefficients written are those compared: fitted to the training cells only, and rounded as they are written.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas import device as devices
-from edgenas.cost.predictor import FEATURE_COUNTS, FEATURES, active_features, evaluate
+from edgenas.cost.predictor import GRAPH_FEATURES, all_used, dense_features, predict
+from edgenas.cost.uncertainty import drift_of, regions, two_kinds
 from edgenas.data import files
 from edgenas.data.hwnasbench_file import SIZE, read_hwnasbench
-from edgenas.device import Device, Identity, LinearModel, Measurable, Measurement, Predictor
+from edgenas.device import Device, ErrorRegion, Identity, LinearModel, Measurable, Measurement, Predictor, TableNoise
 from edgenas.errors import DataError, EdgeNASError, UsageError
 from edgenas.files import write_whole
 from edgenas.spaces.nasbench201 import NASBench201
@@ -37,6 +38,10 @@ SEED = 0
 RIDGE = 0.3  # weight of the squared coefficients; held-out figures hardly change between 0.1 and 3
 LOGISTIC_RIDGE = 1.0
 WITHIN = 0.1
+DRIFT_ROWS = 40.0  # widths of 20 to 80 estimate the left-out twin alike
+MIN_AUTOCORRELATION = 0.3  # of neighbouring residuals in a table that drifts; of the other tables it is below 0.1
+MIN_NOISE = 0.001  # standard deviation of the logarithm; a simulator's table has none
+FOLDS = 10
 _MARK = "# Written by `python -m edgenas.cost.fit`; what follows is replaced when it runs again.\n"
 
 
@@ -56,13 +61,6 @@ def split() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(training, held-out) benchmark indexes: always the same."""
     order = np.random.default_rng(SEED).permutation(SIZE)
     return order[:N_TRAIN], order[N_TRAIN:]
-
-
-def one_hot(active: NDArray[np.int64], count: int) -> Values:
-    """(n, k) numbers of the features that are 1 -> (n, count) zeros and ones."""
-    features = np.zeros((len(active), count))
-    np.put_along_axis(features, active, 1.0, axis=1)
-    return features
 
 
 def ridge(features: Values, values: Values, weight: float = RIDGE) -> tuple[float, Values]:
@@ -88,16 +86,16 @@ def logistic(features: Values, truth: NDArray[np.bool_], steps: int = 15) -> tup
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Comparison:
     """How predictions compare with measured values on held-out cells."""
 
     spearman: float  # in [-1, 1]
     within: float  # share within 10 % of the measured value, in [0, 1]
 
 
-def judge(predicted: Values, measured: Values) -> Judgement:
+def compared(predicted: Values, measured: Values) -> Comparison:
     close = np.abs(predicted - measured) <= WITHIN * measured
-    return Judgement(rank_correlation(predicted, measured), float(close.mean()))
+    return Comparison(rank_correlation(predicted, measured), float(close.mean()))
 
 
 def all_genes() -> NDArray[np.int64]:
@@ -105,39 +103,105 @@ def all_genes() -> NDArray[np.int64]:
     return np.array([arch.genes for arch in NASBench201().all_architectures()])
 
 
+def twins(genes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(p, 2) benchmark indexes of pairs of cells that are equal up to the names of their inner nodes and use every
+    operation: whatever they differ by in a table is its noise. `genes` (15625, 6) in the order of the benchmark."""
+    rows = {tuple(row): index for index, row in enumerate(genes.tolist())}
+    # With no operation between the inner nodes, 1 and 2 may swap their names.
+    swapped = genes[:, [1, 0, 2, 3, 5, 4]]
+    wanted = np.flatnonzero((genes[:, 2] == 0) & all_used(genes))
+    pairs = [(index, rows[tuple(swapped[index].tolist())]) for index in wanted.tolist()]
+    return np.array([pair for pair in pairs if pair[0] < pair[1]])
+
+
+def twin_noise(values: Values, genes: NDArray[np.int64], features: Values) -> tuple[float, float, float] | None:
+    """(standard deviation of the logarithm of the noise in the table `values` (15625,), the weight by which its mean
+    with a predictor that has seen neither of two twins comes nearest to the other twin, the rows over which the table
+    drifts); None for a table without noise."""
+    known = np.isfinite(values) & (values > 0)
+    logs, used, pairs = np.log(np.where(known, values, 1.0)), all_used(genes), twins(genes)
+    pairs = pairs[known[pairs].all(axis=1)]
+    if float((logs[pairs[:, 0]] - logs[pairs[:, 1]]).std()) / np.sqrt(2) < MIN_NOISE:
+        return None
+    # No fold has one of two twins only.
+    fold = np.random.default_rng(SEED).integers(0, FOLDS, len(values))
+    fold[pairs[:, 1]] = fold[pairs[:, 0]]
+    smallest = values[known].min()
+
+    def cross_fitted(targets: Values) -> Values:
+        predicted = np.empty(len(values))
+        for number in range(FOLDS):
+            inside = known & (fold != number)
+            intercept, coefficients = ridge(features[inside], targets[inside])
+            predicted[fold == number] = features[fold == number] @ coefficients + intercept
+        return np.asarray(np.maximum(predicted, smallest))
+
+    predicted = cross_fitted(values)
+    residuals = np.where(known, logs - np.log(predicted), 0.0)
+    ordered = residuals[known & used]
+    drifts = np.corrcoef(ordered[1:], ordered[:-1])[0, 1] > MIN_AUTOCORRELATION
+    if drifts:
+        drift = drift_of(residuals, known, DRIFT_ROWS)
+        predicted = cross_fitted(np.exp(logs - drift))
+        logs = logs - drift_of(np.where(known, logs - np.log(predicted), 0.0), known, DRIFT_ROWS)
+    deviation = float((logs[pairs[:, 0]] - logs[pairs[:, 1]]).std()) / np.sqrt(2)
+    one, other = np.concatenate([pairs, pairs[:, ::-1]]).T
+    # Least squares of the other twin's logarithm over the predictor's, in terms of this twin's.
+    ours, theirs = logs[one] - np.log(predicted[one]), logs[other] - np.log(predicted[other])
+    weight = float(np.clip((ours @ theirs) / (ours @ ours), 0, 1))
+    return round(deviation, 4), round(weight, 4), DRIFT_ROWS if drifts else 0.0
+
+
 def fit(values: Values, fitted_on: str, data_sha256: str) -> Predictor:
     """The predictor of `values`, (15625,) by benchmark index; values that are not positive were not measurable."""
-    active = active_features(all_genes())
+    genes = all_genes()
+    features, used = dense_features(genes), all_used(genes)
     runs = np.isfinite(values) & (values > 0)
     train, held_out = split()
-    measured, judged = train[runs[train]], held_out[runs[held_out]]
-    features = one_hot(active[train], FEATURE_COUNTS[FEATURES])
+    measured, unseen = train[runs[train]], held_out[runs[held_out]]
+    found = twin_noise(values, genes, features)
+    deviation, weight, drift_rows = found or (0.0, 1.0, 0.0)
 
-    intercept, coefficients = ridge(features[runs[train]], values[measured])
-    # Six digits of the typical value: finer than any device is measured.
-    digits = 6 - int(np.floor(np.log10(values[measured].mean()))) - 1
-    model = LinearModel(FEATURES, round(intercept, digits), tuple(coefficients.round(digits).tolist()))
+    def fitted(targets: Values) -> LinearModel:
+        intercept, coefficients = ridge(features[measured], targets[measured])
+        # Six digits of the typical value: finer than any device is measured.
+        digits = 6 - int(np.floor(np.log10(targets[measured].mean()))) - 1
+        return LinearModel(GRAPH_FEATURES, round(intercept, digits), tuple(coefficients.round(digits).tolist()))
+
     smallest = float(values[measured].min())
-    judgement = judge(np.maximum(evaluate(model, active[judged]), smallest).round(6), values[judged])
+    model = fitted(values)
+    logs = np.log(np.where(runs, values, 1.0))
+    if drift_rows:
+        guessed = np.log(np.maximum(predict(model, genes), smallest))
+        logs = logs - drift_of(np.where(runs, logs - guessed, 0.0), runs, drift_rows)
+        model = fitted(np.exp(logs))
+    predicted = np.maximum(predict(model, genes), smallest).round(6)
+    comparison = compared(predicted[unseen], values[unseen])
+    residuals = logs[unseen] - np.log(predicted[unseen])
+    errors = regions(residuals, predicted[unseen], used[unseen], deviation)
+    share, small, large = (round(each, 4) for each in two_kinds(residuals[~used[unseen]], deviation))
+    noise = None if found is None else TableNoise(deviation, weight, share, small, large, drift_rows)
 
     measurable = None
     if not runs.all():
-        intercept, coefficients = logistic(features, runs[train])
-        sign = LinearModel(FEATURES, round(intercept, 3), tuple(coefficients.round(3).tolist()))
-        accuracy = float(((evaluate(sign, active[held_out]) > 0) == runs[held_out]).mean())
+        intercept, coefficients = logistic(features[train], runs[train])
+        sign = LinearModel(GRAPH_FEATURES, round(intercept, 3), tuple(coefficients.round(3).tolist()))
+        accuracy = float(((predict(sign, genes[held_out]) > 0) == runs[held_out]).mean())
         measurable = Measurable(sign, round(accuracy, 4))
     return Predictor(
         model=model,
         target="value",
         smallest=smallest,
-        held_out_spearman=round(judgement.spearman, 4),
-        held_out_within_10_percent=round(judgement.within, 4),
+        held_out_spearman=round(comparison.spearman, 4),
+        held_out_within_10_percent=round(comparison.within, 4),
         n_train=len(measured),
-        n_held_out=len(judged),
+        n_held_out=len(unseen),
         fitted_on=fitted_on,
         fitted_at=datetime.datetime.now(datetime.UTC).date().isoformat(),
         data_sha256=data_sha256,
         measurable=measurable,
+        noise=noise,
+        errors=errors,
     )
 
 
@@ -206,11 +270,13 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
 
 
-def _toml(name: str, table: dict[str, Any]) -> str:
-    lines, nested = [f"\n[{name}]"], []
+def _toml(name: str, table: Mapping[str, Any], of_many: bool = False) -> str:
+    lines, nested = [f"\n[[{name}]]" if of_many else f"\n[{name}]"], []
     for key, value in table.items():
-        if isinstance(value, LinearModel | Measurable):
+        if isinstance(value, LinearModel | Measurable | TableNoise):
             nested.append(_toml(f"{name}.{key}", vars(value)))
+        elif isinstance(value, tuple) and all(isinstance(each, ErrorRegion) for each in value):
+            nested += [_toml(f"{name}.{key}", vars(each), of_many=True) for each in value]
         elif isinstance(value, tuple):
             numbers = [f"{number:.12g}" if number else "0" for number in value]
             rows = [", ".join(numbers[i : i + 25]) for i in range(0, len(numbers), 25)]  # a row is a pair of edges

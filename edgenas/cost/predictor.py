@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.architecture import Architecture, Cost, SearchSpace
-from edgenas.device import Device, LinearModel
+from edgenas.cost.uncertainty import LEVELS, UNUSED, USED, chance_over, log_quantile, region_of
+from edgenas.device import Device, ErrorRegion, LinearModel
 from edgenas.errors import UsageError
 
 FEATURES = "nasbench201-pairs-v1"
@@ -22,6 +24,7 @@ _OPERATIONS = 5
 PAIRS = tuple(combinations(range(_EDGES), 2))
 _ONE_HOT = 2 * len(PAIRS) * _OPERATIONS**2
 FEATURE_COUNTS = {FEATURES: _ONE_HOT, GRAPH_FEATURES: _ONE_HOT + 8}
+_Bools = NDArray[np.bool_]
 
 
 def active_features(genes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -43,6 +46,16 @@ def _without_unused(genes: NDArray[np.int64]) -> NDArray[np.int64]:
     used1 = into_out[:, 1] | ((genes[:, 2] != 0) & used2)
     used = np.stack([used1, used2, used2], axis=1)  # of edges 0-1, 0-2, 1-2, by the node they lead to
     return np.concatenate([np.where(used, genes[:, :3], 0), genes[:, 3:]], axis=1)
+
+
+def all_used(genes: NDArray[np.int64]) -> _Bools:
+    """(n, 6) genes -> (n,): whether every operation is between the input and the output; one that is not may cost
+    time, or be left out by a runtime."""
+    live1 = genes[:, 0] != 0
+    live2 = (genes[:, 1] != 0) | ((genes[:, 2] != 0) & live1)
+    from_live = np.stack([live1, live1, live2], axis=1)  # edges 1-2, 1-3, 2-3
+    fed = ((genes[:, [2, 4, 5]] == 0) | from_live).all(axis=1)
+    return np.asarray(fed & (genes == _without_unused(genes)).all(axis=1))
 
 
 def graph_features(genes: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -138,6 +151,25 @@ class PredictedCost:
             for *row, ok in zip(*columns, runs.tolist(), strict=True)
         ]
 
+    def quantiles(self, archs: Sequence[Architecture], level: float) -> list[Mapping[str, float]]:
+        found: list[Mapping[str, float]] = []
+        for arch, cost in zip(archs, self(archs), strict=True):
+            errors = self._errors(arch, cost)
+            found.append({m: cost.values[m] * math.exp(log_quantile(q.quantiles, level)) for m, q in errors.items()})
+        return found
+
+    def chance_over(self, arch: Architecture, metric: str, limit: float) -> float | None:
+        (cost,) = self([arch])
+        region = self._errors(arch, cost).get(metric)
+        return None if region is None else chance_over(region.quantiles, math.log(limit / cost.values[metric]))
+
+    def _errors(self, arch: Architecture, cost: Cost) -> dict[str, ErrorRegion]:
+        group = USED if all_used(np.array([arch.genes]))[0] else UNUSED
+        found = {
+            metric: region_of(self._predictors[metric].errors, group, value) for metric, value in cost.values.items()
+        }
+        return {metric: region for metric, region in found.items() if region is not None}
+
 
 def create(space: SearchSpace, dataset: str, device: Device) -> PredictedCost:
     """The predictors in `device`'s profile. They were fitted at 32 x 32 x 3 inputs and hold for every data set of
@@ -153,6 +185,12 @@ def create(space: SearchSpace, dataset: str, device: Device) -> PredictedCost:
         for model in models:
             if len(model.coefficients) != FEATURE_COUNTS.get(model.features):
                 _refuse(device, metric, model)
+        for region in predictor.errors:
+            if len(region.quantiles) != len(LEVELS):
+                raise UsageError(
+                    f"{device.path}: predictor.{metric}.errors has {len(region.quantiles)} quantiles, not {len(LEVELS)};"
+                    " fit it again: python -m edgenas.cost.fit --help"
+                )
     if space.name != SPACE:
         raise UsageError(f"the predictors of {device.name} hold for {SPACE}, not {space.name}; use --cost analytic")
     if dataset == "imagenet16-120":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas import device as devices
-from edgenas.cost.predictor import FEATURES, PAIRS, dense_features
+from edgenas.cost.predictor import FEATURE_COUNTS, PAIRS, dense_features
 from edgenas.device import Device
 from edgenas.errors import UsageError
 from edgenas.spaces.nasbench201 import NASBench201
@@ -49,10 +49,11 @@ def prior_of(names: tuple[str, ...]) -> Prior:
 
 
 def learn_prior(known: Sequence[Device]) -> Prior:
-    """The prior from the latency predictors in the profiles `known`, two or more, of the features FEATURES."""
+    """The prior from the latency predictors in the profiles `known`, two or more."""
     models = [each.predictor["latency"].model for each in known]
-    if len(models) < 2 or any(model.features != FEATURES for model in models):
-        raise UsageError(f"a prior needs two or more devices with latency predictors of the features '{FEATURES}'")
+    if len(models) < 2 or any(model.features not in FEATURE_COUNTS for model in models):
+        known_features = " or ".join(FEATURE_COUNTS)
+        raise UsageError(f"a prior needs two or more devices with latency predictors of the features {known_features}")
     rng = np.random.default_rng(0)
     genes = np.array([arch.genes for arch in NASBench201().all_architectures()])
     features = dense_features(genes[rng.choice(len(genes), _REFERENCE_CELLS, replace=False)])

@@ -202,7 +202,7 @@ def _store(entry: KnownFile, path: Path, called: str) -> Path:
             with contextlib.suppress(DataError, OSError, ValueError, KeyError, BadZipFile):  # a damaged one is replaced
                 older, origins = reader(kept), _provenance(kept)
                 tables, provenance = {**older, **tables}, {**origins, **provenance}
-        _write_npz(part, tables, provenance)
+        write_npz(part, tables, provenance)
         return _publish(part, converted)
 
 
@@ -212,12 +212,15 @@ def _changing(kept: Path) -> contextlib.AbstractContextManager[None]:
     return locked(kept, busy, DataError, "make the cache writable, or point EDGENAS_CACHE_DIR at another folder")
 
 
-def _write_npz(path: Path, tables: _Tables, provenance: dict[str, dict[str, str]]) -> None:
+def write_npz(path: Path, tables: _Tables, provenance: dict[str, dict[str, str]], *, compressed: bool = False) -> None:
+    """`tables` and where each data set of them comes from, in the layout that is read fastest; `compressed` takes a
+    third of the room, and a few ms more to read."""
     import numpy as np
 
     arrays = {f"{dataset}/{column}": values for dataset, each in tables.items() for column, values in each.items()}
     with path.open("wb") as stream:
-        np.savez(stream, provenance=np.array(json.dumps(provenance)), **arrays)
+        save = np.savez_compressed if compressed else np.savez
+        save(stream, provenance=np.array(json.dumps(provenance)), **arrays)
 
 
 @contextlib.contextmanager

@@ -52,6 +52,8 @@ class KnownFile:
 _RESNETS = "https://github.com/akamaster/pytorch_resnet_cifar10"
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
 
+SHIPPED = Path(__file__).parent / "shipped"  # made by edgenas.data.pack; its NOTICE.txt says what is there and whose
+
 KNOWN: dict[str, KnownFile] = {
     known.name: known
     for known in (
@@ -181,9 +183,10 @@ def cache_dir() -> Path:
 
 
 def locate_all(name: str) -> list[Path]:
-    """Every copy of `name` on this machine, best first: all in EDGENAS_DATA_DIR, then all in the cache."""
+    """Every copy of `name` on this machine, best first: all in EDGENAS_DATA_DIR, then all in the cache, then that which
+    came with the program."""
     entry = known(name)
-    folders = [folder for folder in (data_dir(), cache_dir()) if folder is not None]
+    folders = [folder for folder in (data_dir(), cache_dir(), SHIPPED) if folder is not None]
     paths = [folder / file for folder in folders for file in entry.file_names]
     return [path for path in paths if path.is_file() or path.is_dir()]  # no pipe or device, which may never end
 

@@ -39,7 +39,7 @@ MAX_DIGITS = 18  # of a whole number
 _WORDS = 160  # characters of what pydantic says is wrong
 # Settings that came later than the first runs, and what these had.
 _LATER: dict[str, Any] = {
-    **dict.fromkeys(("board", "pareto", "precision", "halving", "draws", "engine", "pool")),
+    **dict.fromkeys(("board", "pareto", "precision", "halving", "draws", "engine", "pool", "confidence")),
     "refine": 0,
 }
 _Kind = TypeVar("_Kind")

@@ -29,6 +29,10 @@ Metric = Literal["latency", "energy", "macs", "params"]
 class _Price(TypedDict):
     value: Amount
     source: Text
+    upper: NotRequired[Amount]
+    raw: NotRequired[Amount]
+    interval: NotRequired[Annotated[list[Amount], Len(2, 2)]]
+    chance_over_limit: NotRequired[Annotated[float, Ge(0), Le(1)] | None]
 
 
 class _Milliseconds(_Price):

@@ -21,6 +21,7 @@ from edgenas.architecture import (
     Refined,
     SearchSpace,
     Trial,
+    Uncertain,
 )
 from edgenas.data.accuracy import load_accuracies
 from edgenas.device import Device
@@ -33,6 +34,7 @@ from edgenas.search.refine import Refinement, Rung, spread
 from edgenas.units import METRICS, show
 
 MOST_CONFIRMED = 5  # cells measured again before a search is given up
+INTERVAL = 0.95  # the probability with which the interval of a predicted cost holds the true one
 SHORTLIST = 4  # leading classes that are measured after each generation, where costs are predicted and boards asked
 _TABLE_SHARE, _LIVE_SHARE = 0.02, 0.5  # of a search with refinement, what evolving takes of it, roughly
 
@@ -280,7 +282,27 @@ class Search:
     def _winner(self, best: Trial) -> dict[str, Any]:
         again = next((asdict(found) for trial, found in self.confirmations if trial is best), None)
         (facts,) = described(self.space, self.dataset, [best])
+        for metric, found in self._uncertainty(best.arch).items():
+            facts["costs"][metric] |= found
         return {**facts, "fitness": best.fitness, "measured_again": again, "refined": self._refined(best)}
+
+    def _uncertainty(self, arch: Architecture) -> dict[str, dict[str, Any]]:
+        """Metric -> the interval that holds the true cost with INTERVAL probability, and, where there is a limit, the
+        chance, in [0, 1], that it is over; of costs that may be off."""
+        if not isinstance(self.cost, Uncertain):
+            return {}
+        (low,), (high,) = (self.cost.quantiles([arch], level) for level in ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2))
+        limits = {each.metric: each.limit for each in self.constraints}
+        found = {}
+        for metric in sorted(low):
+            if low[metric] == high[metric]:
+                continue
+            chance = self.cost.chance_over(arch, metric, limits[metric]) if metric in limits else None
+            found[metric] = {
+                "interval": [round(low[metric], 6), round(high[metric], 6)],
+                "chance_over_limit": None if chance is None else round(chance, 4),
+            }
+        return found
 
     def _points(self) -> list[dict[str, Any]]:
         points = zip(described(self.space, self.dataset, self.front), self.front, strict=True)

@@ -42,7 +42,7 @@ def survey(space: SearchSpace, prices: CostProvider, constraints: list[Constrain
         for metric, value in price.values.items():
             if metric not in smallest or value < smallest[metric][0]:
                 smallest[metric] = (value, price.sources[metric])
-        if all(price.values[each.metric] <= each.limit for each in constraints):
+        if all(each.penalty(price) == 0 for each in constraints):
             feasible += 1
             if accuracies is not None:
                 best_accuracy = max(float(accuracies[index]), best_accuracy or 0.0)

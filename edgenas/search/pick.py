@@ -14,7 +14,7 @@ from typing import Any
 
 from edgenas import plugins
 from edgenas import run as runs
-from edgenas.architecture import LIMITS, Architecture, Cost, Refined, SearchRequest, SearchSpace, Trial
+from edgenas.architecture import LIMITS, Architecture, Constraint, Cost, Refined, SearchRequest, SearchSpace, Trial
 from edgenas.errors import DataError, InfeasibleError, UsageError
 from edgenas.search.genetic import rank
 from edgenas.search.job import described
@@ -70,7 +70,8 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
         fitness, canonical, genes = rank(space, trial)
         return (fitness, trial.cost.values[request.pareto] if request.pareto in known else 0.0, canonical, genes)
 
-    within = [each for each in trials if all(each.cost.values[name] <= limit for name, limit in limits.items())]
+    kept = [Constraint(metric, limit) for metric, limit in limits.items()]
+    within = [trial for trial in trials if all(each.penalty(trial.cost) == 0 for each in kept)]
     best = min(within, key=order, default=None)
     refined = {arch: rungs[-1] for arch, rungs in opened.refined().items() if rungs[-1].error is None}
     if best is not None and space.canonical(best.arch) in refined:

@@ -85,7 +85,11 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     space = plugins.load("spaces", request.space)()
 
     boards = [name.strip() for name in (request.board or "").split(",") if name.strip()]
-    prices = cost.create(request.cost, space, request.dataset, device, boards)
+    if request.confidence is not None and not 0.5 <= request.confidence < 1:
+        raise UsageError(
+            f"--confidence {request.confidence:.6g} is no probability from 50% to 99.9%; write it like 95%"
+        )
+    prices = cost.create(request.cost, space, request.dataset, device, boards, request.confidence)
     for metric in [*([request.pareto] if request.pareto else []), *(each.metric for each in constraints)]:
         if metric not in prices.metrics:
             if metric in device.metrics and request.cost not in ("live", "hybrid"):

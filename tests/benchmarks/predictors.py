@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgenas import device as devices
 from edgenas.cost import fit
-from edgenas.cost.predictor import active_features, evaluate
+from edgenas.cost.predictor import predict
 from edgenas.data import files
 from edgenas.data.hwnasbench_file import read_hwnasbench
 from edgenas.spaces.nasbench201 import NASBench201
@@ -26,17 +26,16 @@ LARGEST_PROFILE_BYTES = 40_000
 Values = NDArray[np.float64]
 
 
-def baseline(features: Values, values: Values, runs: NDArray[np.bool_]) -> fit.Judgement:
+def baseline(features: Values, values: Values, runs: NDArray[np.bool_]) -> fit.Comparison:
     train, held_out = fit.split()
     train, held_out = train[runs[train]], held_out[runs[held_out]]
     intercept, coefficients = fit.ridge(features[train], values[train])
-    return fit.judge(intercept + features[held_out] @ coefficients, values[held_out])
+    return fit.compared(intercept + features[held_out] @ coefficients, values[held_out])
 
 
 def main() -> int:
     space, table = NASBench201(), read_hwnasbench(files.require("hw-nas-bench"))["cifar10"]
     genes = fit.all_genes()
-    active = active_features(genes)
     macs = np.array([[space.macs_m(arch)] for arch in space.all_architectures()])
     counts = np.stack([(genes == operation).sum(axis=1) for operation in range(1, 5)], axis=1).astype(float)
     _, held_out = fit.split()
@@ -49,15 +48,19 @@ def main() -> int:
         for metric, predictor in sorted(profile.predictor.items()):
             values = table[profile.hwnasbench[metric]]
             runs = values > 0
-            judged = held_out[runs[held_out]]
-            predicted = np.maximum(evaluate(predictor.model, active[judged]), predictor.smallest).round(6)
-            rows = [baseline(macs, values, runs), baseline(counts, values, runs), fit.judge(predicted, values[judged])]
+            unseen = held_out[runs[held_out]]
+            predicted = np.maximum(predict(predictor.model, genes[unseen]), predictor.smallest).round(6)
+            rows = [
+                baseline(macs, values, runs),
+                baseline(counts, values, runs),
+                fit.compared(predicted, values[unseen]),
+            ]
             cells = "".join(f"{f'{each.spearman:.4f} / {each.within:4.0%}':<16}" for each in rows)
             print(f"{name:<11}{metric:<9}{cells}{target:<9}{size / 1000:.1f}")
             if rows[-1].spearman < target or size >= LARGEST_PROFILE_BYTES:
                 missed.append(f"{name} {metric}")
             if predictor.measurable is not None:
-                says = evaluate(predictor.measurable.model, active[held_out]) > 0
+                says = predict(predictor.measurable.model, genes[held_out]) > 0
                 accuracy = float((says == runs[held_out]).mean())
                 always = max(runs[held_out].mean(), 1 - runs[held_out].mean())
                 print(

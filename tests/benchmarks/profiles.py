@@ -71,7 +71,7 @@ def main() -> int:
                 for key, sample in (("profile", ran), ("random", drawn)):
                     smallest = values[sample].min() / 4
                     predicted = np.maximum(predict(regress(genes[sample], values[sample], prior), genes), smallest)
-                    judgement = fit.judge(predicted[runs], values[runs])
+                    judgement = fit.compared(predicted[runs], values[runs])
                     figures[key].append(judgement.spearman)
                     if key == "profile":
                         figures["within"].append(judgement.within)

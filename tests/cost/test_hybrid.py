@@ -124,7 +124,7 @@ def test_another_boards_predictor_set_right_by_twelve_measurements(hw_nas_bench:
 
     def judged() -> tuple[float, float]:
         found = np.array([each.values["latency"] for each in cost(archs)])
-        return float(np.abs(np.log(found / true)).mean()), fit.judge(found, true).spearman
+        return float(np.abs(np.log(found / true)).mean()), fit.compared(found, true).spearman
 
     error_before, _ = judged()
     measured = cells(12, seed=2)

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from edgenas import cost, device
 from edgenas.cost import fit
-from edgenas.cost.predictor import FEATURE_COUNTS, FEATURES, active_features
+from edgenas.cost.predictor import FEATURE_COUNTS, FEATURES, GRAPH_FEATURES, active_features
 from edgenas.data import files
 from edgenas.data.hwnasbench_file import read_hwnasbench
 from edgenas.errors import UsageError
@@ -100,9 +100,11 @@ def test_fit_writes_what_the_reader_reads(hw_nas_bench: Path, tmp_path: Path) ->
         again = device.load(str(own))
         ours, theirs = again.predictor["latency"], shipped.predictor["latency"]
         assert again.identity == shipped.identity
-        assert (ours.model.features, ours.smallest, ours.n_train) == (FEATURES, theirs.smallest, theirs.n_train)
+        assert (ours.model.features, ours.smallest, ours.n_train) == (GRAPH_FEATURES, theirs.smallest, theirs.n_train)
         assert np.allclose(ours.model.coefficients, theirs.model.coefficients, atol=1e-3)
         assert ours.held_out_spearman == pytest.approx(theirs.held_out_spearman, abs=1e-3)
+        assert (ours.noise is None) == (theirs.noise is None)
+        assert [each.group for each in ours.errors] == [each.group for each in theirs.errors]
     assert own.read_text(encoding="utf-8").count("[predictor.latency]") == 1
 
 
@@ -142,8 +144,12 @@ def test_log_target_is_raised_again(space: NASBench201) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        (f'features = "{FEATURES}"', 'features = "pairs-v9"', "features 'pairs-v9', which this version does not know"),
-        ("coefficients = [\n", "coefficients = [\n  1.5,\n", "has 751 coefficients, not 750; fit it again"),
+        (
+            f'features = "{GRAPH_FEATURES}"',
+            'features = "pairs-v9"',
+            "features 'pairs-v9', which this version does not know",
+        ),
+        ("coefficients = [\n", "coefficients = [\n  1.5,\n", "has 759 coefficients, not 758; fit it again"),
     ],
 )
 def test_a_predictor_of_another_version_is_refused(
