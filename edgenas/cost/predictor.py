@@ -188,8 +188,8 @@ def create(space: SearchSpace, dataset: str, device: Device) -> PredictedCost:
         for region in predictor.errors:
             if len(region.quantiles) != len(LEVELS):
                 raise UsageError(
-                    f"{device.path}: predictor.{metric}.errors has {len(region.quantiles)} quantiles, not {len(LEVELS)};"
-                    " fit it again: python -m edgenas.cost.fit --help"
+                    f"{device.path}: predictor.{metric}.errors has {len(region.quantiles)} quantiles, not"
+                    f" {len(LEVELS)}; fit it again: python -m edgenas.cost.fit --help"
                 )
     if space.name != SPACE:
         raise UsageError(f"the predictors of {device.name} hold for {SPACE}, not {space.name}; use --cost analytic")
