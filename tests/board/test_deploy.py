@@ -147,7 +147,7 @@ def test_a_strangers_words_cannot_act_in_the_report(archive: Path, here: Board, 
 
     package = packed(tmp_path / "odd.tar.gz", vouched(unpacked(archive), odd))
     text = deployed_text(deploy(package, "here", images=10).report)
-    assert "`??[2J # All is well`" in text
+    assert "`?\\x1b[2J # All is well`" in text
 
 
 def test_a_format_of_choice(archive: Path, here: Board) -> None:
