@@ -379,9 +379,7 @@ def mutated(value: Any, chance: random.Random) -> None:
 def tar_of(content: dict[str, bytes], chance: random.Random) -> bytes:
     """The members, one of them odd now and then."""
     raw = io.BytesIO()
-    with tarfile.open(
-        fileobj=raw, mode="w", format=chance.choice([tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
-    ) as archive:
+    with tarfile.open(fileobj=raw, mode="w", format=chance.choice([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])) as archive:
         for name, each in content.items():
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(each), 0o644

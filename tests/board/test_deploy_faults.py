@@ -64,7 +64,7 @@ def with_onnxruntime(here: Board, tmp_path: Path, change: str) -> str:
 def test_what_was_tampered_with_is_never_sent(archive: Path, here: Board, tmp_path: Path) -> None:
     content = unpacked(archive)
     content[f"{FOLDER}/model.onnx"] = content[f"{FOLDER}/model.onnx"][:-1] + b"?"
-    with pytest.raises(DataError, match="another hash"):
+    with pytest.raises(DataError, match="another size or hash"):
         deploy(packed(tmp_path / "bad.tar.gz", content), "here")
     assert not Path(here.options["home"]).exists()
 
