@@ -51,7 +51,7 @@ def search(
         str | None,
         typer.Option(
             help="table: scores measured earlier; live: train each candidate; loss, naswot, synflow, macs, params:"
-            " cheap companions; several joined by +, each with its weight, like '2*table+macs': the mean of their ranks."
+            " cheap companions; several joined by +, with weights, like '2*table+macs': the mean of their ranks."
             "  [2*table+macs where a table fits, else 2*live+macs; phi alone by --preset paper]",
             rich_help_panel=_HOW,
         ),
