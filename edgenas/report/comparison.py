@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import statistics
 from pathlib import Path
 
 from edgenas.errors import DataError
 from edgenas.files import write_whole
 from edgenas.report.text import table_text
 from edgenas.search.compare import Comparison
-from edgenas.search.regrets import Row, Summary
+from edgenas.search.regrets import Summary, by_case
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -36,6 +35,7 @@ def comparison_text(comparison: Comparison) -> str:
             f" class scored ({benchmark.class_s:.3g} s)",
             f"and each network trained (assumed: {benchmark.training_s:g} s); all three are medians. oracle-N knows the"
             " test accuracies: no method, but a bound.",
+            *_ahead(comparison),
             f"every choice is in {comparison.csv}",
         ]
     )
@@ -56,9 +56,9 @@ def draw(comparison: Comparison) -> list[Path]:
     axes = figure.add_subplot()
     for height, each in enumerate(found):
         assert each.mean is not None
-        dots = _cases([row for row in comparison.choices() if row.method == each.method])
+        dots = by_case([row for row in comparison.choices() if row.method == each.method]).values()
         colour = "tab:gray" if each.method.startswith("oracle") else "tab:blue"
-        axes.scatter(dots, [height] * len(dots), s=14, alpha=0.4, linewidths=0, color=colour)
+        axes.scatter(list(dots), [height] * len(dots), s=14, alpha=0.4, linewidths=0, color=colour)
         axes.scatter([each.mean], [height], marker="|", s=240, color="black", zorder=3)
         axes.annotate(f"{each.mean:.2f}", (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8)
     axes.set_yticks(range(len(found)), [each.method for each in found])
@@ -92,13 +92,15 @@ def _row(each: Summary) -> list[str]:
     ]
 
 
-def _cases(rows: list[Row]) -> list[float]:
-    """The mean regret of each case."""
-    cases: dict[tuple[str, float], list[float]] = {}
-    for row in rows:
-        if row.regret is not None:
-            cases.setdefault((row.device, row.percentile), []).append(row.regret)
-    return [statistics.fmean(regrets) for regrets in cases.values()]
+def _ahead(comparison: Comparison) -> list[str]:
+    found = comparison.ahead()
+    if found is None:
+        return []
+    points, chance = found
+    return [
+        f"default is {abs(points):.2f} points {'ahead of' if points >= 0 else 'behind'} random, which scores as many"
+        f" classes; paired over the cases, p = {chance:.2g}"
+    ]
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:

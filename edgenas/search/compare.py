@@ -29,7 +29,7 @@ from edgenas.fitness import FitnessSettings
 from edgenas.search import methods as ways
 from edgenas.search.genetic import PAPER, SearchSettings
 from edgenas.search.methods import PERCENTILES, Benchmark, Choice
-from edgenas.search.regrets import AGAIN, Key, Row, Summary, line, read, summary
+from edgenas.search.regrets import AGAIN, Key, Row, Summary, ahead, line, read, summary
 from edgenas.text import MAX_JSON_BYTES, parse_json, printable
 from edgenas.units import check_ranges
 
@@ -115,8 +115,17 @@ class Comparison:
         rows = self.choices()
         return [summary(name, [row for row in rows if row.method == name]) for name in self.methods]
 
+    def ahead(self) -> tuple[float, float] | None:
+        """By how many points of regret `default` is ahead of `random`, which scores as many classes, and how probable
+        that were by chance (edgenas.search.regrets.ahead); None where not both were asked for."""
+        if not {"default", "random"} <= set(self.methods):
+            return None
+        rows = self.choices()
+        return ahead(*([row for row in rows if row.method == name] for name in ("default", "random")))
+
     def result(self) -> dict[str, Any]:
         """The outcome as `--json` prints it."""
+        found = self.ahead()
         return {
             "schema_version": 1,
             "devices": list(self.devices),
@@ -126,6 +135,7 @@ class Comparison:
             "class_seconds": self.benchmark.class_s,
             "training_seconds": self.benchmark.training_s,
             "methods": [asdict(each) for each in self.summaries()],
+            "ahead_of_random": None if found is None else dict(zip(("points", "p"), found, strict=True)),
             "regrets": str(self.csv),
         }
 

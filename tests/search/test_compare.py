@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from edgenas.search import methods as ways
 from edgenas.search.compare import METHODS, Comparison, compare
 from edgenas.search.genetic import SearchSettings
 from edgenas.search.methods import Benchmark, Case, Choice
-from edgenas.search.regrets import Row
+from edgenas.search.regrets import Row, ahead
 from edgenas.spaces.nasbench201 import CONV3X3, NASBench201
 
 SPACE = NASBench201()
@@ -356,3 +356,34 @@ def test_of_the_real_benchmarks(workplace: Path) -> None:
     assert 0 < means["oracle-20"] < means["default"] < means["evolution"]
     assert means["evolution-free"] < means["default"]
     assert all((row.regret or 0) >= 0 for row in found.choices())
+
+
+def test_whether_one_is_ahead_of_another_is_told_by_cases() -> None:
+    def rows(regrets: Sequence[float | None], seeds: int = 2) -> list[Row]:
+        return [
+            Row("raspi4", percentile, 1.0, seed, "m", "", 1, None, regret, regret, 0.0, 1, None)
+            for percentile, regret in enumerate(regrets)
+            for seed in range(seeds)
+        ]
+
+    better, worse = [0.1 * number for number in range(12)], [0.1 * number + 0.5 for number in range(12)]
+    points, chance = ahead(rows(better), rows(worse))
+    assert points == pytest.approx(0.5)
+    assert chance == pytest.approx(2 / 2**12, abs=3e-4)  # all signs alike, either way; a case counts once
+    assert ahead(rows(worse), rows(better)) == pytest.approx((-0.5, chance))
+    assert ahead(rows(better), rows(better)) == (0.0, 1.0)
+    one_sided = [each + (1 if number % 2 else -1) for number, each in enumerate(better)]
+    assert ahead(rows(better), rows(one_sided))[1] > 0.5
+    assert ahead(rows([None, 1.0]), rows([1.0, 3.0]))[0] == 2.0, "a case in which one has no choice is in neither"
+    assert np.isnan(ahead(rows([None]), rows([1.0]))).all()
+
+
+def test_default_is_set_against_random(data: Path) -> None:
+    found = run(methods=["default", "random"])
+    told = found.result()["ahead_of_random"]
+    rows = {name: [row for row in found.choices() if row.method == name] for name in ("default", "random")}
+    assert (told["points"], told["p"]) == ahead(rows["default"], rows["random"])
+    assert "random, which scores as many classes; paired over the cases, p = " in comparison_text(found)
+    alone = run(methods=["default"], output="alone")
+    assert alone.result()["ahead_of_random"] is None
+    assert "paired over" not in comparison_text(alone)
