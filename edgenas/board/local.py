@@ -11,7 +11,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from edgenas.board.transfer import pull_by_shell, push_by_shell
 from edgenas.board.transport import MAX_FILE
@@ -130,6 +132,15 @@ class Child:
                 self._ended = True
 
 
+def start(command: Sequence[str], address: str, **how: Any) -> Child:
+    """A Child, which no Ctrl-C loses: between its start and its being known one would leave it behind. Only the main
+    thread sees Ctrl-C, so another starts it; what nobody takes from there is ended."""
+    if threading.current_thread() is not threading.main_thread():
+        return Child(command, address, **how)
+    with ThreadPoolExecutor(1) as apart:
+        return apart.submit(Child, command, address, **how).result()
+
+
 def _ready(file_number: int, event: int, deadline_s: float) -> bool:
     """Whether `file_number` becomes ready (or broken: the read or write then tells) before the deadline."""
     poll = select.poll()
@@ -190,7 +201,7 @@ class Local:
         with self._lock:
             if self._closed:
                 raise BoardError(f"{self.address}: the connection has been closed; open a new one")
-            child = Child(
+            child = start(
                 command,
                 self.address,
                 cwd=folder,

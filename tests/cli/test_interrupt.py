@@ -84,7 +84,9 @@ OTHERS = [
     "board bench slow",
     "search --device host --latency 5ms --cost live --fitness macs --budget 4",
 ]
-CASES = [(at, command, None) for at in ("connecting", "timing") for command in (MEASURE, *OTHERS)]
+CASES: list[tuple[str, str, float | None]] = [
+    (at, command, None) for at in ("connecting", "timing") for command in (MEASURE, *OTHERS)
+]
 CASES += [(at, MEASURE, again_s) for at in ("connecting", "timing") for again_s in (0.0, 0.3)]
 CASES += [("connecting", "board check slow", None)]  # it times nothing
 
