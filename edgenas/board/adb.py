@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from edgenas import host
-from edgenas.board.local import Child
+from edgenas.board.local import Child, start
 from edgenas.board.remote_shell import MAX_NOISE, announced, command_line, told_end
 from edgenas.board.transfer import pull_by_shell, push_by_shell
 from edgenas.board.transport import MAX_FILE, Reader
@@ -102,7 +102,7 @@ class Adb:
         self._check_open()
         token = secrets.token_hex(8)
         line = command_line(command, _path(cwd or ""), environment, token, tell_end=True)
-        return AdbProcess(self, Child([*self._device, "shell", "-T", line], self.address, name=command[0]), token)
+        return AdbProcess(self, start([*self._device, "shell", "-T", line], self.address, name=command[0]), token)
 
     def _start_server(self, timeout_s: float) -> None:
         # Not as a Child: the server must outlive it, and its own pipes.
@@ -141,7 +141,7 @@ class Adb:
     def _adb(self, command: Sequence[str], timeout_s: float) -> tuple[int, str, str]:
         """Exit code, standard output and standard error of a short adb command."""
         deadline_s = time.monotonic() + timeout_s
-        child = Child(command, self.address, name=shlex.join(command[len(self._device) :])[:80] or command[0])
+        child = start(command, self.address, name=shlex.join(command[len(self._device) :])[:80] or command[0])
         try:
             printed = Reader(child, self.address, command[0]).rest(deadline_s, MAX_NOISE)
             code = child.wait(max(0.0, deadline_s - time.monotonic()))

@@ -9,10 +9,10 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO
+from typing import IO, Any
 
 from edgenas import host
 from edgenas.board.transfer import pull_by_shell, push_by_shell
@@ -116,6 +116,15 @@ class Child:
             if not self._ended:
                 host.end_group(self._popen)
                 self._ended = True
+
+
+def start(command: Sequence[str], address: str, **how: Any) -> Child:
+    """A Child, which no Ctrl-C loses: between its start and its being known one would leave it behind. Only the main
+    thread sees Ctrl-C, so another starts it; what nobody takes from there is ended."""
+    if threading.current_thread() is not threading.main_thread():
+        return Child(command, address, **how)
+    with ThreadPoolExecutor(1) as apart:
+        return apart.submit(Child, command, address, **how).result()
 
 
 class _Output:
@@ -270,7 +279,7 @@ class Local:
         with self._lock:
             if self._closed:
                 raise BoardError(f"{self.address}: the connection has been closed; open a new one")
-            child = Child(
+            child = start(
                 command,
                 self.address,
                 cwd=folder,
