@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -52,11 +53,18 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def _quick(name: Literal["screen", "final"], processes: int, repeats: int, min_repeat_ms: float) -> Any:
+    def tier(cls: type[Tier], how: object, limit_ms: float | None = None) -> Tier:
+        return cls(name, processes, repeats, min_repeat_ms, 1, 0.0, 0.0, limit_ms=limit_ms)
+
+    return tier
+
+
 @pytest.fixture
 def quick_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timing takes milliseconds: what the tiers are is tested where they are defined."""
-    monkeypatch.setattr(Tier, "screen", classmethod(lambda cls, how: cls("screen", 1, 3, 10.0, 1, 0.0, 0.0)))
-    monkeypatch.setattr(Tier, "final", classmethod(lambda cls, how: cls("final", 2, 1, 20.0, 1, 0.0, 0.0)))
+    monkeypatch.setattr(Tier, "screen", classmethod(_quick("screen", 1, 3, 10.0)))
+    monkeypatch.setattr(Tier, "final", classmethod(_quick("final", 2, 1, 20.0)))
     monkeypatch.setattr(measure, "_REFERENCE_TIER", Tier("screen", 1, 3, 5.0, 1, 0.0, 0.0))
     monkeypatch.setattr(measure, "ATTEMPTS", {"screen": 1, "final": 1})
 

@@ -11,6 +11,7 @@ from edgenas.board.measure import Bench, Failed, Measured, Tier
 from edgenas.board.model import reference
 from edgenas.board.runtimes import required
 from edgenas.board.session import Session
+from edgenas.board.statistics import WIDE
 from edgenas.device import Device
 from edgenas.runtimes import RUNTIMES
 
@@ -54,6 +55,22 @@ def bench(runner: Bench, format: str | None = None) -> dict[str, Any]:
     return {**found, **measured_fact(outcome)}
 
 
+def word(outcome: Measured, limit_ms: float | None) -> str:
+    """The verdict on a limit; without one STABLE, WIDE where the interval is, or UNSTABLE where it does not count."""
+    summary = outcome.summary
+    if limit_ms is not None:
+        return summary.verdict(limit_ms)
+    if not summary.stable:
+        return "UNSTABLE"
+    return "STABLE" if summary.width <= WIDE else "WIDE"
+
+
+def doubt(outcome: Measured, limit_ms: float | None) -> str:
+    """Why that is UNSTABLE."""
+    summary = outcome.summary
+    return summary.problems[0] if limit_ms is None else summary.doubt(limit_ms)
+
+
 def measured_fact(outcome: Measured) -> dict[str, Any]:
     """A measurement as JSON, without its raw samples."""
     summary, last = outcome.summary, outcome.record["attempts"][-1]
@@ -68,6 +85,7 @@ def measured_fact(outcome: Measured) -> dict[str, Any]:
         "samples": summary.n,
         "inner": last["inner"],
         "problems": list(summary.problems),
+        "warnings": list(summary.warnings),
         "energy_mj": last["energy_mj"],
         "first_inference_ms": None if first.get("first_ns") is None else first["first_ns"] / 1e6,
         "init_ms": None if first.get("init_ns") is None else first["init_ns"] / 1e6,
@@ -116,7 +134,7 @@ def _clocks(state: Mapping[str, Any]) -> list[Finding]:
                 "governor",
                 False,
                 "unknown: the system hides its clocks, as virtual machines do",
-                "trust only what passes the stability gates",
+                "trust what has a narrow interval",
             )
         ]
     others = sorted({each for each in governors if each != "performance"})

@@ -1,4 +1,4 @@
-"""Timing models on one board: A-B-A around the pinned reference, again where that fails, every sample kept.
+"""Timing models on one board until what is asked is answered, the pinned reference before and after, all samples kept.
 
 A failed measurement is a value (Failed); a board that is lost, busy or does not answer is a BoardError.
 """
@@ -9,70 +9,27 @@ import datetime
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from edgenas.board import statistics
 from edgenas.board.model import Model, reference
 from edgenas.board.runtimes import UnfitError, chosen, plain
 from edgenas.board.session import RefusedError, Session
-from edgenas.board.statistics import LARGEST_DRIFT, Summary, summarise
+from edgenas.board.statistics import Summary, summarise
 from edgenas.board.store import Store
-from edgenas.device import Device, Measurement
+from edgenas.board.tier import OVERHEAD_S, PRECISION
+from edgenas.board.tier import Tier as Tier  # what a bench is asked for
+from edgenas.device import Device
 from edgenas.errors import BoardError
 from edgenas.lower.runtimes import explained
 from edgenas.runtimes import RUNTIMES
 
-# At a block whose reference moves, or a model whose samples do not settle.
-ATTEMPTS = {"screen": 2, "final": 3}
-OVERHEAD_S = 60.0  # that loading and warming up a model may take on a slow board
+ATTEMPTS = {"screen": 2, "final": 3}  # at a model whose timing was void, as by throttling
 _COOLING_S = 300.0
 _RECENT_S = 2.0  # how old the reference's time before a block may be
 _ABOUT_THE_MODEL = {"missing", "hash", "model", "wrong", "timeout", "crash", "memory", "runtime", "impossible"}
 _THROTTLED_NOW, _THROTTLED_SINCE_BOOT = 0xF, 0xF0000  # vcgencmd get_throttled
-
-
-@dataclass(frozen=True)
-class Tier:
-    """How often and how long a model is timed: `processes` times `repeats` repeats of at least `min_repeat_ms`, or
-    `max_repeat_s` at most, each raw sample over as many inferences as last `min_sample_ms`."""
-
-    name: Literal["screen", "final"]
-    processes: int
-    repeats: int
-    min_repeat_ms: float
-    warmup_runs: int
-    warmup_s: float
-    pause_s: float
-    min_sample_ms: float = 1.0
-
-    @classmethod
-    def screen(cls, how: Measurement) -> Tier:
-        """Of a candidate within a search."""
-        return cls("screen", 1, how.repeats, how.min_repeat_ms, how.warmup_runs, how.warmup_s, how.pause_s)
-
-    @classmethod
-    def final(cls, how: Measurement) -> Tier:
-        """Of a winner: processes of their own, one long repeat each."""
-        length_ms = how.final_process_s * 1e3
-        return cls("final", how.final_processes, 1, length_ms, how.warmup_runs, how.warmup_s, how.pause_s)
-
-    def plan(self) -> dict[str, Any]:
-        """As the wire protocol has it."""
-        return {
-            "warmup_runs": self.warmup_runs,
-            "warmup_s": self.warmup_s,
-            "repeats": self.repeats,
-            "min_repeat_ms": self.min_repeat_ms,
-            "min_runs": 0,
-            "max_repeat_s": max(20.0, 2 * self.min_repeat_ms / 1e3),
-            "pause_s": self.pause_s,
-            "min_sample_ms": self.min_sample_ms,
-        }
-
-    def timeout_s(self) -> float:
-        """Of one process."""
-        return OVERHEAD_S + self.warmup_s + self.repeats * (20.0 + 2 * self.min_repeat_ms / 1e3 + self.pause_s)
 
 
 _REFERENCE_TIER = Tier("screen", 1, 3, 60.0, 5, 0.1, 0.02)
@@ -87,10 +44,8 @@ class Measured:
 
     @property
     def summary(self) -> Summary:
-        """Computed on reading, with the problems that the raw samples alone do not show."""
-        last = self.record["attempts"][-1]
-        found = summarise(last["samples_ns"], last["inner"])
-        return Summary(**{**asdict(found), "problems": (*last["problems"], *found.problems)})
+        """Computed on reading."""
+        return _summary(self.record["attempts"][-1])
 
     @property
     def energy_mj(self) -> float | None:
@@ -136,8 +91,8 @@ class Bench:
         self._last_reference: tuple[Summary | None, str, float] = None, "", 0.0
 
     def __call__(self, models: Sequence[Model], tier: Tier) -> list[Outcome]:
-        """One outcome each, in order. The reference is timed before and after all that the store does not know; where
-        it moved by more than 3 % in between, all is timed again, and after that said to be unstable.
+        """One outcome each, in order. What the store does not answer is timed in rounds, those of all models by turns
+        and the reference before and after, until it is answered or all rounds of `tier` were used.
 
         Raises UsageError or UnfitError where the board has not the runtime that is to run one of them.
         """
@@ -147,47 +102,31 @@ class Bench:
         for attempt in range(ATTEMPTS[tier.name] if waiting else 0):
             self._lease(tier, [models[index] for index in waiting])
             self._cool_down()
-            before = self._reference(models[waiting[0]], recent=True)
-            for index in random.sample(waiting, len(waiting)):  # so that no drift favours models of one kind
-                try:
-                    model = models[index]
-                    attempts[index].append(self._attempt(model, tier, self.runtime(model)))
-                except RefusedError as error:
-                    if error.kind not in _ABOUT_THE_MODEL:
-                        raise
-                    outcomes[index], self.timing = Failed(explained(str(error))), None
-            after = self._reference(models[waiting[0]])
-            waiting = [index for index in waiting if outcomes[index] is None]
-            drift = statistics.moved(before, after)
-            if drift > LARGEST_DRIFT:
-                self._last_reference = None, "", 0.0  # nothing to begin another block with
-            for index in waiting:
-                found = attempts[index][-1]
-                found["reference_ms"] = [before.median_ms, after.median_ms]
-                if drift > LARGEST_DRIFT:
-                    found["problems"].append(
-                        f"the reference model moved by {drift:.0%} meanwhile (at most {LARGEST_DRIFT:.0%})"
-                    )
+            trying = {index: _Attempt(models[index], tier) for index in waiting}
+            for index, failed in self._rounds(trying, tier).items():
+                outcomes[index] = failed
             last = attempt == ATTEMPTS[tier.name] - 1
-            for index in waiting:
-                record = self._record(models[index], tier, attempts[index])
-                measured = Measured(record, from_store=False)
-                if last or measured.summary.stable:
-                    # What does not settle is kept under a key of its own: the next time it is measured again.
-                    fingerprint = record["fingerprint"]
-                    if not measured.summary.stable:
-                        fingerprint = {**fingerprint, "unstable_at": record["measured_at"]}
-                    self.store.keep(fingerprint, record)
-                    outcomes[index] = measured
+            for index in [index for index in waiting if outcomes[index] is None]:
+                attempts[index].append(trying[index].found)
+                if last or not trying[index].found["problems"]:
+                    outcomes[index] = self._kept(models[index], tier, attempts[index])
             waiting = [index for index in waiting if outcomes[index] is None]
             if not waiting:
                 break
         return [outcome for outcome in outcomes if outcome is not None]
 
     def known(self, model: Model, tier: Tier) -> Measured | None:
-        """What was measured before just as it would be now, or None. Raises as `runtime`."""
+        """What was measured before just as it would be now, and answers what `tier` asks; or None. Raises as
+        `runtime`."""
         record = self.store.find(self.fingerprint(model, tier, self.runtime(model)))
-        return None if record is None else Measured(record, from_store=True)
+        if record is None:
+            return None
+        measured = Measured(record, from_store=True)
+        if tier.limit_ms is None:
+            enough = record["limit_ms"] is None or measured.summary.width <= PRECISION[tier.name]
+        else:
+            enough = measured.summary.verdict(tier.limit_ms) != "UNSTABLE"
+        return measured if enough else None
 
     def runtime(self, model: Model) -> Mapping[str, Any]:
         """Of the board's runtimes the one that runs `model`. Raises UsageError or UnfitError where it has not that."""
@@ -211,11 +150,46 @@ class Bench:
             "boot_id": facts.get("boot_id"),
             "agent_version": facts.get("version"),
             "device": self.device.name,
-            "tier": asdict(tier),
+            "tier": tier.key(),
         }
 
-    def _attempt(self, model: Model, tier: Tier, runtime: Mapping[str, Any]) -> dict[str, Any]:
-        """The samples of all processes of `tier`, after the golden output was checked."""
+    def _rounds(self, trying: Mapping[int, _Attempt], tier: Tier) -> dict[int, Failed]:
+        """Time what is `trying`, until all is answered, void, or all rounds were used; what failed instead."""
+        failed: dict[int, Failed] = {}
+        going, number, before = list(trying), 0, None
+        while going:
+            if tier.limit_ms is not None and number == 0:  # a first, quick look needs no reference
+                rounds = 1
+            else:
+                rounds = len(tier.rounds)
+                before = before or self._reference(next(iter(trying.values())).model, recent=True)
+            still = going
+            while still and number < rounds:
+                for index in random.sample(still, len(still)):  # so that no drift favours models of one kind
+                    try:
+                        trying[index].add(self._time(trying[index].model, tier, number))
+                    except RefusedError as error:
+                        if error.kind not in _ABOUT_THE_MODEL:
+                            raise
+                        failed[index], self.timing = Failed(explained(str(error))), None
+                number += 1
+                still = [index for index in still if index not in failed and trying[index].goes_on]
+            if before is None:
+                going = still
+                continue
+            after = self._reference(next(iter(trying.values())).model)
+            drift = statistics.moved(before, after)
+            if drift:
+                self._last_reference = None, "", 0.0  # nothing to begin another block with
+            for index in going:
+                trying[index].found |= {"reference_ms": [before.median_ms, after.median_ms], "drift": drift}
+            left = number < rounds
+            going = [index for index in going if left and index not in failed and trying[index].goes_on]
+        return failed
+
+    def _time(self, model: Model, tier: Tier, number: int, runtime: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The answer of a process to round `number`, after the golden output was checked."""
+        runtime = runtime or self.runtime(model)
         kind, golden = RUNTIMES[runtime["name"]], None
         if model.golden is not None and kind.checks:
             golden = {
@@ -225,31 +199,20 @@ class Bench:
                 **model.golden.types(),
             }
         file = {**self.session.put(model.content, f".{model.format}").reference(), "format": model.format}
-        replies = []
         self.timing = model
-        for _ in range(tier.processes):
-            replies.append(
-                self.session.time(
-                    kind.load_s + tier.timeout_s(),
-                    model=file,
-                    runtime=runtime["name"],
-                    threads=self.threads,
-                    affinity=self.affinity,
-                    plan=tier.plan(),
-                    fresh=tier.name == "final",
-                    golden=golden,
-                    prepare=self.prepare,
-                )
-            )
+        reply = self.session.time(
+            kind.load_s + tier.timeout_s(),
+            model=file,
+            runtime=runtime["name"],
+            threads=self.threads,
+            affinity=self.affinity,
+            plan=tier.plan(number),
+            fresh=tier.name == "final",
+            golden=golden,
+            prepare=self.prepare,
+        )
         self.timing = None
-        energies = [reply["energy_mj"] for reply in replies if reply.get("energy_mj") is not None]
-        return {
-            "samples_ns": [repeat for reply in replies for repeat in reply.pop("samples_ns")],
-            "inner": min(reply.get("inner", 1) for reply in replies),
-            "energy_mj": sum(energies) / len(energies) if energies else None,
-            "problems": [problem for reply in replies for problem in _disturbances(reply)],
-            "processes": replies,
-        }
+        return reply
 
     def _reference(self, like: Model, recent: bool = False) -> Summary:
         """The reference's times now; `recent`: or those after the block before this one, if that has just ended."""
@@ -262,35 +225,50 @@ class Bench:
         if runtime is None:
             raise UnfitError(f"board {self.board} has nothing that runs the reference model, {like.format}")
         try:
-            attempt = self._attempt(model, _REFERENCE_TIER, runtime)
+            reply = self._time(model, _REFERENCE_TIER, 0, runtime)
         except RefusedError as error:
             if error.kind not in _ABOUT_THE_MODEL or error.kind == "timeout":  # a board that hung may come back
                 raise
             raise UnfitError(
                 f"board {self.board} cannot run the reference model ({error}); see: edgenas board check {self.board}"
             ) from error
-        summary = summarise(attempt["samples_ns"], attempt["inner"])
+        summary = summarise(reply["samples_ns"], reply.get("inner", 1))
         self._last_reference = summary, like.format, time.monotonic()
         return summary
 
-    def _record(self, model: Model, tier: Tier, attempts: list[dict[str, Any]]) -> dict[str, Any]:
+    def _kept(self, model: Model, tier: Tier, attempts: list[dict[str, Any]]) -> Measured:
+        """What was measured, in the store."""
         runtime = self.runtime(model)
         name, checks = runtime["name"], RUNTIMES[runtime["name"]].checks
         unchecked = "" if checks else f"{name} shows no outputs, so whether they are right was not checked there"
-        return {
-            "schema_version": 1,
+        fingerprint = self.fingerprint(model, tier, runtime)
+        record = {
+            "schema_version": 2,
             "board": self.board,
             "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
             "checked": model.golden is not None and checks,
             "note": model.note or unchecked,
-            "fingerprint": self.fingerprint(model, tier, runtime),
+            "limit_ms": tier.limit_ms,
+            "fingerprint": fingerprint,
             "attempts": attempts,
         }
+        measured = Measured(record, from_store=False)
+        if not measured.summary.stable or (
+            tier.limit_ms is not None and measured.summary.verdict(tier.limit_ms) == "UNSTABLE"
+        ):
+            # What did not answer is kept under a key of its own: the next time it is measured again.
+            self.store.keep({**fingerprint, "unstable_at": record["measured_at"]}, record)
+            return measured
+        older = self.store.find(fingerprint)
+        if older is not None:  # it answered an easier question
+            self.store.keep({**fingerprint, "until": record["measured_at"]}, older)
+        self.store.keep(fingerprint, record)
+        return measured
 
     def _lease(self, tier: Tier, models: Sequence[Model]) -> None:
         """For as long as the block, and the reference before and after it, can take at most."""
         load_s = max(RUNTIMES[self.runtime(model)["name"]].load_s for model in models)
-        block_s = (load_s + tier.timeout_s()) * tier.processes * len(models)
+        block_s = (load_s + tier.timeout_s()) * len(tier.rounds) * len(models)
         self.session.lease(min(86_400.0, block_s + 2 * load_s + 4 * OVERHEAD_S))
 
     def _cool_down(self) -> None:
@@ -306,6 +284,58 @@ class Bench:
                     f"board {self.board} stays at {now_c:.0f} degrees C; end what runs there or cool it, then run again"
                 )
             time.sleep(2.0)
+
+
+class _Attempt:
+    """A model that is being timed; `found` is what the store will keep of it."""
+
+    def __init__(self, model: Model, tier: Tier) -> None:
+        self.model, self._tier, self._done = model, tier, 0
+        self.found: dict[str, Any] = {
+            "samples_ns": [],
+            "inner": 1,
+            "energy_mj": None,
+            "problems": [],
+            "processes": [],
+            "reference_ms": None,
+            "drift": 0.0,
+        }
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether more samples are wanted."""
+        if self.found["problems"]:
+            return False
+        return self._done == 0 or not self._tier.answered(_summary(self.found), self._done)
+
+    def add(self, reply: dict[str, Any]) -> None:
+        """Take in what the board said of the next round."""
+        self._done += 1
+        samples = reply.pop("samples_ns")
+        self.found["samples_ns"] += samples
+        self.found["processes"].append({**reply, "repeats": len(samples)})
+        replies = self.found["processes"]
+        energies = [each["energy_mj"] for each in replies if each.get("energy_mj") is not None]
+        self.found |= {
+            "inner": min(each.get("inner", 1) for each in replies),
+            "energy_mj": sum(energies) / len(energies) if energies else None,
+            "problems": [*self.found["problems"], *_disturbances(reply)],
+            "alpha": self._tier.alpha(self._done),
+            "unseen": list(self._tier.unseen(self._done)),
+        }
+
+
+def _summary(found: Mapping[str, Any]) -> Summary:
+    """Of an attempt as the store keeps it."""
+    return summarise(
+        found["samples_ns"],
+        found["inner"],
+        processes=[each["repeats"] for each in found["processes"]],
+        alpha=found["alpha"],
+        unseen=found["unseen"],
+        drift=found["drift"],
+        problems=found["problems"],
+    )
 
 
 def _disturbances(reply: Mapping[str, Any]) -> list[str]:

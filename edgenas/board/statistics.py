@@ -1,16 +1,20 @@
-"""What raw samples say: median and interval, whether they can be trusted, and whether a limit is met.
+"""What raw samples say: the median with its interval, what is odd about them, and whether a limit is met.
 
-Nothing here deletes a sample. The gates are those of pyperf, put to means over blocks of about 10 ms, since one
-interrupt among thousands of short inferences tells nothing about the network.
+Nothing here deletes or punishes a sample. The unit is the repeat: samples within one share its luck, and so do, less,
+the repeats of one process. An interval is Student's, of the logarithms of the repeats' medians, or of the processes'
+where that is wider, and reaches as far as the samples drifted.
+
+Who looks at samples again and again, until they answer, is wrong more often than who looks once. Each look therefore
+has a share of its own of the error that is allowed, and a look that comes early must leave room for what was not seen
+yet: other processes, and drift. tests/benchmarks/verdicts.py shows how often verdicts are wrong nevertheless.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -18,23 +22,23 @@ from numpy.typing import NDArray
 
 Verdict = Literal["PASS", "FAIL", "UNSTABLE"]
 
-BLOCK_MS = 10.0
-LARGEST_SPREAD = 0.10  # standard deviation over mean
-LARGEST_OUTLIER = 0.50  # distance of the smallest and the largest from the mean, over the mean
+ALPHA = 0.05  # that the interval does not hold the median, both ends together
 SHORTEST_SAMPLE_MS = 1.0  # below, the clock and the call weigh in
-PRECISION = 0.01  # of the mean, at 95 %
-LARGEST_DRIFT = 0.03  # from the first third to the last, and of the reference model around a block
-_EXACT_UP_TO = 6  # repeats whose resamples are all listed; of more, so many are drawn
-_DRAWN = 1000
-_SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
+WIDE = 0.03  # of the median to either side: worth a warning
+LARGEST_DRIFT = 0.03  # from the first third to the last, likewise
+LARGEST_SPREAD = 0.10  # standard deviation of the repeats' medians, likewise
+_PARTS = 4  # into which a single repeat is cut
+_LEAST_PROCESSES = 3  # whose spread says anything
+_WIDEST = 7.0  # in logarithms, a factor of a thousand: what a single sample says
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Of `n` samples in ms, an inference each; `problems` says in words which gates they fail, empty where none.
+    """Of `n` samples in ms, an inference each.
 
-    [`low_ms`, `high_ms`] is the 95 % bootstrap interval of the median, resampled by repeats, since samples within a
-    repeat share its luck.
+    [`low_ms`, `high_ms`] is the interval of the median, widened by the drift seen. `unseen` has the shares by which
+    the median may be above it, and below it, as so little was measured yet. `problems` says in words what makes the
+    measurement void, `warnings` what is odd about it.
     """
 
     n: int
@@ -48,23 +52,51 @@ class Summary:
     p90_ms: float
     p99_ms: float
     max_ms: float
-    problems: tuple[str, ...]
+    unseen: tuple[float, float] = (0.0, 0.0)
+    warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def stable(self) -> bool:
+        """Whether it counts at all."""
         return not self.problems
 
+    @property
+    def width(self) -> float:
+        """How far the interval reaches from the median, over the median."""
+        return max(self.high_ms / self.median_ms, self.median_ms / max(self.low_ms, 1e-12)) - 1
+
     def verdict(self, limit_ms: float) -> Verdict:
-        """A limit is met only where the whole interval is within it."""
-        if not self.stable:
-            return "UNSTABLE"
-        return "PASS" if self.high_ms <= limit_ms else "FAIL"
+        """PASS or FAIL where all that the median may be lies on one side of the limit."""
+        if self.stable and self.high_ms * (1 + self.unseen[0]) <= limit_ms:
+            return "PASS"
+        if self.stable and self.low_ms / (1 + self.unseen[1]) > limit_ms:
+            return "FAIL"
+        return "UNSTABLE"
+
+    def doubt(self, limit_ms: float) -> str:
+        """Why the verdict is UNSTABLE, in words."""
+        if self.problems:
+            return self.problems[0]
+        low, high = self.low_ms / (1 + self.unseen[1]), self.high_ms * (1 + self.unseen[0])
+        return f"the median may be anywhere from {low:.4g} to {high:.4g} ms, on either side of {limit_ms:.4g} ms"
 
 
-def summarise(samples_ns: Sequence[Sequence[int]], inner: int = 1) -> Summary:
+def summarise(
+    samples_ns: Sequence[Sequence[int]],
+    inner: int = 1,
+    *,
+    processes: Sequence[int] = (),
+    alpha: float = ALPHA,
+    unseen: Sequence[float] = (0.0, 0.0),
+    drift: float = 0.0,
+    problems: Sequence[str] = (),
+) -> Summary:
     """What `samples_ns` say: a list for every repeat, ns an inference, each timed over `inner` inferences in a row.
 
-    Raises ValueError where there are none, or some not positive.
+    `processes` has the number of repeats of each process, in their order (none: all are of one), `alpha` the error
+    that this look may make, `drift` the share by which the reference model moved meanwhile. Raises ValueError where
+    there are no samples, or some not positive.
     """
     repeats = [np.asarray(repeat, dtype=np.float64) / 1e6 for repeat in samples_ns]
     if not repeats or not all(len(repeat) for repeat in repeats):
@@ -72,14 +104,24 @@ def summarise(samples_ns: Sequence[Sequence[int]], inner: int = 1) -> Summary:
     pooled = np.concatenate(repeats)
     if not (np.isfinite(pooled).all() and (pooled > 0).all()):
         raise ValueError("samples that are not positive")
+    if sum(processes or [len(repeats)]) != len(repeats):
+        raise ValueError("repeats of no process")
     median = float(np.median(pooled))
-    low, high = _interval(repeats)
+    levels = np.log([float(np.median(block)) for block in _blocks(repeats)])
+    half = _half(levels, alpha)
+    if len(processes) >= _LEAST_PROCESSES and len(levels) == len(repeats):
+        means = [float(part.mean()) for part in np.split(levels, np.cumsum(processes)[:-1])]
+        half = max(half, _half(np.array(means), alpha))
+    first, last = _ends(levels, math.log(median))
+    # As far as the first third and the last lie apart, both are inside.
+    below = min(_WIDEST, max(half, math.log(median) - min(first, last))) + math.log1p(drift)
+    above = min(_WIDEST, max(half, max(first, last) - math.log(median))) + math.log1p(drift)
     p90, p99 = (float(value) for value in np.percentile(pooled, [90, 99]))
-    return Summary(
+    found = Summary(
         n=len(pooled),
         median_ms=median,
-        low_ms=low,
-        high_ms=high,
+        low_ms=median * math.exp(-below),
+        high_ms=median * math.exp(above),
         mad_ms=float(np.median(np.abs(pooled - median))),
         mean_ms=float(pooled.mean()),
         std_ms=float(pooled.std(ddof=1)) if len(pooled) > 1 else 0.0,
@@ -87,93 +129,81 @@ def summarise(samples_ns: Sequence[Sequence[int]], inner: int = 1) -> Summary:
         p90_ms=p90,
         p99_ms=p99,
         max_ms=float(pooled.max()),
-        problems=tuple(_problems(repeats, inner)),
+        unseen=(unseen[0], unseen[1]),
+        problems=tuple(problems),
+    )
+    warnings = tuple(_warnings(found, levels, last - first, median * inner, drift))
+    return Summary(
+        **{name: getattr(found, name) for name in Summary.__slots__ if name != "warnings"}, warnings=warnings
     )
 
 
 def moved(before: Summary, after: Summary) -> float:
-    """By which share the median moved from one time to another: of the reference model, drift."""
-    return abs(after.median_ms / before.median_ms - 1)
+    """By which share the median moved from one time to another, beyond what their intervals explain: drift."""
+    return max(0.0, after.low_ms / before.high_ms - 1, before.low_ms / after.high_ms - 1)
 
 
-def _interval(repeats: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the pooled median, whole repeats drawn with replacement.
-
-    Percentiles alone are too narrow for few repeats (five hold the median 80 % of the time, not 95 %), so they are
-    expanded as Student's t is over the normal (Hesterberg, "What teachers should know about the bootstrap", 2015).
-    """
-    count = len(repeats)
-    if count == 1:  # nothing to resample by: its samples alone
-        ordered = np.sort(repeats[0])
-        half = 0.98 * math.sqrt(len(ordered))  # binomial interval of the rank of the median
-        ranks = [int(np.clip(round(len(ordered) / 2 + side), 0, len(ordered) - 1)) for side in (-half - 0.5, half)]
-        return float(ordered[ranks[0]]), float(ordered[ranks[1]])
-    if count <= _EXACT_UP_TO:
-        draws = list(itertools.combinations_with_replacement(range(count), count))
-        weights = np.array([np.bincount(draw, minlength=count) for draw in draws])
-        chance = np.array([_multinomial(row) for row in weights.tolist()])
-    else:
-        weights = np.random.default_rng(0).multinomial(count, [1 / count] * count, size=_DRAWN)
-        chance = np.ones(_DRAWN)
-    pooled = np.concatenate(repeats)
-    order = np.argsort(pooled)
-    ordered = pooled[order]
-    owner = np.repeat(np.arange(count), [len(repeat) for repeat in repeats])[order]
-    medians = np.empty(len(weights))
-    for row, weight in enumerate(weights):
-        below = np.cumsum(weight[owner])
-        # of an even number, the mean of the two in the middle: what the median itself is, or it may lie outside
-        middle = [int(np.searchsorted(below, below[-1] / 2, side)) for side in _SIDES]
-        medians[row] = ordered[middle].mean()
-    by_median = np.argsort(medians)
-    share = np.cumsum(chance[by_median]) / chance.sum()
-    tail = NormalDist().cdf(-math.sqrt(count / (count - 1)) * _student_t(count - 1))
-    low, high = (medians[by_median[min(int(np.searchsorted(share, q)), len(share) - 1)]] for q in (tail, 1 - tail))
-    return float(low), float(high)
+def _blocks(repeats: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """The repeats, or the parts of a single one."""
+    if len(repeats) > 1:
+        return list(repeats)
+    return np.array_split(repeats[0], min(_PARTS, len(repeats[0])))
 
 
-def _student_t(freedom: int) -> float:
-    """The 97.5 % point of Student's t."""
-    table = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-    return table[freedom - 1] if freedom <= len(table) else 1.960 + 2.42 / freedom + 2.6 / freedom**2
+def _half(levels: NDArray[np.float64], alpha: float) -> float:
+    """Half the width of the interval of the mean of `levels`, _WIDEST at most."""
+    if len(levels) < 2:
+        return _WIDEST
+    spread = float(levels.std(ddof=1))
+    return min(_WIDEST, student_t(len(levels) - 1, alpha) * spread / math.sqrt(len(levels))) if spread else 0.0
 
 
-def _multinomial(counts: Sequence[int]) -> float:
-    """How many ordered draws give `counts`."""
-    return math.factorial(sum(counts)) / math.prod(math.factorial(each) for each in counts)
+def _ends(levels: NDArray[np.float64], middle: float) -> tuple[float, float]:
+    """The median levels of the first third and of the last; `middle` where thirds say nothing."""
+    third = len(levels) // 3
+    if third < 2:
+        return middle, middle
+    return float(np.median(levels[:third])), float(np.median(levels[-third:]))
 
 
-def _problems(repeats: Sequence[NDArray[np.float64]], inner: int) -> list[str]:
-    values = np.concatenate([_blocks(repeat) for repeat in repeats])
-    mean = float(values.mean())
-    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    problems = []
-    if spread >= LARGEST_SPREAD * mean:
-        problems.append(f"the samples spread by {spread / mean:.0%} of their mean (at most {LARGEST_SPREAD:.0%})")
-    outlier = max(float(values.max()) - mean, mean - float(values.min())) / mean
-    if outlier >= LARGEST_OUTLIER:
-        problems.append(f"some samples are {outlier:.0%} off the mean (at most {LARGEST_OUTLIER:.0%})")
-    shortest_ms = float(np.median(np.concatenate(repeats))) * inner
-    if shortest_ms < SHORTEST_SAMPLE_MS:
-        problems.append(f"samples of {shortest_ms:.2g} ms are timed alone (at least {SHORTEST_SAMPLE_MS:g} ms)")
-    needed = math.ceil((1.96 * spread / (PRECISION * mean)) ** 2)
-    if len(values) < needed:
-        problems.append(f"{len(values)} blocks of samples are too few for 1 % at 95 % (that takes {needed})")
-    # Throttling shows within a repeat or from one to the next: take them as one stream.
-    third = len(values) // 3
-    if third >= 3:
-        drift = float(np.median(values[-third:]) / np.median(values[:third])) - 1
-        if abs(drift) > LARGEST_DRIFT:
-            word = "slower" if drift > 0 else "faster"
-            problems.append(f"the last third is {abs(drift):.0%} {word} than the first (at most {LARGEST_DRIFT:.0%})")
-    return problems
+def _warnings(found: Summary, levels: NDArray[np.float64], drift: float, sample_ms: float, moved: float) -> list[str]:
+    warnings = []
+    spread = float(levels.std(ddof=1)) if len(levels) > 1 else 0.0
+    if found.width > WIDE:
+        warnings.append(
+            f"the interval reaches {found.width:.0%} beyond the median: something else keeps the board busy"
+        )
+    if spread >= LARGEST_SPREAD:
+        warnings.append(f"repeats differ by {spread:.0%}")
+    if sample_ms < SHORTEST_SAMPLE_MS:
+        warnings.append(f"samples of {sample_ms:.2g} ms are timed alone (better {SHORTEST_SAMPLE_MS:g} ms at least)")
+    if abs(math.expm1(drift)) > LARGEST_DRIFT:
+        word = "slower" if drift > 0 else "faster"
+        warnings.append(f"the last third is {abs(math.expm1(drift)):.0%} {word} than the first")
+    if moved > 0:
+        warnings.append(f"the reference model moved by {moved:.1%} meanwhile")
+    return warnings
 
 
-def _blocks(samples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means over consecutive samples that together last about BLOCK_MS."""
-    size = max(1, round(BLOCK_MS / float(np.median(samples))))
-    whole = len(samples) // size * size
-    if not whole:
-        return np.array([samples.mean()])
-    means: NDArray[np.float64] = samples[:whole].reshape(-1, size).mean(axis=1)
-    return means
+@lru_cache(4096)
+def student_t(freedom: int, alpha: float) -> float:
+    """What |T| of Student's distribution exceeds with probability `alpha`, of so many degrees of freedom."""
+    low, high = 0.0, 1.0
+    while _within(high, freedom) < 1 - alpha and high < 1e9:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, freedom) < 1 - alpha else (low, middle)
+    return high
+
+
+def _within(t: float, freedom: int) -> float:
+    """P(|T| < t): Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4."""
+    angle = math.atan(t / math.sqrt(freedom))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
+    for number in range(1 + odd, freedom, 2):
+        total += term
+        term *= cosine * cosine * number / (number + 1)
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

@@ -207,8 +207,11 @@ def profile(
 def measure(
     model: Annotated[Path, typer.Argument(help="An .onnx or .tflite file.")],
     board: Annotated[str, typer.Option(help="The board's name.")],
-    latency: Annotated[str | None, typer.Option(help="Judge it against this limit, like 5ms.")] = None,
-    tier: Annotated[str, typer.Option(help="final: a minute of processes of their own; screen: a second.")] = "final",
+    latency: Annotated[str | None, typer.Option(help="Say whether it keeps this limit, like 5ms.")] = None,
+    tier: Annotated[
+        str,
+        typer.Option(help="final: a minute at most, of processes of their own; screen: a few seconds at most."),
+    ] = "final",
     input_shape: Annotated[
         list[str] | None,
         typer.Option(
@@ -221,10 +224,14 @@ def measure(
 ) -> None:
     """Time a model file on a board, with made-up input of the model's own types and shapes.
 
+    With --latency, until it is known whether the limit is kept: PASS, FAIL (exit code 3), or UNSTABLE (5) where the
+    time is used up and it still may be either, or the board disturbed the timing. Without, until the median is known
+    well; a wide interval is a warning.
+
     Example: edgenas measure model.onnx --board here --latency 5ms --tier screen
     """
     from edgenas import device as devices
-    from edgenas.board.check import measured_fact
+    from edgenas.board.check import doubt, measured_fact, word
     from edgenas.board.measure import Failed, Tier
     from edgenas.board.model import read
     from edgenas.board.pool import Pool
@@ -241,20 +248,20 @@ def measure(
     assert device.measurement is not None  # else it would be no board
     try:
         with Pool([entry], device) as pool:
-            outcome = pool.one(content, (Tier.final if tier == "final" else Tier.screen)(device.measurement))
+            outcome = pool.one(content, (Tier.final if tier == "final" else Tier.screen)(device.measurement, limit_ms))
     except KeyboardInterrupt:
         raise InterruptedRunError(f"interrupted; {model} was not timed to the end, run the command again") from None
     if isinstance(outcome, Failed):
         raise ExportError(f"{printable(model)} was not timed: {outcome.error}")
     summary = outcome.summary
-    stable = "STABLE" if summary.stable else "UNSTABLE"
-    verdict: str = stable if limit_ms is None else summary.verdict(limit_ms)
+    verdict = word(outcome, limit_ms)
     fact = {"model": str(model), "board": board, "verdict": verdict, "limit_ms": limit_ms, **measured_fact(outcome)}
     fact |= content.facts()
     print(json.dumps(fact) if as_json else measured_text(fact))
     if verdict == "UNSTABLE":
         raise UnstableError(
-            f"the measurement does not settle ({summary.problems[0]}); cure what `edgenas board check {board}` names"
+            f"the measurement does not settle ({doubt(outcome, limit_ms)}); cure what `edgenas board check {board}`"
+            " names"
         )
     if verdict == "FAIL":
         assert limit_ms is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -67,18 +68,22 @@ class LiveCost:
 
     def confirm(self, arch: Architecture, limits: Mapping[str, float]) -> Confirmation:
         """Measure `arch` at the final tier and judge it against `limits`, metric -> limit in its canonical unit."""
-        outcome = self._pool.one(self.model(self._space.canonical(arch)), Tier.final(self._how))
+        tier = Tier.final(self._how, limits.get("latency"))
+        outcome = self._pool.one(self.model(self._space.canonical(arch)), tier)
         if isinstance(outcome, Failed):
             return Confirmation("FAIL", {}, outcome.error)
         summary = outcome.summary
-        limit_ms = limits.get("latency", float("inf"))
+        limit_ms = limits.get("latency", math.inf)
         verdict = summary.verdict(limit_ms)
+        words = _words(outcome)
+        if verdict == "UNSTABLE":
+            words += f"; unstable: {summary.doubt(limit_ms)}"
         values = {"latency": summary.median_ms}
         if outcome.energy_mj is not None:
             values["energy"] = outcome.energy_mj
             if verdict == "PASS" and outcome.energy_mj > limits.get("energy", float("inf")):
                 verdict = "FAIL"
-        return Confirmation(verdict, values, _words(outcome))
+        return Confirmation(verdict, values, words)
 
     def close(self) -> None:
         self._pool.close()
@@ -170,9 +175,8 @@ def _words(outcome: Measured) -> str:
     """Where the number comes from."""
     record, summary = outcome.record, outcome.summary
     fingerprint = record["fingerprint"]
-    text = (
+    return (
         f"measured on board {record['board']} ({fingerprint['runtime']} {fingerprint['runtime_version']},"
         f" {fingerprint['threads']} thread{'s' * (fingerprint['threads'] > 1)}, median of {summary.n}, 95 % interval"
         f" {show(summary.low_ms, 'latency')} to {show(summary.high_ms, 'latency')})"
-    )
-    return text + "".join(f"; unstable: {problem}" for problem in summary.problems[:1])
+    ) + "".join(f"; void: {problem}" for problem in summary.problems[:1])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgenas import device as devices
 from edgenas.board import registry
-from edgenas.board.check import measured_fact
+from edgenas.board.check import doubt, measured_fact, word
 from edgenas.board.measure import Failed, Outcome, Tier
 from edgenas.board.model import Golden, Model, with_golden
 from edgenas.board.pool import Pool, connect
@@ -96,7 +96,7 @@ def deploy(
     assert device.measurement is not None  # else it would be no board
     try:
         with Pool([entry], device) as pool:
-            outcome = pool.one(model, Tier.final(device.measurement))
+            outcome = pool.one(model, Tier.final(device.measurement, limit_ms))
     except BoardError as error:
         if check["passed"] is not False:
             raise
@@ -151,10 +151,9 @@ def _limit_ms(manifest: Mapping[str, Any], entry: Board) -> float | None:
 def _latency(outcome: Outcome, limit_ms: float | None) -> dict[str, Any]:
     if isinstance(outcome, Failed):
         return {"verdict": None, "limit_ms": limit_ms, "error": printable(outcome.error)}
-    summary = outcome.summary
-    stable = "STABLE" if summary.stable else "UNSTABLE"
-    verdict = stable if limit_ms is None else summary.verdict(limit_ms)
-    return {"verdict": verdict, "limit_ms": limit_ms, "error": None, **measured_fact(outcome)}
+    verdict = word(outcome, limit_ms)
+    why = doubt(outcome, limit_ms) if verdict == "UNSTABLE" else None
+    return {"verdict": verdict, "doubt": why, "limit_ms": limit_ms, "error": None, **measured_fact(outcome)}
 
 
 def _model(content: Mapping[str, bytes], manifest: Mapping[str, Any], record: Mapping[str, Any], file: str) -> Model:
@@ -197,7 +196,7 @@ def _problem(report: Mapping[str, Any], name: str) -> EdgeNASError | None:
         return ExportError(f"{file} could not be timed on {name} ({latency['error']}); {advice}")
     if latency["verdict"] == "UNSTABLE":
         return UnstableError(
-            f"the latency on {name} does not settle ({latency['problems'][0]}); cure what `edgenas board check {name}`"
+            f"the latency on {name} does not settle ({latency['doubt']}); cure what `edgenas board check {name}`"
             " names, then deploy again"
         )
     if latency["verdict"] == "FAIL":

@@ -81,5 +81,6 @@ def measured_text(fact: Mapping[str, Any]) -> str:
     lines += [f"  {printable(note)}" for note in fact.get("notes", [])]
     if not fact["output_checked"] and fact["note"]:
         lines.append(f"  {fact['note']}")
-    lines += [f"  unstable: {problem}" for problem in fact["problems"]]
+    lines += [f"  void: {problem}" for problem in fact["problems"]]
+    lines += [f"  note: {warning}" for warning in fact["warnings"]]
     return "\n".join(lines)

@@ -121,6 +121,7 @@ def _latency_lines(latency: Mapping[str, Any]) -> list[str]:
     for name, unit in (("first_inference_ms", "ms"), ("init_ms", "ms"), ("peak_memory_mb", "MiB"), ("energy_mj", "mJ")):
         if latency[name] is not None:
             lines.append(f"- {name.rpartition('_')[0].replace('_', ' ')}: {latency[name]:.4g} {unit}")
-    lines += [f"- unstable: {problem}" for problem in latency["problems"]]
+    lines += [] if latency["doubt"] is None else [f"- unstable: {latency['doubt']}"]
+    lines += [f"- note: {warning}" for warning in latency["warnings"]]
     lines += [] if latency["output_checked"] else [f"- the output was not checked there: {latency['note']}"]
     return lines

@@ -140,7 +140,7 @@ def _agreement(folder: Path, rounds: int) -> None:
     print(f"\nthe same model, median of {rounds} turns, ms (asked: within 3 %)")
     print(f"  bare loop {median(bare_ms):.3f}   agent {median(agent_ms):.3f}   ratio {ratio:.3f}")
     print(f"  turn by turn: {', '.join(f'{a / b:.3f}' for a, b in zip(agent_ms, bare_ms, strict=True))}")
-    print("\ntimed again by the screening tier, with the reference before and after (asked: within 2 %, or UNSTABLE)")
+    print("\ntimed again by the screening tier, with the reference before and after (asked: within 2 %, or a warning)")
     for turn in range(3):
         found = []
         for half in range(2):
@@ -149,15 +149,15 @@ def _agreement(folder: Path, rounds: int) -> None:
             assert not isinstance(outcome, Failed), outcome
             found.append(outcome.summary)
         apart = found[1].median_ms / found[0].median_ms - 1
-        words = [each.problems[0] if each.problems else "stable" for each in found]
+        words = [each.warnings[0] if each.warnings else "narrow" for each in found]
         print(f"  {found[0].median_ms:.3f} and {found[1].median_ms:.3f} ms: {apart:+.1%} ({'; '.join(words)})")
     session.close()
 
 
 def _agent(bench: Bench, model: Model, tier: Tier) -> float:
     """The median of one screening without the reference around it."""
-    attempt = bench._attempt(model, tier, bench.runtime(model))
-    return float(np.median(np.concatenate([np.array(each) for each in attempt["samples_ns"]]))) / 1e6
+    reply = bench._time(model, tier, 0)
+    return float(np.median(np.concatenate([np.array(each) for each in reply["samples_ns"]]))) / 1e6
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgenas import device as devices
-from edgenas.board import measure
+from edgenas.board import measure, statistics
 from edgenas.board.measure import Bench, Failed, Measured, Tier
 from edgenas.board.model import Golden, Model, reference
 from edgenas.board.runtimes import UnfitError
@@ -21,7 +21,9 @@ from tests.board.boards import STATE, EmulatedSession, Once, World, board, model
 
 HOST = devices.load("host")
 assert HOST.measurement is not None
-SCREEN, FINAL = Tier.screen(HOST.measurement), Tier.final(HOST.measurement)
+HOW = HOST.measurement
+SCREEN, FINAL = Tier.screen(HOW), Tier.final(HOW)
+LIMITED_SCREEN, LIMITED = Tier.screen(HOW, 20.0), Tier.final(HOW, 20.0)
 REFERENCE = reference("onnx").content
 
 
@@ -37,9 +39,22 @@ def measured(outcome: Measured | Failed) -> Measured:
 
 def test_tiers_are_those_of_the_profile() -> None:
     assert SCREEN.plan() | {"max_repeat_s": 20.0} == SCREEN.plan()
-    assert (SCREEN.processes, SCREEN.repeats, SCREEN.min_repeat_ms) == (1, 5, 100.0)
-    assert (FINAL.processes, FINAL.repeats, FINAL.min_repeat_ms) == (5, 1, 10_000.0)
+    assert [(each.repeats, each.min_repeat_ms) for each in SCREEN.rounds] == [(5, 100.0)] * 2
+    lengths = [(each.repeats, round(each.min_repeat_ms)) for each in FINAL.rounds]
+    assert lengths == [(5, 667), (5, 1333), (5, 2000), (5, 2667), (5, 3333)]
+    assert sum(each.lasts_ms for each in FINAL.rounds) == pytest.approx(50_000)
     assert FINAL.timeout_s() > 20 + 10
+
+
+@pytest.mark.parametrize("tier", [LIMITED_SCREEN, LIMITED])
+def test_the_looks_share_the_error_that_is_allowed(tier: Tier) -> None:
+    looks = range(1, len(tier.rounds) + 1)
+    assert sum(tier.alpha(done) for done in looks) == pytest.approx(statistics.ALPHA)
+    assert all(tier.alpha(done) > 0 for done in looks)
+    for side in (0, 1):
+        left = [tier.unseen(done)[side] for done in looks]
+        assert left == sorted(left, reverse=True), "the later the look, the less is left unseen"
+        assert left[-1] > 0
 
 
 def test_a_model_between_two_timings_of_the_reference(tmp_path: Path) -> None:
@@ -115,13 +130,70 @@ def test_tier_threads_and_cores_are_part_of_the_key(tmp_path: Path) -> None:
     assert measured(bench(world, tmp_path)(some, SCREEN)[0]).from_store
 
 
+def asked_of(world: World, content: bytes) -> list[dict[str, Any]]:
+    return [each for each in world.requests if each["model"]["sha256"] == model(content).sha256]
+
+
 def test_the_final_tier_takes_processes_of_their_own(tmp_path: Path) -> None:
-    world = World()
+    world = World(noise=0.2)  # so wide that none is enough
     outcome = measured(bench(world, tmp_path)(models(1), FINAL)[0])
-    asked = [each for each in world.requests if each["model"]["sha256"] == models(1)[0].sha256]
+    asked = asked_of(world, models(1)[0].content)
     assert len(asked) == 5
     assert all(each["fresh"] for each in asked)
-    assert len(outcome.record["attempts"][-1]["samples_ns"]) == 5
+    assert len(outcome.record["attempts"][-1]["samples_ns"]) == 25
+    assert [each["repeats"] for each in outcome.record["attempts"][-1]["processes"]] == [5] * 5
+
+
+def test_without_a_limit_it_ends_once_the_median_is_known_well(tmp_path: Path) -> None:
+    world = World()
+    outcome = measured(bench(world, tmp_path)(models(1), FINAL)[0])
+    assert len(asked_of(world, models(1)[0].content)) == 3
+    assert outcome.summary.width < 0.01
+
+
+@pytest.mark.parametrize("make", [Tier.screen, Tier.final])
+@pytest.mark.parametrize(("limit_ms", "verdict"), [(100.0, "PASS"), (0.5, "FAIL")])
+def test_an_easy_question_takes_one_short_process(
+    make: Callable[..., Tier], limit_ms: float, verdict: str, tmp_path: Path
+) -> None:
+    world, some = World({b"easy": 5.0}), [model(b"easy")]
+    outcome = measured(bench(world, tmp_path)(some, make(HOW, limit_ms))[0])
+    (asked,) = world.requests  # not even the reference
+    plan = asked["plan"]
+    assert plan["warmup_s"] + plan["repeats"] * (plan["min_repeat_ms"] / 1e3 + plan["pause_s"]) < 1.0
+    assert outcome.summary.verdict(limit_ms) == verdict
+    again = bench(world, tmp_path)(some, make(HOW, limit_ms))[0]
+    assert measured(again).from_store
+
+
+def test_the_closer_the_limit_the_longer_it_takes(tmp_path: Path) -> None:
+    rounds = []
+    for number, limit_ms in enumerate([100.0, 6.0, 5.3, 5.12]):
+        world = World({b"m": 5.0}, noise=0.05)
+        outcome = measured(bench(world, tmp_path / str(number))([model(b"m")], Tier.final(HOW, limit_ms))[0])
+        assert outcome.summary.verdict(limit_ms) == "PASS"
+        rounds.append(len(asked_of(world, b"m")))
+    assert rounds == sorted(rounds)
+    assert rounds[0] == 1 < rounds[-1]
+
+
+def test_what_straddles_when_the_time_is_used_up_is_unstable_and_measured_again(tmp_path: Path) -> None:
+    world, tier = World({b"m": 5.0}), Tier.final(HOW, 5.0)
+    outcome = measured(bench(world, tmp_path)([model(b"m")], tier)[0])
+    assert outcome.summary.verdict(5.0) == "UNSTABLE"
+    assert outcome.summary.stable
+    assert "on either side of 5 ms" in outcome.summary.doubt(5.0)
+    assert len(asked_of(world, b"m")) == 6
+    assert not measured(bench(world, tmp_path)([model(b"m")], tier)[0]).from_store
+
+
+def test_an_answer_to_an_easier_question_is_not_taken_for_a_harder_one(tmp_path: Path) -> None:
+    world, some = World({b"m": 5.0}), [model(b"m")]
+    for limit_ms, from_store in ((100.0, False), (50.0, True), (5.2, False), (100.0, True), (5.2, True), (4.0, True)):
+        outcome = measured(bench(world, tmp_path)(some, Tier.final(HOW, limit_ms))[0])
+        assert outcome.from_store == from_store, limit_ms
+    assert measured(bench(world, tmp_path)(some, FINAL)[0]).from_store  # it is known well by now
+    assert len(list(tmp_path.glob("*/*.json"))) == 2  # the first samples are kept too
 
 
 def moving_reference(factors: list[float]) -> Callable[[str, str, dict[str, Any]], None]:
@@ -136,30 +208,25 @@ def moving_reference(factors: list[float]) -> Callable[[str, str, dict[str, Any]
     return disturb
 
 
-def test_a_block_whose_reference_moved_is_measured_again(tmp_path: Path) -> None:
-    world = World(disturb=moving_reference([1.0, 1.05]))
-    outcome = measured(bench(world, tmp_path)(models(1), SCREEN)[0])
+def test_a_reference_that_moved_widens_the_interval(tmp_path: Path) -> None:
+    still = measured(bench(World(), tmp_path / "still")(models(1), SCREEN)[0])
+    world = World(disturb=moving_reference([1.0, 1.05, 1.05]))
+    outcome = measured(bench(world, tmp_path / "moved")(models(1), SCREEN)[0])
+    assert outcome.summary.width == pytest.approx(still.summary.width + 0.05, abs=0.005)
+    assert "the reference model moved by" in " ".join(outcome.summary.warnings)
     assert outcome.summary.stable
-    first, second = outcome.record["attempts"]  # every sample is kept
-    assert "reference model moved by 5%" in first["problems"][0]
-    assert second["problems"] == []
-    assert world.timed(models(1)[0].content) == 2
 
 
-def test_a_reference_that_keeps_moving_makes_it_unstable_and_is_never_reused(tmp_path: Path) -> None:
-    world = World(disturb=moving_reference([1.0, 1.05] * 10))
-    some = models(1)
-    outcome = measured(bench(world, tmp_path)(some, SCREEN)[0])
-    assert outcome.summary.verdict(1000.0) == "UNSTABLE"
-    assert len(outcome.record["attempts"]) == measure.ATTEMPTS["screen"]
-    count = len(world.jobs)
-    assert not measured(bench(world, tmp_path)(some, SCREEN)[0]).from_store
-    assert len(world.jobs) > count
-    kept = list(tmp_path.glob("*/*.json"))
-    assert len(kept) == 2  # both are kept, each under a key of its own
+def test_a_reference_that_moved_leaves_a_close_limit_open_until_more_was_seen(tmp_path: Path) -> None:
+    """Answered by the samples alone, no longer when the reference moved; then the time is used up."""
+    tier = Tier.final(HOW, 5.3)
+    world = World({b"m": 5.0}, disturb=moving_reference([1.0, *[1.2] * 9]))
+    assert measured(bench(world, tmp_path)([model(b"m")], tier)[0]).summary.verdict(5.3) == "UNSTABLE"
+    assert len(asked_of(world, b"m")) == len(tier.rounds)
+    assert world.timed(REFERENCE) > 2
 
 
-def test_only_the_unsettled_are_measured_again(tmp_path: Path) -> None:
+def test_of_several_models_only_the_wide_are_sampled_further(tmp_path: Path) -> None:
     restless = models(3)[1].content
 
     def spread(reply: dict[str, Any]) -> None:
@@ -169,6 +236,26 @@ def test_only_the_unsettled_are_measured_again(tmp_path: Path) -> None:
     outcomes = [measured(each) for each in bench(world, tmp_path)(models(3), SCREEN)]
     assert all(each.summary.stable for each in outcomes)
     assert [world.timed(each.content) for each in models(3)] == [1, 2, 1]
+    assert world.timed(REFERENCE) == 2
+
+
+def test_a_void_timing_is_made_again_and_if_it_stays_so_unstable(tmp_path: Path) -> None:
+    def throttled(reply: dict[str, Any]) -> None:
+        reply["after"] = {**STATE, "throttled": 0x4}
+
+    some = models(1)
+    world = World(disturb=Once(throttled, only=[some[0].content]))
+    outcome = measured(bench(world, tmp_path / "once")(some, SCREEN)[0])
+    assert outcome.summary.stable
+    first, second = outcome.record["attempts"]  # every sample is kept
+    assert first["problems"] == ["the board throttled its clocks"]
+    assert second["problems"] == []
+    world = World(disturb=Once(throttled, times=99, only=[some[0].content]))
+    folder = tmp_path / "always"
+    outcome = measured(bench(world, folder)(some, LIMITED)[0])
+    assert outcome.summary.verdict(1e9) == "UNSTABLE", "a void measurement answers not even an easy question"
+    assert len(outcome.record["attempts"]) == measure.ATTEMPTS["final"]
+    assert not measured(bench(world, folder)(some, LIMITED)[0]).from_store
 
 
 @pytest.mark.parametrize(
@@ -273,7 +360,7 @@ def test_energy_is_the_mean_of_the_processes(tmp_path: Path) -> None:
             reply["energy_mj"] = next(energies)
 
     outcome = measured(bench(World(disturb=told), tmp_path)(models(1), FINAL)[0])
-    assert outcome.energy_mj == 3.0
+    assert outcome.energy_mj == 2.0  # three are enough
 
 
 def test_every_raw_sample_is_in_the_store(tmp_path: Path) -> None:

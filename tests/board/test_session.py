@@ -213,6 +213,23 @@ def test_impossible_samples_are_refused(change: dict[str, Any], elapsed_s: float
     assert refused.value.kind == "impossible"
 
 
+def test_a_busy_board_is_no_liar() -> None:
+    """Other programs used up the time between the samples, or all of it."""
+    for share, elapsed_s in ((0.5, 0.1), (0.1, 1.0), (0.03, 5.0)):
+        shorter = [[max(1, int(ns * share)) for ns in repeat] for repeat in SOUND["samples_ns"]]
+        assert possible({**SOUND, "samples_ns": shorter}, PLAN, elapsed_s, "board")
+    stalled = [SOUND["samples_ns"][0], [1000]]  # swapped out after its first sample, until the repeat had to end
+    assert possible({**SOUND, "samples_ns": stalled}, PLAN, PLAN["max_repeat_s"] + 0.1, "board")
+    with pytest.raises(RefusedError, match="which cannot be"):
+        possible({**SOUND, "samples_ns": stalled}, PLAN, 0.5 * PLAN["max_repeat_s"], "board")
+
+
+def test_who_answers_sooner_than_the_work_takes_is_refused() -> None:
+    short = [[10_000] * 2] * 2
+    with pytest.raises(RefusedError, match=r"a repeat of .* within 0.001 s where 2 of"):
+        possible({**SOUND, "samples_ns": short}, PLAN, 0.001, "board")
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Callable[[], AgentSession]]:
     """Sessions with real agents on one board."""
