@@ -123,7 +123,7 @@ class Bench:
             return None
         measured = Measured(record, from_store=True)
         if tier.limit_ms is None:
-            enough = record["limit_ms"] is None or measured.summary.width <= PRECISION[tier.name]
+            enough = record.get("limit_ms") is None or measured.summary.width <= PRECISION[tier.name]
         else:
             enough = measured.summary.verdict(tier.limit_ms) != "UNSTABLE"
         return measured if enough else None

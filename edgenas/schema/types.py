@@ -270,17 +270,23 @@ class Best(TypedDict):
 
 
 class _Process(TypedDict):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    repeats: Positive
     first_ns: NotRequired[Amount | None]
     init_ns: NotRequired[Amount | None]
     peak_memory_kb: NotRequired[Amount | None]
 
 
 class _Attempt(TypedDict):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
     samples_ns: Annotated[list[Annotated[list[Annotated[float, Gt(0)]], Len(1)]], Len(1)]
     inner: Positive
     energy_mj: Amount | None
     problems: list[Text]
     processes: Annotated[list[_Process], Len(1)]
+    alpha: Annotated[float, Gt(0), Le(1)]
+    unseen: Annotated[list[Amount], Len(2, 2)]
+    drift: Amount
 
 
 class Measurement(TypedDict):
