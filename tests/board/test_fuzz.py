@@ -325,7 +325,7 @@ def spoiled_text(text: str, rng: random.Random) -> str:
         else:
             words = [*words[:at], *rng.sample(words, min(len(words), 200))]
         text = "".join(words)
-    return text
+    return text.encode("utf-8", "surrogatepass").decode(errors="replace")  # as what a shell prints is read
 
 
 def test_no_phone_brings_a_traceback() -> None:
