@@ -90,13 +90,12 @@ def search(
         int | None, typer.Option(help="Generations.  [100; 40 with --pareto]", rich_help_panel=_HOW)
     ] = None,
     population: Annotated[
-        int | None, typer.Option(help="Cells in a generation.  [20; 100 with --pareto, 40 live]", rich_help_panel=_HOW)
+        int | None, typer.Option(help="Cells in a generation.  [20; 40 with --pareto]", rich_help_panel=_HOW)
     ] = None,
     budget: Annotated[
         int | None,
         typer.Option(
-            help="End when so many classes are scored."
-            "  [80 where scores or costs are live, 150 with --pareto; else no end]",
+            help="End when so many classes are scored.  [80; 150 with --pareto; no end by --preset paper]",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -104,7 +103,7 @@ def search(
         int | None,
         typer.Option(
             help="Breed so many cells a generation, and judge those that look best to a surrogate, fitted to what was"
-            " judged so far. 0: judge all that is bred.  [500 where scores or costs are live; else 0]",
+            " judged so far. 0: judge all that is bred.  [200; 500 where scores or costs are live]",
             rich_help_panel=_HOW,
         ),
     ] = None,

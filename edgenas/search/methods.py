@@ -26,7 +26,7 @@ from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness import FitnessSettings, mixed, table
 from edgenas.fitness.weights import parse_weights
 from edgenas.search.genetic import PAPER, Generation, SearchSettings, evolve
-from edgenas.search.request import FITNESS, economised
+from edgenas.search.request import FITNESS, POOL, TABLE_POOL, economised
 from edgenas.spaces.nasbench201 import NASBench201
 
 DATASET = "cifar10"
@@ -234,7 +234,7 @@ def _parted(fitness: str) -> tuple[str, FitnessSettings]:
 def _search(fitness: str, settings: SearchSettings, benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:
     """A search as `edgenas search` makes it, but for its run folder."""
     score = benchmark.fitness(fitness)
-    how = settings if score.exhaustive else economised(settings)
+    how = economised(settings, pool=TABLE_POOL if score.exhaustive else POOL)
     return _evolved(fitness, score, replace(how, seed=seed), benchmark, case)
 
 

@@ -21,7 +21,7 @@ from edgenas.search.genetic import Generation, SearchSettings, evolve
 from edgenas.search.methods import DEFAULT, Benchmark, Case, live_scores, measured
 from edgenas.search.pareto import DEFAULT as FRONT
 from edgenas.search.pareto import evolve_front
-from edgenas.search.request import economised
+from edgenas.search.request import POOL, TABLE_POOL, economised
 from tests.benchmarks.companions import values
 
 MOST_REGRET_ADDED = 0.1  # points
@@ -38,9 +38,8 @@ def main() -> None:
     space, accuracies = benchmark.space, benchmark.accuracies
     by_default = benchmark.fitness(DEFAULT)
     scores = values(by_default, benchmark.archs)
-    single, whole = SearchSettings(), FRONT
-    if asked.live:
-        single, whole = economised(single), economised(whole, pareto=True)
+    pool = POOL if asked.live else TABLE_POOL
+    single, whole = economised(SearchSettings(), pool=pool), economised(FRONT, True, pool)
 
     def scored(settings: SearchSettings) -> Fitness:
         return live_scores(benchmark, settings) if asked.live else by_default

@@ -119,7 +119,8 @@ def test_a_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def measured(*samples_ns: int) -> dict[str, Any]:
-    attempt = {"samples_ns": [list(samples_ns)], "inner": 1, "energy_mj": None, "problems": [], "processes": [{}]}
+    attempt = {"samples_ns": [list(samples_ns)], "inner": 1, "energy_mj": None, "problems": [], "drift": 0.0}
+    attempt |= {"processes": [{"repeats": 1}], "alpha": 0.05, "unseen": [0.0, 0.0]}
     return {"board": "here", "measured_at": "now", "checked": True, "note": "", "attempts": [attempt]}
 
 

@@ -34,13 +34,13 @@ def scoring(job: Search) -> tuple[Any, ...]:
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        ({}, ("2*table+macs", 10, 5, None)),
-        ({"epochs": 50, "cells": 1, "channels": 16}, ("2*table+macs", 50, 1, None)),
-        ({"pareto": "latency"}, ("2*table+macs", 10, 5, None)),
+        ({}, ("2*table+macs", 10, 5, 80)),
+        ({"epochs": 50, "cells": 1, "channels": 16}, ("2*table+macs", 50, 1, 80)),
+        ({"pareto": "latency"}, ("2*table+macs", 10, 5, 150)),
         ({"epochs": 11}, ("2*live+macs", 11, 5, 80)),
         ({"dataset": "digits"}, ("2*live+macs", 10, 5, 80)),
         ({"dataset": "digits", "pareto": "latency"}, ("2*live+macs", 10, 5, 150)),
-        ({"fitness": "table"}, ("table", 10, 5, None)),
+        ({"fitness": "table"}, ("table", 10, 5, 80)),
         ({"fitness": "live", "budget": 9}, ("live", 10, 5, 9)),
         ({"preset": "paper"}, ("live", 100, 5, None)),
         ({"preset": "paper", "epochs": 50, "cells": 1}, ("table", 50, 1, None)),
