@@ -55,7 +55,7 @@ for argument; do case "$argument" in
       sleep 0.06
       { printf '[{"latencyMs": 5.0}'; for i in 2 3 4 5 6 7 8 9 10; do printf ', {"latencyMs": 5.0}'; done; echo ']'
       } > "${argument#*=}";;
-    --exportOutput=*) echo "[{\\"name\\": \\"y\\", \\"values\\": [$TRTEXEC_OUTPUT]}]" > "${argument#*=}";;
+    --exportOutput=*) echo "[{\\"name\\": \\"$TRTEXEC_NAME\\", \\"values\\": [$TRTEXEC_OUTPUT]}]" > "${argument#*=}";;
 esac; done
 """
 
@@ -80,7 +80,13 @@ class StandInBoard:
     """
 
     def __init__(
-        self, folder: Path, *, coral: bool = False, tensorrt: bool = False, output: Sequence[float] = ()
+        self,
+        folder: Path,
+        *,
+        coral: bool = False,
+        tensorrt: bool = False,
+        output: Sequence[float] = (),
+        output_name: str = "y",
     ) -> None:
         self.log = folder / "log"
         environment = {"EDGETPU_LOG": str(self.log), "TRTEXEC_LOG": str(self.log), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -103,6 +109,7 @@ class StandInBoard:
             tools = executable(folder / "tools" / "trtexec", _TRTEXEC).parent
             environment |= {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
             environment |= {"TRTEXEC_OUTPUT": ", ".join(repr(float(value)) for value in output)}
+            environment |= {"TRTEXEC_NAME": output_name}
         self.options = {"home": str(folder / "home"), "environment": environment}
         # So that it sees its own devices and not this computer's.
         self.python = str(executable(folder / "python", f'#!/bin/sh\nexec {sys.executable} "$@" --sysfs {sysfs}\n'))

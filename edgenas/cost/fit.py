@@ -144,7 +144,7 @@ def twin_noise(values: Values, genes: NDArray[np.int64], features: Values) -> tu
         drift = drift_of(residuals, known, DRIFT_ROWS)
         predicted = cross_fitted(np.exp(logs - drift))
         logs = logs - drift_of(np.where(known, logs - np.log(predicted), 0.0), known, DRIFT_ROWS)
-    deviation = float((logs[pairs[:, 0]] - logs[pairs[:, 1]]).std()) / np.sqrt(2)
+    deviation = float((logs[pairs[:, 0]] - logs[pairs[:, 1]]).std() / np.sqrt(2))
     one, other = np.concatenate([pairs, pairs[:, ::-1]]).T
     # Least squares of the other twin's logarithm over the predictor's, in terms of this twin's.
     ours, theirs = logs[one] - np.log(predicted[one]), logs[other] - np.log(predicted[other])

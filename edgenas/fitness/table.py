@@ -89,7 +89,7 @@ def create(
     if table is None:
         closest = _closest([_mismatch(each, space.name, dataset, settings) for each in _descriptions()])
         raise UsageError(f"no table of scores was made with {closest}; use --fitness live")
-    taken = range(len(table["seeds"])) if among is None else [table["seeds"].index(seed) for seed in among]
+    taken = None if among is None else [table["seeds"].index(seed) for seed in among]
     fingerprint = f"table {table['sha256']}" + ("" if among is None else f", seeds {list(among)}")
     return TableFitness(space, _load(table, settings.epochs, taken), table["source"], fingerprint)
 
@@ -224,11 +224,11 @@ def scores_made_from(
     return fullest
 
 
-def _load(table: dict[str, Any], epochs: int, seeds: Sequence[int]) -> dict[tuple[int, ...], Score]:
-    """Means over the `seeds`, counted from 0."""
+def _load(table: dict[str, Any], epochs: int, seeds: Sequence[int] | None) -> dict[tuple[int, ...], Score]:
+    """Means over the `seeds`, counted from 0; None: over all."""
     genes, phi, loss = _arrays(table)
-    column = table["epochs"].index(epochs)
-    phis, losses = (scores[list(seeds), :, column].mean(axis=0, dtype=np.float64) for scores in (phi, loss))
+    column, among = table["epochs"].index(epochs), slice(None) if seeds is None else list(seeds)
+    phis, losses = (scores[among, :, column].mean(axis=0, dtype=np.float64) for scores in (phi, loss))
     sound = np.isfinite(phis) & np.isfinite(losses)
     diverged = Score(None, error=_DIVERGED)
     return {

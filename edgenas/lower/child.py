@@ -86,7 +86,7 @@ def main(folder: str, desk: str, task: str) -> None:
     """The life of the process: one task, and its answer in a file, since runtimes print as they like."""
     _limit()
     try:
-        arguments = json.loads(Path(desk, _REQUEST).read_text())
+        arguments = json.loads(Path(desk, _REQUEST).read_text(encoding="utf-8"))
         module, _, function = task.partition(":")
         answer = {"result": getattr(importlib.import_module(module), function)(Path(folder), **arguments)}
     except ImportError as error:
@@ -100,7 +100,7 @@ def main(folder: str, desk: str, task: str) -> None:
         answer = _error(f"a file could not be written for the model ({error.strerror or error}); free some space")
     try:
         part = Path(desk, f"{_ANSWER}.part")
-        part.write_text(json.dumps(answer))
+        part.write_text(json.dumps(answer), encoding="utf-8")
         part.replace(Path(desk, _ANSWER))
     except OSError:
         os._exit(_NO_ROOM)

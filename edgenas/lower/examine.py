@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgenas.errors import DataError, ExportError, UsageError
 from edgenas.files import read_file
 from edgenas.lower.child import CrashError, in_child
+from edgenas.lower.edgetpu import is_compiled
 from edgenas.lower.model_file import (
     AGAIN,
     MAX_MODEL_BYTES,
@@ -180,8 +181,8 @@ def _examine(folder: Path, path: str, shapes: Mapping[str, Sequence[int]]) -> di
         content = prepared
         (folder / _MODEL).write_bytes(content)
         found["sha256"] = hashlib.sha256(content).hexdigest()
-    if description.for_edgetpu:
-        return {**found, "note": "it is compiled for the Edge TPU, so its output was not checked here"}
+    if description.for_edgetpu or (description.format == "tflite" and is_compiled(content)):
+        return {**found, "note": "it is compiled for an Edge TPU, so its output was not checked here"}
     arrays = made_up(inputs)
     try:
         outputs = _outputs(content, arrays, name)

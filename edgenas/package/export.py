@@ -103,6 +103,7 @@ def export_trained(
     trained: Trained, folder: Path, formats: Sequence[str], calibration_images: int = CALIBRATION_IMAGES
 ) -> dict[str, Any]:
     """As `export`, for a network at hand."""
+    check_place(folder, ExportError, ADVICE, folder=True)
     busy = f"another program exports to {folder}; wait for it, or give another folder with -o"
     with locked(folder / RECORD, busy, ExportError, ADVICE, wait_s=0.0):
         new = folder / f".{secrets.token_hex(8)}.partial"
@@ -118,7 +119,6 @@ def _export(trained: Trained, folder: Path, formats: Sequence[str], calibration_
     """Write the files into `folder`, the record last."""
     from edgenas.lower.trace import torch_logits
 
-    check_place(folder, ExportError, ADVICE, folder=True)
     test = load_images(trained.dataset, "test")
     images, labels = one_batch(test, min(CHECK_IMAGES, len(test.labels)), 0, trained.mean, trained.std)
     expected = torch_logits(trained.network, images)

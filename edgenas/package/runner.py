@@ -51,7 +51,7 @@ def _escaped(character):
     return "".join("\\u{:02x}{:02x}".format(*units[i : i + 2]) for i in range(0, len(units), 2))
 
 
-def _line(text):
+def _one_line(text):
     return " ".join(str(text).split())
 
 
@@ -118,7 +118,7 @@ def check(folder, manifest, record):
     except ImportError:
         passed, detail = None, "not run: needs " + " or ".join(map(str, record["runtimes"]))
     except Exception as error:  # of a damaged file, in which runtimes and numpy fail in any way
-        passed, detail = False, f"does not run ({_line(error)})"
+        passed, detail = False, f"does not run ({_one_line(error)})"
     return {"file": record["file"], "passed": passed, "detail": detail}
 
 
@@ -196,7 +196,7 @@ def main():
     try:
         return _main(asked, parser)
     except FailureError as failure:
-        print(f"run.py: {_line(failure)}", file=sys.stderr)
+        print(f"run.py: {_one_line(failure)}", file=sys.stderr)
         return 2
 
 
@@ -232,7 +232,7 @@ def _main(asked, parser):
         results = classify(asked.folder, manifest, records, asked.images, max(1, asked.top))
         for result in results if not asked.json else ():
             likely = ", ".join("{name} {probability:.1%}".format(**each) for each in result["classes"])
-            print(_line("{}: {}".format(result["image"], likely)))
+            print(_one_line("{}: {}".format(result["image"], likely)))
         if asked.json:
             print(json.dumps(results))
         return 0

@@ -168,10 +168,8 @@ def test_login_scripts_that_print_for_ever(sshd: Server) -> None:
         pytest.skip("would change your own .bashrc; run as root to have a user made")
     script.write_text("yes\n")
     try:
-        board = sshd.connect()
-        with pytest.raises(BoardError, match=r"login scripts print without an end|in time|said nothing"):
-            output(board, ["true"], 5.0)
-        board.close()
+        with pytest.raises(BoardError, match=r"print without end|does not run commands"):
+            sshd.connect()
     finally:
         script.write_bytes(before)
 

@@ -136,7 +136,7 @@ def test_files_that_are_none_and_files_that_are_several(tmp_path: Path, caplog: 
     )
     assert [line.file for line in found.trusted] == [one, two]
     assert [message.partition(";")[0] for message in caplog.messages] == [
-        f"{tmp_path} cannot be read (Is a directory)",
+        f"{tmp_path} is no regular file",
         f"{pipe} is no regular file",
         "/dev/zero is no regular file",
     ]

@@ -78,7 +78,7 @@ REFUSED: dict[str, tuple[int, str]] = {
     "zero.onnx": (7, "a side of 0"),
     "customop.onnx": (6, "com.acme:MyFancyOp"),
     "detect_custom.tflite": (6, "TFLite_Detection_PostProcess"),
-    "edgetpu.tflite": (2, "compiled for the Edge TPU"),
+    "edgetpu.tflite": (2, "compiled for an Edge TPU"),
     "corrupt.tflite": (7, "cut short or damaged; get it again"),
     "truncated.tflite": (7, "cut short or damaged; get it again"),
     "truncated.onnx": (7, "cut short or damaged; get it again"),

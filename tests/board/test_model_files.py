@@ -312,7 +312,7 @@ def test_a_file_compiled_for_the_edge_tpu_is_described_and_not_run_here(
     assert "Edge TPU" in model.note
     code, out, err = command(f"measure {path} --board here", capsys)
     assert (code, out) == (2, "")
-    assert "compiled for the Edge TPU" in err
+    assert "compiled for an Edge TPU" in err
 
 
 # Packages hold models of others too.

@@ -230,7 +230,7 @@ def test_a_compiled_file_goes_to_the_delegate_and_is_not_run_here(
 
     (workplace / "compiled.tflite").write_bytes(models.int8 + COMPILED)
     monkeypatch.setattr("edgenas.lower.verify.run_model", never)
-    monkeypatch.setattr("edgenas.board.model._input_shape", never)
+    monkeypatch.setattr("edgenas.lower.examine.run_apart", never)
     fact = measured("compiled.tflite --board coral", capsys)
     assert fact["fingerprint"]["runtime"] == LIBEDGETPU
     assert fact["output_checked"] is False
@@ -273,9 +273,12 @@ def test_a_jetson_times_by_tensorrt(
 ) -> None:
     path = workplace / "model.onnx"
     path.write_bytes(models.onnx)
-    golden = read(path).golden
-    assert golden is not None
-    jetson = StandInBoard(tmp_path / "jetson", tensorrt=True, output=np.frombuffer(golden.target, "<f4").tolist())
+    model = read(path)
+    assert model.golden is not None
+    assert model.description is not None
+    output = np.frombuffer(model.golden.target, "<f4").tolist()
+    name = model.description.outputs[0].name
+    jetson = StandInBoard(tmp_path / "jetson", tensorrt=True, output=output, output_name=name)
     registry.add(Board("jetson", "jetson_tx2", "local", jetson.options, jetson.python))
     fact = measured("model.onnx --board jetson", capsys)
     assert fact["fingerprint"]["runtime"] == TENSORRT

@@ -176,7 +176,9 @@ def test_a_board_that_the_jump_host_does_not_reach_is_named(sshd: Server, jump_s
 def test_a_home_that_cannot_be_written_is_named(spoil: str) -> None:
     with ordinary_user(f"{USER}-home") as (user, home), server(user, home) as sshd:
         subprocess.run(["sh", "-c", spoil.replace("USER", user)], cwd=home, check=True)
-        with pytest.raises(BoardError, match=rf"cannot receive \.edgenas/agents.*({home}|fails|denied)") as error:
+        with pytest.raises(
+            BoardError, match=rf"cannot receive \.edgenas/agents.*({home}|fails|denied|Not a directory)"
+        ) as error:
             AgentSession(sshd.connect())
         assert "Python 3.6" not in str(error.value), "that would not help"
 
@@ -190,7 +192,7 @@ def test_a_disk_that_takes_nothing_is_named(options: str) -> None:
         if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(disk)], capture_output=True).returncode:
             pytest.skip("may not mount a disk")
         try:
-            with pytest.raises(BoardError, match="see there whether its disk is full or read-only: df -h ~; mount"):
+            with pytest.raises(BoardError, match=r"free some space there|must be one that can be written to"):
                 AgentSession(sshd.connect())
         finally:
             subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -10,6 +10,8 @@ from edgenas.cli import main
 from edgenas.search import compare
 from tests.search.test_compare import made_up
 
+pytestmark = pytest.mark.usefixtures("no_shipped_tables")
+
 __all__ = ["made_up"]  # the fixture
 
 ASKED = ["compare", "--device", "raspi4", "--limits", "20, 30", "--seeds", "2", "--workers", "1"]

@@ -15,6 +15,8 @@ from edgenas.data import files
 from edgenas.errors import DataError, EdgeNASError
 from tests.data.layouts import official
 
+pytestmark = pytest.mark.usefixtures("no_shipped_tables")
+
 _app = typer.Typer()
 _app.add_typer(data.app, name="data")
 _app.command("doctor")(data.doctor)

@@ -39,7 +39,7 @@ def _no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         "edgenas.fitness.tabulate.Tabulation.__iter__",
         "edgenas.train.Training",
         "edgenas.train.load_trained",
-        "edgenas.package.deploy.verify",
+        "edgenas.package.deploy.verified",
         "edgenas.board.pool.connect",
         "edgenas.run.create",
     ):
@@ -73,7 +73,7 @@ SEARCH = "search --macs 60M --fitness macs"
         (f"{SEARCH} --dataset one", 7, "one has no image to test on"),
         (f"{SEARCH} --reference ./none.th", 2, "no reference './none.th'; give resnet20, resnet56 or the path"),
         (f"{SEARCH} --reference flat", 2, "no reference 'flat'"),
-        (f"{SEARCH} --device ./none.toml", 2, "the device profile none.toml cannot be read"),
+        (f"{SEARCH} --device ./none.toml", 2, "none.toml cannot be read"),
         (f"{SEARCH} --run file/x", 2, "file/x cannot be written (Not a directory); choose another place with --run"),
         (f"{SEARCH} --run ./flat", 2, "flat holds other files; choose an empty or new folder with --run"),
         (f"{SEARCH} --run ./{'x' * 300}", 2, "(File name too long); choose another place with --run FOLDER"),

@@ -97,7 +97,7 @@ def test_a_pick_is_printed_like_a_search_s_result_and_kept(capsys: pytest.Captur
     assert run(FRONT, capsys)[0] == 0
     code, out, err = run("runs pick front --latency 5ms --keep fast", capsys)
     assert (code, err) == (0, "")
-    for expected in ("raspi4, cifar10: latency <= 5 ms", "of 5 ms", "predictor", "score", "run runs/fast"):
+    for expected in ("raspi4, cifar10: latency <= 5 ms", "of 5 ms", "HW-NAS-Bench", "score", "run runs/fast"):
         assert expected in out
     assert run("runs show fast", capsys)[1] == out
     kept, picked = (

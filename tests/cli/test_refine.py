@@ -101,7 +101,7 @@ def test_changed_settings_are_refused(capsys: pytest.CaptureFixture[str], monkey
     ("asked", "code", "problem"),
     [
         (f"{WHAT} --refine 1", 2, "--refine 1 leaves nothing to choose among; give 2 or more, or 0 for no refinement"),
-        (f"{WHAT} --refine -3", 2, "--refine -3 leaves nothing"),
+        (f"{WHAT} --refine -3", 2, "--refine -3 is out of range"),
         (
             "--device raspi4 --latency 5ms --refine 4",
             7,
@@ -124,7 +124,8 @@ def test_what_it_lacks_is_told_before_the_search(
 def test_without_torch_it_says_so_and_a_table_driven_search_works(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "edgenas.fitness.refiner", None)
+    monkeypatch.delitem(sys.modules, "edgenas.fitness.refiner", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
     code, _, err = run(f"{SEARCH} --run a", capsys)
     assert code == 2
     assert "needs torch, which is not installed; run: pip install 'edgenas[live]', or give --refine 0" in err

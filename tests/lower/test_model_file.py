@@ -271,7 +271,7 @@ def test_links_of_a_store_of_models_are_followed(tmp_path: Path) -> None:
         (with_second_file("..\\w"), "outside of its own folder"),
         (with_second_file("link"), "outside of its own folder"),
         (with_second_file("a\0b"), "outside of its own folder"),
-        (with_second_file("."), "cannot be read"),
+        (with_second_file("."), "is no regular file"),
         (with_second_file("pipe"), "is no regular file"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -23,6 +23,8 @@ from edgenas.search.methods import Benchmark, Case, Choice
 from edgenas.search.regrets import Row, ahead
 from edgenas.spaces.nasbench201 import CONV3X3, NASBench201
 
+pytestmark = pytest.mark.usefixtures("no_shipped_tables")
+
 SPACE = NASBench201()
 CELLS = SPACE.all_architectures()
 
