@@ -206,6 +206,9 @@ class SSHProcess:
             del self._tail[:-TAIL]
 
     def _ended(self) -> BoardError:
+        # A lost connection closes its channels, a moment before it is known to be lost.
+        if self._channel.exit_status == -1 and not self._channel.eof_received and self.link.gone():
+            return self.link.lost()
         tail = self.stderr_tail.splitlines()
         return BoardError(f"{self.link.address}: {self._name} has ended{': ' + printable(tail[-1]) if tail else ''}")
 

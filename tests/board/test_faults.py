@@ -124,7 +124,7 @@ def test_pulling(link: Link, fault: Callable[[Proxy], None], tmp_path: Path) -> 
     threading.Timer(0.2, fault, [link.proxy]).start()
     with pytest.raises(BoardError, match=r"within [0-9.]+ s|connection was lost"):
         board.pull("large", tmp_path / "new" / "large", TIMEOUT_S)
-    assert list((tmp_path / "new").iterdir()) == []
+    assert list((tmp_path / "new").glob("*")) == []  # the cut may come before even the folder is made
     board.close()
 
 
