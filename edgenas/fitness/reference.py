@@ -7,9 +7,9 @@ user's cache; it needs to know the images, not to be the best there is.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from edgenas.data.files import cache_dir, require
 from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, UsageError
+from edgenas.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -171,24 +172,25 @@ def _trained(choice: str, dataset: str, image_set: ImageSet) -> ResNet:
             return load_weights(path)
         except DataError as error:
             log.warning("%s; training it again", error)
+    advice = "make it writable or set EDGENAS_CACHE_DIR to another folder"
     try:  # before the training, which would be lost
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-        os.close(descriptor)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
         raise DataError(
-            f"the trained reference cannot be kept in {path.parent} ({error.strerror}); make it writable or set"
-            " EDGENAS_CACHE_DIR to another folder"
+            f"the trained reference cannot be kept in {path.parent} ({error.strerror}); {advice}"
         ) from error
+    network = train_reference(image_set, DEPTHS[choice]).eval()
+    test = load_images(dataset, "test")
+    share = 100 * accuracy(network, test)
+    log.info("reference: right on %.1f %% of the %d test images", share, len(test.images))
+    content = io.BytesIO()
+    torch.save({"state_dict": network.state_dict(), "fingerprint": network.fingerprint()}, content)
     try:
-        network = train_reference(image_set, DEPTHS[choice]).eval()
-        test = load_images(dataset, "test")
-        share = 100 * accuracy(network, test)
-        log.info("reference: right on %.1f %% of the %d test images", share, len(test.images))
-        torch.save({"state_dict": network.state_dict(), "fingerprint": network.fingerprint()}, partial)
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+        write_whole(path, content.getvalue(), DataError, advice)
+    except DataError as error:  # a disk that is full by now does not undo the training
+        log.warning("the trained reference is not kept, and will be trained again: %s", error)
     return network
 
 
