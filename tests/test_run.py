@@ -128,3 +128,99 @@ def test_places_for_new_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert runs.place(None, "stem") == Path("runs/stem-2")
     assert [path.name for path in runs.folders()] == ["stem"]
     assert runs.open_run("stem").path == Path("runs/stem")
+
+
+def test_a_name_is_taken_by_making_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [runs.place(None, "stem") for _ in range(3)] == [
+        Path(f"runs/{each}") for each in ("stem", "stem-2", "stem-3")
+    ]
+    assert runs.place(None, "é" * 300).is_dir()  # cut to what a file system takes
+    with pytest.raises(UsageError, match="--run is empty"):
+        runs.place("", "stem")
+    monkeypatch.setattr(runs, "RUNS", tmp_path / "file")
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="choose another place with --run"):
+        runs.place(None, "stem")
+
+
+def test_a_folder_that_a_killed_program_left_is_used_again(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    path.mkdir()
+    (path / "trials.jsonl").touch()
+    (path / ".0123456789abcdef.partial").write_bytes(b"half a run.json")
+    (path / ".run.json.lock").touch()
+    assert new_run(path, 2).trials() == [trial(0), trial(1)]
+    content = (path / "trials.jsonl").read_bytes()
+    (path / "run.json").unlink()  # trials without it: nothing can go on from them, and nobody's work is thrown away
+    with pytest.raises(DataError, match=r"has trials but no run.json, .* edgenas search --run"):
+        runs.open_run(str(path))
+    assert new_run(path, 1).trials() == [trial(0)]
+    assert (path / "trials.jsonl.old").read_bytes() == content
+
+
+def test_a_run_without_its_trials_begins_again(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "r", 2)
+    (run.path / "trials.jsonl").unlink()
+    again = runs.open_run(str(run.path))
+    assert again.trials() == []
+    with again.appending() as store:
+        store.append(trial(0), "a cell")
+    assert again.trials() == [trial(0)]
+
+
+@pytest.mark.parametrize("name", ["run.json", "trials.jsonl", "result.json", "measured.jsonl", "refined.jsonl"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "nowhere"])
+def test_what_is_no_file_is_told_and_not_waited_for(tmp_path: Path, name: str, kind: str) -> None:
+    run = new_run(tmp_path / "r", 1)
+    path = run.path / name
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else "nothing there")
+
+    def read() -> None:
+        opened = runs.open_run(str(run.path))
+        for each in (opened.trials, opened.measured, opened.refined, opened.result):
+            each()
+
+    with pytest.raises(DataError, match=r"is no regular file|cannot be read"):
+        read()
+    if name == "trials.jsonl" and kind != "nowhere":  # where the file would only have to be made
+        with pytest.raises(DataError), run.appending():
+            pass
+
+
+def test_a_list_of_runs_goes_on_after_one_that_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgenas.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c", "d", "e"):
+        new_run(Path("runs") / name, 1)
+    header_of_b = json.loads(Path("runs/b/run.json").read_text())
+    del header_of_b["created"]
+    Path("runs/b/run.json").write_text(json.dumps(header_of_b))
+    Path("runs/c/trials.jsonl").write_text("{}\n")
+    Path("runs/d/run.json").unlink()
+    Path("runs/.hidden").mkdir()
+    Path("runs/.hidden/run.json").touch()
+    with pytest.raises(SystemExit) as end:
+        main(["runs", "list", "--json"])
+    assert not end.value.code
+    found = json.loads(capsys.readouterr().out)
+    assert [(each["run"], each["state"]) for each in found] == [
+        *(("runs/a", "unfinished"), ("runs/e", "unfinished")),
+        *(("runs/b", "damaged"), ("runs/c", "damaged"), ("runs/d", "damaged")),
+    ]
+    with pytest.raises(SystemExit):
+        main(["runs", "list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["RUN", "runs/a", "runs/e", "runs/b", "runs/c", "runs/d"]
+    assert lines[3].startswith("runs/b  damaged: runs/b/run.json is damaged (created is missing); ")
+    assert "line 1 of runs/c/trials.jsonl is damaged (trial is missing)" in lines[4]
+    assert "no run.json" in lines[5]

@@ -219,11 +219,12 @@ def fit_device(device: Device, table: Path) -> dict[str, Predictor]:
 
 def write(device: Device, predictors: dict[str, Predictor]) -> None:
     """Put `predictors` at the end of the profile `device` was read from, in place of those written there before."""
-    text = device.path.read_text(encoding="utf-8")
+    text = device.path.read_text(encoding="utf-8-sig")
     if _MARK not in text and device.predictor:
         raise UsageError(f"{device.path} has a predictor that was not written by this program; take it out first")
     tables = "".join(_toml(f"predictor.{metric}", vars(each)) for metric, each in predictors.items())
-    device.path.write_text(f"{text.partition(_MARK)[0].rstrip()}\n\n{_MARK}{tables}", "utf-8", newline="\n")
+    content = f"{text.partition(_MARK)[0].rstrip()}\n\n{_MARK}{tables}"
+    write_whole(device.path, content.encode(), UsageError, "make room, or make the profile writable")
 
 
 def write_profile(

@@ -7,9 +7,9 @@ user's cache; it needs to know the images, not to be the best there is.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from edgenas.data.files import cache_dir, require
 from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError
-from edgenas.files import replace
+from edgenas.files import write_whole
 from edgenas.fitness import REFERENCES, check_reference
 
 log = logging.getLogger(__name__)
@@ -174,25 +174,27 @@ def _trained(choice: str, dataset: str, image_set: ImageSet) -> ResNet:
             return load_weights(path)
         except DataError as error:
             log.warning("%s; training it again", error)
+    advice = "make it writable or set EDGENAS_CACHE_DIR to another folder"
     try:  # before the training, which would be lost
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-        os.close(descriptor)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
         raise DataError(
-            f"the trained reference cannot be kept in {path.parent} ({error.strerror}); make it writable or set"
-            " EDGENAS_CACHE_DIR to another folder"
+            f"the trained reference cannot be kept in {path.parent} ({error.strerror}); {advice}"
         ) from error
+    test = load_images(dataset, "test")  # before the training too
+    network = train_reference(image_set, REFERENCES[choice]).eval()
+    share = 100 * accuracy(network, test)
+    log.info("reference: right on %.1f %% of the %d test images", share, len(test.images))
+    content = io.BytesIO()
+    torch.save({"state_dict": network.state_dict(), "fingerprint": network.fingerprint()}, content)
     try:
-        test = load_images(dataset, "test")  # before the training too
-        network = train_reference(image_set, REFERENCES[choice]).eval()
-        share = 100 * accuracy(network, test)
-        log.info("reference: right on %.1f %% of the %d test images", share, len(test.images))
-        torch.save({"state_dict": network.state_dict(), "fingerprint": network.fingerprint()}, partial)
-        replace(Path(partial), path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
-    return load_weights(path)
+        write_whole(path, content.getvalue(), DataError, advice)
+    except DataError as error:  # a disk that is full by now does not undo the training
+        log.warning("the trained reference is not kept, and will be trained again: %s", error)
+    content.seek(0)
+    return _from_state(torch.load(content, map_location="cpu", weights_only=True)).eval()
 
 
 def train_reference(image_set: ImageSet, depth: int, steps: int | None = None, seed: int = 0) -> ResNet:

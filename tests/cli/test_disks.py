@@ -16,12 +16,14 @@ from edgenas import run as runs
 from edgenas.board import registry
 from edgenas.board.registry import Board
 from edgenas.cli import main
-from edgenas.errors import UsageError
+from edgenas.errors import DataError, UsageError
 from edgenas.fitness import FitnessSettings, tabulate
 from edgenas.fitness.reference import ResNet
+from edgenas.search.refine import Rung
 from tests.agents.conftest import Models, models  # noqa: F401  # real model files
 from tests.disks import Disk, mounted
 from tests.search.test_compare import data, made_up  # noqa: F401
+from tests.search.test_refine import World, job
 from tests.test_package import files_in
 from tests.train.worlds import ARCH, SPACE, image_folder, outcome
 
@@ -80,6 +82,28 @@ def test_a_search_goes_on_once_there_is_room(disk: Disk, command: Command, room:
     assert code == 0, err
     trials = [(disk.path / "runs" / name / "trials.jsonl").read_bytes() for name in ("mine", "whole")]
     assert trials[0] == trials[1]
+
+
+def test_a_refinement_goes_on_once_there_is_room(disk: Disk, tmp_path: Path) -> None:
+    whole = job(tmp_path / "run", World())
+    list(whole)
+
+    def filled() -> None:
+        for event in job(disk.path / "run", World()):
+            if isinstance(event, Rung) and event.number == 2:
+                disk.fill()
+
+    with pytest.raises(DataError, match=f"{FULL}.*; make room for it, then run: edgenas search --resume"):
+        filled()
+    disk.empty()
+    world = World()
+    again = job(disk.path / "run", world)
+    list(again)
+    told = {"seconds": 0, "run": ""}
+    assert {**again.result(), **told} == {**whole.result(), **told}
+    assert {seen for _, seen, _ in world.trained} == {64, 128}  # what was trained before is not trained again
+    disk.close()
+    assert job(disk.path / "run", World()).run.result() == again.result()
 
 
 def test_an_ended_run_is_read_where_nothing_can_be_written(disk: Disk, command: Command) -> None:
