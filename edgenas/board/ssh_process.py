@@ -207,7 +207,7 @@ class SSHProcess:
 
     def _ended(self) -> BoardError:
         # A lost connection closes its channels, a moment before it is known to be lost.
-        if self._channel.exit_status == -1 and not self._channel.eof_received and self.link.gone():
+        if self._channel.exit_status == -1 and not self._channel.eof_received and self._connection.gone():
             return self.link.lost()
         tail = self.stderr_tail.splitlines()
         return BoardError(f"{self.link.address}: {self._name} has ended{': ' + printable(tail[-1]) if tail else ''}")

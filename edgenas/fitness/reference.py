@@ -194,7 +194,7 @@ def _trained(choice: str, dataset: str, image_set: ImageSet) -> ResNet:
     except DataError as error:  # a disk that is full by now does not undo the training
         log.warning("the trained reference is not kept, and will be trained again: %s", error)
     content.seek(0)
-    return _from_state(torch.load(content, map_location="cpu", weights_only=True)).eval()
+    return _from_state(torch.load(content, map_location="cpu", weights_only=True)["state_dict"])
 
 
 def train_reference(image_set: ImageSet, depth: int, steps: int | None = None, seed: int = 0) -> ResNet:

@@ -241,9 +241,8 @@ def test_a_live_search_ends_with_a_judged_winner(
     assert "measured on board pi (ai-edge-litert" in winner["costs"]["latency"]["source"]
     judged = winner["measured_again"]
     assert judged["values"]["latency"] > 0
-    assert judged["verdict"] in ("PASS", "UNSTABLE"), "a limit of a minute is kept by far"
-    assert ("unstable: " in judged["source"]) == (judged["verdict"] == "UNSTABLE")
-    assert code == (0 if judged["verdict"] == "PASS" else 5), err
+    assert judged["verdict"] == "PASS", "a limit of a minute is kept by far"
+    assert code == 0, err
 
 
 @pytest.mark.usefixtures("quick_tiers")
@@ -257,4 +256,4 @@ def test_a_package_is_deployed(archive: Path, pi: Board, workplace: Path) -> Non
     assert report["accuracy"]["agrees_with_this_computer"] == 1.0
     assert report["latency"]["output_checked"] is True
     assert report["latency"]["fingerprint"]["runtime"] == "ai-edge-litert"
-    assert report["latency"]["verdict"] in ("PASS", "UNSTABLE")
+    assert report["latency"]["verdict"] == "PASS"

@@ -33,7 +33,7 @@ def test_a_quiet_board_has_nothing_to_mend() -> None:
     ("state", "subject", "detail", "cure"),
     [
         ({"governor": ["performance", "powersave"]}, "governor", "powersave", "scaling_governor"),
-        ({"governor": None}, "governor", "unknown", "stability gates"),
+        ({"governor": None}, "governor", "unknown", "narrow interval"),
         ({"load": 2.5}, "load", "2.50 of 4 cores", "top"),
         ({"temperature_c": {"cpu": 82.0, "gpu": None}}, "temperature", "82 degrees", "heat sink"),
         ({"throttled": 0x50005}, "throttling", "now: under-voltage, throttled", "power supply"),

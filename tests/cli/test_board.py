@@ -128,7 +128,7 @@ def test_measure(
     command = f"measure {name} --board here --latency 10s --tier screen"
     code, out, err = run(f"{command} --json", capsys)
     fact = json.loads(out)
-    assert fact["verdict"] == {0: "PASS", 5: "UNSTABLE"}[code]
+    assert (code, fact["verdict"]) == (0, "PASS"), err  # on a busy machine too
     assert fact["interval_ms"][0] <= fact["median_ms"] <= fact["interval_ms"][1]
     assert 0 < fact["min_ms"] <= fact["p90_ms"] <= fact["p99_ms"]
     assert fact["output_checked"] is True
@@ -136,9 +136,6 @@ def test_measure(
     key = fact["fingerprint"]
     assert key["runtime"] == ("onnxruntime" if form == "onnx" else "ai-edge-litert")
     assert (key["threads"], key["tier"]["name"], key["device"]) == (1, "screen", "host")
-    if code == 5:
-        assert "does not settle" in err
-        return
     again = json.loads(run(f"{command} --json", capsys)[1])
     assert again.pop("from_store") is True
     assert again == {name: value for name, value in fact.items() if name != "from_store"}
@@ -162,7 +159,9 @@ def test_the_final_tier_is_the_default(
     code, out, _ = run("measure model.onnx --board here --json", capsys)
     fact = json.loads(out)
     assert fact["fingerprint"]["tier"]["name"] == "final"
-    assert fact["verdict"] == {0: "STABLE", 5: "UNSTABLE"}[code]
+    assert code == 0, "a wide interval is a warning"
+    assert fact["verdict"] in ("STABLE", "WIDE")
+    assert fact["warnings"] or fact["verdict"] == "STABLE"
     assert fact["first_inference_ms"] > 0
     assert fact["init_ms"] > 0
     assert fact["peak_memory_mb"] > 1
