@@ -103,7 +103,7 @@ def search(
         int | None,
         typer.Option(
             help="Breed so many cells a generation, and judge those that look best to a surrogate, fitted to what was"
-            " judged so far. 0: judge all that is bred.  [200; 500 where scores or costs are live]",
+            " judged so far. 0: judge all that is bred.  [200; 500 with --pareto, or where scores or costs are live]",
             rich_help_panel=_HOW,
         ),
     ] = None,

@@ -45,7 +45,7 @@ _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its dev
 REFINE = 8  # classes refined by default, after a search that trains; one that looks scores up answers at once
 REFINE_SETTINGS = RefineSettings()
 # So many classes are scored by default, for one limit and for a front, the latter in larger generations. Of so many
-# cells bred for each generation a surrogate takes the most promising; of more where scores or prices take their time.
+# cells bred for each generation a surrogate takes the most promising; of fewer where one limit is answered by look-ups.
 # To look more scores up would cost nothing, but helps nothing: the default's regret is the same after 960 classes (.58
 # points of validation accuracy, in halves of the space).
 BUDGET, FRONT_BUDGET, FRONT_POPULATION, TABLE_POOL, POOL = 80, 150, 40, 200, 500
@@ -195,7 +195,9 @@ def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings, 
     if request.pareto is not None and search_settings.economical:
         search_settings = FRONT_SEARCH
     search_settings = replace(search_settings, method=request.method)
-    by_table, frugal = (economised(search_settings, request.pareto is not None, pool) for pool in (TABLE_POOL, POOL))
+    front = request.pareto is not None
+    frugal = economised(search_settings, front)
+    by_table = frugal if front else economised(search_settings, pool=TABLE_POOL)
     return overridden(fitness_settings), overridden(by_table), overridden(frugal)
 
 

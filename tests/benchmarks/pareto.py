@@ -5,7 +5,7 @@
 The 36 cases of `edgenas compare`: six devices with six limits each. Once each is searched for by itself, once the six
 limits of a device are answered by the front of a single Pareto run; `--seeds` times. The gap is the default's score of
 the best feasible cell less that of the answer, regret the same in points of CIFAR-10 test accuracy. With `--live` both
-search as if each score took a training, by fewer classes and a surrogate; what a training would find is looked up.
+search as if each score took a training; what a training would find is looked up.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ def main() -> None:
     space, accuracies = benchmark.space, benchmark.accuracies
     by_default = benchmark.fitness(DEFAULT)
     scores = values(by_default, benchmark.archs)
-    pool = POOL if asked.live else TABLE_POOL
-    single, whole = economised(SearchSettings(), pool=pool), economised(FRONT, True, pool)
+    single, whole = (
+        economised(SearchSettings(), pool=POOL if asked.live else TABLE_POOL),
+        economised(FRONT, pareto=True),
+    )
 
     def scored(settings: SearchSettings) -> Fitness:
         return live_scores(benchmark, settings) if asked.live else by_default

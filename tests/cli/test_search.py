@@ -190,7 +190,7 @@ main(sys.argv[2:])
 """
 
 
-@pytest.mark.parametrize("trial", [0, 33, 1111])
+@pytest.mark.parametrize("trial", [0, 33, 222])
 def test_killed_while_writing_a_run_goes_on_to_the_same_end(trial: int, capsys: pytest.CaptureFixture[str]) -> None:
     command = "--device raspi4 --latency 8ms --generations 60"
     whole = search_json(f"{command} --run whole", capsys)
