@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents.conftest import PLAN, Models, StartAgent, small_request
+from tests.agents.conftest import PLAN, Models, StartAgent, eventually, small_request
 
 FREQUENCY = "devices/system/cpu/cpufreq/policy0"
 
@@ -131,6 +131,30 @@ def test_clocks_are_put_back_however_the_agent_ends(faulty: StartAgent, sysfs: P
         assert governor.read_text() == "performance"
         faulty("", "--sysfs", str(sysfs)).result("ping")
     assert governor.read_text() == "schedutil"
+
+
+def test_clocks_are_put_back_though_the_agent_is_killed_at_it(faulty: StartAgent, sysfs: Path, tools: Path) -> None:
+    """Tools take seconds, longer than a program that was interrupted waits; the next agent waits for them."""
+    files(sysfs, **{f"{FREQUENCY}/scaling_governor": "schedutil"})
+    governor, going = sysfs / FREQUENCY / "scaling_governor", tools / "going"
+    # The first restoring lasts until the test says so, later ones are done at once.
+    wait = f"touch {going}; while [ -e {going} ]; do sleep 0.05; done; touch {tools}/done"
+    script = f'case "$1" in (--restore) [ -e {tools}/done ] || {{ {wait}; }};; esac'
+    tool(tools, "jetson_clocks", script)
+    agent = faulty("", "--sysfs", str(sysfs), PATH=on_path(tools))
+    agent.result("time", token=agent.leased(), prepare=True, **small_request(agent))
+    assert agent.process.stdin is not None
+    agent.process.stdin.close()
+    assert eventually(going.exists)
+    agent.process.kill()
+    agent.process.wait()
+    other = faulty("", "--sysfs", str(sysfs), PATH=on_path(tools))
+    request = other.send("time", token=other.leased(), prepare=True, **small_request(other))
+    going.unlink()
+    reply = other.reply()
+    assert (reply["id"], reply["ok"]) == (request, True)
+    assert (tools / "done").exists(), "what was begun came to its end, before the clocks were raised again"
+    assert governor.read_text() == "performance"
 
 
 def test_what_may_not_be_changed_is_noted(faulty: StartAgent, sysfs: Path, tools: Path) -> None:
