@@ -67,7 +67,7 @@ def _check_revoked(target: Endpoint, key: paramiko.PKey, revoked: Path) -> None:
     if content.startswith(b"SSHKRL\n"):  # a form of OpenSSH's own, which its own tool reads
         with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
             public = Path(folder) / "key.pub"
-            public.write_text(f"{key.get_name()} {key.get_base64()}\n")
+            public.write_text(f"{key.get_name()} {key.get_base64()}\n", encoding="utf-8")
             try:
                 command = ["ssh-keygen", "-Q", "-f", str(revoked), str(public)]
                 done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)

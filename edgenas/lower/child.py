@@ -52,7 +52,7 @@ def in_child(task: str, folder: Path, /, **arguments: Any) -> Any:
     try:
         # Under a name that no file from outside can have.
         desk = Path(tempfile.mkdtemp(prefix=".child-", dir=folder))
-        (desk / _REQUEST).write_text(json.dumps(arguments))
+        (desk / _REQUEST).write_text(json.dumps(arguments), encoding="utf-8")
         with (desk / _PRINTED).open("wb") as printed:
             done = subprocess.run(
                 [sys.executable, "-c", _START, json.dumps(sys.path), str(folder), str(desk), task],
@@ -71,7 +71,7 @@ def in_child(task: str, folder: Path, /, **arguments: Any) -> Any:
     if done.returncode == _NO_ROOM:
         raise ExportError("there is no room for the model's output in the folder for temporary files; free some space")
     try:
-        answer = json.loads((desk / _ANSWER).read_text())
+        answer = json.loads((desk / _ANSWER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise CrashError(_ended(done.returncode) + _last_words(desk / _PRINTED)) from None
     if "missing" in answer:

@@ -138,7 +138,7 @@ def _crashed(name: str, error: CrashError, folder: Path) -> str:
     """The sentence for a model whose process crashed, with the operators that may be to blame."""
     text = f"{name} does not run here: its process {error.how}"
     try:
-        custom = Description.of(json.loads((folder / _DESCRIPTION).read_text())).custom_operators
+        custom = Description.of(json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))).custom_operators
     except (OSError, ValueError):
         custom = ()
     if custom:
@@ -167,7 +167,7 @@ def _examine(folder: Path, path: str, shapes: Mapping[str, Sequence[int]]) -> di
             ) from error
         return {**found, "note": f"{error.name} is not installed here, so its output was not checked"}
     found["description"] = description.record()
-    (folder / _DESCRIPTION).write_text(json.dumps(found["description"]))
+    (folder / _DESCRIPTION).write_text(json.dumps(found["description"]), encoding="utf-8")
     inputs, notes = close(description, shapes, name)
     batch = of_a_batch(inputs)
     if description.second_files:
@@ -257,7 +257,7 @@ def _run(folder: Path, name: str) -> bool:
     content = (folder / _MODEL).read_bytes()
     try:
         description = describe(content, name)
-        (folder / _DESCRIPTION).write_text(json.dumps(description.record()))
+        (folder / _DESCRIPTION).write_text(json.dumps(description.record()), encoding="utf-8")
         images = np.load(folder / _IMAGES, allow_pickle=False)
         np.save(folder / _LOGITS, logits_of(content, images), allow_pickle=False)
     except (ImportError, ExportError, DataError):

@@ -380,7 +380,7 @@ def test_what_went_in_is_shown(this_board: Session, tmp_path: Path) -> None:
         **dict.fromkeys(("median_ms", "min_ms", "p90_ms", "p99_ms", "first_inference_ms", "init_ms"), 1.0),
         "interval_ms": [1.0, 1.0], "peak_memory_mb": 1.0, "energy_mj": None, "samples": 9, "from_store": False,
         "fingerprint": {"tier": {"name": "screen"}, "runtime": "r", "runtime_version": "1", "threads": 1},
-        "output_checked": True, "note": "", "problems": [], **model.facts(),
+        "output_checked": True, "note": "", "problems": [], "warnings": [], **model.facts(),
     }  # fmt: skip
     lines = measured_text(fact).splitlines()
     assert "  input x: 4 x 3 x 8 x 16 float32, NCHW, made up" in lines
