@@ -97,9 +97,9 @@ class Run:
         self._append("refined.jsonl", [line])
 
     def result(self) -> dict[str, Any] | None:
-        """What the search printed with --json when it ended, or None while it has not. Raises DataError where that is
-        damaged."""
-        content = self._content("result.json")
+        """What the search printed with --json when it ended, or None while it has not, or where there was no search.
+        Raises DataError where that is damaged."""
+        content = self._content("result.json") if self.header else None
         if content is None:
             return None
         from edgenas import schema

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgenas import run as runs
 from edgenas.architecture import Architecture, Cost, Score, Trial
 from edgenas.errors import DataError, UsageError
-from tests.runs import header
+from tests.runs import header, result
 
 
 def trial(number: int, phi: float = 2.5) -> Trial:
@@ -224,3 +224,13 @@ def test_a_list_of_runs_goes_on_after_one_that_is_damaged(
     assert lines[3].startswith("runs/b  damaged: runs/b/run.json is damaged (created is missing); ")
     assert "line 1 of runs/c/trials.jsonl is damaged (trial is missing)" in lines[4]
     assert "no run.json" in lines[5]
+
+
+def test_a_training_that_lost_its_search_has_no_result(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "r", 1)
+    run.finish(result(None))
+    (run.path / "train").mkdir()
+    (run.path / "train" / "model.pt").touch()
+    assert runs.open_trained(str(run.path)).result() is not None
+    (run.path / "run.json").unlink()
+    assert runs.open_trained(str(run.path)).result() is None
