@@ -27,6 +27,8 @@ VALUES: list[Any] = [
 def damage(folder: Path, rng: random.Random) -> str:
     """Damage one file below `folder`; what was done, in words."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    if not files:
+        return "nothing left to damage"
     path = rng.choice(files)
     text = path.suffix in (".json", ".jsonl")
     ways = _TEXT * 3 + _ANY if text else _ANY
