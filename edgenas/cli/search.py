@@ -90,12 +90,13 @@ def search(
         int | None, typer.Option(help="Generations.  [100; 40 with --pareto]", rich_help_panel=_HOW)
     ] = None,
     population: Annotated[
-        int | None, typer.Option(help="Cells in a generation.  [20; 40 with --pareto]", rich_help_panel=_HOW)
+        int | None, typer.Option(help="Cells in a generation.  [20; 100 with --pareto, 40 live]", rich_help_panel=_HOW)
     ] = None,
     budget: Annotated[
         int | None,
         typer.Option(
-            help="End when so many classes are scored.  [80; 150 with --pareto; no end by --preset paper]",
+            help="End when so many classes are scored."
+            "  [80; with --pareto 150 where scores or costs are live, else no end]",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -103,7 +104,7 @@ def search(
         int | None,
         typer.Option(
             help="Breed so many cells a generation, and judge those that look best to a surrogate, fitted to what was"
-            " judged so far. 0: judge all that is bred.  [200; 500 with --pareto, or where scores or costs are live]",
+            " judged so far. 0: judge all that is bred.  [500 live; else 200, with --pareto 0]",
             rich_help_panel=_HOW,
         ),
     ] = None,

@@ -15,7 +15,7 @@ from edgenas.architecture import Constraint, CostProvider, Fitness, SearchSpace,
 from edgenas.search.genetic import Generation, SearchSettings, rank
 from edgenas.search.judge import Judge
 
-# Without a budget; of what costs less than two searches for one limit, what comes nearest to the true front.
+# Where all is looked up; of what takes less than two searches for one limit, what comes nearest to the true front.
 DEFAULT = SearchSettings(population=100, generations=40, tournament=2)
 
 

@@ -44,10 +44,10 @@ FITNESS = {"default": "2*{}+macs", "paper": "{}"}
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
 REFINE = 8  # classes refined by default, after a search that trains; one that looks scores up answers at once
 REFINE_SETTINGS = RefineSettings()
-# So many classes are scored by default, for one limit and for a front, the latter in larger generations. Of so many
-# cells bred for each generation a surrogate takes the most promising; of fewer where one limit is answered by look-ups.
-# To look more scores up would cost nothing, but helps nothing: the default's regret is the same after 960 classes (.58
-# points of validation accuracy, in halves of the space).
+# So many classes are scored by default, for one limit and, where scores or prices take their time, for a front, the
+# latter in larger generations. Of so many cells bred for each generation a surrogate takes the most promising, of fewer
+# where all is looked up. To look more scores up would cost nothing, but helps nothing: the default's regret is the same
+# after 960 classes (.58 points of validation accuracy, in halves of the space). Of a front all points count.
 BUDGET, FRONT_BUDGET, FRONT_POPULATION, TABLE_POOL, POOL = 80, 150, 40, 200, 500
 
 
@@ -197,7 +197,7 @@ def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings, 
     search_settings = replace(search_settings, method=request.method)
     front = request.pareto is not None
     frugal = economised(search_settings, front)
-    by_table = frugal if front else economised(search_settings, pool=TABLE_POOL)
+    by_table = search_settings if front else economised(search_settings, pool=TABLE_POOL)
     return overridden(fitness_settings), overridden(by_table), overridden(frugal)
 
 

@@ -25,7 +25,7 @@ from edgenas.search.request import POOL, TABLE_POOL, economised
 from tests.benchmarks.companions import values
 
 MOST_REGRET_ADDED = 0.1  # points
-MOST_COST = 2.0  # times the classes of one single search; seconds are as restless as the machine
+MOST_COST = 2.0  # times the classes of one single search by live scores, the seconds of one that looks them up
 
 
 def main() -> None:
@@ -38,10 +38,8 @@ def main() -> None:
     space, accuracies = benchmark.space, benchmark.accuracies
     by_default = benchmark.fitness(DEFAULT)
     scores = values(by_default, benchmark.archs)
-    single, whole = (
-        economised(SearchSettings(), pool=POOL if asked.live else TABLE_POOL),
-        economised(FRONT, pareto=True),
-    )
+    single = economised(SearchSettings(), pool=POOL if asked.live else TABLE_POOL)
+    whole = economised(FRONT, pareto=True) if asked.live else FRONT
 
     def scored(settings: SearchSettings) -> Fitness:
         return live_scores(benchmark, settings) if asked.live else by_default
@@ -100,7 +98,8 @@ def main() -> None:
     slower = float(np.median(seconds[names[1]]) / np.median(seconds[names[0]]))
     print(f"\nregret added by the front: {added:+.3f} points (at most {MOST_REGRET_ADDED})")
     print(f"a front against one search: {dearer:.2f} x the classes, {slower:.2f} x the seconds (at most {MOST_COST:g})")
-    if any(unanswered.values()) or added > MOST_REGRET_ADDED or dearer > MOST_COST:
+    cost = dearer if asked.live else slower
+    if any(unanswered.values()) or added > MOST_REGRET_ADDED or cost > MOST_COST:
         raise SystemExit("the figure does not hold")
 
 

@@ -111,10 +111,12 @@ def test_scores_are_means_over_seeds_and_where_one_diverged_there_is_none(tables
     with (tables / "other.npz").open("wb") as file:
         np.savez(file, genes=np.array([arch.genes for arch in archs], np.int8), phi=phi, loss=phi)
     digest = hashlib.sha256((tables / "other.npz").read_bytes()).hexdigest()
-    made = {**description, "dataset": "other", "epochs": [10], "file": "other.npz", "sha256": digest}
+    made = {**description, "dataset": "other", "epochs": [10], "file": "other.npz", "sha256": digest, "seeds": [0, 7]}
     (tables / "other.json").write_text(json.dumps(made))
     first, second, diverged = table.create(SPACE, "other", DEFAULT)(archs)
     assert (first.value, second.value) == (1.5, 2.25)
+    only, *_ = table.create(SPACE, "other", DEFAULT, among=[7])(archs)
+    assert only.value == 2.0
     assert diverged.value is None
     assert diverged.error == "the training diverged when the table was made"
 
