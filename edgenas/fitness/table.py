@@ -227,8 +227,9 @@ def scores_made_from(
 def _load(table: dict[str, Any], epochs: int, seeds: Sequence[int] | None) -> dict[tuple[int, ...], Score]:
     """Means over the `seeds`, counted from 0; None: over all."""
     genes, phi, loss = _arrays(table)
-    column, among = table["epochs"].index(epochs), slice(None) if seeds is None else list(seeds)
-    phis, losses = (scores[among, :, column].mean(axis=0, dtype=np.float64) for scores in (phi, loss))
+    column = table["epochs"].index(epochs)
+    rows = slice(None) if seeds is None else list(seeds)
+    phis, losses = (scores[rows, :, column].mean(axis=0, dtype=np.float64) for scores in (phi, loss))
     sound = np.isfinite(phis) & np.isfinite(losses)
     diverged = Score(None, error=_DIVERGED)
     return {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgenas.errors import DataError
 from edgenas.files import write_whole
+from edgenas.fitness import PAPER
 from edgenas.report.text import table_text
 from edgenas.search.compare import Comparison
 from edgenas.search.regrets import Summary, by_case
@@ -36,6 +37,7 @@ def comparison_text(comparison: Comparison) -> str:
             f"and each network trained (assumed: {benchmark.training_s:g} s); all three are medians. oracle-N knows the"
             " test accuracies: no method, but a bound.",
             *_ahead(comparison),
+            *_paper(comparison),
             f"every choice is in {comparison.csv}",
         ]
     )
@@ -101,6 +103,17 @@ def _ahead(comparison: Comparison) -> list[str]:
         f"default is {abs(points):.2f} points {'ahead of' if points >= 0 else 'behind'} random, which scores as many"
         f" classes; paired over the cases, p = {chance:.2g}"
     ]
+
+
+def _paper(comparison: Comparison) -> list[str]:
+    """Which network the method of that name scores by."""
+    if "paper" not in comparison.methods:
+        return []
+    used, own = comparison.benchmark.paper_network(), PAPER
+    if used == own:
+        return []
+    told = [f"N={each.cells}, C={each.channels} after {each.epochs} steps" for each in (used, own)]
+    return [f"paper: Algorithm 1 by phi of {told[0]}, for no table of the paper's ({told[1]}) is here"]
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:

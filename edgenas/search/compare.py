@@ -37,8 +37,8 @@ from edgenas.units import check_ranges
 METHODS = (
     *("paper", "default", "rejection", "live", "live-unforeseen"),
     *("most-macs", "random", "evolution", "evolution-20", "evolution-free"),
-    *("table", "loss", "macs", "loss+macs", "table+loss", "table+loss+macs"),
-    *("table@50n1", "table+macs@10n1", "table+macs@50n1"),
+    *("table", "macs", "table+macs", "3*table+macs", "2*loss+macs"),
+    *("table@50n1", "2*table+macs@10n1", "2*table+macs@50n1"),
     *("oracle-5", "oracle-20"),
 )
 

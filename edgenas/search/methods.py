@@ -154,8 +154,7 @@ class Benchmark:
         if name not in self._fitnesses:
             plain, settings = _parted(name)
             if plain == "paper":
-                tabulated = table.fits(self.space.name, DATASET, PAPER_FITNESS)
-                made: Fitness = table.create(self.space, DATASET, PAPER_FITNESS if tabulated else settings)
+                made: Fitness = table.create(self.space, DATASET, self.paper_network())
             elif len(parse_weights(plain)) > 1:
                 made = mixed.create(plain, self.space, DATASET, settings, SearchSettings.population)
             else:
@@ -167,6 +166,10 @@ class Benchmark:
                 made = table.TableFitness(self.space, scores, made.source, made.fingerprint)
             self._fitnesses[name] = made
         return self._fitnesses[name]
+
+    def paper_network(self) -> FitnessSettings:
+        """The settings whose phi the method `paper` scores by: the paper's own where they were tabulated."""
+        return PAPER_FITNESS if table.fits(self.space.name, DATASET, PAPER_FITNESS) else _parted("paper")[1]
 
     def simulated_s(self, fitness: str, classes: int) -> float | None:
         """What scoring `classes` takes on a GPU. To count takes nothing, and of NASWOT and the like it is not known."""
