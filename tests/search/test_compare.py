@@ -395,5 +395,5 @@ def test_it_is_told_which_network_paper_scores_by(data: Path) -> None:
     told = (
         "paper: Algorithm 1 by phi of N=1, C=16 after 50 steps, for no table of the paper's (N=5, C=16 after 100 steps)"
     )
-    assert f"{told} steps) is here" in comparison_text(run(methods=["paper"]))
+    assert f"{told} is here" in comparison_text(run(methods=["paper"]))
     assert "Algorithm 1" not in comparison_text(run(methods=["default"]))
