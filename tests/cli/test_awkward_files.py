@@ -59,7 +59,9 @@ def test_a_file_that_never_ends(text: str, code: int, kind: str, capsys: pytest.
     assert err.count("\n") == 1
 
 
-def test_files_that_are_looked_for_are_files(monkeypatch: pytest.MonkeyPatch, workplace: Path) -> None:
+def test_files_that_are_looked_for_are_files(
+    monkeypatch: pytest.MonkeyPatch, workplace: Path, no_shipped_tables: None
+) -> None:
     monkeypatch.setenv("EDGENAS_DATA_DIR", str(workplace))
     os.mkfifo("hw-nas-bench.npz")
     Path("nasbench201.npz").symlink_to("/dev/zero")

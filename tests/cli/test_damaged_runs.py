@@ -127,7 +127,7 @@ def test_whole_they_are_read(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(originals, "runs")
     for name in ("whole", "front", "old", "told-front", "pick", "half"):
-        for command in ("runs show NAME", "runs compare NAME whole", "runs pick NAME --latency 8ms"):
+        for command in ("runs show NAME", "runs compare NAME whole", "runs pick NAME --latency 20ms"):
             assert ended(command.replace("NAME", name)) == 0, (command, name)
     for name in ("whole", "front", "old", "half"):
         assert ended(f"search --resume {name}") == 0, name

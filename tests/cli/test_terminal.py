@@ -151,7 +151,7 @@ def test_what_was_measured() -> None:
     key = {"runtime": NASTY, "runtime_version": NASTY, "threads": 1, "tier": {"name": "final"}}
     text = measured_text({**fact, "note": NASTY, "problems": [NASTY], "fingerprint": key})
     assert is_clean(text)
-    assert text.count("owned") == 5
+    assert text.count("owned") == 6
 
 
 def nasty(manifest: dict[str, Any]) -> None:
