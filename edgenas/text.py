@@ -117,8 +117,8 @@ def check_name(kind: str, text: str, error: type[EdgeNASError] = UsageError) -> 
 
 def as_name(text: str) -> str:
     """A name that says of `text` what a name can."""
-    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:64].strip(".-_")
-    return kept or "unnamed"
+    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:64].strip(".-_") or "unnamed"
+    return f"the-{kept}"[:64].rstrip(".-_") if _WINDOWS_OWN.fullmatch(kept) else kept
 
 
 def parse_json(content: bytes | str, max_bytes: int = MAX_JSON_BYTES) -> Any:

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgenas.errors import DataError, UsageError
@@ -48,6 +48,8 @@ def test_what_cannot_be_part_of_a_path(name: str) -> None:
 
 
 @given(st.text())
+@example("NUL")
+@example("com1." + "x" * 70)
 def test_any_text_gives_a_name(text: str) -> None:
     assert is_name(as_name(text))
 
@@ -57,6 +59,7 @@ def test_a_name_says_what_it_is_of() -> None:
     assert as_name("my data (v2) \u00fc") == "my-data-v2"
     assert as_name("../../x") == "x"
     assert as_name("\u677f") == "unnamed"
+    assert as_name("aux.2") == "the-aux.2"  # Windows keeps aux for itself
 
 
 def test_facts_are_printable_at_any_depth() -> None:
