@@ -160,13 +160,18 @@ def _operation(name: str) -> int:
 
 
 def _code(arch: Architecture) -> int:
-    genes = arch.genes
-    if arch.space != NASBench201.name or len(genes) != len(EDGES) or not all(0 <= gene <= AVGPOOL for gene in genes):
-        raise UsageError(f"{arch.space} {genes} is not a NAS-Bench-201 cell; give six genes from 0 to {AVGPOOL}")
-    code = 0
-    for gene in genes:
-        code = code * 5 + gene
+    code = _code_by_genes().get(arch.genes)
+    if code is None or arch.space != NASBench201.name:
+        raise UsageError(
+            f"{arch.space} {arch.genes} is not a NAS-Bench-201 cell; give six genes from 0 to {len(OPERATIONS) - 1}"
+        )
     return code
+
+
+@cache
+def _code_by_genes() -> dict[tuple[int, ...], int]:
+    """Looked up, for searches ask for it by the ten thousand."""
+    return {genes: code for code, genes in enumerate(product(range(len(OPERATIONS)), repeat=len(EDGES)))}
 
 
 @cache
@@ -188,7 +193,7 @@ def _index_by_code() -> list[int]:
 
 @cache
 def _architectures() -> list[Architecture]:
-    by_code = list(product(range(5), repeat=len(EDGES)))
+    by_code = list(_code_by_genes())
     return [Architecture(NASBench201.name, by_code[code]) for code in _codes()]
 
 
