@@ -41,7 +41,7 @@ def _litert_torch(folder: Path, number: int, genes: list[int], images: Any) -> d
     """Channels last at the input, as ours; int8 by ai-edge-quantizer, with its own calibration."""
     torch, litert_torch = import_module("torch"), import_module("litert_torch")
     quantizer, recipe = import_module("ai_edge_quantizer.quantizer"), import_module("ai_edge_quantizer.recipe")
-    network_module = import_module("edgenas.spaces.nasbench201_network")
+    network_module = import_module("edgenas.spaces.nasbench201.network")
     torch.set_num_threads(2)
     network = network_module.NASBench201Network(tuple(genes), 10)
     network.load_state_dict(torch.load(folder / f"{number}.pt", weights_only=True))

@@ -38,7 +38,7 @@ from edgenas.lower.tflite import to_tflite
 from edgenas.lower.trace import torch_logits
 from edgenas.lower.verify import compare, run_model
 from edgenas.spaces.nasbench201 import NASBench201
-from edgenas.spaces.nasbench201_network import NASBench201Network
+from edgenas.spaces.nasbench201.network import NASBench201Network
 from tests.lower.networks import with_statistics
 
 ROOT = Path(__file__).parents[2]

@@ -34,7 +34,7 @@ from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.trainer import Trainer
 from edgenas.search.methods import Benchmark
 from edgenas.spaces.nasbench201 import NASBench201
-from edgenas.spaces.nasbench201_network import NASBench201Network
+from edgenas.spaces.nasbench201.network import NASBench201Network
 from tests.benchmarks.companions import class_accuracies
 
 _TRAINERS: dict[str, Trainer] = {}  # of this process and those forked from it

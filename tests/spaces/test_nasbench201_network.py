@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgenas.architecture import Architecture
 from edgenas.errors import UsageError
 from edgenas.spaces.nasbench201 import CONV1X1, CONV3X3, EDGES, SKIP, NASBench201
-from edgenas.spaces.nasbench201_network import Cell, NASBench201Network
+from edgenas.spaces.nasbench201.network import Cell, NASBench201Network
 from tests.spaces.dataflow import dataflow
 
 SPACE = NASBench201()

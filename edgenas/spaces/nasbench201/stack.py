@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.spaces.nasbench201_network import Cell, Join, NASBench201Network
+from edgenas.spaces.nasbench201.network import Cell, Join, NASBench201Network
 
 
 class Stack:

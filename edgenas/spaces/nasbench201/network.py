@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.spaces.nasbench201 import AVGPOOL, CONV1X1, EDGES, NONE, SKIP
+from edgenas.spaces.nasbench201.cell import AVGPOOL, CONV1X1, EDGES, NONE, SKIP
 
 
 class NASBench201Network(nn.Module):
-    """`genes`: a cell of edgenas.spaces.nasbench201; `channels`: C; `cells`: N.
+    """`genes`: a cell, as `Architecture.genes`; `channels`: C; `cells`: N.
 
     Input float [batch, 3, h, w], h and w multiples of 4. No control flow depends on data, so torch.fx traces it.
     """

@@ -1,34 +1,34 @@
-"""NAS-Bench-201 (Dong and Yang, ICLR 2020, arXiv:2001.00326): 15,625 cells of four nodes and six edges.
-
-Node 0 is the cell's input, node 3 its output; every edge carries one of five operations and a node is the sum of its
-incoming edges. The network around the cell, and what it costs, is that of edgenas.spaces.nasbench201_network.
-
-A *code* is a cell's genes read as six base-5 digits, first gene most significant: code order is gene order.
-"""
+"""NAS-Bench-201 (Dong and Yang, ICLR 2020, arXiv:2001.00326): 15,625 cells, and the networks around them."""
 
 from __future__ import annotations
 
 import re
-import sys
-from array import array
 from functools import cache
-from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgenas.architecture import Architecture
 from edgenas.errors import UnknownNameError, UsageError
+from edgenas.spaces.nasbench201.cell import (
+    AVGPOOL,
+    CONV1X1,
+    CONV3X3,
+    EDGES,
+    NAME,
+    NONE,
+    OPERATIONS,
+    SIZE,
+    SKIP,
+    architectures,
+    code_of,
+    index_by_code,
+    representatives,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgenas.spaces.nasbench201_network import NASBench201Network
-    from edgenas.spaces.nasbench201_stack import Stack
-
-OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-NONE, SKIP, CONV1X1, CONV3X3, AVGPOOL = range(5)
-EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # (source, target) of gene i, in the order of arch strings
-SIZE = len(OPERATIONS) ** len(EDGES)
+    from edgenas.spaces.nasbench201.network import NASBench201Network
+    from edgenas.spaces.nasbench201.stack import Stack
 
 _SHAPE = "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
 _DRAWN = {SKIP: "skip", CONV1X1: "conv1x1", CONV3X3: "conv3x3", AVGPOOL: "avgpool3x3"}
@@ -37,7 +37,7 @@ _DRAWN = {SKIP: "skip", CONV1X1: "conv1x1", CONV3X3: "conv3x3", AVGPOOL: "avgpoo
 class NASBench201:
     """The search space; see edgenas.architecture.SearchSpace for the five methods that every space has."""
 
-    name = "nasbench201"
+    name = NAME
     choices = (len(OPERATIONS),) * len(EDGES)
     classes_version = 2  # of what `canonical` takes for one class: tables of scores hold all classes of one version
 
@@ -54,23 +54,23 @@ class NASBench201:
 
     def describe(self, arch: Architecture) -> str:
         """The arch string, as the benchmark writes it."""
-        _code(arch)
+        code_of(arch)
         edges = [f"{OPERATIONS[gene]}~{source}|" for gene, (source, _) in zip(arch.genes, EDGES, strict=True)]
         return f"|{edges[0]}+|{edges[1]}{edges[2]}+|{edges[3]}{edges[4]}{edges[5]}"
 
     def index_of(self, arch: Architecture) -> int:
         """The cell's number in the benchmark (`arch_idx`), 0 .. 15624."""
-        return _index_by_code()[_code(arch)]
+        return index_by_code()[code_of(arch)]
 
     def from_index(self, index: int) -> Architecture:
         """The cell of number `index` in the benchmark. Raises UsageError outside 0 .. 15624."""
         if not 0 <= index < SIZE:
             raise UsageError(f"NAS-Bench-201 has no cell {index}; give an index from 0 to {SIZE - 1}")
-        return _architectures()[index]
+        return architectures()[index]
 
     def all_architectures(self) -> list[Architecture]:
         """All 15,625 cells in the order of the benchmark."""
-        return list(_architectures())
+        return list(architectures())
 
     def canonical(self, arch: Architecture) -> Architecture:
         """The representative of the cell's functional class (5,425 of them), itself a member of that class.
@@ -84,11 +84,11 @@ class NASBench201:
         The representative has the fewest edges that are not `none`, then the smallest genes; so it has no operation
         whose input is zero or whose result is unused, and all disconnected cells become the empty one.
         """
-        return _architectures()[_index_by_code()[_representatives()[_code(arch)]]]
+        return architectures()[index_by_code()[representatives()[code_of(arch)]]]
 
     def is_connected(self, arch: Architecture) -> bool:
         """Whether any path of operations other than `none` leads from the cell's input to its output."""
-        return _representatives()[_code(arch)] != 0
+        return representatives()[code_of(arch)] != 0
 
     def macs_m(
         self, arch: Architecture, channels: int = 16, cells: int = 5, num_classes: int = 10, image_size: int = 32
@@ -111,7 +111,7 @@ class NASBench201:
 
     def draw(self, arch: Architecture) -> str:
         """The cell as one line a node, each the sum of what flows in; nodes that do nothing are marked."""
-        _code(arch)
+        code_of(arch)
         names = ("in", "node 1", "node 2", "out")
         terms: dict[int, list[tuple[int, int]]] = {
             1: [],
@@ -138,17 +138,17 @@ class NASBench201:
         self, arch: Architecture, num_classes: int, *, channels: int = 16, cells: int = 5, **size: int
     ) -> NASBench201Network:
         """The torch network: `cells` a stage (N), `channels` in the first stage (C); weights from torch's generator."""
-        from edgenas.spaces.nasbench201_network import NASBench201Network
+        from edgenas.spaces.nasbench201.network import NASBench201Network
 
         if size:
             raise UsageError(f"nasbench201 networks have no size '{next(iter(size))}'; give channels or cells")
-        _code(arch)
+        code_of(arch)
         _check_sizes(channels, cells, num_classes)
         return NASBench201Network(arch.genes, num_classes, channels, cells)
 
     def stack(self, networks: Sequence[NASBench201Network]) -> Stack:
         """`networks` of one size, to be computed together."""
-        from edgenas.spaces.nasbench201_stack import Stack
+        from edgenas.spaces.nasbench201.stack import Stack
 
         return Stack(networks)
 
@@ -159,91 +159,9 @@ def _operation(name: str) -> int:
     return OPERATIONS.index(name)
 
 
-def _code(arch: Architecture) -> int:
-    code = _code_by_genes().get(arch.genes)
-    if code is None or arch.space != NASBench201.name:
-        raise UsageError(
-            f"{arch.space} {arch.genes} is not a NAS-Bench-201 cell; give six genes from 0 to {len(OPERATIONS) - 1}"
-        )
-    return code
-
-
-@cache
-def _code_by_genes() -> dict[tuple[int, ...], int]:
-    """Looked up, for searches ask for it by the ten thousand."""
-    return {genes: code for code, genes in enumerate(product(range(len(OPERATIONS)), repeat=len(EDGES)))}
-
-
-@cache
-def _codes() -> array[int]:
-    """Code of each `arch_idx`: the benchmark's order is arbitrary, so the package carries it (little-endian uint16)."""
-    codes = array("H", Path(__file__).with_name("nasbench201_order.bin").read_bytes())
-    if sys.byteorder == "big":
-        codes.byteswap()
-    return codes
-
-
-@cache
-def _index_by_code() -> list[int]:
-    indexes = [0] * SIZE
-    for index, code in enumerate(_codes()):
-        indexes[code] = index
-    return indexes
-
-
-@cache
-def _architectures() -> list[Architecture]:
-    by_code = list(_code_by_genes())
-    return [Architecture(NASBench201.name, by_code[code]) for code in _codes()]
-
-
-Terms = tuple[int, ...]  # a multiset of terms: their numbers, sorted
-
-
-@cache
-def _representatives() -> array[int]:
-    """Code of each code's representative, all at once: one walk over the space costs what a few single ones would.
-
-    A node is written as the multiset of its live incoming terms: a skip passes its source's terms on, any other
-    operation wraps them in one new term, `none` and sources without terms add nothing. A term that occurs twice may be
-    one value added twice, or come from two operations; which, the terms of all operations that are run for the output
-    tell, each as often as it is run. In cells of four nodes these and the output's terms tell classes apart.
-    """
-    numbers: dict[tuple[int, Terms], int] = {}  # (operation, terms it wraps) -> number of the new term
-
-    def through(terms: Terms) -> list[tuple[Terms, Terms]]:
-        """What an edge makes of its source's `terms`, and what it runs for that, for each operation."""
-        if not terms:
-            return [((), ())] * len(OPERATIONS)
-        wrapped = {gene: (numbers.setdefault((gene, terms), len(numbers) + 1),) for gene in (CONV1X1, CONV3X3, AVGPOOL)}
-        return [((), ()), (terms, ()), *((wrapped[gene], wrapped[gene]) for gene in (CONV1X1, CONV3X3, AVGPOOL))]
-
-    output: list[tuple[Terms, Terms]] = []  # terms of node 3 and of all that is run, in code order: loops nest as genes
-    from_input = through((0,))
-    for node1, run1 in from_input:
-        from_node1 = list(enumerate(through(node1)))
-        for (a, run_a), (gene12, (b, run_b)) in product(from_input, from_node1):
-            from_node2 = list(enumerate(through(tuple(sorted(a + b)))))
-            run2 = run_a + run_b
-            for (c, run_c), (gene13, (d, run_d)), (gene23, (e, run_e)) in product(from_input, from_node1, from_node2):
-                run = run_c + run_d + run_e
-                if gene23 != NONE:
-                    run += run2
-                if gene13 != NONE or (gene12 != NONE and gene23 != NONE):
-                    run += run1
-                output.append((tuple(sorted(c + d + e)), tuple(sorted(run))))
-
-    edges = [len(EDGES) - genes.count(NONE) for genes in product(range(len(OPERATIONS)), repeat=len(EDGES))]
-    best: dict[tuple[Terms, Terms], int] = {}
-    for code, key in enumerate(output):
-        if key not in best or edges[code] < edges[best[key]]:
-            best[key] = code
-    return array("H", [best[key] for key in output])
-
-
 def _conv1x1s(arch: Architecture) -> int:
     """The cell's convolution weights as a number of 1x1 convolutions."""
-    _code(arch)
+    code_of(arch)
     return arch.genes.count(CONV1X1) + 9 * arch.genes.count(CONV3X3)
 
 
