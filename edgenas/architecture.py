@@ -4,12 +4,16 @@ what a judgement leaves behind (Trial), and what a search is asked (SearchReques
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from torch import nn
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -196,6 +200,143 @@ class SearchSpace(Protocol):
 
     def build(self, arch: Architecture, num_classes: int, **size: int) -> nn.Module:
         """The torch network with random weights; `size` scales it (NAS-Bench-201: channels, cells)."""
+
+
+@runtime_checkable
+class Enumerable(Protocol):
+    """A space small enough to list."""
+
+    def all_architectures(self) -> list[Architecture]:
+        """All of them, in an order that never changes."""
+
+    def index_of(self, arch: Architecture) -> int:
+        """The place of `arch` in that order, from 0."""
+
+
+@runtime_checkable
+class Countable(Protocol):
+    """A space that counts what its networks cost; the network is the deployed one, at the space's full size."""
+
+    def macs_m(self, arch: Architecture, *, num_classes: int, image_size: int) -> float:
+        """Multiply-accumulates of one square image, `image_size` pixels a side, in millions."""
+
+    def params_m(self, arch: Architecture, *, num_classes: int) -> float:
+        """Parameters in millions."""
+
+
+@runtime_checkable
+class Parsable(Protocol):
+    """A space whose notation can be read back."""
+
+    def parse(self, arch_str: str) -> Architecture:
+        """The architecture that `describe` writes as `arch_str`. Raises UsageError for anything else."""
+
+
+@runtime_checkable
+class Drawable(Protocol):
+    """A space that can show an architecture in several lines of text."""
+
+    def draw(self, arch: Architecture) -> str: ...
+
+
+@runtime_checkable
+class Stackable(Protocol):
+    """A space whose networks can be computed side by side as one, which is faster where there are many."""
+
+    def stack(self, networks: Sequence[Any]) -> Stack:
+        """`networks`, of one size and on one device; their weights stay where they are."""
+
+
+class Stack(Protocol):
+    """Networks computed together, in training mode."""
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What `Tapped.features` gives of each network, stacked: maps [stack, batch, features] and logits [stack,
+        batch, classes], for `images` [batch, channels, h, w]."""
+
+
+class Tapped(Protocol):
+    """The network that a space builds: a torch module that also gives the feature maps that phi compares."""
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Maps [batch, channels, h, w] at the ends of the network's stages, first to last, and the logits [batch,
+        classes], for `images` [batch, channels, h, w]; the logits are what the module itself returns."""
+
+
+class Linear(Protocol):
+    """A linear model of features (edgenas.device.LinearModel)."""
+
+    @property
+    def features(self) -> str: ...
+    @property
+    def intercept(self) -> float: ...
+    @property
+    def coefficients(self) -> Sequence[float]: ...
+
+
+class Features(Protocol):
+    """What the costs of a space's architectures are predicted from. Genes are int64 (n, genes of the space)."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """The sets of features that a profile's predictor may name -> how many there are; the last is what new
+        predictors are fitted to."""
+
+    @property
+    def image_size(self) -> int:
+        """The side in pixels of the square images at which they predict."""
+
+    def dense(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n, d): the features of the last set of `counts`."""
+
+    def linear(self, models: Sequence[Linear], genes: NDArray[np.int64]) -> list[NDArray[np.float64]]:
+        """What each of `models` says, (n,); of one architecture the same, to the bit, as among many."""
+
+    def all_used(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(n,): whether every operation is between the input and the output; one that is not may cost time, or be left
+        out by a runtime."""
+
+    def blocks(self, features: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """Groups of features, or of sums of them, that a prior may give a variance of its own: (d, k) each, linear maps
+        of `dense`, of which `features` (n, d) is a sample."""
+
+    def likeness(
+        self, genes: NDArray[np.int64], others: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How alike each of `genes` is to each of `others`, twice (n, m): by what they are made of, and by the share of
+        what these have in common."""
+
+
+@runtime_checkable
+class Featured(Protocol):
+    """A space whose costs can be predicted."""
+
+    @property
+    def features(self) -> Features: ...
+
+
+class TabularBenchmark(Protocol):
+    """What others measured of all architectures of an Enumerable space: a plug-in of the kind `benchmarks`, registered
+    under the space's name. Its public files are those of edgenas.data.files."""
+
+    accuracy_file: str  # the name of the public file that holds accuracies
+    cost_file: str  # ... and of that which holds costs
+
+    @property
+    def readers(self) -> Mapping[str, Callable[[Path], Mapping[str, Mapping[str, Any]]]]:
+        """By the name of a public file, what reads it: a path -> data set -> column -> values (architectures,)."""
+
+    def dataset_of(self, dataset: str) -> str:
+        """Of which of its data sets its costs hold for `dataset`."""
+
+    def accuracies(self, dataset: str, split: str = "test") -> NDArray[np.float64] | None:
+        """Accuracies in % on the "test" or "valid" images of `dataset`, (architectures,) in the space's order; None
+        where no file on this machine has them. Raises DataError for a damaged one."""
+
+    def costs(self, columns: Collection[str], dataset: str) -> Mapping[str, NDArray[np.float64]] | None:
+        """Column -> costs for `dataset`, (architectures,) in the space's order, in the metric's canonical unit; what is
+        not positive could not be measured. None where no file on this machine has all `columns`. Raises DataError for a
+        damaged one."""
 
 
 class Fitness(Protocol):

@@ -121,8 +121,8 @@ class ErrorRegion:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A regression fitted by `edgenas.cost.fit` or, to few samples, by `edgenas.cost.fewshot`, and how well it did on
-    networks it had not seen. Few samples are held out in turn: `n_held_out` is then their number, as `n_train` is."""
+    """A regression fitted to a benchmark or, to few samples, by `edgenas.cost.fewshot`, and how well it did on networks
+    it had not seen. Few samples are held out in turn: `n_held_out` is then their number, as `n_train` is."""
 
     model: LinearModel
     target: Literal["value", "log"]  # what the model predicts: the metric in its canonical unit, or its natural log

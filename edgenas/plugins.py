@@ -1,4 +1,5 @@
-"""One registry over Python entry points: spaces, fitness and costs, EdgeNAS's own by the same door as anybody's.
+"""One registry over Python entry points: spaces, benchmarks of them, fitness and costs; EdgeNAS's own and anybody's
+by the same door.
 
 A package adds a search space by declaring, in its pyproject.toml,
 
@@ -12,13 +13,17 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgenas.errors import UnknownNameError, UsageError, out_of_memory
 from edgenas.text import printable
 
+if TYPE_CHECKING:
+    from edgenas.architecture import TabularBenchmark
+
 KINDS = {
     "spaces": "search space",
+    "benchmarks": "benchmark",
     "fitness": "fitness",
     "costs": "cost",
     "transports": "transport",
@@ -58,6 +63,14 @@ def load(kind: str, name: str) -> Any:
         if _package(error) in _EXTRAS:
             raise UsageError(f"{KINDS[kind]} '{name}' needs {lacking(error)}") from error
         raise UsageError(f"plug-in '{name}' ({entry.value}) cannot be imported: {error}") from error
+
+
+def benchmark_of(space_name: str) -> TabularBenchmark | None:
+    """The benchmark of the space called `space_name`; None where it has none."""
+    if space_name not in names("benchmarks"):
+        return None
+    found: TabularBenchmark = load("benchmarks", space_name)()
+    return found
 
 
 def lacking(error: ImportError) -> str:

@@ -18,7 +18,7 @@ LAYERS = [
     {"spaces", "data"},
     {"board", "lower", "train"},
     {"cost", "fitness", "run"},
-    {"search", "package", "report", "testing"},
+    {"search", "package", "benchmarks", "report", "testing"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -26,7 +26,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
 def room(path: Path) -> str:
-    """The first name below edgenas/: edgenas/cost/fit.py -> cost."""
+    """The first name below edgenas/: edgenas/cost/live.py -> cost."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 

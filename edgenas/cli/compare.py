@@ -46,9 +46,9 @@ def compare(
 
     Example: edgenas compare --device raspi4 --limits 5,50 --seeds 2 --methods default,table@50n1,most-macs
     """
+    from edgenas.benchmarks.nasbench201.compare import compare as prepare
     from edgenas.cli.progress import follow
     from edgenas.report.comparison import comparison_text, draw
-    from edgenas.search.compare import compare as prepare
 
     try:
         percentiles = [float(each) for each in limits.split(",")]

@@ -112,9 +112,9 @@ def create(
 
 def _best(space: SearchSpace, dataset: str, device: Device) -> CostProvider | None:
     # Imported here: numpy is not needed to say what a cost is.
-    from edgenas.cost import hwnasbench, predictor
+    from edgenas.cost import predictor, table
 
-    found = hwnasbench.offer(space, dataset, device)
-    if found is None and device.predictor and space.name == predictor.SPACE:
+    found = table.offer(space, dataset, device)
+    if found is None and predictor.covers(space, device):
         return predictor.create(space, dataset, device)
     return found

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
-from edgenas.architecture import Architecture, Cost, SearchSpace
+from edgenas.architecture import Architecture, Cost, Countable, SearchSpace
 from edgenas.device import Device
 from edgenas.errors import UsageError
 
 _CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet16-120": 120}
-
-
-@runtime_checkable
-class Countable(Protocol):
-    """A space that counts its own networks; the network is the deployed one, at the space's full size."""
-
-    def macs_m(self, arch: Architecture, *, num_classes: int, image_size: int) -> float: ...
-
-    def params_m(self, arch: Architecture, *, num_classes: int) -> float: ...
 
 
 def input_of(dataset: str) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """A latency predictor from few measurements: what `edgenas board profile` measures, and what it makes of it.
 
 Bayesian linear regression (Rasmussen and Williams 2006, chapter 2; in its dual form, a Gaussian process): the cost of
-a cell is a weighted sum of features in blocks (`prior.BLOCKS`), the weights of a block having a normal prior of one
+a cell is a weighted sum of features in blocks (`Features.blocks`), the weights of a block having a normal prior of one
 common variance. One block is the predictions of the devices whose profiles are shipped, so a new board starts from
 what is known of six others; the rest are counts of operations, of their places and of pairs of places, and what of a
 cell's graph costs time. The blocks' variances and the noise are type-II maximum likelihood (same book, section 5.4):
@@ -26,14 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas import device as devices
-from edgenas.architecture import Architecture, Cost, SearchSpace
-from edgenas.cost.fit import compared
-from edgenas.cost.predictor import GRAPH_FEATURES, SPACE, dense_features, predict
+from edgenas.architecture import Architecture, Cost, Enumerable, SearchSpace
+from edgenas.cost.predictor import genes_of
 from edgenas.cost.prior import Prior, grams_of, likeliest, shipped_prior
+from edgenas.cost.regression import compared
 from edgenas.cost.uncertainty import few_quantiles
 from edgenas.device import ErrorRegion, LinearModel, Measurable, Predictor
 from edgenas.errors import BoardError, UsageError
-from edgenas.spaces.nasbench201 import NASBench201
 
 Values = NDArray[np.float64]
 FEWEST = 5  # samples that a fit needs
@@ -56,9 +55,9 @@ def choose_samples(
 
     Greedy: of CANDIDATES cells drawn with `seed`, each time the one that lowers the sum of their posterior variances
     most (integrated-variance design; Seo et al. 2000, "Gaussian process regression: active data selection").
-    Raises UsageError for another space than nasbench201 and for more cells than there are candidates.
+    Raises UsageError for a space that has no prior and for more cells than there are candidates.
     """
-    prior = prior or shipped_prior()
+    prior = prior or shipped_prior(space.name)
     archs = _connected(space)
     if not 1 <= n <= CANDIDATES - len(taken) - len(failed):
         raise UsageError(f"{n} samples cannot be chosen; give --samples from {FEWEST} to {CANDIDATES // MOST_ATTEMPTS}")
@@ -68,10 +67,10 @@ def choose_samples(
     worth = np.ones(len(pool))
     if failed:  # a cell that will not run either tells nothing
         signs = np.array([1.0] * len(taken) + [-1.0] * len(failed))
-        runs = predict(regress(_genes([*taken, *failed]), signs, prior), _genes(pool))
+        runs = _predict(regress(genes_of([*taken, *failed]), signs, prior), genes_of(pool), prior)
         worth = np.clip((1 + runs) / 2, 0.01, 1.0)
     variances = np.exp(prior.log_variances)
-    projected = prior.projected(dense_features(_genes(pool)))
+    projected = prior.projected(prior.features.dense(genes_of(pool)))
     root = np.concatenate([np.sqrt(v) * x for v, x in zip(variances[:-1], projected, strict=True)], axis=1)
     covariance = root @ root.T + 1.0  # 1: the unknown level
     open_, order = np.ones(len(pool), dtype=bool), []
@@ -96,8 +95,10 @@ def fit_fewshot(
     not run and three or more did, it also learns which, if that beats always giving the commoner answer.
     Raises UsageError for fewer than FEWEST cells that ran.
     """
-    prior = prior or shipped_prior()
-    genes, every = _genes(archs), np.array(values, dtype=np.float64)
+    if not archs:
+        raise UsageError(f"0 measured cells are too few for a predictor; give --samples {FEWEST} or more")
+    prior = prior or shipped_prior(archs[0].space)
+    genes, every = genes_of(archs), np.array(values, dtype=np.float64)
     runs = np.isfinite(every)
     if runs.sum() < FEWEST:
         raise UsageError(f"{runs.sum()} measured cells are too few for a predictor; give --samples {FEWEST} or more")
@@ -126,8 +127,8 @@ def fit_fewshot(
 
 
 def regress(genes: NDArray[np.int64], values: Values, prior: Prior) -> LinearModel:
-    """The posterior mean, given `values` (n,) of the cells `genes` (n, 6), as one model of GRAPH_FEATURES."""
-    features = dense_features(genes)
+    """The posterior mean, given `values` (n,) of the architectures `genes` (n, genes), as one model of its features."""
+    features = prior.features.dense(genes)
     projected, level, spread = prior.projected(features), values.mean(), float(values.std()) or 1.0
     grams, targets = grams_of(projected), (values - level) / spread
     variances = np.exp(likeliest([(grams, targets)], prior.log_variances, _NEAR))
@@ -139,7 +140,9 @@ def regress(genes: NDArray[np.int64], values: Values, prior: Prior) -> LinearMod
     intercept = float(level + spread * dual.sum() - prior.mean @ coefficients)
     # As many decimals as give the typical value six digits; finer than any board is measured.
     decimals = 6 - int(np.floor(np.log10(np.abs(values).mean())))
-    return LinearModel(GRAPH_FEATURES, round(intercept, decimals), tuple(coefficients.round(decimals).tolist()))
+    return LinearModel(
+        list(prior.features.counts)[-1], round(intercept, decimals), tuple(coefficients.round(decimals).tolist())
+    )
 
 
 def measure_samples(
@@ -179,11 +182,11 @@ def profile(
 
     `fitted_on` says in words what was measured, for the profile. Raises BoardError where too few of the cells ran.
     """
-    prior = prior or shipped_prior()
     good = [cost for _, cost in found if cost.error is None]
     if len(good) < FEWEST:
         reason = next((cost.error for _, cost in found if cost.error is not None), "none was tried")
         raise BoardError(f"only {len(good)} of {len(found)} cells ran ({reason}); run: edgenas board check NAME")
+    prior = prior or shipped_prior(found[0][0].space)
     metrics = sorted(set.intersection(*(set(cost.values) for cost in good)) & devices.DEVICE_METRICS)
     archs = [arch for arch, _ in found]
     predictors = {}
@@ -199,7 +202,7 @@ def _cross_validated(genes: NDArray[np.int64], values: Values, prior: Prior) -> 
     predicted = np.empty(len(values))
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
-        predicted[out] = predict(regress(genes[~out], values[~out], prior), genes[out])
+        predicted[out] = _predict(regress(genes[~out], values[~out], prior), genes[out], prior)
     return predicted
 
 
@@ -214,14 +217,13 @@ def _measurable(genes: NDArray[np.int64], runs: NDArray[np.bool_], prior: Prior)
     return Measurable(regress(genes, signs, prior), round(accuracy, 4))
 
 
-def _genes(archs: Sequence[Architecture]) -> NDArray[np.int64]:
-    return np.array([arch.genes for arch in archs], dtype=np.int64).reshape(-1, 6)
+def _predict(model: LinearModel, genes: NDArray[np.int64], prior: Prior) -> Values:
+    return prior.features.linear([model], genes)[0]
 
 
 def _connected(space: SearchSpace) -> list[Architecture]:
-    if space.name != SPACE or not isinstance(space, NASBench201):
-        raise UsageError(f"a device is profiled by cells of {SPACE}, not {space.name}; leave --space out")
-    return [arch for arch in space.all_architectures() if space.is_connected(arch)]
+    archs = space.all_architectures() if isinstance(space, Enumerable) else []
+    return [arch for arch in archs if space.is_connected(arch)]
 
 
 def _rounded(value: float) -> float:

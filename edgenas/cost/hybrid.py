@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.architecture import Architecture, Cost, SearchSpace
+from edgenas.architecture import Architecture, Cost, Features, SearchSpace
 from edgenas.board import registry
 from edgenas.cost import live, predictor
-from edgenas.cost.predictor import active_features
+from edgenas.cost.predictor import genes_of
 from edgenas.device import Device
 from edgenas.errors import UsageError
 
@@ -71,13 +71,13 @@ class HybridCost:
         ran = [arch for arch in ran if predicted[arch].error is None]
         for metric in self.metrics if ran else ():
             factors = [self._known[arch].values[metric] / predicted[arch].values[metric] for arch in ran]
-            self._corrections[metric] = Correction(_genes(ran), np.log(factors))
+            self._corrections[metric] = Correction(self._predicted.features, genes_of(ran), np.log(factors))
 
     def _corrected(self, archs: Sequence[Architecture]) -> list[Cost]:
         predicted = self._predicted(archs)
         if not self._corrections or not archs:
             return predicted
-        factors = {metric: each(_genes(archs)).tolist() for metric, each in self._corrections.items()}
+        factors = {metric: each(genes_of(archs)).tolist() for metric, each in self._corrections.items()}
         note = f"; corrected by {len(self._known)} measured cells"
         return [
             cost
@@ -91,11 +91,11 @@ class HybridCost:
 
 
 class Correction:
-    """The factor at any cell, given `log_factors` (n,) at the cells `genes` (n, 6)."""
+    """The factor at any architecture, given `log_factors` (n,) at those of `genes` (n, genes)."""
 
-    def __init__(self, genes: NDArray[np.int64], log_factors: Values) -> None:
-        self._genes, self._active = genes, active_features(genes)
-        counts, pairs = self._alike(genes)
+    def __init__(self, features: Features, genes: NDArray[np.int64], log_factors: Values) -> None:
+        self._features, self._genes = features, genes
+        counts, pairs = features.likeness(genes, genes)
         best = -math.inf
         for scales in itertools.product(_COUNT_SCALES, _PAIR_SCALES, _NOISE_SCALES):
             covariance = _covariance(counts, pairs, scales) + scales[2] ** 2 * np.eye(len(genes))
@@ -106,22 +106,12 @@ class Correction:
                 best, self._dual, self._scales = float(likelihood), dual, scales
 
     def __call__(self, genes: NDArray[np.int64]) -> Values:
-        """(n, 6) genes -> (n,) factors, the posterior's median."""
+        """(n, genes) -> (n,) factors, the posterior's median."""
         # Row by row: a matrix product may round differently for one cell than for many.
-        factors: Values = np.exp((_covariance(*self._alike(genes), self._scales) * self._dual).sum(axis=1))
+        factors: Values = np.exp(
+            (_covariance(*self._features.likeness(genes, self._genes), self._scales) * self._dual).sum(axis=1)
+        )
         return factors
-
-    def _alike(self, genes: NDArray[np.int64]) -> tuple[Values, Values]:
-        """(n, 6) genes -> how alike each is to each measured cell, twice (n, m): by the counts of its operations, and
-        by the share of its pairs that the other has too."""
-        active = active_features(genes)
-        counts = np.stack([_counts(genes) @ each for each in _counts(self._genes)], axis=1).astype(np.float64)
-        return counts, np.stack([(active == each).mean(axis=1) for each in self._active], axis=1)
-
-
-def _counts(genes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n, 6) genes -> (n, 4): how many of each operation that does something."""
-    return np.stack([(genes == operation).sum(axis=1) for operation in range(1, 5)], axis=1)
 
 
 def _covariance(counts: Values, pairs: Values, scales: tuple[float, ...]) -> Values:
@@ -140,7 +130,3 @@ def create(space: SearchSpace, dataset: str, device: Device, boards: Sequence[st
             " BOARD`, and search with the device file that makes, or search by --cost live"
         )
     return HybridCost(space, predictor.create(space, dataset, device), live.create(space, dataset, device, boards))
-
-
-def _genes(archs: Sequence[Architecture]) -> NDArray[np.int64]:
-    return np.array([arch.genes for arch in archs], dtype=np.int64).reshape(-1, 6)

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas import device as devices
-from edgenas.cost.predictor import FEATURE_COUNTS, PAIRS, dense_features
+from edgenas import plugins
+from edgenas.architecture import Enumerable, Featured, Features, SearchSpace
+from edgenas.cost.predictor import covers, genes_of
 from edgenas.device import Device
 from edgenas.errors import UsageError
-from edgenas.spaces.nasbench201 import NASBench201
 
 Values = NDArray[np.float64]
-BLOCKS = ("devices", "counts", "used counts", "graph", "places", "used places", "used pairs")
 _REFERENCE_CELLS = 2_000  # that the features' means and spreads are taken over
 _PRIOR_CELLS = 150  # of each prior device that the blocks' variances are learned from
 _LEAST_NOISE = 1e-3  # of the variance of the values: repeats within 1 %, of values that differ by 30 %
@@ -28,45 +28,52 @@ class Prior:
     """What is known before the first measurement. A block's features are `(features - mean) @ block`, scaled so that
     their variances over the space sum to 1."""
 
+    features: Features
     names: tuple[str, ...]  # of the prior devices
     mean: Values  # (d,) of the features over the space
-    blocks: tuple[Values, ...]  # (d, k) each, as BLOCKS
-    log_variances: Values  # (len(BLOCKS) + 1,): of the blocks' weights, then of the noise, for values of variance 1
+    blocks: tuple[Values, ...]  # (d, k) each: the predictions of the prior devices, then `Features.blocks`
+    log_variances: Values  # (len(blocks) + 1,): of the blocks' weights, then of the noise, for values of variance 1
 
     def projected(self, features: Values) -> list[Values]:
         return [(features - self.mean) @ block for block in self.blocks]
 
 
-def shipped_prior() -> Prior:
-    """The prior from all shipped profiles that have a latency predictor: the one to use on a real board."""
-    return prior_of(tuple(name for name in devices.names() if "latency" in devices.load(name).predictor))
+def shipped_prior(space_name: str) -> Prior:
+    """The prior from all shipped profiles that can predict the latency of the architectures of the space called
+    `space_name`: the one to use on a real board. Raises what `learn_prior` does."""
+    space = plugins.load("spaces", space_name)()
+    known = [name for name in devices.names() if "latency" in devices.load(name).predictor]
+    return prior_of(tuple(name for name in known if covers(space, devices.load(name))), space_name)
 
 
 @cache
-def prior_of(names: tuple[str, ...]) -> Prior:
+def prior_of(names: tuple[str, ...], space_name: str) -> Prior:
     """The prior from the latency predictors of the shipped devices `names` alone; takes about three seconds."""
-    return learn_prior([devices.load(name) for name in names])
+    return learn_prior([devices.load(name) for name in names], plugins.load("spaces", space_name)())
 
 
-def learn_prior(known: Sequence[Device]) -> Prior:
-    """The prior from the latency predictors in the profiles `known`, two or more."""
+def learn_prior(known: Sequence[Device], space: SearchSpace) -> Prior:
+    """The prior from the latency predictors in the profiles `known`, two or more, of the architectures of `space`.
+    Raises UsageError where there are fewer, or the space cannot be listed and predicted."""
+    if not (isinstance(space, Enumerable) and isinstance(space, Featured)):
+        raise UsageError(f"no device can be profiled by the space {space.name}; leave --space out")
     models = [each.predictor["latency"].model for each in known]
-    if len(models) < 2 or any(model.features not in FEATURE_COUNTS for model in models):
-        known_features = " or ".join(FEATURE_COUNTS)
+    if len(models) < 2 or any(model.features not in space.features.counts for model in models):
+        known_features = " or ".join(space.features.counts)
         raise UsageError(f"a prior needs two or more devices with latency predictors of the features {known_features}")
     rng = np.random.default_rng(0)
-    genes = np.array([arch.genes for arch in NASBench201().all_architectures()])
-    features = dense_features(genes[rng.choice(len(genes), _REFERENCE_CELLS, replace=False)])
+    genes = genes_of(space.all_architectures())
+    features = space.features.dense(genes[rng.choice(len(genes), _REFERENCE_CELLS, replace=False)])
     mean = features.mean(axis=0)
     weights = np.zeros((len(models), features.shape[1]))
     for row, model in zip(weights, models, strict=True):
         row[: len(model.coefficients)] = model.coefficients
-    fixed = [_scaled(block, features - mean) for block in _fixed_blocks(features)]
+    fixed = [_scaled(block, features - mean) for block in space.features.blocks(features)]
 
     def prior(rows: Values, log_variances: Values) -> Prior:
         spread = ((features - mean) @ rows.T).std(axis=0)
         blocks = (_scaled(rows.T / spread, features - mean), *fixed)
-        return Prior(tuple(each.name for each in known), mean, blocks, log_variances)
+        return Prior(space.features, tuple(each.name for each in known), mean, blocks, log_variances)
 
     # Half of the variance is the devices' and the rest shared evenly, before anything is known.
     start = np.log(np.array([0.5] + [0.5 / len(fixed)] * len(fixed) + [_LEAST_NOISE]))
@@ -99,28 +106,6 @@ def likeliest(tasks: Sequence[tuple[Values, Values]], start: Values, deviation: 
 def grams_of(projected: Sequence[Values]) -> Values:
     """(g + 1, n, n): inner products of the cells' features in each block, and the unit matrix of the noise."""
     return np.stack([part @ part.T for part in projected] + [np.eye(len(projected[0]))])
-
-
-def _fixed_blocks(features: Values) -> list[Values]:
-    """(d, k) of every block but "devices", unscaled, each a linear map of `dense_features`."""
-    width, forms = (
-        features.shape[1],
-        [],
-    )  # places of operations, before and after unused ones are dropped: a mean over the pairs they are in
-    for form in range(2):
-        places = np.zeros((width, 6, 5))
-        for number, pair in enumerate(PAIRS):
-            for a in range(5):
-                for b in range(5):
-                    row = 25 * (len(PAIRS) * form + number) + 5 * a + b
-                    places[row, pair[0], a] = places[row, pair[1], b] = 1 / 5
-        forms.append(places[:, :, 1:])
-    identity = np.eye(width)
-    pairs = 25 * len(PAIRS)
-    graph = identity[:, 2 * pairs :] / features[:, 2 * pairs :].std(axis=0)  # counts of unlike things: spread alike
-    counts, used_counts = (places.sum(axis=1) for places in forms)
-    edges, used_edges = (places.reshape(width, -1) for places in forms)
-    return [counts, used_counts, graph, edges, used_edges, identity[:, pairs : 2 * pairs]]
 
 
 def _scaled(block: Values, centred: Values) -> Values:

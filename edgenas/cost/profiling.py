@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgenas import device as devices
-from edgenas import plugins
+from edgenas import plugins, spaces
 from edgenas.architecture import Architecture, Cost
 from edgenas.board import registry
 from edgenas.board.pool import Pool, connect
 from edgenas.board.registry import Board
-from edgenas.cost import fewshot, fit
+from edgenas.cost import fewshot
 from edgenas.cost.live import LiveCost
+from edgenas.cost.profile_file import write_profile
 from edgenas.device import Device, Identity
 from edgenas.errors import UsageError
 from edgenas.files import check_place
@@ -47,7 +48,7 @@ class Profiling:
 
     def __iter__(self) -> Iterator[tuple[Architecture, Cost]]:
         base = devices.load(self.board.device)
-        space = plugins.load("spaces", "nasbench201")()
+        space = plugins.load("spaces", spaces.DEFAULT)()
         session = connect(self.board)
         facts = dict(session.facts)
         session.close()
@@ -63,7 +64,7 @@ class Profiling:
         predictors = fewshot.profile(self.found, fitted_on)
         title = f"{identity.soc} ({self.board.name})"
         as_timed = replace(base, runtime=live.runtime or base.runtime, model_format=live.model_format)
-        self.device = fit.write_profile(self.path, self.board.name, title, as_timed, predictors, identity=identity)
+        self.device = write_profile(self.path, self.board.name, title, as_timed, predictors, identity=identity)
 
 
 def profile_board(

@@ -11,12 +11,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+from edgenas import plugins
 from edgenas.data import files
 from edgenas.data.files import KnownFile
 from edgenas.errors import DataError
@@ -25,7 +26,7 @@ from edgenas.text import parse_json
 
 _TIMEOUT_S = 30  # without an answer
 # Data sets that a benchmark file covers, each a dict of arrays: {data set: {column: array}}.
-_Tables = dict[str, dict[str, Any]]
+_Tables = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -141,18 +142,22 @@ def _official_name(entry: KnownFile, path: Path) -> str | None:
 
 
 def _readers() -> dict[str, Callable[[Path], _Tables]]:
-    from edgenas.data.accuracy import read_accuracies
-    from edgenas.data.hwnasbench_file import read_hwnasbench
     from edgenas.data.images import read_imagenet16
 
     def folder(path: Path) -> _Tables:
         return {f"{len(read_imagenet16(path, split).labels):,} {split} images": {} for split in ("train", "test")}
 
-    return {"hw-nas-bench": read_hwnasbench, "nasbench201": read_accuracies, "imagenet16-120": folder}
+    return {**_table_readers(), "imagenet16-120": folder}
+
+
+def _table_readers() -> dict[str, Callable[[Path], _Tables]]:
+    """Of the files that benchmarks are made of."""
+    benchmarks = [plugins.load("benchmarks", name)() for name in plugins.names("benchmarks")]
+    return {name: reader for each in benchmarks for name, reader in each.readers.items()}
 
 
 def _converted(name: str) -> str | None:
-    return f"{name}.npz" if name in ("hw-nas-bench", "nasbench201") else None
+    return f"{name}.npz" if name in _table_readers() else None
 
 
 def _is_fetched(entry: KnownFile, kept: Path) -> bool:

@@ -52,7 +52,7 @@ class KnownFile:
 _RESNETS = "https://github.com/akamaster/pytorch_resnet_cifar10"
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
 
-SHIPPED = Path(__file__).parent / "shipped"  # made by edgenas.data.pack; its NOTICE.txt says what is there and whose
+SHIPPED = Path(__file__).parent / "shipped"  # its NOTICE.txt says what is there, whose, and what made it
 
 KNOWN: dict[str, KnownFile] = {
     known.name: known

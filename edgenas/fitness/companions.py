@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Fitness, Grouped, Score, SearchSpace
-from edgenas.cost.analytic import Countable, input_of
+from edgenas.architecture import Architecture, Countable, Fitness, Grouped, Score, SearchSpace
+from edgenas.cost.analytic import input_of
 from edgenas.data.images import load_images, one_batch
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, table

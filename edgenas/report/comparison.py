@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+from edgenas.benchmarks.nasbench201.compare import Comparison
+from edgenas.benchmarks.nasbench201.regrets import Summary, by_case
 from edgenas.errors import DataError
 from edgenas.files import write_whole
 from edgenas.fitness import PAPER
 from edgenas.report.text import table_text
-from edgenas.search.compare import Comparison
-from edgenas.search.regrets import Summary, by_case
 
 
 def comparison_text(comparison: Comparison) -> str:

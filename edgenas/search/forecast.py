@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from math import inf
 from shlex import quote
 
-from edgenas.architecture import Constraint, CostProvider, Fitness, SearchSpace, Timed, Trial
-from edgenas.cost.analytic import Countable
+from edgenas.architecture import Constraint, CostProvider, Countable, Fitness, SearchSpace, Timed, Trial
 from edgenas.fitness import FitnessSettings, companions, table
 from edgenas.search.genetic import SearchSettings, evolve
 

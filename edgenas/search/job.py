@@ -6,8 +6,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import Any
 
+from edgenas import plugins
 from edgenas import run as runs
 from edgenas.architecture import (
     Architecture,
@@ -17,18 +18,18 @@ from edgenas.architecture import (
     Correctable,
     Cost,
     CostProvider,
+    Enumerable,
     Fitness,
     Refined,
     SearchSpace,
     Trial,
     Uncertain,
 )
-from edgenas.data.accuracy import load_accuracies
 from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError, InfeasibleError, UnstableError
 from edgenas.search.genetic import Generation, SearchSettings, best_of_classes, evolve
 from edgenas.search.judge import repriced
-from edgenas.search.landscape import BenchmarkedSpace, Landscape
+from edgenas.search.landscape import Landscape
 from edgenas.search.pareto import evolve_front, front_of, survivors
 from edgenas.search.refine import Refinement, Rung, spread
 from edgenas.units import METRICS, show
@@ -358,11 +359,11 @@ class Search:
 
 def described(space: SearchSpace, dataset: str, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """What a result says of each of `trials`; `test_accuracy` in %, None where no benchmark on this machine has it."""
-    benchmarked = isinstance(space, BenchmarkedSpace)
-    accuracies = load_accuracies(dataset) if benchmarked and trials else None
+    benchmark = plugins.benchmark_of(space.name) if trials else None
+    accuracies = None if benchmark is None else benchmark.accuracies(dataset)
     found = []
     for trial in trials:
-        index = cast(BenchmarkedSpace, space).index_of(trial.arch) if benchmarked else None
+        index = space.index_of(trial.arch) if isinstance(space, Enumerable) else None
         found.append(
             {
                 "genes": list(trial.arch.genes),

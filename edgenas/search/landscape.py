@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
-from edgenas.architecture import Architecture, Constraint, CostProvider, SearchSpace
-from edgenas.data.accuracy import load_accuracies
-
-
-@runtime_checkable
-class BenchmarkedSpace(Protocol):
-    """A space small enough to list, whose members a benchmark numbers."""
-
-    def all_architectures(self) -> list[Architecture]: ...
-
-    def index_of(self, arch: Architecture) -> int: ...
+from edgenas import plugins
+from edgenas.architecture import Constraint, CostProvider, Enumerable, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -29,10 +19,11 @@ class Landscape:
 
 def survey(space: SearchSpace, prices: CostProvider, constraints: list[Constraint], dataset: str) -> Landscape | None:
     """None where the space is too large, or a price too dear, to see it all."""
-    if not (isinstance(space, BenchmarkedSpace) and prices.exhaustive):
+    if not (isinstance(space, Enumerable) and prices.exhaustive):
         return None
     archs = space.all_architectures()
-    accuracies = load_accuracies(dataset)
+    benchmark = plugins.benchmark_of(space.name)
+    accuracies = None if benchmark is None else benchmark.accuracies(dataset)
     feasible = 0
     best_accuracy: float | None = None
     smallest: dict[str, tuple[float, str]] = {}

@@ -14,8 +14,7 @@ from typing import Any
 from edgenas import __version__, cost, plugins
 from edgenas import device as devices
 from edgenas import run as runs
-from edgenas.architecture import Constraint, SearchRequest, Timed
-from edgenas.cost.analytic import Countable
+from edgenas.architecture import Constraint, Countable, SearchRequest, Timed
 from edgenas.data.images import check_dataset
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError

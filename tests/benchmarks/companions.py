@@ -26,8 +26,8 @@ from scipy.stats import spearmanr
 
 from edgenas import plugins
 from edgenas.architecture import Architecture, Fitness
+from edgenas.benchmarks.nasbench201.methods import Benchmark
 from edgenas.fitness import FitnessSettings, mixed
-from edgenas.search.methods import Benchmark
 from edgenas.spaces.nasbench201 import NASBench201
 
 FITNESSES = (

@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 from edgenas import cost as costs
 from edgenas import device as devices
 from edgenas.architecture import Architecture, Constraint, Cost, CostProvider
-from edgenas.cost import fit, hwnasbench
-from edgenas.cost.predictor import all_used, dense_features, predict
+from edgenas.benchmarks.nasbench201 import fit, methods
+from edgenas.cost import table as cost_table
+from edgenas.cost.regression import ridge
 from edgenas.cost.uncertainty import cleaned, drift_of
-from edgenas.search import methods
 from edgenas.search.genetic import Generation, SearchSettings, evolve
+from edgenas.spaces.nasbench201.features import twins
 
 Values = NDArray[np.float64]
 NOISY = ("jetson_tx2", "raspi4", "edgetpu", "pixel3")
@@ -67,7 +68,7 @@ def winner(benchmark: methods.Benchmark, cost: CostProvider, limit_ms: float, se
 def of_device(benchmark: methods.Benchmark, name: str) -> tuple[devices.Device, Values, Values]:
     """The profile, and the raw and the cleaned latencies, -1 where they could not be measured."""
     device = devices.load(name)
-    cost = hwnasbench.create(benchmark.space, methods.DATASET, device)
+    cost = cost_table.create(benchmark.space, methods.DATASET, device)
     found = cost(benchmark.archs)
     clean = np.array([each.values["latency"] if each.error is None else -1.0 for each in found])
     raw = np.array([each.raw.get("latency", value) for each, value in zip(found, clean.tolist(), strict=True)])
@@ -80,7 +81,7 @@ def twin_errors(device: devices.Device, raw: Values) -> tuple[float, float]:
     noise = device.predictor["latency"].noise
     assert noise is not None
     genes = fit.all_genes()
-    features, used, pairs, known = dense_features(genes), all_used(genes), fit.twins(genes), raw > 0
+    features, used, pairs, known = fit.FEATURES.dense(genes), fit.FEATURES.all_used(genes), twins(genes), raw > 0
     pairs = pairs[known[pairs].all(axis=1)]
     fold = np.random.default_rng(1).integers(0, fit.FOLDS, len(raw))
     fold[pairs[:, 1]] = fold[pairs[:, 0]]
@@ -89,7 +90,7 @@ def twin_errors(device: devices.Device, raw: Values) -> tuple[float, float]:
         predicted = np.empty(len(raw))
         for number in range(fit.FOLDS):
             inside = known & (fold != number)
-            intercept, coefficients = fit.ridge(features[inside], targets[inside])
+            intercept, coefficients = ridge(features[inside], targets[inside])
             predicted[fold == number] = features[fold == number] @ coefficients + intercept
         predicted = np.maximum(predicted, raw[known].min())
         free = logs
@@ -112,8 +113,8 @@ def excesses(benchmark: methods.Benchmark, device: devices.Device, truth: Values
     # The truth that is played does not drift.
     noise = dataclasses.replace(predictor.noise, drift_rows=0.0)
     genes, known = fit.all_genes(), raw > 0
-    predicted = np.maximum(predict(predictor.model, genes), predictor.smallest)
-    pairs = fit.twins(genes)
+    predicted = np.maximum(fit.FEATURES.linear([predictor.model], genes)[0], predictor.smallest)
+    pairs = twins(genes)
     pairs = pairs[known[pairs].all(axis=1)]
     logs = np.log(np.where(known, raw, 1.0))
     if predictor.noise.drift_rows:
@@ -123,8 +124,8 @@ def excesses(benchmark: methods.Benchmark, device: devices.Device, truth: Values
     for draw in range(DRAWS):
         rng = np.random.default_rng(draw)
         factors = np.exp(rng.choice(np.concatenate([differences, -differences]), len(truth)))
-        noisy = np.where(known, truth * factors, -1.0)
-        for ratios, values in zip(found, (noisy, cleaned(noisy, predicted, all_used(genes), noise)), strict=True):
+        noisy, used = np.where(known, truth * factors, -1.0), fit.FEATURES.all_used(genes)
+        for ratios, values in zip(found, (noisy, cleaned(noisy, predicted, used, noise)), strict=True):
             for percentile in methods.PERCENTILES:
                 limit_ms = float(np.percentile(values[known], percentile))
                 index = winner(benchmark, Given(benchmark, values), limit_ms, draw)
@@ -202,8 +203,8 @@ def limits(confidences: Sequence[float | None], seeds: int) -> None:
 def _row(rows: Sequence[tuple[float, ...]]) -> str:
     over_clean, over_raw, regret = np.array(rows).T
     return (
-        f"missed {(over_clean > EXACT).mean():.1%} / {(over_raw > EXACT).mean():.1%}, most {max(0, over_clean.max()):.1%} /"
-        f" {max(0, over_raw.max()):.1%}, regret {regret.mean():.2f}"
+        f"missed {(over_clean > EXACT).mean():.1%} / {(over_raw > EXACT).mean():.1%}, most"
+        f" {max(0, over_clean.max()):.1%} / {max(0, over_raw.max()):.1%}, regret {regret.mean():.2f}"
     )
 
 

@@ -17,10 +17,10 @@ from dataclasses import replace
 import numpy as np
 
 from edgenas.architecture import Architecture, Constraint, Score
+from edgenas.benchmarks.nasbench201.methods import DATASET, SMALL, Benchmark
 from edgenas.fitness import table
 from edgenas.fitness.live import HALVING_GROUP
 from edgenas.search.genetic import Generation, SearchSettings, evolve
-from edgenas.search.methods import DATASET, SMALL, Benchmark
 from edgenas.spaces.nasbench201 import NASBench201
 
 RUNGS = (10, 25, 50)

@@ -17,8 +17,8 @@ from dataclasses import replace
 import numpy as np
 
 from edgenas.architecture import Constraint, Fitness, Trial
+from edgenas.benchmarks.nasbench201.methods import DEFAULT, Benchmark, Case, live_scores, measured
 from edgenas.search.genetic import Generation, SearchSettings, evolve
-from edgenas.search.methods import DEFAULT, Benchmark, Case, live_scores, measured
 from edgenas.search.pareto import DEFAULT as FRONT
 from edgenas.search.pareto import evolve_front
 from edgenas.search.request import POOL, TABLE_POOL, economised

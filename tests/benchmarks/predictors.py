@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas import device as devices
-from edgenas.cost import fit
-from edgenas.cost.predictor import predict
+from edgenas.benchmarks.nasbench201 import fit
+from edgenas.benchmarks.nasbench201.hwnasbench import read_hwnasbench
+from edgenas.cost.regression import Comparison, compared, ridge
 from edgenas.data import files
-from edgenas.data.hwnasbench_file import read_hwnasbench
 from edgenas.spaces.nasbench201 import NASBench201
+from edgenas.spaces.nasbench201.features import predict
 
 TARGETS = {"jetson_tx2": 0.98, "raspi4": 0.97, "edgetpu": 0.99, "pixel3": 0.96, "eyeriss": 0.99, "fpga": 0.999}
 LEAST_ACCURACY = 0.97
@@ -26,11 +27,11 @@ LARGEST_PROFILE_BYTES = 40_000
 Values = NDArray[np.float64]
 
 
-def baseline(features: Values, values: Values, runs: NDArray[np.bool_]) -> fit.Comparison:
+def baseline(features: Values, values: Values, runs: NDArray[np.bool_]) -> Comparison:
     train, held_out = fit.split()
     train, held_out = train[runs[train]], held_out[runs[held_out]]
-    intercept, coefficients = fit.ridge(features[train], values[train])
-    return fit.compared(intercept + features[held_out] @ coefficients, values[held_out])
+    intercept, coefficients = ridge(features[train], values[train])
+    return compared(intercept + features[held_out] @ coefficients, values[held_out])
 
 
 def main() -> int:
@@ -53,7 +54,7 @@ def main() -> int:
             rows = [
                 baseline(macs, values, runs),
                 baseline(counts, values, runs),
-                fit.compared(predicted, values[unseen]),
+                compared(predicted, values[unseen]),
             ]
             cells = "".join(f"{f'{each.spearman:.4f} / {each.within:4.0%}':<16}" for each in rows)
             print(f"{name:<11}{metric:<9}{cells}{target:<9}{size / 1000:.1f}")

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from edgenas import device as devices
 from edgenas.architecture import Architecture, Cost
-from edgenas.cost import fit
+from edgenas.benchmarks.nasbench201 import fit
+from edgenas.benchmarks.nasbench201.hwnasbench import read_hwnasbench
 from edgenas.cost.fewshot import fit_fewshot, measure_samples, regress
-from edgenas.cost.predictor import predict
 from edgenas.cost.prior import prior_of
+from edgenas.cost.regression import compared, rank_correlation, ridge
 from edgenas.data import files
-from edgenas.data.hwnasbench_file import read_hwnasbench
 from edgenas.spaces.nasbench201 import NASBench201
+from edgenas.spaces.nasbench201.features import predict
 
 BOARDS = ("edgetpu", "eyeriss", "fpga", "jetson_tx2", "pixel3", "raspi4")
 TARGETS = {10: 0.93, 30: 0.95, 100: 0.97}
@@ -59,7 +60,7 @@ def main() -> int:
     )
     for name in BOARDS:
         values = table[devices.load(name).hwnasbench["latency"]]
-        prior, runs = prior_of(tuple(other for other in BOARDS if other != name)), values > 0
+        prior, runs = prior_of(tuple(other for other in BOARDS if other != name), "nasbench201"), values > 0
         able = np.flatnonzero(runs)
         for count in TARGETS:
             figures: dict[str, list[float]] = {"ridge": [], "random": [], "profile": [], "within": [], "tried": []}
@@ -71,12 +72,12 @@ def main() -> int:
                 for key, sample in (("profile", ran), ("random", drawn)):
                     smallest = values[sample].min() / 4
                     predicted = np.maximum(predict(regress(genes[sample], values[sample], prior), genes), smallest)
-                    judgement = fit.compared(predicted[runs], values[runs])
+                    judgement = compared(predicted[runs], values[runs])
                     figures[key].append(judgement.spearman)
                     if key == "profile":
                         figures["within"].append(judgement.within)
-                intercept, coefficients = fit.ridge(counts[ran], values[ran])
-                figures["ridge"].append(fit.rank_correlation((intercept + counts @ coefficients)[runs], values[runs]))
+                intercept, coefficients = ridge(counts[ran], values[ran])
+                figures["ridge"].append(rank_correlation((intercept + counts @ coefficients)[runs], values[runs]))
                 figures["tried"].append(len(found))
                 if seed < JUDGED_DRAWS:
                     told = [cost.values.get("latency", float("nan")) for _, cost in found]
@@ -87,7 +88,7 @@ def main() -> int:
             cells = {key: f"{mean[key]:.3f} ({min(figures[key]):.3f})" for key in ("ridge", "random", "profile")}
             mark = "" if mean["profile"] >= TARGETS[count] else " *"
             print(
-                f"{name:<12}{count:>4}  {fit.rank_correlation(macs[runs], values[runs]):<7.3f}{cells['ridge']:<15}"
+                f"{name:<12}{count:>4}  {rank_correlation(macs[runs], values[runs]):<7.3f}{cells['ridge']:<15}"
                 f"{cells['random']:<15}{cells['profile'] + mark:<17}{mean['within']:<8.0%}"
                 f"{mean['tried']:<7.1f}{held_out}",
                 flush=True,

@@ -22,11 +22,11 @@ import numpy as np
 
 from edgenas import run as runs
 from edgenas.architecture import Architecture, Refined
+from edgenas.benchmarks.nasbench201.methods import DATASET, DEFAULT, Benchmark, Case
 from edgenas.fitness import FitnessSettings, table
 from edgenas.fitness.engine import stacks
 from edgenas.fitness.refiner import Job, Ready, create
 from edgenas.run import Run
-from edgenas.search.methods import DATASET, DEFAULT, Benchmark, Case
 from edgenas.search.refine import Refinement
 from edgenas.search.request import REFINE_SETTINGS
 from tests.runs import header

@@ -27,12 +27,12 @@ from scipy.stats import rankdata, spearmanr
 from torch import Tensor, nn
 
 from edgenas.architecture import Architecture
+from edgenas.benchmarks.nasbench201.methods import Benchmark
 from edgenas.data.images import load_images, one_batch
 from edgenas.fitness import FitnessSettings, live
 from edgenas.fitness.reference import ResNet, reference_network
 from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.trainer import Trainer
-from edgenas.search.methods import Benchmark
 from edgenas.spaces.nasbench201 import NASBench201
 from edgenas.spaces.nasbench201.network import NASBench201Network
 from tests.benchmarks.companions import class_accuracies

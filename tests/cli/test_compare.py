@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from edgenas.benchmarks.nasbench201 import compare
 from edgenas.cli import main
-from edgenas.search import compare
 from tests.search.test_compare import made_up
 
 pytestmark = pytest.mark.usefixtures("no_shipped_tables")

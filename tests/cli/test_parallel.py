@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from edgenas import run as runs
+from edgenas.benchmarks.nasbench201.accuracies import read_accuracies
 from edgenas.board import registry
 from edgenas.data import cache, files
-from edgenas.data.accuracy import read_accuracies
 from tests.data.test_cache import write_accuracies
 from tests.runs import header
 from tests.test_package import files_in

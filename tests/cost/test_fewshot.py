@@ -9,12 +9,15 @@ import pytest
 
 from edgenas import cost, device
 from edgenas.architecture import Architecture, Cost
-from edgenas.cost import fewshot, fit
-from edgenas.cost.predictor import dense_features, graph_features, predict
+from edgenas.benchmarks.nasbench201 import fit
+from edgenas.benchmarks.nasbench201.hwnasbench import read_hwnasbench
+from edgenas.cost import fewshot
 from edgenas.cost.prior import prior_of
-from edgenas.data.hwnasbench_file import read_hwnasbench
+from edgenas.cost.profile_file import write_profile
+from edgenas.cost.regression import compared, rank_correlation
 from edgenas.errors import BoardError, UsageError
 from edgenas.spaces.nasbench201 import NASBench201
+from edgenas.spaces.nasbench201.features import graph_features, predict
 
 SIX = ("edgetpu", "eyeriss", "fpga", "jetson_tx2", "pixel3", "raspi4")
 Measure = Callable[[Sequence[Architecture]], list[Cost]]
@@ -65,7 +68,7 @@ def test_thirty_samples_of_a_made_up_board_rank_all_cells(space: NASBench201) ->
     assert len(found) == 30
     predictor = fewshot.profile(found, "made up")["latency"]
     predicted = np.maximum(predict(predictor.model, fit.all_genes()), predictor.smallest)
-    judgement = fit.compared(predicted, truth())
+    judgement = compared(predicted, truth())
     assert judgement.spearman > 0.98
     assert judgement.within > 0.9
     assert predictor.n_train == predictor.n_held_out == 30
@@ -124,7 +127,7 @@ def test_graph_features_of_cells_worked_by_hand() -> None:
 def test_a_model_prices_as_its_features_say() -> None:
     random = np.random.default_rng(0)
     genes = fit.all_genes()[:500]
-    features = dense_features(genes)
+    features = fit.FEATURES.dense(genes)
     weights = random.normal(size=features.shape[1])
     model = device.LinearModel("nasbench201-pairs-graph-v1", 1.5, tuple(map(float, np.atleast_1d(weights))))
     assert predict(model, genes) == pytest.approx(1.5 + features @ weights)
@@ -134,7 +137,7 @@ def test_the_profile_written_is_a_device_at_once(space: NASBench201, tmp_path: P
     predictors = fewshot.profile(list(fewshot.measure_samples(play(), space, 20, 0)), '20 cells on "mine"')
     path = tmp_path / "new" / "mine.toml"
     title = 'My "board" \\ ü'
-    written = fit.write_profile(path, "mine", title, device.load("raspi4"), predictors)
+    written = write_profile(path, "mine", title, device.load("raspi4"), predictors)
     assert (written.kind, written.name, written.title) == ("board", "mine", title)
     assert written == device.load(str(path))
     assert written.metrics == {"latency"}
@@ -143,7 +146,7 @@ def test_the_profile_written_is_a_device_at_once(space: NASBench201, tmp_path: P
     archs = space.all_architectures()
     prices = provider(archs)
     values = np.array([price.values["latency"] for price in prices])
-    assert fit.rank_correlation(values, truth()) > 0.95
+    assert rank_correlation(values, truth()) > 0.95
     for index in range(0, len(archs), 1_000):
         assert provider([archs[index]]) == [prices[index]]
 
@@ -154,7 +157,7 @@ def test_a_profile_that_would_not_be_valid_leaves_the_old_one(space: NASBench201
     shipped = device.load("raspi4")
     broken = dataclasses.replace(shipped.predictor["latency"], smallest=float("nan"))
     with pytest.raises(UsageError):
-        fit.write_profile(path, "mine", "Mine", shipped, {"latency": broken})
+        write_profile(path, "mine", "Mine", shipped, {"latency": broken})
     assert path.read_text(encoding="utf-8") == "before"
 
 
@@ -170,7 +173,7 @@ def test_a_prior_knows_only_the_devices_it_names(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(device, "load", noted)
     names = tuple(name for name in SIX if name != "raspi4")
     prior_of.cache_clear()
-    prior = prior_of(names)
+    prior = prior_of(names, "nasbench201")
     assert opened == list(names)
     assert prior.names == names
     assert prior.blocks[0].shape[1] == 5
@@ -179,10 +182,10 @@ def test_a_prior_knows_only_the_devices_it_names(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.real_data
 def test_thirty_samples_of_raspi4_rank_all_cells(space: NASBench201, hw_nas_bench: Path) -> None:
     values = read_hwnasbench(hw_nas_bench, {"raspi4_latency"})["cifar10"]["raspi4_latency"]
-    prior, genes = prior_of(tuple(name for name in SIX if name != "raspi4")), fit.all_genes()
+    prior, genes = prior_of(tuple(name for name in SIX if name != "raspi4"), "nasbench201"), fit.all_genes()
     figures = []
     for seed in range(5):
         chosen = [space.index_of(arch) for arch in fewshot.choose_samples(space, 30, seed, prior)]
         predicted = predict(fewshot.regress(genes[chosen], values[chosen], prior), genes)
-        figures.append(fit.rank_correlation(predicted, values))
+        figures.append(rank_correlation(predicted, values))
     assert np.mean(figures) >= 0.95

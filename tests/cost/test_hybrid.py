@@ -11,9 +11,10 @@ import pytest
 
 from edgenas import device as devices
 from edgenas.architecture import Architecture, Confirmation, Cost
-from edgenas.cost import fit, hybrid, predictor
+from edgenas.benchmarks.nasbench201.hwnasbench import read_hwnasbench
+from edgenas.cost import hybrid, predictor
 from edgenas.cost.hybrid import Correction, HybridCost
-from edgenas.data.hwnasbench_file import read_hwnasbench
+from edgenas.cost.regression import compared
 from edgenas.errors import BoardError, UsageError
 from edgenas.spaces.nasbench201 import NASBench201
 
@@ -95,7 +96,7 @@ def test_cells_with_equal_operations_share_what_was_learned() -> None:
     archs = cells(60)
     genes = np.array([arch.genes for arch in archs])
     log_factors = 0.1 * (genes == 3).sum(axis=1)  # each 3 x 3 convolution takes a tenth longer than predicted
-    learned = np.log(Correction(genes[:20], log_factors[:20])(genes[20:]))
+    learned = np.log(Correction(SPACE.features, genes[:20], log_factors[:20])(genes[20:]))
     level_only = np.full(40, log_factors[:20].mean())
     assert np.abs(learned - log_factors[20:]).mean() < np.abs(level_only - log_factors[20:]).mean() / 2
 
@@ -124,7 +125,7 @@ def test_another_boards_predictor_set_right_by_twelve_measurements(hw_nas_bench:
 
     def judged() -> tuple[float, float]:
         found = np.array([each.values["latency"] for each in cost(archs)])
-        return float(np.abs(np.log(found / true)).mean()), fit.compared(found, true).spearman
+        return float(np.abs(np.log(found / true)).mean()), compared(found, true).spearman
 
     error_before, _ = judged()
     measured = cells(12, seed=2)

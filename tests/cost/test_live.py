@@ -331,11 +331,12 @@ def test_boards_of_choice(world: World) -> None:
 
 
 def test_a_hybrid_search_measures_the_shortlist_only(world: World) -> None:
-    from edgenas.cost import fewshot, fit
+    from edgenas.cost import fewshot
+    from edgenas.cost.profile_file import write_profile
 
     archs = fewshot.choose_samples(SPACE, 12, 0)
     predictor = fewshot.fit_fewshot(archs, [float(SPACE.macs_m(arch)) for arch in archs], "made up")
-    fit.write_profile(Path("one.toml"), "one", "made up", HOST, {"latency": predictor})
+    write_profile(Path("one.toml"), "one", "made up", HOST, {"latency": predictor})
     job = search(device="one.toml", cost="hybrid", generations=4, population=8, latency_ms=3.0, run="runs/a")
     list(job)
     result = job.result()

@@ -11,12 +11,14 @@ import pytest
 from scipy.stats import spearmanr
 
 from edgenas import cost, device
-from edgenas.cost import fit
-from edgenas.cost.predictor import FEATURE_COUNTS, FEATURES, GRAPH_FEATURES, active_features
+from edgenas.benchmarks.nasbench201 import fit
+from edgenas.benchmarks.nasbench201.hwnasbench import read_hwnasbench
+from edgenas.cost.profile_file import write
+from edgenas.cost.regression import rank_correlation
 from edgenas.data import files
-from edgenas.data.hwnasbench_file import read_hwnasbench
 from edgenas.errors import UsageError
 from edgenas.spaces.nasbench201 import NASBench201
+from edgenas.spaces.nasbench201.features import GRAPH_FEATURES, PAIR_FEATURES, active_features
 
 BOARDS = ["edgetpu", "eyeriss", "fpga", "jetson_tx2", "pixel3", "raspi4"]
 LEAST_SPEARMAN = {"jetson_tx2": 0.98, "raspi4": 0.97, "edgetpu": 0.99, "pixel3": 0.96, "eyeriss": 0.99, "fpga": 0.999}
@@ -31,7 +33,7 @@ def test_features_are_the_pairs_before_and_after_unused_operations_are_dropped()
         for number, (a, b) in enumerate(pairs):
             assert unused[15 * form + number] == 25 * (15 * form + number) + 5 * cell[a] + cell[b]
     assert (used[15:] - used[:15] == 375).all()  # nothing to drop
-    assert active_features(fit.all_genes()).max() < FEATURE_COUNTS[FEATURES]
+    assert active_features(fit.all_genes()).max() < fit.FEATURES.counts[PAIR_FEATURES]
 
 
 @pytest.mark.parametrize("name", BOARDS)
@@ -96,7 +98,7 @@ def test_fit_writes_what_the_reader_reads(hw_nas_bench: Path, tmp_path: Path) ->
     assert mark
     own.write_text(bare, encoding="utf-8")
     for _ in range(2):
-        fit.write(device.load(str(own)), fit.fit_device(device.load(str(own)), hw_nas_bench))
+        write(device.load(str(own)), fit.fit_device(device.load(str(own)), hw_nas_bench))
         again = device.load(str(own))
         ours, theirs = again.predictor["latency"], shipped.predictor["latency"]
         assert again.identity == shipped.identity
@@ -134,7 +136,7 @@ def test_what_cannot_run_is_learnt_too() -> None:
 
 def test_log_target_is_raised_again(space: NASBench201) -> None:
     shipped = device.load("raspi4")
-    model = device.LinearModel(FEATURES, 2.0, (0.0,) * FEATURE_COUNTS[FEATURES])
+    model = device.LinearModel(PAIR_FEATURES, 2.0, (0.0,) * fit.FEATURES.counts[PAIR_FEATURES])
     logarithmic = dataclasses.replace(shipped.predictor["latency"], model=model, target="log")
     profile = dataclasses.replace(shipped, predictor={"latency": logarithmic})
     [price] = cost.create("predictor", space, "cifar10", profile)([space.from_index(0)])
@@ -170,7 +172,7 @@ def test_a_predictor_written_by_hand_is_not_overwritten(tmp_path: Path) -> None:
     path.write_text(shipped.path.read_text(encoding="utf-8").replace("# Written by", "# By hand, like"), "utf-8")
     before = path.read_bytes()
     with pytest.raises(UsageError, match="take it out first"):
-        fit.write(device.load(str(path)), dict(shipped.predictor))
+        write(device.load(str(path)), dict(shipped.predictor))
     assert path.read_bytes() == before
 
 
@@ -179,11 +181,19 @@ def test_rank_correlation_is_spearmans_with_ties() -> None:
     for levels in (3, 20, 10_000):
         a = random.integers(levels, size=500).astype(float)
         b = a + random.integers(levels, size=500).astype(float)
-        assert fit.rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
+        assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
 
 
 def test_fit_says_what_is_missing_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "edgenas.cost.fit", "--device", "raspi4", "--table", str(tmp_path / "no.csv")]
+    command = [
+        sys.executable,
+        "-m",
+        "edgenas.benchmarks.nasbench201.fit",
+        "--device",
+        "raspi4",
+        "--table",
+        str(tmp_path / "no.csv"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (7, "")
     assert done.stderr.startswith("error: ")

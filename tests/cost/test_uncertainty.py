@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from edgenas import cost as costs
 from edgenas import device as devices
 from edgenas.architecture import Constraint, Cost, Uncertain
-from edgenas.cost import fit, hwnasbench
-from edgenas.cost.predictor import all_used
+from edgenas.benchmarks.nasbench201 import fit
+from edgenas.cost import table as cost_table
 from edgenas.cost.uncertainty import (
     LEVELS,
     UNUSED,
@@ -30,6 +30,7 @@ from edgenas.cost.uncertainty import (
 from edgenas.device import TableNoise
 from edgenas.errors import UsageError
 from edgenas.spaces.nasbench201 import NASBench201
+from edgenas.spaces.nasbench201.features import twins
 
 NOISE = TableNoise(0.1, 0.2, 0.9, 0.05, 1.0)
 
@@ -71,7 +72,7 @@ def test_regions_tell_errors_apart_and_take_noise_out() -> None:
 def test_twins_are_equal_but_for_names() -> None:
     space = NASBench201()
     archs = space.all_architectures()
-    pairs = fit.twins(fit.all_genes())
+    pairs = twins(fit.all_genes())
     assert len(pairs) == 680
     for one, other in pairs[::17].tolist():
         assert space.canonical(archs[one]) == space.canonical(archs[other])
@@ -81,7 +82,7 @@ def test_unused_operations_are_seen() -> None:
     genes = np.array(
         [[3, 3, 0, 0, 3, 3], [3, 3, 0, 0, 3, 0], [0, 0, 0, 3, 3, 0], [0, 0, 0, 3, 0, 0], [0, 3, 3, 0, 0, 3]]
     )
-    assert all_used(genes).tolist() == [True, False, False, True, False]
+    assert fit.FEATURES.all_used(genes).tolist() == [True, False, False, True, False]
 
 
 def test_a_cleaned_table_is_nearer_to_the_truth() -> None:
@@ -129,11 +130,11 @@ def test_what_is_left_of_the_noise_is_less_than_it_was() -> None:
 def test_shipped_tables_are_freed_of_noise(name: str) -> None:
     space, device = NASBench201(), devices.load(name)
     archs = space.all_architectures()
-    table, raw = hwnasbench.create(space, "cifar10", device), hwnasbench.create_raw(space, "cifar10", device)
+    table, raw = cost_table.create(space, "cifar10", device), cost_table.create_raw(space, "cifar10", device)
     assert (table.kind, raw.kind) == ("table", "table-raw")
-    pairs = fit.twins(fit.all_genes())
+    pairs = twins(fit.all_genes())
 
-    def spread(cost: hwnasbench.TableCost) -> float:
+    def spread(cost: cost_table.TableCost) -> float:
         one, other = (cost([archs[index] for index in column]) for column in pairs.T.tolist())
         ratios = [
             math.log(a.values["latency"] / b.values["latency"])
@@ -151,7 +152,7 @@ def test_shipped_tables_are_freed_of_noise(name: str) -> None:
 def test_a_table_of_another_device_is_not_averaged() -> None:
     space, device = NASBench201(), devices.load("raspi4")
     other = replace(device, hwnasbench={"latency": "fpga_latency"})
-    cost = hwnasbench.create(space, "cifar10", other)(space.all_architectures()[-1:])
+    cost = cost_table.create(space, "cifar10", other)(space.all_architectures()[-1:])
     assert not cost[0].raw
 
 

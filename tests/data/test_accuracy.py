@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgenas.data.accuracy import load_accuracies, read_accuracies
+from edgenas.benchmarks.nasbench201.accuracies import load_accuracies, read_accuracies
 from edgenas.errors import DataError
 from tests.data.layouts import official, official_accuracies
 

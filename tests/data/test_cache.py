@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgenas.benchmarks.nasbench201.accuracies import load_accuracies
+from edgenas.benchmarks.nasbench201.hwnasbench import read_hwnasbench
 from edgenas.data import cache, files
-from edgenas.data.accuracy import load_accuracies
-from edgenas.data.hwnasbench_file import read_hwnasbench
 from edgenas.errors import DataError, UnknownNameError
 from tests.data.layouts import write_imagenet16
 

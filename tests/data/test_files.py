@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgenas import cost, device
+from edgenas.benchmarks.nasbench201.accuracies import load_accuracies
 from edgenas.data import cache, files
-from edgenas.data.accuracy import load_accuracies
 from edgenas.data.images import load_images
 from edgenas.errors import DataError, UnknownNameError
 from edgenas.spaces.nasbench201 import NASBench201

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgenas.benchmarks.nasbench201.hwnasbench import SIZE, read_hwnasbench
 from edgenas.data import files
-from edgenas.data.hwnasbench_file import SIZE, read_hwnasbench
 from edgenas.errors import DataError
 
 METRICS = ("edgegpu_latency", "edgegpu_energy", "raspi4_latency", "edgetpu_latency", "fpga_energy")

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgenas.data import files, pack
-from edgenas.data.accuracy import read_accuracies
-from edgenas.data.hwnasbench_file import read_hwnasbench
+from edgenas.benchmarks.nasbench201 import pack
+from edgenas.benchmarks.nasbench201.accuracies import read_accuracies
+from edgenas.benchmarks.nasbench201.hwnasbench import read_hwnasbench
+from edgenas.data import files
 
 SHIPPED = Path(files.__file__).parent / "shipped"
 

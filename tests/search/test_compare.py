@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgenas.benchmarks.nasbench201 import methods as ways
+from edgenas.benchmarks.nasbench201.compare import METHODS, Comparison, compare
+from edgenas.benchmarks.nasbench201.methods import Benchmark, Case, Choice
+from edgenas.benchmarks.nasbench201.regrets import Row, ahead
 from edgenas.data import files
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.report.comparison import comparison_text, draw
-from edgenas.search import methods as ways
-from edgenas.search.compare import METHODS, Comparison, compare
 from edgenas.search.genetic import SearchSettings
-from edgenas.search.methods import Benchmark, Case, Choice
-from edgenas.search.regrets import Row, ahead
 from edgenas.spaces.nasbench201 import CONV3X3, NASBench201
 
 pytestmark = pytest.mark.usefixtures("no_shipped_tables")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from edgenas.architecture import Architecture
@@ -27,6 +27,7 @@ from edgenas.spaces.nasbench201.cell import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgenas.spaces.nasbench201.features import CellFeatures
     from edgenas.spaces.nasbench201.network import NASBench201Network
     from edgenas.spaces.nasbench201.stack import Stack
 
@@ -40,6 +41,13 @@ class NASBench201:
     name = NAME
     choices = (len(OPERATIONS),) * len(EDGES)
     classes_version = 2  # of what `canonical` takes for one class: tables of scores hold all classes of one version
+
+    @cached_property
+    def features(self) -> CellFeatures:
+        """What costs are predicted from; needs numpy."""
+        from edgenas.spaces.nasbench201.features import CellFeatures
+
+        return CellFeatures()
 
     def parse(self, arch_str: str) -> Architecture:
         """The cell written as `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`. Raises UsageError for anything else."""

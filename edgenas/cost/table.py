@@ -1,4 +1,4 @@
-"""Costs measured by the authors of HW-NAS-Bench, looked up by benchmark index."""
+"""Costs that others measured of all architectures of a space, looked up in its benchmark."""
 
 from __future__ import annotations
 
@@ -7,33 +7,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.architecture import Architecture, Cost, SearchSpace
-from edgenas.cost.predictor import all_used, predict
+from edgenas import plugins
+from edgenas.architecture import Architecture, Cost, Enumerable, Featured, SearchSpace, TabularBenchmark
+from edgenas.cost.analytic import input_of
+from edgenas.cost.predictor import covers, genes_of
 from edgenas.cost.uncertainty import cleaned, deviations
 from edgenas.data import files
-from edgenas.data.hwnasbench_file import read_hwnasbench
 from edgenas.device import Device
 from edgenas.errors import DataError, UsageError
 
 _Floats = NDArray[np.float64]
 MAX_DISAGREEMENT = 0.2  # median, in ln, between a table and the predictor fitted to it; of the known ones it is 0.06
-_BENCHMARKED = ("cifar10", "cifar100", "imagenet16-120")
-
-
-@runtime_checkable
-class Indexed(Protocol):
-    """A space whose members the benchmark numbers."""
-
-    name: str
-
-    def all_architectures(self) -> list[Architecture]: ...
-
-    def index_of(self, arch: Architecture) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,7 @@ class TableCost:
     exhaustive = True
 
     def __init__(
-        self, space: Indexed, columns: Mapping[str, Column], device_name: str, dataset: str, kind: str
+        self, space: Enumerable, columns: Mapping[str, Column], device_name: str, dataset: str, kind: str
     ) -> None:
         self.kind = kind
         self.metrics = frozenset(columns)
@@ -107,71 +95,74 @@ class TableCost:
         return 1 - NormalDist().cdf(ratio / deviation) if deviation else float(ratio < 0)
 
 
-def benchmark_of(dataset: str) -> str:
-    """The benchmark's data set that prices `dataset`: itself, or cifar10 for what runs at 32 x 32 x 3 like it."""
-    return dataset if dataset in _BENCHMARKED else "cifar10"
-
-
 def offer(space: SearchSpace, dataset: str, device: Device, raw: bool = False) -> TableCost | None:
     """As `create`, but None where no file on this machine has the costs; raises DataError for a damaged one."""
-    if not device.hwnasbench or space.name != "nasbench201" or not isinstance(space, Indexed):
+    benchmark = plugins.benchmark_of(space.name)
+    if not device.hwnasbench or benchmark is None or not isinstance(space, Enumerable):
         return None
-    wanted = set(device.hwnasbench.values())
-    for path in files.locate_all("hw-nas-bench"):
-        table = read_hwnasbench(files.checked(path), wanted).get(benchmark_of(dataset), {})
-        if wanted <= set(table):
-            values = {metric: table[name] for metric, name in device.hwnasbench.items()}
-            columns = _columns(space, values, device, benchmark_of(dataset), raw)
-            return TableCost(space, columns, device.name, benchmark_of(dataset), "table-raw" if raw else "table")
-    return None
+    table, of = benchmark.costs(device.hwnasbench.values(), dataset), benchmark.dataset_of(dataset)
+    if table is None:
+        return None
+    source = f"{_title(benchmark)} table ({of})"
+    values = {metric: table[name] for metric, name in device.hwnasbench.items()}
+    same_images = isinstance(space, Featured) and input_of(of)[1] == space.features.image_size
+    columns = _columns(space, values, device, same_images and covers(space, device), raw, source)
+    return TableCost(space, columns, device.name, of, "table-raw" if raw else "table")
 
 
 def _columns(
-    space: Indexed, table: Mapping[str, _Floats], device: Device, dataset: str, raw: bool
+    space: Enumerable, table: Mapping[str, _Floats], device: Device, same_images: bool, raw: bool, source: str
 ) -> dict[str, Column]:
     """Metric -> what a search goes by. Where the device's profile knows the noise of the table, it is averaged with the
-    predictor, which holds for images of 32 x 32."""
-    source = f"HW-NAS-Bench table ({dataset})"
+    predictor; `same_images`: whether that holds for images like the table's."""
     columns = {}
     for metric, values in table.items():
         predictor = device.predictor.get(metric)
         noise = predictor.noise if predictor and predictor.target == "value" else None
         exact = Column(values, values, np.zeros(len(values)), source)
         columns[metric] = exact
-        if raw or predictor is None or noise is None or dataset == "imagenet16-120":
+        if raw or predictor is None or noise is None or not same_images or not isinstance(space, Featured):
             continue
-        genes = np.array([arch.genes for arch in space.all_architectures()])
-        predicted = np.maximum(predict(predictor.model, genes), predictor.smallest)
+        genes = genes_of(space.all_architectures())
+        predicted = np.maximum(space.features.linear([predictor.model], genes)[0], predictor.smallest)
         known = np.isfinite(values) & (values > 0)
         residuals = np.log(np.where(known, values, predicted) / predicted)
         if not known.any() or np.median(np.abs(residuals[known])) > MAX_DISAGREEMENT:
             continue  # of another table than the predictor's
-        used = all_used(genes)
+        used = space.features.all_used(genes)
         clean = cleaned(values, predicted, used, noise).round(6)
         columns[metric] = Column(values, clean, deviations(residuals, used, noise), f"{source}, its noise averaged out")
     return columns
 
 
 def create(space: SearchSpace, dataset: str, device: Device, raw: bool = False) -> TableCost:
-    """Costs on `device` from the HW-NAS-Bench file on this machine, freed of noise as far as the device's profile knows
-    it; `raw`: as they stand in the table.
+    """Costs on `device` from the benchmark of `space`, freed of noise as far as the device's profile knows it; `raw`:
+    as they stand in the table.
 
-    Data sets that are not the benchmark's run at 32 x 32 x 3 as CIFAR-10 does and have its costs. Raises UsageError
-    where the benchmark has not measured the device or the space, DataError where the file is missing, damaged, or
+    Data sets that are not the benchmark's have the costs of the one that runs like them. Raises UsageError where there
+    is no benchmark of the space or it has not measured the device, DataError where the file is missing, damaged, or
     without the data set.
     """
+    benchmark = plugins.benchmark_of(space.name)
+    if benchmark is None:
+        raise UsageError(f"no benchmark has measured the space {space.name}; use --cost analytic")
     if not device.hwnasbench:
-        raise UsageError(f"HW-NAS-Bench has no costs of {device.name}; leave --cost out or use --cost analytic")
-    if space.name != "nasbench201":
-        raise UsageError(f"HW-NAS-Bench has no costs of the space {space.name}; use --cost analytic")
+        title = _title(benchmark)
+        raise UsageError(f"{title} has no costs of {device.name}; leave --cost out or use --cost analytic")
     offered = offer(space, dataset, device, raw)
     if offered is None:
-        path = files.require("hw-nas-bench")
+        known = files.KNOWN[benchmark.cost_file]
+        official = next(iter(known.digests))
         raise DataError(
-            f"{path} has no costs of {device.name} for {benchmark_of(dataset)}; run: edgenas data import hw-nas-bench"
-            " HW-NAS-Bench-v1_0.pickle, the official file that has all data sets"
+            f"{files.require(known.name)} has no costs of {device.name} for {benchmark.dataset_of(dataset)}; run:"
+            f" edgenas data import {known.name} {official}, the official file that has all data sets"
         )
     return offered
+
+
+def _title(benchmark: TabularBenchmark) -> str:
+    """The benchmark's name without its version."""
+    return files.KNOWN[benchmark.cost_file].title.partition(" v")[0]
 
 
 def create_raw(space: SearchSpace, dataset: str, device: Device) -> TableCost:

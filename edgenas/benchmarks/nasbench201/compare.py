@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from edgenas import __version__, host
+from edgenas.benchmarks.nasbench201 import methods as ways
+from edgenas.benchmarks.nasbench201.methods import PERCENTILES, Benchmark, Choice
+from edgenas.benchmarks.nasbench201.regrets import AGAIN, Key, Row, Summary, ahead, line, read, summary
 from edgenas.errors import DataError, UsageError
 from edgenas.files import Growing, appending, locked, read_file, write_whole
 from edgenas.fitness import FitnessSettings
-from edgenas.search import methods as ways
 from edgenas.search.genetic import PAPER, SearchSettings
-from edgenas.search.methods import PERCENTILES, Benchmark, Choice
-from edgenas.search.regrets import AGAIN, Key, Row, Summary, ahead, line, read, summary
 from edgenas.text import MAX_JSON_BYTES, parse_json, printable
 from edgenas.units import check_ranges
 
@@ -117,7 +117,7 @@ class Comparison:
 
     def ahead(self) -> tuple[float, float] | None:
         """By how many points of regret `default` is ahead of `random`, which scores as many classes, and how probable
-        that were by chance (edgenas.search.regrets.ahead); None where not both were asked for."""
+        that were by chance (edgenas.benchmarks.nasbench201.regrets.ahead); None where not both were asked for."""
         if not {"default", "random"} <= set(self.methods):
             return None
         rows = self.choices()
@@ -196,14 +196,14 @@ def compare(
     training_seconds: float = ways.TRAINING_S,
     workers: int | None = None,
 ) -> Comparison:
-    """A comparison of `methods` (see edgenas.search.methods) that is ready to go, in the folder `output`; what is in
-    its regrets.csv already is not done again.
+    """A comparison of `methods` (see `methods.load`) that is ready to go, in the folder `output`; what is in its
+    regrets.csv already is not done again.
 
     The cases are `device` (default: all six that HW-NAS-Bench measured) times `limits`, percentiles in (0, 100] of the
     latencies that could be measured there, each with the seeds 0 .. `seeds` - 1. `class_seconds` and
     `training_seconds` are the simulated GPU seconds of scoring a class and of training a network in full, by which
-    `evolution` has its budget (edgenas.search.methods tells where the defaults come from). `workers`: processes,
-    by default one a core.
+    `evolution` has its budget (`methods` tells where the defaults come from). `workers`: processes, by default
+    one a core.
 
     Raises UsageError for what cannot be asked, also where `output` was made from other data, and DataError for data
     that is missing or damaged.

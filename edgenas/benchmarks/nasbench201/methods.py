@@ -1,6 +1,6 @@
 """Ways to choose a cell within a latency limit, from what benchmarks know of all 15,625 cells of NAS-Bench-201.
 
-`load(name)` gives one; `edgenas.search.compare` judges them. Test accuracy is looked at by the oracle alone.
+`load(name)` gives one; `compare` judges them. Test accuracy is looked at by the oracle alone.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from edgenas import device as devices
 from edgenas import plugins
 from edgenas.architecture import Architecture, Constraint, CostProvider, Fitness, Score
-from edgenas.cost import hwnasbench
+from edgenas.benchmarks.nasbench201.accuracies import load_accuracies
+from edgenas.cost import table as cost_table
 from edgenas.data import files
-from edgenas.data.accuracy import load_accuracies
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness import FitnessSettings, mixed, table
@@ -188,7 +188,7 @@ class Benchmark:
                 raise UsageError(
                     f"HW-NAS-Bench has not measured {device}; give one or more of {', '.join(measured())} as --device"
                 )
-            cost = hwnasbench.create(self.space, DATASET, profile)
+            cost = cost_table.create(self.space, DATASET, profile)
             prices = cost(self.archs)
             latencies_ms = np.array([np.nan if each.error else each.values["latency"] for each in prices])
             self._prices[device] = cost, latencies_ms

@@ -1,6 +1,6 @@
 """Packs the benchmark tables that the wheel carries, from the files of this machine:
 
-    EDGENAS_DATA_DIR=FOLDER python -m edgenas.data.pack
+    EDGENAS_DATA_DIR=FOLDER python -m edgenas.benchmarks.nasbench201.pack
 
 HW-NAS-Bench's costs and NAS-Bench-201's accuracies on CIFAR-10 are facts under the MIT licence (shipped/NOTICE.txt).
 They are kept in the layout of `edgenas data import`, in few digits: latencies and energies to 4 significant ones, an
@@ -15,9 +15,9 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
+from edgenas.benchmarks.nasbench201.accuracies import read_accuracies
+from edgenas.benchmarks.nasbench201.hwnasbench import read_hwnasbench
 from edgenas.data import cache, files
-from edgenas.data.accuracy import read_accuracies
-from edgenas.data.hwnasbench_file import read_hwnasbench
 from edgenas.errors import DataError, EdgeNASError
 
 DATASET = "cifar10"
