@@ -49,7 +49,7 @@ class Server:
     def connect(self, **other: Any) -> SSH:
         """Log in as the user of this server is meant to; `other` arguments of SSH come first."""
         arguments: dict[str, Any] = {"host": self.host, "user": self.user, "port": self.port, "key": self.key}
-        arguments |= {"known_hosts": self.known_hosts, "config": NO_CONFIG, "timeout_s": PATIENCE_S}
+        arguments |= {"known_hosts": self.known_hosts, "config": NO_CONFIG, "timeout_s": 60.0}
         return SSH(**{**arguments, **other})
 
 

@@ -31,7 +31,7 @@ from tests.agents.conftest import eventually, gone
 from tests.board.sshd import HOST, Server
 
 RUNTIMES = {"onnx": ("onnxruntime", "onnxruntime"), "tflite": ("ai-edge-litert", "ai_edge_litert")}
-PATIENCE_S = 120.0
+PATIENCE_S = 60.0
 PLAN = {
     "warmup_runs": 1, "warmup_s": 0, "repeats": 2, "min_repeat_ms": 1, "min_runs": 2, "max_repeat_s": 20, "pause_s": 0,
 }  # fmt: skip

@@ -17,6 +17,7 @@ from tests.board.proxy import Proxy
 from tests.board.sshd import HOST, PATIENCE_S, Server, known_host
 
 START_TIMEOUT_S = 1.0  # of connecting and starting commands where that cannot come about
+STARTED_S = 10.0  # where it can at first
 TIMEOUT_S = 0.5
 LARGE = 24 * 2**20  # bytes: more than all buffers on the way hold
 
@@ -30,13 +31,10 @@ class Link:
         self._known = folder / "known_hosts"
         self._known.write_text(known_host(proxy.port, sshd.folder / "host_key.pub"))
 
-    def connect(self, timeout_s: float = PATIENCE_S) -> SSH:
-        return self._sshd.connect(host=HOST, port=self.proxy.port, known_hosts=self._known, timeout_s=timeout_s)
-
-    def hurried(self) -> SSH:
-        """Connected with patience; commands must start within START_TIMEOUT_S."""
-        board = self.connect()
-        board._timeout_s = START_TIMEOUT_S
+    def connect(self, timeout_s: float = PATIENCE_S, start_s: float = STARTED_S) -> SSH:
+        """Commands of what is connected within `timeout_s` must start within `start_s`."""
+        board = self._sshd.connect(host=HOST, port=self.proxy.port, known_hosts=self._known, timeout_s=timeout_s)
+        board._timeout_s = start_s
         return board
 
 
@@ -66,7 +64,7 @@ def test_connecting(link: Link, silence: Callable[[Proxy], None]) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_starting_a_command(link: Link, fault: Callable[[Proxy], None]) -> None:
-    board = link.hurried()
+    board = link.connect(start_s=START_TIMEOUT_S)
     fault(link.proxy)
     with pytest.raises(BoardError, match=r"within [0-9.]+ s|connection was lost"):
         output(board, ["echo", "out"], TIMEOUT_S)
@@ -163,7 +161,7 @@ def test_a_slow_network_works(link: Link, tmp_path: Path) -> None:
 
 
 def test_threads_end_with_the_connection(link: Link) -> None:
-    board = link.hurried()
+    board = link.connect(start_s=START_TIMEOUT_S)
     before = threading.active_count()
     link.proxy.hold()
     with pytest.raises(BoardError):

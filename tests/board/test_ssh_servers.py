@@ -19,7 +19,7 @@ from edgenas.errors import BoardError
 from edgenas.testing import check_transport
 from tests.board.sshd import USER, Server, make_key, ordinary_user, server
 
-PATIENCE_S = 120.0
+PATIENCE_S = 60.0
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make users and folders that are not theirs")
 
 

@@ -24,7 +24,7 @@ from tests.board.ssh_agents import SecurityKeyAgent, agent
 from tests.board.sshd import HOST, NO_CONFIG, Server, known_host, make_key, server
 from tests.board.test_known_hosts import OTHERS
 
-PATIENCE_S = 120.0
+PATIENCE_S = 60.0
 NEEDS_CLIENT = pytest.mark.skipif(
     ssh_client.openssh() is None, reason="needs OpenSSH's client: apt install openssh-client"
 )
