@@ -95,7 +95,7 @@ LITERAL_ARGUMENTS = (
     "-n",
     "Grüße 板",
 )
-PATIENCE_S = 20.0  # longer than any healthy board takes for what is asked here
+PATIENCE_S = 60.0  # longer than any healthy board takes for what is asked here
 
 
 def check_transport(make: Callable[[], Transport]) -> None:

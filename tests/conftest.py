@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import hypothesis
 import pytest
 
 from edgenas.board import measure, registry
@@ -17,6 +18,11 @@ from tests.fuzz import FULL, SEED
 from tests.runs import header, result, winner
 
 ARCH = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|nor_conv_1x1~1|avg_pool_3x3~2|"
+
+
+# How long an example takes says more of what else this machine does.
+hypothesis.settings.register_profile("edgenas", deadline=None)
+hypothesis.settings.load_profile("edgenas")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

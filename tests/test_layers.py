@@ -13,13 +13,13 @@ PACKAGE = Path(__file__).parent.parent / "edgenas"
 
 # From the bottom up; modules of one layer may import each other.
 LAYERS = [
-    {"errors", "units", "text", "files", "host", "runtimes"},
+    {"errors", "units", "text", "files", "host", "children", "runtimes"},
     {"architecture", "device", "plugins", "schema"},
     {"spaces", "data"},
     {"board", "lower", "train"},
     {"cost", "fitness", "run"},
     {"search", "package", "benchmarks", "report", "testing"},
-    {"cli"},
+    {"cli", "entry", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(PACKAGE.rglob("*.py"))

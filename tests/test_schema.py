@@ -61,6 +61,8 @@ def test_the_schema_and_the_program_speak_of_the_same_metrics_and_settings() -> 
     for kind, made_by in ((SearchSettings, SearchSettings()), (FitnessSettings, FitnessSettings(readings=()))):
         record = json.loads(json.dumps({k: v for k, v in dataclasses.asdict(made_by).items() if k != "readings"}))
         assert schema.settings(kind, record) == made_by
+    with pytest.raises(ValueError, match=r"precision .* at most 4096"):
+        schema.settings(FitnessSettings, {"precision": "p" * 5000})
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,8 @@ def test_a_byte_order_mark_is_read_over() -> None:
         ("request", []),
         ("request.device", ...),
         ("request.device", 5),
+        ("request.device", "d" * 5000),
+        ("request.dataset", "d" * 5000),
         ("request.latency_ms", "5"),
         ("request.latency_ms", -1.0),
         ("request.latency_ms", 1e300),

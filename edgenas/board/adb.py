@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from edgenas import host
+from edgenas import children
 from edgenas.board.local import Child, start
 from edgenas.board.remote_shell import MAX_NOISE, announced, command_line, told_end
 from edgenas.board.transfer import pull_by_shell, push_by_shell
@@ -112,7 +112,7 @@ class Adb:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                **host.own_group(),
+                **children.own_group(),
                 timeout=timeout_s,
                 check=False,
             )

@@ -9,12 +9,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
-from edgenas import host
+from edgenas import children, host
 from edgenas.board.transfer import pull_by_shell, push_by_shell
 from edgenas.board.transport import MAX_FILE
 from edgenas.errors import BoardError, EdgeNASError
@@ -43,15 +43,14 @@ class Child:
     ) -> None:
         self._address, self._name = address, name or command[0]
         try:
-            self._popen = subprocess.Popen(
-                list(command),
+            self._popen = children.start(
+                command,
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd=cwd,
                 env=environment,
-                **host.own_group(),
             )
         except FileNotFoundError as error:
             missing = error.filename or command[0]  # Windows does not say
@@ -114,17 +113,13 @@ class Child:
         # Once only: after the group is gone, its number may become another's.
         with self._ending:
             if not self._ended:
-                host.end_group(self._popen)
+                children.end(self._popen)
                 self._ended = True
 
 
 def start(command: Sequence[str], address: str, **how: Any) -> Child:
-    """A Child, which no Ctrl-C loses: between its start and its being known one would leave it behind. Only the main
-    thread sees Ctrl-C, so another starts it; what nobody takes from there is ended."""
-    if threading.current_thread() is not threading.main_thread():
-        return Child(command, address, **how)
-    with ThreadPoolExecutor(1) as apart:
-        return apart.submit(Child, command, address, **how).result()
+    """A Child, which Ctrl-C does not tear; one that nobody takes then is ended."""
+    return children.untorn(lambda: Child(command, address, **how))
 
 
 class _Output:
@@ -238,7 +233,7 @@ def _keep_tail(pipe: IO[bytes], tail: bytearray) -> None:
 def _abandon(popen: subprocess.Popen[bytes], source: _Input, target: _Output) -> None:
     """End and reap a child of which nobody holds the handle any more."""
     if popen.poll() is None:
-        host.end_group(popen)
+        children.end(popen)
         popen.wait()
     source.close()
     target.close()

@@ -10,7 +10,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 
-from edgenas import host
+from edgenas import children
 from edgenas.board.ssh_address import Address
 from edgenas.errors import BoardError
 
@@ -27,7 +27,7 @@ def openssh() -> str | None:
 @functools.cache
 def _tells(client: str) -> bool:
     try:
-        done = subprocess.run([client, "-V"], stdin=subprocess.DEVNULL, capture_output=True, timeout=CLIENT_S)
+        done = children.run([client, "-V"], CLIENT_S)
     except (OSError, subprocess.SubprocessError):
         return False
     version = re.match(rb"OpenSSH\D*([0-9]{1,4})\.([0-9]{1,4})", done.stderr)
@@ -37,13 +37,7 @@ def _tells(client: str) -> bool:
 def answer(command: Sequence[str], address: Address) -> tuple[int, bytes, bytes]:
     """Exit code, output and complaints of a command, none of which is without bounds."""
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            **host.own_group(),  # so that what a `Match exec` started can be ended too
-        )
+        process = children.start(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError as error:
         raise BoardError(f"ssh {address}: {command[0]} cannot be started: {error.strerror}") from error
     assert process.stdout
@@ -52,7 +46,7 @@ def answer(command: Sequence[str], address: Address) -> tuple[int, bytes, bytes]
 
     def end() -> None:
         late.set()
-        host.end_group(process)
+        children.end(process)  # and what a `Match exec` started
 
     complaints, stderr = bytearray(), process.stderr
 
@@ -71,7 +65,7 @@ def answer(command: Sequence[str], address: Address) -> tuple[int, bytes, bytes]
         exit_code = process.wait()
         reader.join(1.0)  # longer only if something that was left behind has the pipe
     except BaseException:
-        host.end_group(process)
+        children.end(process)
         raise
     finally:
         timer.cancel()

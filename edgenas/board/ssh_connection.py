@@ -13,7 +13,7 @@ from typing import Any
 
 import paramiko
 
-from edgenas import host
+from edgenas import children
 from edgenas.board.known_hosts import known
 from edgenas.board.ssh_endpoint import Endpoint, Options, endpoint
 from edgenas.board.ssh_host_key import check_host, prefer
@@ -158,12 +158,11 @@ class _Proxy:
         self.stream, theirs = socket.socketpair()
         self._complaints = bytearray()
         try:
-            self._process = subprocess.Popen(
+            self._process = children.start(
                 ["/bin/sh", "-c", f"exec {command}"],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=subprocess.PIPE,
-                **host.own_group(),
             )
         except BaseException:
             self.stream.close()
@@ -180,7 +179,7 @@ class _Proxy:
         return printable(next((line for line in reversed(lines) if line.strip()), ""))
 
     def end(self) -> None:
-        host.end_group(self._process)
+        children.end(self._process)
         self._process.wait()
 
     def _listen(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import paramiko
 
+from edgenas import children
 from edgenas.board.known_hosts import MAX_FILE_BYTES, Known, Line, known
 from edgenas.board.ssh_endpoint import Endpoint
 from edgenas.errors import BoardError
@@ -70,7 +71,7 @@ def _check_revoked(target: Endpoint, key: paramiko.PKey, revoked: Path) -> None:
             public.write_text(f"{key.get_name()} {key.get_base64()}\n", encoding="utf-8")
             try:
                 command = ["ssh-keygen", "-Q", "-f", str(revoked), str(public)]
-                done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+                done = children.run(command, 30.0)
                 found = done.returncode != 0
             except (OSError, subprocess.SubprocessError) as error:
                 raise BoardError(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
+from edgenas.entry import interrupted
 from edgenas.errors import InterruptedRunError
 
 AGAIN_S = 5.0  # within which a second Ctrl-C is the same wish: what ends a command must not be torn itself
+RETRY_S = 0.01
 
 
 class _Interrupt:
@@ -19,6 +24,7 @@ class _Interrupt:
 
     def __init__(self) -> None:
         self.at_s: float | None = None
+        self.others = sys.unraisablehook
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         now_s = time.monotonic()
@@ -26,15 +32,34 @@ class _Interrupt:
             self.at_s = now_s
             raise KeyboardInterrupt
 
+    def unraisable(self, lost: Any) -> None:
+        """Python's hook for what is raised where nothing can be, as in the callbacks of imports. Ctrl-C comes again."""
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            self.at_s = None
+            again = threading.Timer(RETRY_S, _again)
+            again.daemon = True
+            again.start()
+        else:
+            self.others(lost)
+
+
+def _again() -> None:
+    if sys.platform == "win32":
+        _thread.interrupt_main()
+    else:  # so that it also ends a wait
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Raise InterruptedRunError where Ctrl-C ends the block, which may run a typer app."""
     handler, before = _Interrupt(), signal.getsignal(signal.SIGINT)
-    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if ours:
-        signal.signal(signal.SIGINT, handler)
+    ours = before in (signal.default_int_handler, interrupted)
+    ours = ours and threading.current_thread() is threading.main_thread()
     try:
+        if ours:
+            sys.unraisablehook = handler.unraisable
+            signal.signal(signal.SIGINT, handler)
         yield
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted; run the command again") from None
@@ -44,4 +69,5 @@ def interruptible() -> Iterator[None]:
         raise
     finally:
         if ours:  # Python, when it ends, would give the signal its deadly effect back, but for one that is ignored
-            signal.signal(signal.SIGINT, signal.default_int_handler if handler.at_s is None else signal.SIG_IGN)
+            signal.signal(signal.SIGINT, before if handler.at_s is None else signal.SIG_IGN)
+            sys.unraisablehook = handler.others

@@ -24,7 +24,7 @@ import torch
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from edgenas import __version__
+from edgenas import __version__, children
 from edgenas.errors import EdgeNASError, UsageError
 from edgenas.fitness.engine import MOST_STACKED, Asked, Found, Hardware, Trains, keep_freed_memory, this_machine
 from edgenas.fitness.trainer import VERSION
@@ -280,14 +280,7 @@ def _refusal(address: str) -> str | None:
     answers Ray goes on trying for minutes, or ends the program."""
     code = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, address],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_ANSWER_S,
-            check=False,
-        )
+        done = children.run([sys.executable, "-c", code, address], _ANSWER_S, encoding="utf-8", errors="replace")
     except subprocess.TimeoutExpired:
         return f"nothing came within {_ANSWER_S:.0f} s"
     if done.returncode == 0:

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgenas import errors
+from edgenas import children, errors, host
 from edgenas.errors import EdgeNASError, ExportError
 from edgenas.text import printable
 
@@ -54,13 +54,11 @@ def in_child(task: str, folder: Path, /, **arguments: Any) -> Any:
         desk = Path(tempfile.mkdtemp(prefix=".child-", dir=folder))
         (desk / _REQUEST).write_text(json.dumps(arguments), encoding="utf-8")
         with (desk / _PRINTED).open("wb") as printed:
-            done = subprocess.run(
+            done = children.run(
                 [sys.executable, "-c", _START, json.dumps(sys.path), str(folder), str(desk), task],
-                stdin=subprocess.DEVNULL,
+                TIMEOUT_S,
                 stdout=printed,
                 stderr=subprocess.STDOUT,
-                timeout=TIMEOUT_S,
-                check=False,
             )
     except subprocess.TimeoutExpired as error:
         raise CrashError(f"was ended after {TIMEOUT_S:g} s, in which it did not come to an end") from error
@@ -129,12 +127,14 @@ def _last_words(path: Path) -> str:
 
 
 def _limit() -> None:
-    """No more memory than there is, no endless files and no core dumps, where the system can see to that."""
+    """No more memory than there is, no endless work or files and no core dumps, where the system can see to that."""
     try:
         import resource
     except ImportError:  # Windows
         return
     wanted = {resource.RLIMIT_FSIZE: MAX_FILE_BYTES, resource.RLIMIT_CORE: 0}
+    # All of its time on all cores, for where the program that would end it was killed itself.
+    wanted[resource.RLIMIT_CPU] = int(TIMEOUT_S * host.cores()) + 1
     with contextlib.suppress(ValueError, OSError):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         wanted[resource.RLIMIT_DATA] = min(MAX_MEMORY_BYTES, int(_MEMORY_SHARE * memory))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgenas import children
 from edgenas.errors import ExportError
 from edgenas.files import write_whole
 from edgenas.text import printable
@@ -98,14 +99,7 @@ def compile_edgetpu(model: bytes) -> tuple[bytes, Compilation]:
         source.write_bytes(model)
         command = [COMPILER, "--show_operations", "--out_dir", folder, str(source)]
         try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=COMPILER_TIMEOUT_S,
-                check=False,
-            )
+            done = children.run(command, COMPILER_TIMEOUT_S, encoding="utf-8", errors="replace")
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ExportError(f"{COMPILER} does not run ({error}); install it anew or take it off PATH") from error
         result = Path(folder, "model_edgetpu.tflite")

@@ -29,8 +29,8 @@ from edgenas.schema.types import (
     MeasuredRecord,
     RefinedRecord,
     Result,
-    Text,
     TrialRecord,
+    Word,
 )
 from edgenas.text import printable
 from edgenas.units import METRICS
@@ -238,7 +238,7 @@ def _configured(record: Any, config: ConfigDict) -> Any:
 
 
 def _types(kind: Any) -> dict[str, Any]:
-    words: dict[Any, Any] = {str: Text, str | None: Text | None}
+    words: dict[Any, Any] = {str: Word, str | None: Word | None}
     return {name: words.get(hint, hint) for name, hint in get_type_hints(kind).items()}
 
 

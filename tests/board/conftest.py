@@ -66,7 +66,7 @@ def adb_server_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         with log.open("wb") as stream:
             # In the foreground: one that adb starts by itself could not be ended by its process id.
             server = subprocess.Popen(["adb", "-P", str(port), "nodaemon", "server"], stdout=stream, stderr=stream)
-        for _ in range(200):
+        for _ in range(2400):
             with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5):
                 break
             if server.poll() is not None:
@@ -74,7 +74,7 @@ def adb_server_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             time.sleep(0.05)
         yield port
         server.kill()
-        server.wait(30)
+        server.wait(openssh.PATIENCE_S)
 
 
 @pytest.fixture
@@ -85,7 +85,9 @@ def phone(adb_server_port: int, tmp_path: Path) -> Iterator[FakePhone]:
     phone = FakePhone(folder)
     yield phone
     phone.close()
-    subprocess.run(["adb", "-P", str(adb_server_port), "disconnect", phone.serial], timeout=30, capture_output=True)
+    subprocess.run(
+        ["adb", "-P", str(adb_server_port), "disconnect", phone.serial], timeout=openssh.PATIENCE_S, capture_output=True
+    )
 
 
 @pytest.fixture

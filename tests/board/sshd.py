@@ -21,6 +21,7 @@ from edgenas.board.ssh import SSH
 
 SSHD = Path("/usr/sbin/sshd")
 HOST = "127.0.0.1"
+PATIENCE_S = 120.0  # with a busy machine, for what comes about
 USER = f"edgenas-{os.getpid()}"  # of this session alone
 NO_CONFIG = Path(os.devnull)
 
@@ -53,7 +54,7 @@ class Server:
 
 
 def make_key(path: Path) -> Path:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True, timeout=30)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True, timeout=PATIENCE_S)
     return path
 
 
@@ -71,7 +72,7 @@ def known_host(port: int, public_key: Path, host: str = HOST) -> str:
 def account(command: list[str]) -> None:
     """Run `command`, which changes /etc/passwd; other tests of this session may hold its lock for a moment."""
     for attempt in range(50):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
         if done.returncode == 0:
             return
         if "lock" not in done.stderr or attempt == 49:
@@ -128,7 +129,7 @@ def server(
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log, stdin=subprocess.DEVNULL)
     try:
-        for _ in range(200):
+        for _ in range(2400):
             with contextlib.suppress(ConnectionRefusedError), socket.create_connection((host, one.port), 5):
                 break
             if process.poll() is not None:
@@ -137,5 +138,5 @@ def server(
         yield one
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE_S)
         shutil.rmtree(folder, ignore_errors=True)

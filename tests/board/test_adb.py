@@ -13,6 +13,7 @@ from edgenas.board.transport import output
 from edgenas.errors import BoardError
 from edgenas.testing import check_transport
 from tests.board.fake_adbd import FakePhone, State
+from tests.board.sshd import PATIENCE_S
 
 
 def test_adb_conforms(phone: FakePhone, adb_server_port: int) -> None:
@@ -24,20 +25,20 @@ def test_pushed_files_stay_executable(phone: FakePhone, adb_server_port: int, tm
     tool.write_text("#!/bin/sh\necho works as $0\n")
     tool.chmod(0o755)
     board = Adb(phone.serial, server_port=adb_server_port)
-    board.push(tool, "tool", 20.0)
-    assert output(board, ["./tool"], 20.0).stdout == b"works as ./tool\n"
+    board.push(tool, "tool", PATIENCE_S)
+    assert output(board, ["./tool"], PATIENCE_S).stdout == b"works as ./tool\n"
     board.close()
 
 
 def test_a_phone_that_goes_away_is_not_taken_for_success(phone: FakePhone, adb_server_port: int) -> None:
     board = Adb(phone.serial, server_port=adb_server_port)
     process = board.run(["sh", "-c", "echo begun; sleep 1000"])
-    assert process.receive(20.0) == b"begun\n"
+    assert process.receive(PATIENCE_S) == b"begun\n"
     phone.close()
     with pytest.raises(BoardError, match=r"closed|offline|not connected"):
-        process.wait(20.0)
+        process.wait(PATIENCE_S)
     with pytest.raises(BoardError, match=r"closed|offline|not connected"):
-        output(board, ["true"], 20.0)
+        output(board, ["true"], PATIENCE_S)
     board.close()
 
 
@@ -46,7 +47,9 @@ def troubled(request: pytest.FixtureRequest, adb_server_port: int, tmp_path: Pat
     state: State = request.param
     phone = FakePhone(tmp_path, state)
     yield phone
-    subprocess.run(["adb", "-P", str(adb_server_port), "disconnect", phone.serial], timeout=30, capture_output=True)
+    subprocess.run(
+        ["adb", "-P", str(adb_server_port), "disconnect", phone.serial], timeout=PATIENCE_S, capture_output=True
+    )
     phone.close()
 
 
@@ -60,7 +63,7 @@ def troubled(request: pytest.FixtureRequest, adb_server_port: int, tmp_path: Pat
 )
 def test_states_are_explained(troubled: FakePhone, message: str, adb_server_port: int) -> None:
     with pytest.raises(BoardError, match=message):
-        Adb(troubled.serial, server_port=adb_server_port, timeout_s=2.0)
+        Adb(troubled.serial, server_port=adb_server_port, timeout_s=8.0)
 
 
 def test_a_phone_that_is_not_there(adb_server_port: int) -> None:

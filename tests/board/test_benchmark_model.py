@@ -11,6 +11,7 @@ from edgenas.board.benchmark_model import command, parse
 from edgenas.board.transport import output
 from edgenas.errors import BoardError
 from tests.board.fake_adbd import FakePhone
+from tests.board.sshd import PATIENCE_S
 
 OLD = """STARTING!
 Log parameter values verbosely: [0]
@@ -146,7 +147,7 @@ def test_over_adb(phone: FakePhone, adb_server_port: int, tmp_path: Path) -> Non
             affinity=[0],
             peak_memory=True,
         )
-        done = output(board, argv, 20.0)
+        done = output(board, argv, PATIENCE_S)
         return done.stdout.decode() + done.stderr
 
     timing = parse(timed("models/model.tflite"), board.address)

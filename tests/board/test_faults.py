@@ -14,11 +14,11 @@ from edgenas.board.ssh import SSH
 from edgenas.board.transport import output
 from edgenas.errors import BoardError
 from tests.board.proxy import Proxy
-from tests.board.sshd import HOST, Server, known_host
+from tests.board.sshd import HOST, PATIENCE_S, Server, known_host
 
-START_TIMEOUT_S = 1.0  # of connecting and starting commands
+START_TIMEOUT_S = 1.0  # of connecting and starting commands where that cannot come about
+STARTED_S = 10.0  # where it can at first
 TIMEOUT_S = 0.5
-PATIENCE_S = 20.0
 LARGE = 24 * 2**20  # bytes: more than all buffers on the way hold
 
 
@@ -31,8 +31,11 @@ class Link:
         self._known = folder / "known_hosts"
         self._known.write_text(known_host(proxy.port, sshd.folder / "host_key.pub"))
 
-    def connect(self, timeout_s: float = PATIENCE_S) -> SSH:
-        return self._sshd.connect(host=HOST, port=self.proxy.port, known_hosts=self._known, timeout_s=timeout_s)
+    def connect(self, timeout_s: float = PATIENCE_S, start_s: float = STARTED_S) -> SSH:
+        """Commands of what is connected within `timeout_s` must start within `start_s`."""
+        board = self._sshd.connect(host=HOST, port=self.proxy.port, known_hosts=self._known, timeout_s=timeout_s)
+        board._timeout_s = start_s
+        return board
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def test_connecting(link: Link, silence: Callable[[Proxy], None]) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_starting_a_command(link: Link, fault: Callable[[Proxy], None]) -> None:
-    board = link.connect(START_TIMEOUT_S)
+    board = link.connect(start_s=START_TIMEOUT_S)
     fault(link.proxy)
     with pytest.raises(BoardError, match=r"within [0-9.]+ s|connection was lost"):
         output(board, ["echo", "out"], TIMEOUT_S)
@@ -158,13 +161,13 @@ def test_a_slow_network_works(link: Link, tmp_path: Path) -> None:
 
 
 def test_threads_end_with_the_connection(link: Link) -> None:
-    board = link.connect(START_TIMEOUT_S)
+    board = link.connect(start_s=START_TIMEOUT_S)
     before = threading.active_count()
     link.proxy.hold()
     with pytest.raises(BoardError):
         board.run(["true"])
     board.close()
-    for _ in range(200):
+    for _ in range(2400):
         if threading.active_count() < before:  # paramiko's own is gone, and no timer stays
             return
         time.sleep(0.05)

@@ -10,6 +10,7 @@ from edgenas.board.local import Child, Local
 from edgenas.board.transport import output
 from edgenas.errors import BoardError
 from edgenas.testing import check_transport
+from tests.board.sshd import PATIENCE_S
 
 
 def test_local_conforms(tmp_path: Path) -> None:
@@ -34,9 +35,9 @@ def test_missing_command_is_named(tmp_path: Path) -> None:
 def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
     board = Local(tmp_path)
     process = board.run(["sh", "-c", "(sleep 1000; touch late) & echo $!"])
-    process.receive(10.0)
-    assert process.wait(10.0) == 0
-    assert process.receive(10.0) == b"", "the pipe's other end is closed, so the child is gone"
+    process.receive(PATIENCE_S)
+    assert process.wait(PATIENCE_S) == 0
+    assert process.receive(PATIENCE_S) == b"", "the pipe's other end is closed, so the child is gone"
 
 
 class Splitting(Local):

@@ -14,6 +14,7 @@ from edgenas.board.session import RefusedError
 from edgenas.errors import BoardError
 from tests.board.fake_adbd import FakePhone
 from tests.board.phones import Connect, script, timed
+from tests.board.sshd import PATIENCE_S
 
 
 def test_a_phone_is_leased_to_one_program(connect_phone: Connect) -> None:
@@ -37,7 +38,7 @@ def test_only_one_of_many_gets_the_lease(connect_phone: Connect, phone: FakePhon
     ready, taken = threading.Barrier(len(sessions)), []
 
     def take(session: PhoneSession) -> None:
-        ready.wait(20.0)
+        ready.wait(PATIENCE_S)
         with contextlib.suppress(RefusedError):
             session.lease(60.0)
             taken.append(session)
@@ -48,7 +49,7 @@ def test_only_one_of_many_gets_the_lease(connect_phone: Connect, phone: FakePhon
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30.0)
+            thread.join(PATIENCE_S)
         assert len(taken) == 1
         taken[0].close()
         sessions.remove(taken[0])
@@ -80,7 +81,7 @@ def test_a_lease_ends_with_its_holder(connect_phone: Connect) -> None:
     gone, next_one = connect_phone(), connect_phone()
     gone.lease(10_000.0)
     gone._transport.close()  # as if killed: nothing is given back
-    deadline_s = time.monotonic() + 20.0
+    deadline_s = time.monotonic() + PATIENCE_S
     while True:
         try:
             next_one.lease(60.0)
@@ -109,7 +110,7 @@ def test_unplugged_in_the_middle(connect_phone: Connect, phone: FakePhone, tmp_p
     session.lease(10_000.0)
 
     def unplug() -> None:
-        deadline_s = time.monotonic() + 20.0
+        deadline_s = time.monotonic() + PATIENCE_S
         while not begun.exists() and time.monotonic() < deadline_s:
             time.sleep(0.02)
         phone.unplug()

@@ -19,6 +19,7 @@ from edgenas.device import Device
 from edgenas.errors import UsageError
 from tests.board.fake_adbd import FakePhone
 from tests.board.phones import run
+from tests.board.sshd import PATIENCE_S
 
 
 def test_both_tiers(pixel3: Device, phone: FakePhone, steady_tool: Path, tmp_path: Path) -> None:
@@ -83,14 +84,14 @@ def test_unplugged_and_plugged_in_again(pixel3: Device, phone: FakePhone, steady
     board = Board("pixel", "pixel3", "adb", {"serial": phone.serial}, benchmark_model=str(wrapped))
 
     def unplug() -> None:
-        deadline_s = time.monotonic() + 20.0
+        deadline_s = time.monotonic() + PATIENCE_S
         while not begun.exists() and time.monotonic() < deadline_s:
             time.sleep(0.02)
         phone.unplug()
 
     thread = threading.Thread(target=unplug)
     thread.start()
-    with Pool([board], pixel3, Store(tmp_path / "store"), patience_s=20.0) as pool:
+    with Pool([board], pixel3, Store(tmp_path / "store"), patience_s=PATIENCE_S) as pool:
         found = pool.one(reference("tflite"), Tier.screen(pixel3.measurement))
     thread.join()
     assert isinstance(found, Measured), found

@@ -12,11 +12,11 @@ from edgenas.board.transport import output
 from edgenas.errors import BoardError
 from edgenas.testing import check_transport
 from tests.board.ssh_agents import agent
-from tests.board.sshd import HOST, NO_CONFIG, Server, known_host, make_key, server
+from tests.board.sshd import HOST, NO_CONFIG, PATIENCE_S, Server, known_host, make_key, server
 
 
 def said(board: SSH, *command: str) -> str:
-    return output(board, command, 20.0).stdout.decode()
+    return output(board, command, PATIENCE_S).stdout.decode()
 
 
 def test_ssh_conforms(sshd: Server) -> None:
@@ -46,7 +46,7 @@ def test_noise_of_login_scripts_is_no_output(sshd: Server) -> None:
 
 def test_a_signal_ends_in_a_negative_code(sshd: Server) -> None:
     board = sshd.connect()
-    assert output(board, ["sh", "-c", "kill -SEGV $$"], 20.0).exit_code < 0
+    assert output(board, ["sh", "-c", "kill -SEGV $$"], PATIENCE_S).exit_code < 0
     board.close()
 
 
@@ -54,7 +54,9 @@ def test_unknown_host_key_is_refused_and_the_cure_works(sshd: Server, tmp_path: 
     known = tmp_path / "known_hosts"
     with pytest.raises(BoardError, match=r"its host key is not known.*SHA256:.*ssh-keyscan -p \d+ 127") as error:
         sshd.connect(known_hosts=known)
-    subprocess.run(str(error.value).partition("run: ")[2], shell=True, check=True, timeout=30, capture_output=True)
+    subprocess.run(
+        str(error.value).partition("run: ")[2], shell=True, check=True, timeout=PATIENCE_S, capture_output=True
+    )
     sshd.connect(known_hosts=known).close()
 
 
@@ -63,7 +65,9 @@ def test_changed_host_key_is_refused_and_the_cure_works(sshd: Server, tmp_path: 
     known.write_text(known_host(sshd.port, make_key(tmp_path / "other").with_suffix(".pub")))
     with pytest.raises(BoardError, match=r"host key has changed.*ssh-keygen -f .* -R '\[127.0.0.1\]:\d+'") as error:
         sshd.connect(known_hosts=known)
-    subprocess.run(str(error.value).partition("run: ")[2], shell=True, check=True, timeout=30, capture_output=True)
+    subprocess.run(
+        str(error.value).partition("run: ")[2], shell=True, check=True, timeout=PATIENCE_S, capture_output=True
+    )
     sshd.connect(known_hosts=known).close()
 
 
@@ -76,7 +80,7 @@ def test_locked_key_and_missing_key_are_explained(sshd: Server, tmp_path: Path) 
     with pytest.raises(BoardError, match=r"there is no key .*ssh-keygen -f"):
         sshd.connect(key=tmp_path / "none")
     locked = tmp_path / "locked"
-    subprocess.run(["ssh-keygen", "-q", "-N", "secret phrase", "-f", str(locked)], check=True, timeout=30)
+    subprocess.run(["ssh-keygen", "-q", "-N", "secret phrase", "-f", str(locked)], check=True, timeout=PATIENCE_S)
     with pytest.raises(BoardError, match=f"passphrase; unlock it with: ssh-add {locked}"):
         sshd.connect(key=locked)
 
@@ -118,8 +122,8 @@ def test_configuration_and_jump_host_are_followed(sshd: Server, jump_sshd: Serve
     assert client[3] == str(sshd.port)
     source = tmp_path / "file"
     source.write_bytes(b"through the jump host")
-    board.push(source, "jumped", 20.0)
-    board.pull("jumped", tmp_path / "back", 20.0)
+    board.push(source, "jumped", PATIENCE_S)
+    board.pull("jumped", tmp_path / "back", PATIENCE_S)
     assert (tmp_path / "back").read_bytes() == b"through the jump host"
     board.close()
     assert f"Accepted publickey for {sshd.user}" in jump_sshd.log, "the jump host was on the way"
@@ -164,6 +168,6 @@ def test_a_board_without_an_sftp_server_will_do(board_user: tuple[str, Path], tm
     (tmp_path / "file").write_bytes(b"content")
     with server(*board_user, subsystem="") as bare:
         board = bare.connect()
-        board.push(tmp_path / "file", "file", 20.0)
+        board.push(tmp_path / "file", "file", PATIENCE_S)
         assert said(board, "cat", "file") == "content"
         board.close()

@@ -38,7 +38,7 @@ def test_clean_samples() -> None:
     assert found.mad_ms == pytest.approx(0.6745 * found.std_ms, rel=0.2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(st.integers(1000, 10**9), min_size=1, max_size=30), min_size=1, max_size=8),
     st.integers(1, 50),

@@ -110,7 +110,7 @@ def test_check_and_bench(here: Board, quick_tiers: None, capsys: pytest.CaptureF
     fact = json.loads(out)
     assert code == 0
     assert fact["median_ms"] > 0
-    assert fact["round_trip_ms"] < 1000
+    assert 0 < fact["round_trip_ms"] < 60_000
     assert "the reference model" in run("board bench here", capsys)[1]
 
 

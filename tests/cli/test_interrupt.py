@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
 import onnx.helper as oh
 import pytest
 
+from edgenas import __version__
 from edgenas.board import registry
 from edgenas.board.local import Local
 from edgenas.board.registry import Board
@@ -25,6 +28,7 @@ from edgenas.errors import InterruptedRunError
 from tests.agents.conftest import FAKE_ONNXRUNTIME
 
 PATIENCE_S = 240.0  # with a busy machine
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -126,6 +130,115 @@ def test_an_interrupt_frees_the_board(
     session = AgentSession(Local(home), sys.executable)
     session.lease(60.0)  # would be refused where the lease were still another's
     session.close()
+
+
+LINE = "edgenas: interrupted; run the command again\n"
+# Ctrl-C at the start of an import, counted since the program began.
+AT_IMPORT = """
+import os, signal, sys
+from edgenas.entry import main
+
+imports = 0
+
+def interrupt(event, arguments):
+    global imports
+    if event == "import":
+        imports += 1
+        if imports == {number}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(interrupt)
+main()
+"""
+
+
+def run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 10, 30, 100, 200])
+def test_an_interrupt_while_the_program_loads(workplace: Path, number: int) -> None:
+    done = run(["-c", AT_IMPORT.format(number=number), "devices"])
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", LINE)
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.2, 1.5])
+@pytest.mark.parametrize("command", ["devices", "search --device raspi4 --latency 20ms"])
+def test_an_interrupt_at_any_moment(workplace: Path, command: str, delay_s: float) -> None:
+    """What Python says before the program's first line runs is not ours."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgenas", *shlex.split(command)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(delay_s)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    if "Traceback" in err:
+        frames = re.findall(r'File "[^"]*/edgenas/(.*)", line \d+, in (.*)', err)
+        assert not set(frames) - {(name, "<module>") for name in ("__init__.py", "__main__.py", "entry.py")}, err
+        assert process.returncode in (1, -signal.SIGINT)
+    elif process.returncode == 130:
+        assert err.endswith("\n")
+        assert "edgenas: interrupted" in err.splitlines()[-1], err
+    else:  # over before, or killed in the last moment of Python's own end
+        assert process.returncode in (0, -signal.SIGINT), err
+
+
+def test_one_ignored_stays_ignored(workplace: Path) -> None:
+    code = AT_IMPORT.format(number=5).replace(
+        "imports = 0", "imports = 0; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    )
+    done = run(["-c", code, "--version"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("edgenas ")
+
+
+def test_one_after_the_command_is_one_line(workplace: Path) -> None:
+    code = (
+        "import os, atexit, signal; from edgenas.entry import main;"
+        " atexit.register(os.kill, os.getpid(), signal.SIGINT); main()"
+    )
+    done = run(["-c", code, "--version"])
+    assert (done.returncode, done.stderr) == (130, LINE)
+    assert done.stdout.startswith("edgenas "), "what was printed is not lost"
+
+
+LOST = """
+import os, signal, time
+from edgenas import cli
+from edgenas.entry import main
+
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+
+def work(*arguments, **more):
+    Last()
+    time.sleep(60)
+
+cli.app = work
+main()
+"""
+
+
+def test_one_that_python_drops_comes_again(workplace: Path) -> None:
+    """As in a callback or where an object ends, from where nothing can be raised."""
+    done = run(["-c", LOST, "devices"])
+    assert (done.returncode, done.stderr) == (130, LINE)
+
+
+def test_the_module_and_the_script_begin_there(workplace: Path) -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"edgenas": "edgenas.entry:main"}
+    done = run(["-m", "edgenas", "--version"])
+    assert (done.returncode, done.stdout) == (0, f"edgenas {__version__}\n")
+    code = "import sys; before = set(sys.modules); import edgenas.entry; print(*set(sys.modules) - before)"
+    loaded = set(run(["-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"]).stdout.split())
+    assert len(loaded) < 30, "what takes long is loaded after Ctrl-C is seen to"
 
 
 def interrupt() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -57,7 +57,6 @@ def features(rows: int = 6) -> st.SearchStrategy[NDArray[np.float64]]:
 
 
 @given(features(), features(), st.booleans())
-@settings(deadline=None)
 def test_gram_form_is_the_paper_s_equation(x: NDArray[np.float64], y: NDArray[np.float64], centred: bool) -> None:
     value = term(x, y, centred)
     assert value == pytest.approx(eq2_term(x, y, centred), rel=1e-9, abs=1e-12)
@@ -65,7 +64,6 @@ def test_gram_form_is_the_paper_s_equation(x: NDArray[np.float64], y: NDArray[np
 
 
 @given(features(), features(), st.integers(0, 2**32 - 1), st.booleans())
-@settings(deadline=None)
 def test_blind_to_rotation_and_scale_of_the_features(
     x: NDArray[np.float64], y: NDArray[np.float64], seed: int, centred: bool
 ) -> None:
@@ -76,7 +74,6 @@ def test_blind_to_rotation_and_scale_of_the_features(
 
 
 @given(features(), features())
-@settings(deadline=None)
 def test_centred_is_blind_to_an_offset_and_plain_is_not(x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
     far = x + 7 * np.abs(x).max()
     assert term(far, y) == pytest.approx(term(x, y), rel=1e-6, abs=1e-9)

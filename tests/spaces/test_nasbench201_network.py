@@ -36,7 +36,7 @@ def images(*shape: int) -> Tensor:
 
 
 @given(genes, st.integers(1, 9), st.integers(1, 3), st.integers(1, 12))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_parameters_are_those_of_the_formula(values: tuple[int, ...], channels: int, cells: int, classes: int) -> None:
     net = network(values, classes, channels=channels, cells=cells)
     counted = sum(parameter.numel() for parameter in net.parameters())
@@ -44,7 +44,7 @@ def test_parameters_are_those_of_the_formula(values: tuple[int, ...], channels: 
 
 
 @given(genes, st.integers(1, 9), st.integers(1, 3), st.integers(1, 12), st.sampled_from([8, 12, 32]))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_macs_are_those_torch_counts(
     values: tuple[int, ...], channels: int, cells: int, classes: int, side: int
 ) -> None:
@@ -65,7 +65,7 @@ def by_definition(tested: Cell, values: tuple[int, ...], x: Tensor) -> Tensor:
 
 
 @given(genes, st.booleans())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_cell_computes_its_definition(values: tuple[int, ...], training: bool) -> None:
     torch.manual_seed(0)
     tested = Cell(values, 3).double().train(training)
@@ -78,7 +78,7 @@ def test_a_cell_computes_its_definition(values: tuple[int, ...], training: bool)
 
 
 @given(genes, st.booleans())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_cell_and_its_representative_compute_the_same_by_the_same_weights(
     values: tuple[int, ...], training: bool
 ) -> None:
