@@ -55,7 +55,9 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str
 
 def test_the_agent_has_the_same_names() -> None:
     module = agent_module()
-    assert {name: each.format for name, each in RUNTIMES.items()} == module.RUNTIMES
+    assert {name: each.format for name, each in RUNTIMES.items()} == {
+        name: each.form for name, each in module.RUNTIMES.items()
+    }
     assert edgetpu.is_compiled(b".." + module.COMPILED)
     assert edgetpu.is_compiled(COMPILED)
 
