@@ -16,7 +16,7 @@ import pytest
 from edgenas import device as devices
 from edgenas import runtimes
 from edgenas.board import phone, registry
-from edgenas.board.check import Finding, check
+from edgenas.board.check import Finding, examine
 from edgenas.board.model import read
 from edgenas.board.pool import connect
 from edgenas.board.registry import Board
@@ -308,7 +308,7 @@ def finding(entry: Board) -> Finding:
     session = connect(entry)
     try:
         return next(
-            each for each in check(session, devices.load(entry.device), entry.runtime) if each.subject == "runtime"
+            each for each in examine(session, devices.load(entry.device), entry.runtime) if each.subject == "runtime"
         )
     finally:
         session.close()
