@@ -31,6 +31,8 @@ def add(
     ssh: str | None = None,
     adb: str | None = None,
     local: bool = False,
+    transport: str | None = None,
+    options: Mapping[str, Any] | None = None,
     key: Path | None = None,
     jump: str | None = None,
     python: str = Board.python,
@@ -40,12 +42,17 @@ def add(
     runtime: str = Board.runtime,
 ) -> Board:
     """Keep a board of `device`, reached by one of `ssh` ([USER@]HOST[:PORT], with the private `key`, through the hosts
-    `jump`), `adb` (its serial) and `local`; the rest as in registry.Board.
+    `jump`), `adb` (its serial), `local`, and any other plug-in `transport` with its own `options`; the rest as in
+    registry.Board.
 
     Raises UsageError for what cannot be a board.
     """
-    if (ssh is not None) + (adb is not None) + local != 1:
-        raise UsageError("say how the board is reached, by one of --ssh USER@HOST, --adb SERIAL and --local")
+    if (ssh is not None) + (adb is not None) + local + (transport is not None) != 1:
+        raise UsageError(
+            "say how the board is reached, by one of --ssh USER@HOST, --adb SERIAL, --local and --transport NAME"
+        )
+    if options and transport is None:
+        raise UsageError("--option belongs to --transport; leave it out")
     if ssh is None and (key is not None or jump is not None):
         raise UsageError("--key and --jump belong to --ssh; leave them out")
     if benchmark_model is not None and (adb is None or not benchmark_model.is_file()):
@@ -55,8 +62,10 @@ def add(
         entry = registry.local(name, device)
     elif ssh is not None:
         entry = Board(name, device, "ssh", _ssh_options(ssh, key, jump), python)
-    else:
+    elif adb is not None:
         entry = Board(name, device, "adb", {"serial": adb}, python)
+    else:
+        entry = Board(name, device, str(transport), dict(options or {}), python)
     tool = str(benchmark_model.resolve()) if benchmark_model else ""
     entry = replace(entry, threads=threads, cores=cores, benchmark_model=tool, runtime=runtime)
     registry.add(entry)

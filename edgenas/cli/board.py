@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +31,13 @@ def add(
     ] = None,
     adb: Annotated[str | None, option("Reached by adb: its serial, as `adb devices` lists it.")] = None,
     local: Annotated[bool, option("It is this computer.", "--local")] = False,
+    transport: Annotated[
+        str | None, option("Reached by this plug-in; null: a board that makes its latencies up and runs nothing.")
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        option("An option of that plug-in; may be given several times.", "--option", metavar="NAME=VALUE"),
+    ] = None,
     key: Annotated[Path | None, option("The private key to log in with.", default="as ssh does")] = None,
     jump: Annotated[
         str | None, option("Through this host, or several with commas between: [USER@]HOST[:PORT].")
@@ -44,7 +52,7 @@ def add(
         str, option("What executes models there, like onnxruntime.", default="as the device's profile says")
     ] = "",
 ) -> None:
-    """Add a board: --ssh, --adb or --local.
+    """Add a board: --ssh, --adb, --local or --transport.
 
     Example: edgenas board add here --device host --local
     """
@@ -56,6 +64,8 @@ def add(
         ssh=ssh,
         adb=adb,
         local=local,
+        transport=transport,
+        options=_options(options or []),
         key=key,
         jump=jump,
         python=python,
@@ -180,6 +190,20 @@ def measure(
     with interrupted(lambda: f"interrupted; {model} was not timed to the end, run the command again"):
         found = commands.measure(model, board, limit_ms, tier, shapes, runtime)
     show(found.report, as_json, lambda: measured_text(found.report), found.problem)
+
+
+def _options(asked: Sequence[str]) -> dict[str, Any]:
+    """Options of a transport by their names: numbers, true and false as such, all else as texts."""
+    found: dict[str, Any] = {}
+    for each in asked:
+        name, equals, text = each.partition("=")
+        if not (equals and name.isidentifier()) or name in found:
+            raise UsageError(f"--option {printable(each, 80)} is no option; write it like NAME=VALUE, once for a name")
+        found[name] = text
+        with contextlib.suppress(ValueError):
+            value = json.loads(text)
+            found[name] = value if isinstance(value, bool | int | float) else text
+    return found
 
 
 def _shapes(asked: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -12,9 +12,10 @@ from edgenas import device as devices
 from edgenas.board.check import Finding, examine, time_reference
 from edgenas.board.measure import Bench
 from edgenas.board.model import reference
+from edgenas.board.null import STATE
 from edgenas.board.store import Store
 from edgenas.errors import BoardError
-from tests.board.boards import STATE, World, board
+from tests.board.boards import World, board
 
 
 def findings(device: str = "raspi4", facts: dict[str, Any] | None = None, **state: Any) -> dict[str, Finding]:

@@ -27,13 +27,13 @@ from edgenas.board.benchmark_model import parse
 from edgenas.board.check import Finding, examine
 from edgenas.board.measure import Bench, Measured, Tier
 from edgenas.board.model import reference
+from edgenas.board.null import STATE
 from edgenas.board.session import AgentSession
 from edgenas.board.store import Store
 from edgenas.board.verdict import measured_fact
 from edgenas.cost.profiling import _identity
 from edgenas.errors import BoardError, UsageError
 from edgenas.report.boards import check_text, measured_text
-from tests.board.boards import STATE
 from tests.board.test_session import HELLO, Scripted
 
 REPLIES = int(os.environ.get("EDGENAS_FUZZ_REPLIES", "300"))

@@ -17,7 +17,8 @@ from edgenas.train import TrainSettings
 
 
 def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
-    for name, command in (group or typer.main.get_command(app)).commands.items():
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, f"{path}{name} ")
         else:
