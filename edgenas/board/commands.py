@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from edgenas import device as devices
-from edgenas.board import registry
+from edgenas.board import pool, registry
 from edgenas.board.check import examine, time_reference
 from edgenas.board.measure import Bench, Tier
 from edgenas.board.model import read
-from edgenas.board.pool import Pool, connect
 from edgenas.board.registry import Board
 from edgenas.board.runtimes import for_device
 from edgenas.board.ssh_address import read_address, read_addresses
@@ -79,7 +78,7 @@ def check(name: str) -> dict[str, Any]:
     Raises UnknownNameError for no such board, BoardError where it does not answer.
     """
     entry = registry.board(name)
-    with contextlib.closing(connect(entry)) as session:
+    with contextlib.closing(pool.connect(entry)) as session:
         findings = examine(session, devices.load(entry.device), entry.runtime)
         return {"board": name, "facts": dict(session.facts), "findings": [asdict(each) for each in findings]}
 
@@ -87,7 +86,7 @@ def check(name: str) -> dict[str, Any]:
 def bench(name: str) -> Result:
     """How fast the board called `name` answers, and the reference model's latency there. Raises as `check`."""
     entry = registry.board(name)
-    with contextlib.closing(connect(entry)) as session:
+    with contextlib.closing(pool.connect(entry)) as session:
         device = devices.load(entry.device)
         fact = time_reference(
             Bench(session, device, name, entry.threads, Store(), affinity=entry.affinity, runtime=entry.runtime)
@@ -116,8 +115,8 @@ def measure(
     device = devices.load(entry.device)
     content = for_device(read(model, dict(input_shape or {})), device, entry.runtime)
     assert device.measurement is not None  # else it would be no board
-    with Pool([entry], device) as pool:
-        outcome = pool.one(content, TIERS[tier](device.measurement, latency_ms))
+    with pool.Pool([entry], device) as boards:
+        outcome = boards.one(content, TIERS[tier](device.measurement, latency_ms))
     fact = latency_fact(outcome, latency_ms)
     problem = latency_problem(fact, str(model), board)
     if problem is not None and fact["error"] is not None:
