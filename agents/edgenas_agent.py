@@ -8,8 +8,10 @@ ends, with all its children, when its standard input ends or stays silent.
     protocol             Agent: requests in, replies out, one job at a time
     facts of the board   Board: hardware, clocks, temperature, power, runtimes
     lease                Lease: one program at a time may time models on this board
+    jobs                 ModelJob: what is asked of a model, checked here and done in a child
     children             Worker: every model runs in a process of its own that can be killed
-    runtimes             onnxruntime, TFLite, libedgetpu, TensorRT, benchmark_model; imported in the children only
+    models               under onnxruntime, TFLite, trtexec, benchmark_model; imported in the children only
+    runtimes             RUNTIMES, a table: how each is found, opens a model, and times it
 """
 
 import argparse
@@ -37,26 +39,16 @@ import traceback
 
 PROTOCOL = 1
 PREFIX = b"@edgenas "  # no library prints this: what lacks it is no reply
-LARGEST_LINE = 2**20  # bytes of a request
-LARGEST_RESULT = 2**26  # bytes that the agent believes of a child
-LARGEST_FILE = 2**30  # bytes that a child may write into one file
-MOST_SAMPLES = 10**6  # of one job
+MAX_LINE_BYTES = 2**20  # bytes of a request
+MAX_RESULT_BYTES = 2**26  # bytes that the agent believes of a child
+MAX_FILE_BYTES = 2**30  # bytes that a child may write into one file
+MAX_SAMPLES = 10**6  # of one job
 TYPES = ["bool", "float16", "float32", "float64"] + [
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 ]  # that input can be made up of, by numpy's names
-SMALLEST = 1e-3  # outputs whose largest number is less are compared as if it were this
+MIN_PEAK = 1e-3  # outputs whose largest number is less are compared as if it were this
 FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-# What executes models, and the files that it takes: the names of edgenas/runtimes.py, which device profiles use too.
-RUNTIMES = {
-    "onnxruntime": "onnx",
-    "onnxruntime+cuda": "onnx",
-    "ai-edge-litert": "tflite",
-    "tflite-runtime": "tflite",
-    "libedgetpu": "tflite",  # the Edge TPU, by its delegate in either of the two above
-    "tensorrt": "onnx",  # by its tool trtexec
-    "benchmark_model": "tflite",
-}
 COMPILED = b"edgetpu-custom-op"  # the operator that stands for what edgetpu_compiler made of the others
 HERE = os.path.abspath(__file__)
 
@@ -89,13 +81,13 @@ class Wire:
         if not chunk:
             raise GoneError("end of input")
         self._pending += chunk
-        if len(self._pending) > LARGEST_LINE + 65536:  # also where many lines are sent ahead during a job
-            raise AgentError("request", f"a request is longer than {LARGEST_LINE} bytes")
+        if len(self._pending) > MAX_LINE_BYTES + 65536:  # also where many lines are sent ahead during a job
+            raise AgentError("request", f"a request is longer than {MAX_LINE_BYTES} bytes")
 
     def next_line(self):
         line, newline, rest = self._pending.partition(b"\n")
-        if len(line) > LARGEST_LINE:
-            raise AgentError("request", f"a request is longer than {LARGEST_LINE} bytes")
+        if len(line) > MAX_LINE_BYTES:
+            raise AgentError("request", f"a request is longer than {MAX_LINE_BYTES} bytes")
         if not newline:
             return None
         self._pending = rest
@@ -255,37 +247,17 @@ class Agent:
     def op_time(self, request):
         token = typed(request, "token", str)
         self.lease.check(token)
-        job = self.job(request, "time")
-        plan = typed(request, "plan", dict)
-        job["plan"] = {
-            "warmup_runs": number(plan, "warmup_runs", 0, 10**6, 10, whole=True),
-            "warmup_s": number(plan, "warmup_s", 0, 3600, 0.5),
-            "repeats": number(plan, "repeats", 1, 10**4, 5, whole=True),
-            "min_repeat_ms": number(plan, "min_repeat_ms", 0, 3.6e6, 100),
-            "min_runs": number(plan, "min_runs", 0, MOST_SAMPLES, 0, whole=True),
-            "max_repeat_s": number(plan, "max_repeat_s", 0.001, 3600, 60),
-            "pause_s": number(plan, "pause_s", 0, 600, 0.1),
-            "min_sample_ms": number(plan, "min_sample_ms", 0, 1e4, 0),
-        }
-        golden = typed(request, "golden", dict, optional=True)
-        if golden is not None:
-            job["golden"] = {
-                "input": self.checked_file(typed(golden, "input", dict)),
-                "output": self.checked_file(typed(golden, "output", dict)),
-                "relative_error": number(golden, "relative_error", 0, 1e3),
-                "inputs": tensors(golden, "inputs"),
-                "outputs": tensors(golden, "outputs"),
-            }
+        job = ModelJob.read("time", request, self)
         notes = self.clocks.prepare() if request.get("prepare") is True else self.clocks.restore()
         before = self.board.state()
-        result, power = self.work(job, request, token)
+        result, power = self.work(job, token)
         after = self.board.state()
         self.lease.check(token)
         windows = result.pop("windows_s")
         result["energy_mj"], result["power_w"] = energy(power, windows, result["samples_ns"])
         result["power_rail"] = self.board.power_rail if result["power_w"] else None
         result["notes"] = notes + result["notes"]
-        result.update(before=before, after=after, child="fresh" if request.get("fresh") is True else "fork")
+        result.update(before=before, after=after, child="fresh" if job.fresh else "fork")
         return result
 
     def op_run(self, request):
@@ -294,38 +266,12 @@ class Agent:
             self.lease.check_free()  # somebody else's timing must not be disturbed
         else:
             self.lease.check(token)
-        job = self.job(request, "run")
-        job["input"] = self.checked_file(typed(request, "input", dict))
-        job["batch"] = number(request, "batch", 1, 4096, 1, whole=True)
-        output = typed(request, "output", str)
-        target, part = self.path_of(output), os.path.join(self.scratch, "output")
-        job["output"] = part
-        result, _ = self.work(job, request, token)
-        result["output"] = {"file": output, "sha256": sha256_of(part), "bytes": os.path.getsize(part)}
-        os.replace(part, target)
+        job = ModelJob.read("run", request, self)
+        result, _ = self.work(job, token)
+        part = job.output
+        result["output"] = {"file": request["output"], "sha256": sha256_of(part), "bytes": os.path.getsize(part)}
+        os.replace(part, self.path_of(request["output"]))
         return result
-
-    def job(self, request, kind):
-        """What `time` and `run` have in common, checked, as the child is told it."""
-        model = typed(request, "model", dict)
-        form = model.get("format")
-        if form not in ("onnx", "tflite"):
-            raise AgentError("request", "the model's format must be onnx or tflite")
-        path = self.checked_file(model)
-        found = self.board.runtime(typed(request, "runtime", str, optional=True), form, path)
-        affinity = typed(request, "affinity", list, optional=True)
-        if affinity is not None and not (affinity and all(type(cpu) is int and 0 <= cpu < 4096 for cpu in affinity)):
-            raise AgentError("request", "'affinity' must be a list of processor numbers")
-        return {
-            "kind": kind,
-            "model": path,
-            "format": form,
-            "runtime": found,
-            "threads": number(request, "threads", 1, 256, 1, whole=True),
-            "affinity": affinity,
-            "scratch": self.scratch,
-            "memory_bytes": self.memory_bytes,
-        }
 
     def path_of(self, name):
         if not isinstance(name, str) or not FILE_NAME.match(name):
@@ -346,27 +292,25 @@ class Agent:
 
     # One job: a child works, the agent watches the child, the clock, the lease, the power rail, and the client.
 
-    def work(self, job, request, token):
+    def work(self, job, token):
         """The child's result, and the power seen meanwhile as (monotonic s, W). Raises AgentError or GoneError."""
-        timeout_s, module = number(request, "timeout_s", 0.001, 86400, 60), job["runtime"]["module"]
-        oom_kills = self.board.oom_kills()
-        fresh = request.get("fresh") is True
-        worker = None if fresh else self.workers.get(module)
+        oom_kills, module = self.board.oom_kills(), job.found["module"]
+        worker = None if job.fresh else self.workers.get(module)
         output = os.path.join(self.scratch, "printed")
         with contextlib.suppress(FileNotFoundError):
             os.remove(output)
         try:
             if worker is None:
-                worker = Worker(None if fresh else module, self.python if fresh else None)
-                if not fresh:
+                worker = Worker(None if job.fresh else module, self.python if job.fresh else None)
+                if not job.fresh:
                     self.workers[module] = worker
-            outcome, status, power = self.watch(worker, job, time.monotonic() + timeout_s, timeout_s, token)
+            outcome, status, power = self.watch(worker, job, token)
         except BaseException:
             self.workers.pop(module, None)
             if worker:
                 worker.kill()
             raise
-        if fresh:
+        if job.fresh:
             worker.kill()
         elif worker.ended:
             self.workers.pop(module, None)
@@ -381,7 +325,8 @@ class Agent:
             raise AgentError("memory", "the model took more memory than the board has", detail)
         raise AgentError("crash", f"the process of the model ended by {how}", detail)
 
-    def watch(self, worker, job, deadline_s, timeout_s, token):
+    def watch(self, worker, job, token):
+        deadline_s = time.monotonic() + job.timeout_s
         worker.send(job)
         outcome, power, check_s = None, [], 0.0
         tick_s = 0.05 if self.board.power_path else 0.5
@@ -397,7 +342,7 @@ class Agent:
                 self.wire.fill()
             now_s = time.monotonic()
             if now_s >= deadline_s and worker.results not in ready:
-                raise AgentError("timeout", f"the model did not end within {timeout_s:g} s")
+                raise AgentError("timeout", f"the model did not end within {job.timeout_s:g} s")
             if token is not None and now_s >= check_s:
                 self.lease.check(token)
                 check_s = now_s + 0.5
@@ -587,42 +532,13 @@ class Board:
         }
 
     def runtimes(self):
-        """What can run models here, best first: name, version, formats, and how (module or tool, variant)."""
+        """What can run models here, best first: name, formats, and what its probe found."""
         if self._runtimes is None:
-            self._runtimes = list(self._find_runtimes())
+            probes = [(each, each.probe(self)) for each in RUNTIMES.values()]
+            self._runtimes = [dict(found, name=each.name, formats=[each.form]) for each, found in probes if found]
         return self._runtimes
 
-    def _find_runtimes(self):
-        def found(name, version, module=None, tool=None, variant=None):
-            how = {"module": module, "tool": tool, "variant": variant}
-            return dict(how, name=name, version=version or "unknown", formats=[RUNTIMES[name]])
-
-        onnx = distribution("onnxruntime")
-        if onnx:
-            yield found("onnxruntime", onnx[1], "onnxruntime")
-            if glob.glob(os.path.join(glob.escape(onnx[0]), "capi", "libonnxruntime_providers_cuda.so")):
-                yield found("onnxruntime+cuda", onnx[1], "onnxruntime", variant="cuda")
-        interpreters = []
-        for name, module in (("ai-edge-litert", "ai_edge_litert"), ("tflite-runtime", "tflite_runtime")):
-            tflite = distribution(module)
-            if tflite:
-                yield found(name, tflite[1], module)
-                interpreters.append((name, tflite[1], module))
-        delegate = self._edgetpu()
-        if delegate and interpreters:
-            name, version, module = interpreters[-1]  # Coral's libraries are built for tflite-runtime
-            content = sha256_of(os.path.realpath(delegate))[:12]
-            yield found("libedgetpu", f"{content} in {name} {version or 'unknown'}", module, variant=delegate)
-        trtexec = shutil.which("trtexec") or shutil.which("/usr/src/tensorrt/bin/trtexec")
-        if trtexec:
-            header = read(f"/usr/include/{platform.machine()}-linux-gnu/NvInferVersion.h") or ""
-            numbers = re.findall(r"#define NV_TENSORRT_(?:MAJOR|MINOR|PATCH) (\d+)", header)
-            yield found("tensorrt", ".".join(numbers), tool=trtexec)
-        benchmark = shutil.which("benchmark_model")
-        if benchmark:  # knows no version: its content is one
-            yield found("benchmark_model", sha256_of(os.path.realpath(benchmark))[:12], tool=benchmark)
-
-    def _edgetpu(self):
+    def edgetpu(self):
         """The path of libedgetpu where both it and an Edge TPU are here."""
         usb = {
             "{}:{}".format(read(path), read(path[:-8] + "idProduct"))
@@ -640,10 +556,13 @@ class Board:
     def runtime(self, name, form, path):
         """The runtime called `name`, or the best for the file at `path` where that is None; never an accelerator that
         was not asked for, but for a file that runs nowhere else."""
-        fitting = [found for found in self.runtimes() if form in found["formats"] and name in (None, found["name"])]
-        if name is None:
-            wanted = "libedgetpu" if form == "tflite" and is_compiled(path) else None
-            fitting = [found for found in fitting if (found["name"] if found["variant"] else None) == wanted]
+        kind = "compiled" if name is None and form == "tflite" and is_compiled(path) else form
+        fitting = [
+            found
+            for found in self.runtimes()
+            if (RUNTIMES[found["name"]].default_for == kind if name is None else found["name"] == name)
+            and form in found["formats"]
+        ]
         if not fitting:
             here = ", ".join(found["name"] for found in self.runtimes()) or "none at all"
             raise AgentError(
@@ -866,6 +785,114 @@ class Lease:
         return {"holder": current["holder"], "expires_in_s": current["left_s"]} if current else None
 
 
+# -------------------------------------------------------------------------------------------------------------- jobs
+
+
+class ModelJob:
+    """One model to time or to run: checked where the request arrives, done in a child, to which it goes as JSON.
+
+    `op`: time or run. `found`: the runtime, as Board.runtimes() has it. `plan` and `golden` are of time, `golden` None
+    where no output is to be checked; `input`, `batch` and `output` are of run. All files are paths here.
+    """
+
+    def __init__(self, op, model, found, threads, affinity, fresh, timeout_s, scratch, memory_bytes, **of_its_op):
+        self.op, self.model, self.found = op, model, found
+        self.threads, self.affinity, self.fresh, self.timeout_s = threads, affinity, fresh, timeout_s
+        self.scratch, self.memory_bytes = scratch, memory_bytes
+        self.plan, self.golden = of_its_op.get("plan"), of_its_op.get("golden")
+        self.input, self.batch, self.output = of_its_op.get("input"), of_its_op.get("batch"), of_its_op.get("output")
+
+    @classmethod
+    def read(cls, op, request, agent):
+        """What `request` asks of `agent`. Raises AgentError where it is not as agreed, or cannot be done here."""
+        model = typed(request, "model", dict)
+        form = model.get("format")
+        if form not in ("onnx", "tflite"):
+            raise AgentError("request", "the model's format must be onnx or tflite")
+        path = agent.checked_file(model)
+        found = agent.board.runtime(typed(request, "runtime", str, optional=True), form, path)
+        cores = typed(request, "affinity", list, optional=True)
+        if cores is not None and not (cores and all(type(core) is int and 0 <= core < 4096 for core in cores)):
+            raise AgentError("request", "'affinity' must be a list of processor numbers")
+        job = cls(
+            op,
+            path,
+            found,
+            threads=number(request, "threads", 1, 256, 1, whole=True),
+            affinity=cores,
+            fresh=request.get("fresh") is True,
+            timeout_s=number(request, "timeout_s", 0.001, 86400, 60),
+            scratch=agent.scratch,
+            memory_bytes=agent.memory_bytes,
+        )
+        if op == "time":
+            job._read_time(request, agent)
+        else:
+            job._read_run(request, agent)
+        return job
+
+    def _read_time(self, request, agent):
+        plan = typed(request, "plan", dict)
+        self.plan = {
+            "warmup_runs": number(plan, "warmup_runs", 0, 10**6, 10, whole=True),
+            "warmup_s": number(plan, "warmup_s", 0, 3600, 0.5),
+            "repeats": number(plan, "repeats", 1, 10**4, 5, whole=True),
+            "min_repeat_ms": number(plan, "min_repeat_ms", 0, 3.6e6, 100),
+            "min_runs": number(plan, "min_runs", 0, MAX_SAMPLES, 0, whole=True),
+            "max_repeat_s": number(plan, "max_repeat_s", 0.001, 3600, 60),
+            "pause_s": number(plan, "pause_s", 0, 600, 0.1),
+            "min_sample_ms": number(plan, "min_sample_ms", 0, 1e4, 0),
+        }
+        golden = typed(request, "golden", dict, optional=True)
+        if golden is not None:
+            self.golden = {
+                "input": agent.checked_file(typed(golden, "input", dict)),
+                "output": agent.checked_file(typed(golden, "output", dict)),
+                "relative_error": number(golden, "relative_error", 0, 1e3),
+                "inputs": tensors(golden, "inputs"),
+                "outputs": tensors(golden, "outputs"),
+            }
+
+    def _read_run(self, request, agent):
+        self.input = agent.checked_file(typed(request, "input", dict))
+        self.batch = number(request, "batch", 1, 4096, 1, whole=True)
+        agent.path_of(typed(request, "output", str))  # where it goes once it is whole
+        self.output = os.path.join(self.scratch, "output")
+
+    def encoded(self):
+        return json.dumps(vars(self)).encode("ascii")
+
+    @classmethod
+    def decoded(cls, data):
+        return cls(**json.loads(data.decode("ascii")))
+
+    @property
+    def runtime(self):
+        return RUNTIMES[self.found["name"]]
+
+    def confine(self):
+        """Keep this process to the scratch folder, the memory and the processors that it may use."""
+        os.chdir(self.scratch)
+        os.environ["TMPDIR"] = self.scratch
+        output = os.open("printed", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        limit(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
+        limit(resource.RLIMIT_CORE, 0)
+        limit(resource.RLIMIT_DATA, self.memory_bytes)
+        if self.affinity:
+            try:
+                os.sched_setaffinity(0, self.affinity)
+            except OSError as error:
+                raise AgentError("hardware", f"processors {self.affinity}: {error.strerror}") from None
+
+    def perform(self):
+        """The result for the client, in the child."""
+        result = self.runtime.time(self) if self.op == "time" else run_model(self)
+        runtime = {"name": self.found["name"], "version": self.found["version"]}
+        return dict(result, runtime=runtime, threads=self.threads, affinity=affinity())
+
+
 # ---------------------------------------------------------------------------------------------------------- children
 
 
@@ -902,7 +929,7 @@ class Worker:
 
     def send(self, job):
         with contextlib.suppress(BrokenPipeError):  # its end is seen where the results are read
-            os.write(self.requests, json.dumps(job).encode("ascii") + b"\n")
+            os.write(self.requests, job.encoded() + b"\n")
 
     def messages(self):
         """What has arrived: at most one result or error, then {"ended": exit code, or -signal}."""
@@ -912,8 +939,8 @@ class Worker:
             self.ended = True
             yield {"ended": self._reap()}
             return
-        if len(self._pending) > LARGEST_RESULT:
-            raise AgentError("internal", f"the result of the child is longer than {LARGEST_RESULT} bytes")
+        if len(self._pending) > MAX_RESULT_BYTES:
+            raise AgentError("internal", f"the result of the child is longer than {MAX_RESULT_BYTES} bytes")
         lines = self._pending.split(b"\n")
         self._pending = lines.pop()
         for line in lines:
@@ -984,7 +1011,7 @@ def worker(requests, results, parent, preload):
         for line in os.fdopen(requests, "rb"):
             pid = os.fork()
             if pid == 0:
-                child(json.loads(line.decode("ascii")), results, os.getppid())
+                child(ModelJob.decoded(line), results, os.getppid())
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # until it is waited for, its number is its own
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)  # whatever it left behind
@@ -1003,20 +1030,8 @@ def child(job, results, parent):
         os.setpgid(0, 0)
         os.write(results, b'{"started": %d}\n' % os.getpid())
         leave_with(parent)
-        os.chdir(job["scratch"])
-        os.environ["TMPDIR"] = job["scratch"]
-        output = os.open("printed", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        limit(resource.RLIMIT_FSIZE, LARGEST_FILE)
-        limit(resource.RLIMIT_CORE, 0)
-        limit(resource.RLIMIT_DATA, job["memory_bytes"])
-        if job["affinity"]:
-            try:
-                os.sched_setaffinity(0, job["affinity"])
-            except OSError as error:
-                raise AgentError("hardware", "processors {}: {}".format(job["affinity"], error.strerror)) from None
-        message = {"result": perform(job)}
+        job.confine()
+        message = {"result": job.perform()}
         text = json.dumps(message, allow_nan=False)
     except AgentError as failure:
         fields = {"kind": failure.kind, "error": str(failure), "traceback": failure.trace, "detail": failure.detail}
@@ -1039,7 +1054,7 @@ def limit(kind, value):
     resource.setrlimit(kind, (min(value, soft_and_hard), min(value, soft_and_hard)))
 
 
-# ---------------------------------------------------------------------------------------------------------- runtimes
+# ------------------------------------------------------------------------------------------------------------ models
 
 clock_ns = getattr(time, "perf_counter_ns", None)
 if clock_ns is None:  # Python 3.6; a double resolves a nanosecond for the first 52 days after boot, then two
@@ -1051,21 +1066,7 @@ if clock_ns is None:  # Python 3.6; a double resolves a nanosecond for the first
 def import_runtime(module):
     import numpy  # noqa: F401
 
-    if module == "onnxruntime":
-        return importlib.import_module("onnxruntime")
-    return importlib.import_module(module + ".interpreter")
-
-
-def perform(job):
-    tool = job["runtime"]["tool"]
-    if tool and job["kind"] == "run":
-        raise AgentError("runtime", "{} gives no outputs; name another runtime".format(job["runtime"]["name"]))
-    if tool:
-        result = time_trtexec(job) if job["runtime"]["name"] == "tensorrt" else time_benchmark_model(job)
-    else:
-        result = time_model(job) if job["kind"] == "time" else run_model(job)
-    runtime = {"name": job["runtime"]["name"], "version": job["runtime"]["version"]}
-    return dict(result, runtime=runtime, threads=job["threads"], affinity=affinity())
+    return importlib.import_module(module)
 
 
 ONNX_TYPES = dict(
@@ -1077,14 +1078,13 @@ class OnnxModel:
     """A model under onnxruntime. On the CPU the output is bound beforehand; under CUDA the copies to and from the GPU
     are part of an inference, and it has ended when invoke() returns."""
 
-    def __init__(self, job):
-        onnxruntime = import_runtime("onnxruntime")
+    def __init__(self, job, provider):
+        onnxruntime = import_runtime(job.found["module"])
         onnxruntime.set_default_logger_severity(3)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = job["threads"], 1
+        options.intra_op_num_threads, options.inter_op_num_threads = job.threads, 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        provider = "CUDAExecutionProvider" if job["runtime"]["variant"] == "cuda" else "CPUExecutionProvider"
-        self._session = onnxruntime.InferenceSession(job["model"], options, providers=[provider])
+        self._session = onnxruntime.InferenceSession(job.model, options, providers=[provider])
         if provider not in self._session.get_providers():  # onnxruntime falls back to the CPU without a word
             raise AgentError("hardware", f"onnxruntime has no {provider} on this board")
         self.inputs = [
@@ -1117,14 +1117,11 @@ class TFLiteModel:
     """A model under LiteRT or tflite-runtime, whose invoke() works on tensors set before. What comes in as float32 and
     goes out as such is converted by the model's own scales, outside of what is timed."""
 
-    def __init__(self, job):
-        runtime, delegate = import_runtime(job["runtime"]["module"]), job["runtime"]["variant"]
-        options = {}
+    def __init__(self, job, delegate=None):
+        runtime, options = import_runtime(job.found["module"]), {}
         if delegate:
-            if not is_compiled(job["model"]):
-                raise AgentError("model", "the model is not compiled for the Edge TPU; run edgetpu_compiler")
             options["experimental_delegates"] = [runtime.load_delegate(delegate)]
-        self._interpreter = runtime.Interpreter(model_path=job["model"], num_threads=job["threads"], **options)
+        self._interpreter = runtime.Interpreter(model_path=job.model, num_threads=job.threads, **options)
         self._interpreter.allocate_tensors()
         self._sources, self._targets = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self.inputs = []
@@ -1189,18 +1186,16 @@ def runtime_errors(job):
     except (AgentError, MemoryError):
         raise
     except ImportError as error:
-        raise AgentError("runtime", "{} cannot be imported: {}".format(job["runtime"]["name"], error)) from None
+        raise AgentError("runtime", "{} cannot be imported: {}".format(job.found["name"], error)) from None
     except Exception as error:
-        reason = told(error)
+        reason = reason_of(error)
         if re.search(r"bad_alloc|bad allocation|out of memory|failed to allocate memory", reason, re.I):
             raise AgentError("memory", f"the model took more memory than it may: {reason}") from None
         trace = traceback.format_exc()
-        raise AgentError(
-            "model", "{} rejects the model: {}".format(job["runtime"]["name"], reason), trace=trace
-        ) from None
+        raise AgentError("model", "{} rejects the model: {}".format(job.found["name"], reason), trace=trace) from None
 
 
-def told(error):
+def reason_of(error):
     """What a runtime says, in one line that the client shows whole: without the file and the place in the runtime's
     source that come first, and cut in the middle where it is long, since what is wrong stands at the end."""
     before = r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed: ?|/\S+:\d+ \S.*?\)(?: const)? (?=\S)"
@@ -1210,7 +1205,7 @@ def told(error):
 
 def open_model(job):
     with runtime_errors(job):
-        return OnnxModel(job) if job["runtime"]["module"] == "onnxruntime" else TFLiteModel(job)
+        return job.runtime.open(job)
 
 
 def batches(model, path, batch):
@@ -1277,7 +1272,7 @@ def predict(job, model, values):
 
 def golden_inputs(job, model):
     """Inputs that a model's output is known for, a list of arrays for each run."""
-    golden = job["golden"]
+    golden = job.golden
     if golden["inputs"] is None:
         return [[model.own(values)] for values in batches(model, golden["input"], 1)]
     arrays = own_values(golden["input"], golden["inputs"])
@@ -1290,7 +1285,7 @@ def check_golden(job, model, inputs):
     """The error of the outputs as `compare` has it; those for the first of `inputs` are there already."""
     import numpy
 
-    golden = job["golden"]
+    golden = job.golden
     if golden["outputs"] is not None:
         return compare(model.outputs(), own_values(golden["output"], golden["outputs"]), job)
     rows = []
@@ -1314,7 +1309,7 @@ def compare(outputs, expected, job):
     import numpy
 
     require_finite(outputs)
-    bound, given = job["golden"]["relative_error"], job["golden"]["outputs"] or []
+    bound, given = job.golden["relative_error"], job.golden["outputs"] or []
     sizes = [", ".join(str(each.size) for each in one) for one in (outputs, expected)]
     if sizes[0] != sizes[1]:
         raise AgentError("wrong", "the model gives {} numbers; {} are expected".format(*sizes))
@@ -1326,7 +1321,7 @@ def compare(outputs, expected, job):
         output, right = output.ravel(), right.ravel()  # some runtimes tell values without a shape
         if right.dtype.kind == "f" or scale:
             output, right = ((each.astype("float64") - zero_point) * (scale or 1) for each in (output, right))
-            least = 3 * scale / max(bound, 1e-9) if scale else SMALLEST
+            least = 3 * scale / max(bound, 1e-9) if scale else MIN_PEAK
             error = max(error, float(numpy.abs(output - right).max() / max(numpy.abs(right).max(), least)))
         else:
             error = max(error, float((output != right).mean()))
@@ -1351,9 +1346,9 @@ def memory_kb(field):
 
 
 def time_model(job):
-    plan, golden, golden_error, notes = job["plan"], job.get("golden"), None, []
+    plan, golden, golden_error, notes = job.plan, job.golden, None, []
     with runtime_errors(job):
-        import_runtime(job["runtime"]["module"])
+        import_runtime(job.found["module"])
     base_kb = memory_kb("VmRSS")
     start_ns = clock_ns()
     model = open_model(job)
@@ -1370,15 +1365,15 @@ def time_model(job):
     samples_ns, windows_s, invoke = [], [], model.invoke
     with runtime_errors(job):
         model.set_inputs(inputs[0])
-        warm_ns = sorted(repeat(invoke, plan["warmup_s"] * 1e9, plan["warmup_runs"], 3.6e12, MOST_SAMPLES)[-101:])
+        warm_ns = sorted(repeat(invoke, plan["warmup_s"] * 1e9, plan["warmup_runs"], 3.6e12, MAX_SAMPLES)[-101:])
         # The fastest of the last runs, so that no sample falls short of min_sample_ms; 100,000 bounds an odd clock.
         inner = min(100000, max(1, math.ceil(plan["min_sample_ms"] * 1e6 / max(1, (warm_ns or [first_ns])[0]))))
         for index in range(plan["repeats"]):
             if index:
                 time.sleep(plan["pause_s"])
-            room = MOST_SAMPLES - sum(map(len, samples_ns))
+            room = MAX_SAMPLES - sum(map(len, samples_ns))
             if room <= 0:
-                notes.append(f"stopped at {MOST_SAMPLES} samples")
+                notes.append(f"stopped at {MAX_SAMPLES} samples")
                 break
             start_s = time.monotonic()
             samples_ns.append(
@@ -1427,9 +1422,9 @@ def repeat(invoke, least_ns, least_runs, most_ns, room, inner=1):
 
 def run_model(job):
     model = open_model(job)
-    inputs = batches(model, job["input"], job["batch"])
+    inputs = batches(model, job.input, job.batch)
     start_s = time.monotonic()
-    with open(job["output"], "wb") as file:
+    with open(job.output, "wb") as file:
         for values in inputs:
             outputs = predict(job, model, values)
             require_finite([outputs])
@@ -1460,16 +1455,16 @@ def time_trtexec(job):
     is init_ns; the first inference is lost in trtexec's warm-up."""
     import numpy  # the golden check needs it; a board with TensorRT has it
 
-    plan, tool, golden_error, samples_ns, windows_s = job["plan"], job["runtime"]["tool"], None, [], []
+    plan, tool, golden_error, samples_ns, windows_s = job.plan, job.found["path"], None, [], []
     once = ["--iterations=1", "--duration=0", "--warmUp=0"]
     start_ns = clock_ns()
-    printed = run_tool([tool, "--onnx=" + job["model"], "--saveEngine=engine", *once])
+    printed = run_tool([tool, "--onnx=" + job.model, "--saveEngine=engine", *once])
     init_ns = clock_ns() - start_ns
-    if job.get("golden"):
+    if job.golden:
         # Before version 10, which prints itself as v100000, TensorRT has no integers of 64 bits.
         inputs, expected = trtexec_golden(job, re.search(r"TensorRT v\d{6}\b", printed) is not None)
         run_tool([tool, "--loadEngine=engine", inputs, "--exportOutput=output.json", *once])
-        rows, given = exported("output.json"), job["golden"]["outputs"]
+        rows, given = exported("output.json"), job.golden["outputs"]
         values = {row.get("name"): row.get("values") or [] for row in rows}
         if given is None:
             outputs = [numpy.array(rows[0]["values"], dtype="float32")]
@@ -1504,9 +1499,9 @@ def trtexec_golden(job, knows_int64):
     """The option that gives trtexec the golden input, and the golden output."""
     import numpy
 
-    golden, pairs = job["golden"], []
+    golden, pairs = job.golden, []
     if golden["inputs"] is None:
-        pairs.append((onnx_input(job["model"]), golden["input"]))
+        pairs.append((onnx_input(job.model), golden["input"]))
         expected = [numpy.fromfile(golden["output"], dtype="<f4")]
     else:
         for index, each in enumerate(own_values(golden["input"], golden["inputs"])):
@@ -1572,19 +1567,19 @@ def onnx_input(path):
 
 def time_benchmark_model(job):
     """TFLite's own benchmark, a process a repeat. It prints no single samples: one is the average of a repeat."""
-    if job.get("golden"):
+    if job.golden:
         raise AgentError(
             "runtime", "benchmark_model cannot check a golden output; install ai-edge-litert or tflite-runtime"
         )
-    plan, samples_ns, windows_s, counts, init_ns, first_ns = job["plan"], [], [], [], None, None
+    plan, samples_ns, windows_s, counts, init_ns, first_ns = job.plan, [], [], [], None, None
     for index in range(plan["repeats"]):
         time.sleep(plan["pause_s"] if index else 0)
         start_s = time.monotonic()
         text = run_tool(
             [
-                job["runtime"]["tool"],
-                "--graph=" + job["model"],
-                f"--num_threads={job['threads']}",
+                job.found["path"],
+                "--graph=" + job.model,
+                f"--num_threads={job.threads}",
                 f"--warmup_runs={plan['warmup_runs']}",
                 f"--warmup_min_secs={plan['warmup_s']:g}",
                 f"--num_runs={max(plan['min_runs'], 1)}",
@@ -1617,6 +1612,106 @@ def time_benchmark_model(job):
         "golden_error": None,
         "notes": ["a sample is the average of a repeat: benchmark_model prints no more"],
     }
+
+
+# ---------------------------------------------------------------------------------------------------------- runtimes
+
+
+def probed(version, module=None, path=None):
+    """What a probe finds: `module` is imported before a job, `path` is of a tool or a delegate."""
+    return {"version": version or "unknown", "module": module, "path": path}
+
+
+def probe_onnxruntime(board):
+    package = distribution("onnxruntime")
+    return probed(package[1], "onnxruntime") if package else None
+
+
+def probe_cuda(board):
+    package = distribution("onnxruntime")
+    provider = package and os.path.join(package[0], "capi", "libonnxruntime_providers_cuda.so")
+    return probed(package[1], "onnxruntime") if provider and os.path.exists(provider) else None
+
+
+def open_on_cpu(job):
+    return OnnxModel(job, "CPUExecutionProvider")
+
+
+def open_on_cuda(job):
+    return OnnxModel(job, "CUDAExecutionProvider")
+
+
+def probe_interpreter(name):
+    package = distribution(name)
+    return probed(package[1], name + ".interpreter") if package else None
+
+
+def probe_litert(board):
+    return probe_interpreter("ai_edge_litert")
+
+
+def probe_tflite_runtime(board):
+    return probe_interpreter("tflite_runtime")
+
+
+def probe_edgetpu(board):
+    delegate = board.edgetpu()
+    for name in ("tflite-runtime", "ai-edge-litert"):  # Coral's libraries are built for the first
+        interpreter = RUNTIMES[name].probe(board)
+        if delegate and interpreter:
+            content = sha256_of(os.path.realpath(delegate))[:12]
+            return probed("{} in {} {}".format(content, name, interpreter["version"]), interpreter["module"], delegate)
+    return None
+
+
+def open_on_edgetpu(job):
+    if not is_compiled(job.model):
+        raise AgentError("model", "the model is not compiled for the Edge TPU; run edgetpu_compiler")
+    return TFLiteModel(job, delegate=job.found["path"])
+
+
+def probe_trtexec(board):
+    tool = shutil.which("trtexec") or shutil.which("/usr/src/tensorrt/bin/trtexec")
+    header = read(f"/usr/include/{platform.machine()}-linux-gnu/NvInferVersion.h") or ""
+    numbers = re.findall(r"#define NV_TENSORRT_(?:MAJOR|MINOR|PATCH) (\d+)", header)
+    return probed(".".join(numbers), path=tool) if tool else None
+
+
+def probe_benchmark_model(board):
+    tool = shutil.which("benchmark_model")  # knows no version: its content is one
+    return probed(sha256_of(os.path.realpath(tool))[:12], path=tool) if tool else None
+
+
+def open_none(job):
+    raise AgentError("runtime", "{} gives no outputs; name another runtime".format(job.found["name"]))
+
+
+class Runtime:
+    """What executes models. `name`: of edgenas/runtimes.py, which device profiles use too; `form`: of its files.
+
+    `probe(board)`: what is found of it there, None where it is absent. `open(job)`: the model under it, which has
+    inputs, set_inputs, invoke, outputs, own and floats. `time(job)`: what a reply to `time` says that the child knows.
+    `default_for`: what it runs where no runtime is named: onnx, tflite, compiled (for the Edge TPU), or None.
+    """
+
+    def __init__(self, name, form, default_for, probe, open, time):
+        self.name, self.form, self.default_for = name, form, default_for
+        self.probe, self.open, self.time = probe, open, time
+
+
+# The first whose default_for fits runs a file for which no runtime is named. CPython 3.6 keeps the order of a dict too.
+RUNTIMES = {
+    each.name: each
+    for each in (
+        Runtime("onnxruntime", "onnx", "onnx", probe_onnxruntime, open_on_cpu, time_model),
+        Runtime("onnxruntime+cuda", "onnx", None, probe_cuda, open_on_cuda, time_model),
+        Runtime("ai-edge-litert", "tflite", "tflite", probe_litert, TFLiteModel, time_model),
+        Runtime("tflite-runtime", "tflite", "tflite", probe_tflite_runtime, TFLiteModel, time_model),
+        Runtime("libedgetpu", "tflite", "compiled", probe_edgetpu, open_on_edgetpu, time_model),
+        Runtime("tensorrt", "onnx", "onnx", probe_trtexec, open_none, time_trtexec),
+        Runtime("benchmark_model", "tflite", "tflite", probe_benchmark_model, open_none, time_benchmark_model),
+    )
+}
 
 
 def main():

@@ -90,7 +90,8 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from edgenas.data.images import load_images
     from edgenas.spaces.nasbench201 import NASBench201
-    from edgenas.train import Training, TrainSettings
+    from edgenas.train import TrainSettings
+    from edgenas.train.loop import Training
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs") / "digits"

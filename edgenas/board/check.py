@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgenas.board.measure import Bench, Failed, Measured, Tier
+from edgenas.board.measure import Bench, Failed, Tier
 from edgenas.board.model import reference
 from edgenas.board.runtimes import required
 from edgenas.board.session import Session
-from edgenas.board.statistics import WIDE
+from edgenas.board.verdict import measured_fact
 from edgenas.device import Device
 from edgenas.runtimes import RUNTIMES
 
@@ -30,7 +30,7 @@ class Finding:
     cure: str = ""
 
 
-def check(session: Session, device: Device, runtime: str = "") -> list[Finding]:
+def examine(session: Session, device: Device, runtime: str = "") -> list[Finding]:
     """Everything known that decides whether a timing on the board behind `session` can be trusted; `runtime`: the one
     that is asked for there, "" for the device's own."""
     facts = session.facts
@@ -44,7 +44,7 @@ def check(session: Session, device: Device, runtime: str = "") -> list[Finding]:
     ]
 
 
-def bench(runner: Bench, format: str | None = None) -> dict[str, Any]:
+def time_reference(runner: Bench, format: str | None = None) -> dict[str, Any]:
     """Round trip and the reference model, as `edgenas board bench --json` prints them."""
     formats = [each for runtime in runner.session.facts["runtimes"] for each in runtime["formats"]]
     kind: Any = format or ("onnx" if "onnx" in formats else "tflite")
@@ -53,50 +53,6 @@ def bench(runner: Bench, format: str | None = None) -> dict[str, Any]:
     if isinstance(outcome, Failed):
         return {**found, "error": outcome.error}
     return {**found, **measured_fact(outcome)}
-
-
-def word(outcome: Measured, limit_ms: float | None) -> str:
-    """The verdict on a limit; without one STABLE, WIDE where the interval is, or UNSTABLE where it does not count."""
-    summary = outcome.summary
-    if limit_ms is not None:
-        return summary.verdict(limit_ms)
-    if not summary.stable:
-        return "UNSTABLE"
-    return "STABLE" if summary.width <= WIDE else "WIDE"
-
-
-def doubt(outcome: Measured, limit_ms: float | None) -> str:
-    """Why that is UNSTABLE."""
-    summary = outcome.summary
-    return summary.problems[0] if limit_ms is None else summary.doubt(limit_ms)
-
-
-def measured_fact(outcome: Measured) -> dict[str, Any]:
-    """A measurement as JSON, without its raw samples."""
-    summary, last = outcome.summary, outcome.record["attempts"][-1]
-    first = last["processes"][0]
-    return {
-        "median_ms": summary.median_ms,
-        "interval_ms": [summary.low_ms, summary.high_ms],
-        "mad_ms": summary.mad_ms,
-        "p90_ms": summary.p90_ms,
-        "p99_ms": summary.p99_ms,
-        "min_ms": summary.min_ms,
-        "samples": summary.n,
-        "inner": last["inner"],
-        "problems": list(summary.problems),
-        "warnings": list(summary.warnings),
-        "energy_mj": last["energy_mj"],
-        "first_inference_ms": None if first.get("first_ns") is None else first["first_ns"] / 1e6,
-        "init_ms": None if first.get("init_ns") is None else first["init_ns"] / 1e6,
-        "peak_memory_mb": None if first.get("peak_memory_kb") is None else first["peak_memory_kb"] / 1024,
-        "output_checked": outcome.record["checked"],
-        "note": outcome.record["note"],
-        "attempts": len(outcome.record["attempts"]),
-        "from_store": outcome.from_store,
-        "measured_at": outcome.record["measured_at"],
-        "fingerprint": outcome.record["fingerprint"],
-    }
 
 
 def round_trip_ms(session: Session, times: int = 20) -> float:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -54,9 +55,22 @@ class Board:
         return found
 
     def connect(self) -> Transport:
-        """Raises BoardError where the board does not answer."""
-        transport: Transport = plugins.load("transports", self.transport)(**self.options)
+        """Raises BoardError where the board does not answer, UsageError for options that its transport has not."""
+        transport: Transport = self.plugin()(**self.options)
         return transport
+
+    def plugin(self) -> Callable[..., Transport]:
+        """What makes its transport of its options. Raises UsageError where it takes others."""
+        make: Callable[..., Transport] = plugins.load("transports", self.transport)
+        try:
+            inspect.signature(make).bind(**self.options)
+        except TypeError as error:
+            taken = ", ".join(inspect.signature(make).parameters) or "none"
+            raise UsageError(
+                f"board {self.name} has options that transport {self.transport} does not take ({printable(error)}); it"
+                f" takes {taken}: add the board with these"
+            ) from None
+        return make
 
 
 def config_dir() -> Path:
@@ -146,7 +160,7 @@ def add(entry: Board) -> None:
     refuse_simulated(devices.load(entry.device))
     if entry.transport == "local":
         require_linux(UsageError)
-    plugins.load("transports", entry.transport)
+    entry.plugin()
     if entry.runtime:
         runtimes.runtime(entry.runtime)
     if devices.is_path(entry.device):

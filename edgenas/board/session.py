@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from edgenas.board import replies
 from edgenas.board.replies import RefusedError as RefusedError
-from edgenas.board.transport import SILENCE_S, Reader, Transport
+from edgenas.board.transport import SILENCE_S, OwnTime, Reader, Transport
 from edgenas.errors import BoardError
 from edgenas.text import printable
 
@@ -72,6 +72,7 @@ class AgentSession:
     def __init__(self, transport: Transport, python: str = "python3", holder: str = "edgenas") -> None:
         self.address = transport.address
         self._transport = transport
+        self._now_s = transport.now_s if isinstance(transport, OwnTime) else time.monotonic
         self._holder = holder
         self._token: str | None = None
         self._leased_s = 0.0
@@ -127,10 +128,10 @@ class AgentSession:
         self._token, self._leased_s = answer["token"], seconds
 
     def time(self, timeout_s: float, **fields: Any) -> dict[str, Any]:
-        started_s = time.monotonic()
+        started_s = self._now_s()
         fields = {"token": self._token, "timeout_s": timeout_s, **fields}
         raw = self.call("time", timeout_s + REPLY_TIMEOUT_S, **fields)
-        elapsed_s = time.monotonic() - started_s
+        elapsed_s = self._now_s() - started_s
         return replies.possible(raw, fields["plan"], elapsed_s, self.address, fields.get("runtime"))
 
     def run(self, timeout_s: float, inputs: bytes, **fields: Any) -> bytes:

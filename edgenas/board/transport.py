@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edgenas.errors import BoardError
 
@@ -71,6 +71,14 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Hang up and end what was started; closing twice is no error."""
+
+
+@runtime_checkable
+class OwnTime(Protocol):
+    """What a Transport to an emulated board is too, where work that is said to take its time takes none here."""
+
+    def now_s(self) -> float:
+        """The board's own clock: monotonic, in seconds."""
 
 
 class Reader:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edgenas.cli.options import Json
+from edgenas.cli.results import show
+
 app = typer.Typer(no_args_is_help=True, help="List, download, import and check public data. Example: edgenas data list")
 
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _Name = Annotated[str, typer.Argument(help="A name that `edgenas data list` shows.")]
 
 
 @app.command("list")
-def list_(as_json: _Json = False) -> None:
+def list_(as_json: Json = False) -> None:
     """Show what data there is to have, what of it is here, and the command that gets the rest.
 
     Example: edgenas data list
@@ -23,7 +24,7 @@ def list_(as_json: _Json = False) -> None:
     from edgenas.report.doctor import data_facts, data_text
 
     facts = data_facts()
-    print(json.dumps(facts) if as_json else data_text(facts))
+    show(facts, as_json, lambda: data_text(facts))
 
 
 @app.command()
@@ -54,7 +55,7 @@ def import_(
 
 
 @app.command()
-def verify(name: Annotated[str | None, typer.Argument(help="One name only.")] = None, as_json: _Json = False) -> None:
+def verify(name: Annotated[str | None, typer.Argument(help="One name only.")] = None, as_json: Json = False) -> None:
     """Check the files on this machine: by hash where they are official, else by reading them. Exits with 7 on failure.
 
     Example: edgenas data verify hw-nas-bench
@@ -63,11 +64,11 @@ def verify(name: Annotated[str | None, typer.Argument(help="One name only.")] = 
     from edgenas.report.doctor import checks_json, checks_text
 
     checks = verify(name)
-    print(json.dumps(checks_json(checks)) if as_json else checks_text(checks))
+    show(checks_json(checks), as_json, lambda: checks_text(checks))
     require_good(checks)
 
 
-def doctor(as_json: _Json = False) -> None:
+def doctor(as_json: Json = False) -> None:
     """Say what is here, what is missing and the command that gets it. Exits with 7 where something is broken.
 
     Example: edgenas doctor
@@ -75,5 +76,5 @@ def doctor(as_json: _Json = False) -> None:
     from edgenas.report.doctor import diagnose, diagnosis_text, require_healthy
 
     diagnosis = diagnose()
-    print(json.dumps(diagnosis) if as_json else diagnosis_text(diagnosis))
+    show(diagnosis, as_json, lambda: diagnosis_text(diagnosis))
     require_healthy(diagnosis)

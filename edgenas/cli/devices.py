@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
-
 import typer
+
+from edgenas.cli.options import DeviceName, Json
+from edgenas.cli.results import show as show_result
 
 app = typer.Typer(
     invoke_without_command=True, help="List the devices, or show one. Example: edgenas devices show raspi4"
 )
 
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 @app.callback()
-def devices(context: typer.Context, as_json: _Json = False) -> None:
+def devices(context: typer.Context, as_json: Json = False) -> None:
     """List the devices, or show one.
 
     Example: edgenas devices show raspi4
@@ -25,13 +23,13 @@ def devices(context: typer.Context, as_json: _Json = False) -> None:
     from edgenas.report.text import device_facts, devices_text
 
     facts = device_facts()
-    print(json.dumps(facts) if as_json else devices_text(facts))
+    show_result(facts, as_json, lambda: devices_text(facts))
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A device's name, or the path of your own profile.")],
-    as_json: _Json = False,
+    name: DeviceName,
+    as_json: Json = False,
 ) -> None:
     """Show one device's profile.
 
@@ -41,4 +39,4 @@ def show(
     from edgenas.report.text import device_fact, device_text
 
     fact = device_fact(load(name))
-    print(json.dumps(fact) if as_json else device_text(fact))
+    show_result(fact, as_json, lambda: device_text(fact))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
-import typer
-
-from edgenas.errors import InterruptedRunError
+from edgenas.architecture import SearchRequest
+from edgenas.cli import options
+from edgenas.cli.options import option
+from edgenas.cli.results import interrupted, show
+from edgenas.fitness import FitnessSettings
 from edgenas.units import parse, parse_share
 
 _LIMITS = "Limits (give at least one, with its unit, or --pareto)"
@@ -17,159 +18,121 @@ _RUN = "Run and output"
 
 
 def search(
-    device: Annotated[
-        str | None, typer.Option(help="A device's name, or the path of your own profile.", rich_help_panel=_WHAT)
-    ] = None,
-    latency: Annotated[str | None, typer.Option(help="At most this long, like 5ms.", rich_help_panel=_LIMITS)] = None,
-    energy: Annotated[str | None, typer.Option(help="At most this much, like 12mJ.", rich_help_panel=_LIMITS)] = None,
-    macs: Annotated[
-        str | None, typer.Option(help="At most so many multiply-accumulates, like 60M.", rich_help_panel=_LIMITS)
-    ] = None,
-    params: Annotated[
-        str | None, typer.Option(help="At most so many parameters, like 0.5M.", rich_help_panel=_LIMITS)
-    ] = None,
+    device: Annotated[str | None, option("A device's name, or the path of your own profile.", panel=_WHAT)] = None,
+    latency: Annotated[str | None, options.limit("latency", _LIMITS)] = None,
+    energy: Annotated[str | None, options.limit("energy", _LIMITS)] = None,
+    macs: Annotated[str | None, options.limit("macs", _LIMITS)] = None,
+    params: Annotated[str | None, options.limit("params", _LIMITS)] = None,
     pareto: Annotated[
         str | None,
-        typer.Option(
-            help="Instead of one winner the front of score against latency, energy, macs or params; answers any limit"
+        option(
+            "Instead of one winner the front of score against latency, energy, macs or params; answers any limit"
             " by `edgenas runs pick`.",
-            rich_help_panel=_WHAT,
+            panel=_WHAT,
         ),
     ] = None,
-    space: Annotated[str | None, typer.Option(help="Search space.  [nasbench201]", rich_help_panel=_WHAT)] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="cifar10, cifar100, imagenet16-120, digits, or a folder of images.  [cifar10]", rich_help_panel=_WHAT
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(help="Reference network: resnet20, resnet56, or weights.  [resnet20]", rich_help_panel=_WHAT),
-    ] = None,
+    space: Annotated[str | None, options.space(_WHAT)] = None,
+    dataset: Annotated[str | None, options.dataset(panel=_WHAT)] = None,
+    reference: Annotated[str | None, options.reference(_WHAT)] = None,
     fitness: Annotated[
         str | None,
-        typer.Option(
-            help="table: scores measured earlier; live: train each candidate; loss, naswot, synflow, macs, params:"
-            " zero-cost proxies; several joined by +, with weights, like '2*table+macs': the mean of their ranks."
-            "  [2*table+macs where a table fits, else 2*live+macs; phi alone by --preset paper]",
-            rich_help_panel=_HOW,
+        option(
+            "table: scores measured earlier; live: train each candidate; loss, naswot, synflow, macs, params:"
+            " zero-cost proxies; several joined by +, with weights, like '2*table+macs': the mean of their ranks.",
+            default="2*table+macs where a table fits, else 2*live+macs; phi alone by --preset paper",
+            panel=_HOW,
         ),
     ] = None,
     cost: Annotated[
         str | None,
-        typer.Option(
-            help="table: HW-NAS-Bench, its noise averaged out; table-raw: as it stands there; predictor: the profile's"
-            " own; live: measured on your boards; hybrid: predicted, and the best measured; analytic: counted."
-            "  [table where it covers the device]",
-            rich_help_panel=_HOW,
+        option(
+            "table: HW-NAS-Bench, its noise averaged out; table-raw: as it stands there; predictor: the profile's"
+            " own; live: measured on your boards; hybrid: predicted, and the best measured; analytic: counted.",
+            default="table where it covers the device",
+            panel=_HOW,
         ),
     ] = None,
     confidence: Annotated[
         str | None,
-        typer.Option(
-            help="Keep the limits with this probability, like 95%, by what is known of the errors of predicted costs."
-            "  [the predicted cost itself]",
-            rich_help_panel=_HOW,
+        option(
+            "Keep the limits with this probability, like 95%, by what is known of the errors of predicted costs.",
+            default="the predicted cost itself",
+            panel=_HOW,
         ),
     ] = None,
     board: Annotated[
         str | None,
-        typer.Option(
-            help="With --cost live or hybrid: these boards, comma-separated.  [all of the device]", rich_help_panel=_HOW
-        ),
+        option("With --cost live or hybrid: these boards, comma-separated.", default="all of the device", panel=_HOW),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="default, or paper: the paper's settings.  [default]", rich_help_panel=_HOW)
+        str | None, option("default, or paper: the paper's settings.", default=SearchRequest.preset, panel=_HOW)
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="penalty (Eq. 5), or rejection of what misses a limit.  [penalty]", rich_help_panel=_HOW),
+        option("penalty (Eq. 5), or rejection of what misses a limit.", default=SearchRequest.method, panel=_HOW),
     ] = None,
-    generations: Annotated[
-        int | None, typer.Option(help="Generations.  [100; 40 with --pareto]", rich_help_panel=_HOW)
-    ] = None,
+    generations: Annotated[int | None, option("Generations.", default="100; 40 with --pareto", panel=_HOW)] = None,
     population: Annotated[
-        int | None, typer.Option(help="Cells in a generation.  [20; 100 with --pareto, 40 live]", rich_help_panel=_HOW)
+        int | None, option("Cells in a generation.", default="20; 100 with --pareto, 40 live", panel=_HOW)
     ] = None,
     budget: Annotated[
         int | None,
-        typer.Option(
-            help="End when so many classes are scored."
-            "  [80; with --pareto 150 where scores or costs are live, else no end]",
-            rich_help_panel=_HOW,
+        option(
+            "End when so many classes are scored.",
+            default="80; with --pareto 150 where scores or costs are live, else no end",
+            panel=_HOW,
         ),
     ] = None,
     pool: Annotated[
         int | None,
-        typer.Option(
-            help="Breed so many cells a generation, and judge those that look best to a surrogate, fitted to what was"
-            " judged so far. 0: judge all that is bred.  [500 live; else 200, with --pareto 0]",
-            rich_help_panel=_HOW,
+        option(
+            "Breed so many cells a generation, and judge those that look best to a surrogate, fitted to what was"
+            " judged so far. 0: judge all that is bred.",
+            default="500 live; else 200, with --pareto 0",
+            panel=_HOW,
         ),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(
-            help="Training steps on the one batch.  [10, which suits mixtures; phi alone ranks better after 50]",
-            rich_help_panel=_HOW,
+        option(
+            "Training steps on the one batch.",
+            default=f"{FitnessSettings.epochs}, which suits mixtures; phi alone ranks better after 50",
+            panel=_HOW,
         ),
     ] = None,
     beta: Annotated[
-        float | None, typer.Option(help="Weight of the similarity in Eq. 3.  [0.8]", rich_help_panel=_HOW)
+        float | None, option("Weight of the similarity in Eq. 3.", default=FitnessSettings.beta, panel=_HOW)
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in the batch.  [32]", rich_help_panel=_HOW)] = None,
-    cells: Annotated[
-        int | None, typer.Option(help="Cells a stage of the scored network (N).  [5]", rich_help_panel=_HOW)
-    ] = None,
-    channels: Annotated[
-        int | None, typer.Option(help="Channels of its first stage (C).  [8]", rich_help_panel=_HOW)
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="Of feature maps in live scores: float32, bfloat16, or auto: the latter where it is fast.  [auto]",
-            rich_help_panel=_HOW,
-        ),
-    ] = None,
+    batch_size: Annotated[int | None, options.batch_size(_HOW)] = None,
+    cells: Annotated[int | None, options.cells(_HOW)] = None,
+    channels: Annotated[int | None, options.channels(_HOW)] = None,
+    precision: Annotated[str | None, options.precision(_HOW)] = None,
     halving: Annotated[
         bool | None,
-        typer.Option(
-            "--halving", help="Stop live trainings that look hopeless after 1/4 and 1/2.", rich_help_panel=_HOW
-        ),
+        option("Stop live trainings that look hopeless after 1/4 and 1/2.", "--halving", panel=_HOW),
     ] = None,
     draws: Annotated[
         int | None,
-        typer.Option(
-            help="Live scores are means over so many batches and initial weights.  [1]",
-            rich_help_panel=_HOW,
+        option(
+            "Live scores are means over so many batches and initial weights.", default=FitnessSettings.draws, panel=_HOW
         ),
     ] = None,
     refine: Annotated[
         int | None,
-        typer.Option(
-            help="Then train so many of the best classes briefly on real images, the better half ever longer, and take"
-            " the winner of these; with --pareto, so many points of the front. 0: none.  [8 after live scores]",
-            rich_help_panel=_HOW,
+        option(
+            "Then train so many of the best classes briefly on real images, the better half ever longer, and take"
+            " the winner of these; with --pareto, so many points of the front. 0: none.",
+            default="8 after live scores",
+            panel=_HOW,
         ),
     ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            help="Where live candidates are trained: local, ray, ray:HOST:PORT or ray://HOST:PORT.  [local]",
-            rich_help_panel=_HOW,
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same search.  [0]", rich_help_panel=_HOW)] = None,
+    engine: Annotated[str | None, options.engine(_HOW)] = None,
+    seed: Annotated[int | None, options.seed("search", _HOW)] = None,
     run: Annotated[
-        str | None, typer.Option(help="Name or folder of the new run.  [runs/DEVICE-LIMITS]", rich_help_panel=_RUN)
+        str | None, option("Name or folder of the new run.", default="runs/DEVICE-LIMITS", panel=_RUN)
     ] = None,
-    resume: Annotated[
-        str | None, typer.Option(help="Go on with this run; it has every setting.", rich_help_panel=_RUN)
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=_RUN)
-    ] = False,
+    resume: Annotated[str | None, option("Go on with this run; it has every setting.", panel=_RUN)] = None,
+    as_json: Annotated[bool, options.json_output(_RUN)] = False,
 ) -> None:
     """Find the best network within the limits.
 
@@ -216,17 +179,8 @@ def search(
     from edgenas.search import search as prepare
 
     job = prepare(run=run, resume=resume, **{name: value for name, value in asked.items() if value is not None})
-    try:
+    with interrupted(lambda: f"interrupted; nothing is lost, go on with: edgenas search --resume {job.run.path}"):
         follow(job)
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"interrupted; nothing is lost, go on with: edgenas search --resume {job.run.path}"
-        ) from None
     result = job.result()
-    if as_json:
-        print(json.dumps(result))
-    elif result["feasible"]:
-        print(result_text(result, job.run.header))
-    problem = job.problem()
-    if problem is not None:
-        raise problem
+    text = (lambda: result_text(result, job.run.header)) if result["feasible"] else None
+    show(result, as_json, text, job.problem())

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from edgenas.errors import InterruptedRunError, UsageError
+from edgenas.architecture import SearchRequest
+from edgenas.cli import options
+from edgenas.cli.options import Json, option
+from edgenas.cli.results import interrupted, show
 from edgenas.fitness import FitnessSettings
 
 
 def tabulate(
-    dataset: Annotated[str, typer.Option(help="cifar10, cifar100, imagenet16-120, digits, or a folder.")] = "cifar10",
-    space: Annotated[str, typer.Option(help="Search space.")] = "nasbench201",
-    seeds: Annotated[int, typer.Option(help="Scores are means over so many.")] = 2,
-    epochs: Annotated[
-        str, typer.Option(help="Training steps on the one batch; several, ascending, are all told.")
-    ] = str(FitnessSettings.epochs),
-    cells: Annotated[int, typer.Option(help="Cells a stage of the scored network (N).")] = FitnessSettings.cells,
-    channels: Annotated[int, typer.Option(help="Channels of its first stage (C).")] = FitnessSettings.channels,
-    batch_size: Annotated[int, typer.Option(help="Images in the batch.")] = FitnessSettings.batch_size,
-    reference: Annotated[str, typer.Option(help="resnet20, resnet56, or weights.")] = "resnet20",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    engine: Annotated[str, typer.Option(help="local, ray, ray:HOST:PORT or ray://HOST:PORT.")] = "local",
+    dataset: Annotated[str, options.dataset()] = SearchRequest.dataset,
+    space: Annotated[str, options.space()] = SearchRequest.space,
+    seeds: Annotated[int, option("Scores are means over so many.")] = 2,
+    epochs: Annotated[str, option("Training steps on the one batch; several, ascending, are all told.")] = str(
+        FitnessSettings.epochs
+    ),
+    cells: Annotated[int, options.cells()] = FitnessSettings.cells,
+    channels: Annotated[int, options.channels()] = FitnessSettings.channels,
+    batch_size: Annotated[int, options.batch_size()] = FitnessSettings.batch_size,
+    reference: Annotated[str, options.reference()] = FitnessSettings.reference,
+    precision: Annotated[str, options.precision()] = FitnessSettings.precision,
+    engine: Annotated[str, options.engine()] = FitnessSettings.engine,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The table's .json.  [where searches find it]")
+        Path | None, option("The table's .json.", "-o", "--output", default="where searches find it")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Score every class of a space, so that searches look scores up. Hours on a CPU; stopped, it goes on.
 
@@ -39,10 +39,7 @@ def tabulate(
     from edgenas.fitness.tabulate import tabulate as prepare
     from edgenas.text import MAX_JSON_BYTES, parse_json
 
-    try:
-        steps = [int(each) for each in epochs.split(",")]
-    except ValueError:
-        raise UsageError(f"--epochs {epochs} is no list of steps; give one like --epochs 10,25,50") from None
+    steps = options.numbers("--epochs", epochs, int, "steps", "10,25,50")
     settings = FitnessSettings(
         epochs=steps[-1],
         readings=tuple(steps[:-1]),
@@ -54,15 +51,8 @@ def tabulate(
         engine=engine,
     )
     job = prepare(space, dataset, settings, seeds, output)
-    try:
+    with interrupted(lambda: f"interrupted at {job.state}; nothing is lost, run the same command to go on"):
         follow(job)
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"interrupted at {job.state}; nothing is lost, run the same command to go on"
-        ) from None
     description = parse_json(read_file(job.path, MAX_JSON_BYTES))
-    if as_json:
-        print(json.dumps({**description, "path": str(job.path)}))
-    else:
-        failed = description["made"]["failed"]
-        print(f"{job.path}: {description['source']}, {len(job.classes)} classes, {failed} trainings failed")
+    made = f"{len(job.classes)} classes, {description['made']['failed']} trainings failed"
+    show({**description, "path": str(job.path)}, as_json, lambda: f"{job.path}: {description['source']}, {made}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from edgenas.errors import InterruptedRunError
+from edgenas.architecture import SearchRequest
+from edgenas.cli import options
+from edgenas.cli.options import Json, option
+from edgenas.cli.results import interrupted, show
+from edgenas.train.settings import TrainSettings
 
 _WHAT = "What is trained"
 _HOW = "How it is trained"
@@ -16,48 +19,34 @@ _HOW = "How it is trained"
 def train(
     run: Annotated[str | None, typer.Argument(help="A run's name under ./runs, or its folder.")] = None,
     arch: Annotated[
-        str | None,
-        typer.Option(help="Instead of a run: an architecture as its space writes it.", rich_help_panel=_WHAT),
+        str | None, option("Instead of a run: an architecture as its space writes it.", panel=_WHAT)
     ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="cifar10, cifar100, imagenet16-120, digits, or a folder of images.  [the run's]", rich_help_panel=_WHAT
-        ),
-    ] = None,
-    space: Annotated[
-        str | None, typer.Option(help="The space of --arch.  [nasbench201]", rich_help_panel=_WHAT)
-    ] = None,
+    dataset: Annotated[str | None, options.dataset("the run's", _WHAT)] = None,
+    space: Annotated[str | None, option("The space of --arch.", default=SearchRequest.space, panel=_WHAT)] = None,
     folder: Annotated[
         str | None,
-        typer.Option(
-            "--run", "-o", help="Name or folder for what is trained.  [runs/trained-DATASET]", rich_help_panel=_WHAT
-        ),
+        option("Name or folder for what is trained.", "--run", "-o", default="runs/trained-DATASET", panel=_WHAT),
     ] = None,
-    distill: Annotated[
-        bool, typer.Option("--distill", help="Learn from the reference network too.", rich_help_panel=_HOW)
-    ] = False,
-    epochs: Annotated[
-        int | None, typer.Option(help="Times each image is seen.  [by the data set]", rich_help_panel=_HOW)
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in a step.  [64]", rich_help_panel=_HOW)] = None,
+    distill: Annotated[bool, option("Learn from the reference network too.", "--distill", panel=_HOW)] = False,
+    epochs: Annotated[int | None, option("Times each image is seen.", default="by the data set", panel=_HOW)] = None,
+    batch_size: Annotated[int | None, option("Images in a step.", default=TrainSettings.batch_size, panel=_HOW)] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="At the start; a cosine brings it to 0.  [0.1]", rich_help_panel=_HOW)
+        float | None,
+        option("At the start; a cosine brings it to 0.", default=TrainSettings.learning_rate, panel=_HOW),
     ] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="[0.0005]", rich_help_panel=_HOW)] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Same seed, same weights on a CPU.  [0]", rich_help_panel=_HOW)
+    weight_decay: Annotated[
+        float | None, option("Pulls the weights towards 0.", default=TrainSettings.weight_decay, panel=_HOW)
     ] = None,
+    seed: Annotated[int | None, options.seed("weights on a CPU", _HOW)] = None,
     patience: Annotated[
         int | None,
-        typer.Option(
-            help="Hold a fifth of the training images out; stop after so many epochs without a gain on them.",
-            rich_help_panel=_HOW,
+        option(
+            "Hold a fifth of the training images out; stop after so many epochs without a gain on them.", panel=_HOW
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Remove what was trained, and start over.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    resume: Annotated[bool, option("Go on from the last checkpoint.", "--resume")] = False,
+    restart: Annotated[bool, option("Remove what was trained, and start over.", "--restart")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train a run's winner at full size.
 
@@ -83,23 +72,11 @@ def train(
         seed=seed,
         patience=patience,
     )
-    try:
+    with interrupted(
+        lambda: f"interrupted; go on from the last epoch with: edgenas train {job.folder.parent} --resume"
+    ):
         follow(job)
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"interrupted; go on from the last epoch with: edgenas train {job.folder.parent} --resume"
-        ) from None
-    from edgenas.text import printable
+    from edgenas.report.runs import trained_text
 
     result = job.result()
-    untested = ", ".join(result.get("untested_classes", [])[:10])
-    but = f" (none is of {untested})" if untested else ""
-    if as_json:
-        print(json.dumps(result))
-    else:
-        print(
-            f"{result['arch_str']}\n{result['test_accuracy']:.2f} % of {result['test_images']} test images of"
-            f" {printable(result['dataset'])} are right{but}, after {result['epochs']} epochs,"
-            f" {result['seconds']:.0f} s;"
-            f" weights in {job.folder / 'model.pt'}"
-        )
+    show(result, as_json, lambda: trained_text(result, job.folder))

@@ -36,7 +36,7 @@ from edgenas.schema.types import Export
 from edgenas.text import printables
 
 if TYPE_CHECKING:
-    from edgenas.train import Trained
+    from edgenas.train.files import Trained
 
 _MAX_BYTES = 1 << 30  # of a file of an export
 FOLDER = "edgenas_model"  # the only one at the top of an archive
@@ -55,7 +55,7 @@ def build(run: Run, path: Path) -> dict[str, Any]:
     Takes what `export` left in RUN/export, and exports first what is missing there or was made from other weights.
     Raises DataError where the run is not trained, ExportError where an export fails or `path` cannot be written.
     """
-    from edgenas.train import load_trained
+    from edgenas.train.files import load_trained
 
     check_place(path, ExportError, ADVICE)
     trained = load_trained(run.path)

@@ -21,34 +21,33 @@ from numpy.typing import NDArray
 
 from edgenas import device as devices
 from edgenas.board import registry
-from edgenas.board.check import doubt, measured_fact, word
-from edgenas.board.measure import Failed, Outcome, Tier
+from edgenas.board.measure import Failed, Tier
 from edgenas.board.model import Golden, Model, with_golden
 from edgenas.board.pool import Pool, connect
 from edgenas.board.registry import Board
 from edgenas.board.runtimes import chosen, for_device, model_format, required
 from edgenas.board.session import AgentSession
+from edgenas.board.verdict import Result, latency_fact, latency_problem
 from edgenas.data.images import check_dataset
-from edgenas.errors import BoardError, EdgeNASError, ExportError, InfeasibleError, UnstableError, UsageError
-from edgenas.files import write_whole
+from edgenas.errors import BoardError, EdgeNASError, ExportError, UsageError
+from edgenas.files import check_place, write_whole
 from edgenas.package.accuracy import accuracy_on, not_counted
 from edgenas.package.export import EDGETPU_FILE
 from edgenas.package.self_check import LEASE_S, self_check
 from edgenas.package.verify import verified
+from edgenas.report.package import deployed_text
 from edgenas.runtimes import LIBEDGETPU
 from edgenas.text import printable
-from edgenas.units import show
 
 ADVICE = "give another place with -o"
 IMAGES = 1000  # of the test split by default, at most: those that the package's own accuracies were counted on
 
 
 @dataclass(frozen=True)
-class Deployed:
-    """`report` as it was written; `problem` what of it a user must be told by an error, None where all is well."""
+class Deployed(Result):
+    """`files`: where the report lies, as JSON and as text."""
 
-    report: dict[str, Any]
-    problem: EdgeNASError | None
+    files: tuple[Path, ...] = ()
 
 
 def deploy(
@@ -58,17 +57,22 @@ def deploy(
     form: str | None = None,
     images: int | None = IMAGES,
     dataset: str | None = None,
+    output: Path | None = None,
     runtime: str = "",
 ) -> Deployed:
-    """Bring the package at `path` to the board called `name` and measure there.
+    """Bring the package at `path` to the board called `name`, and measure there; write the report as `output`.json and
+    .md, if that is given.
 
     `latency_ms`: the limit, by default the one that the package was searched for on such a board; `form`: which of its
     model files (onnx, tflite, tflite-f16, tflite-int8), by default the one for the device; `images`: of the test split
     at most, None for all; `dataset`: the folder of those images, where the package was trained on a folder of images;
     `runtime`: what executes it there, by default what the board or its device names. Raises DataError for an archive
-    that is not valid, BoardError where the board fails; what is wrong with the model there is no exception but the
-    `problem` of what is returned.
+    that is not valid, BoardError where the board fails, ExportError where the report cannot be written; what is wrong
+    with the model there is no exception but the `problem` of what is returned.
     """
+    written = () if output is None else tuple(output.with_name(output.name + ending) for ending in (".json", ".md"))
+    for each in written:
+        check_place(each, ExportError, ADVICE)
     if dataset is not None:
         check_dataset(dataset)
     found, content = verified(path)
@@ -113,23 +117,13 @@ def deploy(
         "deployed_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "self_check": check,
         "accuracy": accuracy,
-        "latency": _latency(outcome, limit_ms),
+        "latency": latency_fact(outcome, limit_ms),
     }
     problem = _problem(report, name)
-    return Deployed({**report, "problem": None if problem is None else str(problem)}, problem)
-
-
-def report_paths(base: Path) -> list[Path]:
-    """Where the report `base` lies."""
-    return [base.with_name(base.name + ending) for ending in (".json", ".md")]
-
-
-def write_report(deployed: Deployed, base: Path, text: str) -> list[Path]:
-    """`base`.json with the report and `base`.md with `text`. Raises ExportError where they cannot be written."""
-    paths = report_paths(base)
-    write_whole(paths[0], (json.dumps(deployed.report, indent=2) + "\n").encode(), ExportError, ADVICE)
-    write_whole(paths[1], text.encode(), ExportError, ADVICE)
-    return paths
+    report["problem"] = None if problem is None else str(problem)
+    for place, text in zip(written, (json.dumps(report, indent=2) + "\n", deployed_text(report)), strict=False):
+        write_whole(place, text.encode(), ExportError, ADVICE)
+    return Deployed(report, problem, written)
 
 
 def _record(manifest: Mapping[str, Any], form: str, path: Path) -> dict[str, Any]:
@@ -146,14 +140,6 @@ def _limit_ms(manifest: Mapping[str, Any], entry: Board) -> float | None:
         return None
     limits = [each for each in manifest["constraints"] if (each["metric"], each["unit"]) == ("latency", "ms")]
     return float(limits[0]["limit"]) if limits else None
-
-
-def _latency(outcome: Outcome, limit_ms: float | None) -> dict[str, Any]:
-    if isinstance(outcome, Failed):
-        return {"verdict": None, "limit_ms": limit_ms, "error": printable(outcome.error)}
-    verdict = word(outcome, limit_ms)
-    why = doubt(outcome, limit_ms) if verdict == "UNSTABLE" else None
-    return {"verdict": verdict, "doubt": why, "limit_ms": limit_ms, "error": None, **measured_fact(outcome)}
 
 
 def _model(content: Mapping[str, bytes], manifest: Mapping[str, Any], record: Mapping[str, Any], file: str) -> Model:
@@ -192,19 +178,7 @@ def _problem(report: Mapping[str, Any], name: str) -> EdgeNASError | None:
             f" package on {accuracy['package_percent']:.2f} % of {accuracy['package_images']}, more than chance"
             f" explains; {advice}"
         )
-    if latency["error"]:
-        return ExportError(f"{file} could not be timed on {name} ({latency['error']}); {advice}")
-    if latency["verdict"] == "UNSTABLE":
-        return UnstableError(
-            f"the latency on {name} does not settle ({latency['doubt']}); cure what `edgenas board check {name}`"
-            " names, then deploy again"
-        )
-    if latency["verdict"] == "FAIL":
-        return InfeasibleError(
-            f"{file} takes up to {show(latency['interval_ms'][1], 'latency')} on {name}, more than"
-            f" {show(latency['limit_ms'], 'latency')}; search a smaller one by --cost live"
-        )
-    return None
+    return latency_problem(latency, file, name, advice)
 
 
 def _normalised(images: NDArray[np.uint8], manifest: Mapping[str, Any]) -> NDArray[np.float32]:

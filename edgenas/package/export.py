@@ -34,7 +34,7 @@ from edgenas.run import Run
 from edgenas.units import check_ranges
 
 if TYPE_CHECKING:
-    from edgenas.train import Trained
+    from edgenas.train.files import Trained
 
 CALIBRATION_IMAGES = 128  # of the train split
 CHECK_IMAGES = 1000  # at most, of the test split
@@ -93,7 +93,7 @@ def export(
     that is full), DataError where the run is not trained or its data is missing, UsageError while another program
     exports to the folder; then what an earlier export left there is as it was.
     """
-    from edgenas.train import load_trained
+    from edgenas.train.files import load_trained
 
     check_ranges(calibration=calibration_images)
     return export_trained(load_trained(run.path), folder or run.path / "export", formats, calibration_images)

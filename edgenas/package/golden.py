@@ -16,7 +16,7 @@ from edgenas.errors import ExportError
 from edgenas.lower.verify import run_model
 
 if TYPE_CHECKING:
-    from edgenas.train import Trained
+    from edgenas.train.files import Trained
 
 CANDIDATES = 1000  # at most, of the test split
 GOLDEN_IMAGES = 8

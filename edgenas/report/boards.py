@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgenas.board.check import Finding
 from edgenas.board.registry import add_example
 from edgenas.report.text import table_text
 from edgenas.text import printable, printables
@@ -30,23 +29,30 @@ def boards_text(entries: Sequence[Mapping[str, Any]]) -> str:
     return table_text(["NAME", "DEVICE", "TRANSPORT", "ADDRESS", "THREADS"], rows)
 
 
-def findings_text(name: str, facts: Mapping[str, Any], findings: Sequence[Finding]) -> str:
-    """What `edgenas board check` prints."""
-    facts = printables(dict(facts))
+def check_text(report: Mapping[str, Any]) -> str:
+    """What `edgenas board check` prints, from its --json object."""
+    report = printables(dict(report))
+    facts, findings = report["facts"], report["findings"]
     what = facts.get("model") or facts.get("cpu") or facts.get("machine")
-    rows = [["  good" if each.ok else "  MEND", each.subject, printable(each.detail)] for each in findings]
+    rows = [["  good" if each["ok"] else "  MEND", each["subject"], printable(each["detail"])] for each in findings]
     system = f"Python {facts['python']}" if facts.get("python") else facts.get("platform")
-    lines = [f"{name}: {what}, {facts.get('cores')} cores, {system}", ""]
+    lines = [f"{report['board']}: {what}, {facts.get('cores')} cores, {system}", ""]
     for row, each, line in zip(rows, findings, table_text(rows[0], rows[1:]).splitlines(), strict=True):
         lines.append(line)
-        if not each.ok and each.cure:
-            lines.append(f"{' ' * len(row[0])}  -> {printable(each.cure)}")
-    bad = sum(not each.ok for each in findings)
+        if not each["ok"] and each["cure"]:
+            lines.append(f"{' ' * len(row[0])}  -> {printable(each['cure'])}")
+    bad = sum(not each["ok"] for each in findings)
     lines += [
         "",
         "nothing found that would spoil a timing" if not bad else f"{bad} to mend before timings can be trusted",
     ]
     return "\n".join(lines)
+
+
+def bench_text(fact: Mapping[str, Any]) -> str:
+    """What `edgenas board bench` prints, from its --json object."""
+    answers = f"{fact['board']} answers within {fact['round_trip_ms']:.2g} ms"
+    return f"{answers}; the reference model:\n\n{measured_text(fact)}"
 
 
 def measured_text(fact: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from edgenas.architecture import LIMITS
@@ -133,3 +135,15 @@ def _setting(key: str) -> Any:
         return show(value, LIMITS[key]) if key in LIMITS else printable(value)
 
     return text
+
+
+def trained_text(result: Mapping[str, Any], folder: Path) -> str:
+    """What `edgenas train` prints, from its --json object; `folder` has the weights."""
+    result = printables(dict(result))
+    untested = ", ".join(result.get("untested_classes", [])[:10])
+    but = f" (none is of {untested})" if untested else ""
+    return (
+        f"{result['arch_str']}\n{result['test_accuracy']:.2f} % of {result['test_images']} test images of"
+        f" {result['dataset']} are right{but}, after {result['epochs']} epochs, {result['seconds']:.0f} s;"
+        f" weights in {folder / 'model.pt'}"
+    )

@@ -18,7 +18,8 @@ from edgenas.units import METRICS
 
 if TYPE_CHECKING:
     from edgenas.fitness.reference import ResNet
-    from edgenas.train import Training, TrainSettings
+    from edgenas.train import TrainSettings
+    from edgenas.train.loop import Training
 
 
 def train(
@@ -42,8 +43,8 @@ def train(
     Raises UsageError for what cannot be asked, DataError for a run or data set that is missing or damaged.
     """
     try:
-        from edgenas.train import Training
         from edgenas.train.files import architecture, check_free, check_state
+        from edgenas.train.loop import Training
     except ImportError as error:
         raise UsageError(f"training needs {plugins.lacking(error)}") from error
     if resume and restart:

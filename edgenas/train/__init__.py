@@ -1,7 +1,6 @@
-"""Full-size training: `Training` is the loop, `load_trained` gives back what it left in a run's folder."""
+"""Full-size training: loop.py is the loop, files.py reads what it left in a run's folder. What is named here needs no
+torch."""
 
-from edgenas.train.files import Trained, load_trained
-from edgenas.train.loop import Training
 from edgenas.train.settings import TrainSettings, default_epochs
 
-__all__ = ["Trained", "TrainSettings", "Training", "default_epochs", "load_trained"]
+__all__ = ["TrainSettings", "default_epochs"]

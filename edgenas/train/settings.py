@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from edgenas.data.images import ImageSet
 from edgenas.errors import UsageError
 from edgenas.units import check_ranges
+
+if TYPE_CHECKING:
+    from edgenas.data.images import ImageSet
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,11 @@ from typing import Any
 import numpy as np
 
 from edgenas.board.model import Model
+from edgenas.board.null import STATE, made_up_samples
 from edgenas.board.registry import Board
 from edgenas.board.session import File, RefusedError
 from edgenas.errors import BoardError
 
-STATE: dict[str, Any] = {
-    "governor": ["performance"],
-    "clocks_mhz": [1500.0],
-    "max_clocks_mhz": [1500.0],
-    "temperature_c": {"cpu": 45.0},
-    "throttled": 0,
-    "load": 0.0,
-    "affinity": [0],
-}
 REFERENCE_MS = 2.0
 
 
@@ -100,18 +92,8 @@ class EmulatedSession:
         if self.world.sleep_s:
             time.sleep(self.world.sleep_s)
         ms = self.world.latency_ms.get(self._known[sha256], REFERENCE_MS)
-        count = max(3, round(plan["min_repeat_ms"] / ms))
-        noise = 1 + self.world.noise * self._random.standard_normal((plan["repeats"], count))
-        reply: dict[str, Any] = {
-            "samples_ns": (ms * 1e6 * noise).astype(int).tolist(),
-            "inner": 1,
-            "init_ns": 10**6,
-            "first_ns": int(2 * ms * 1e6),
-            "peak_memory_kb": 20_000,
-            "energy_mj": None,
-            "before": dict(self.world.state),
-            "after": dict(self.world.state),
-        }
+        reply = made_up_samples(ms, {**plan, "min_sample_ms": 0}, self.world.noise, self._random)
+        reply |= {"before": dict(self.world.state), "after": dict(self.world.state)}
         if self.world.disturb is not None:
             self.world.disturb(self.name, sha256, reply)
         return reply

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 
 from edgenas import device as devices
-from edgenas.board.check import Finding, bench, check
+from edgenas.board.check import Finding, examine, time_reference
 from edgenas.board.measure import Bench
 from edgenas.board.model import reference
+from edgenas.board.null import STATE
 from edgenas.board.store import Store
 from edgenas.errors import BoardError
-from tests.board.boards import STATE, World, board
+from tests.board.boards import World, board
 
 
 def findings(device: str = "raspi4", facts: dict[str, Any] | None = None, **state: Any) -> dict[str, Finding]:
     runtimes = [{"name": "ai-edge-litert", "version": "2.1", "formats": ["tflite"]}]
     world = World(state={**STATE, **state}, facts={"runtimes": runtimes, **(facts or {})})
-    return {each.subject: each for each in check(world.connect(board()), devices.load(device))}
+    return {each.subject: each for each in examine(world.connect(board()), devices.load(device))}
 
 
 def test_a_quiet_board_has_nothing_to_mend() -> None:
@@ -66,13 +67,13 @@ def test_runtimes() -> None:
 
 def test_bench_times_the_reference(tmp_path: Path) -> None:
     world = World()
-    fact = bench(Bench(world.connect(board()), devices.load("host"), "one", 1, Store(tmp_path)))
+    fact = time_reference(Bench(world.connect(board()), devices.load("host"), "one", 1, Store(tmp_path)))
     assert fact["format"] == "onnx"
     assert fact["median_ms"] == pytest.approx(2.0, rel=0.01)
     assert fact["round_trip_ms"] >= 0
     none = World(facts={"runtimes": [{"name": "tensorrt", "version": "8", "formats": []}]})
     with pytest.raises(BoardError, match="no runtime for"):
-        bench(Bench(none.connect(board()), devices.load("host"), "one", 1, Store(tmp_path)))
+        time_reference(Bench(none.connect(board()), devices.load("host"), "one", 1, Store(tmp_path)))
 
 
 @pytest.mark.parametrize("form", ["onnx", "tflite"])

@@ -14,6 +14,7 @@ import random
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,16 @@ import pytest
 from edgenas import device as devices
 from edgenas.board import phone_shell, replies
 from edgenas.board.benchmark_model import parse
-from edgenas.board.check import Finding, check, measured_fact
+from edgenas.board.check import Finding, examine
 from edgenas.board.measure import Bench, Measured, Tier
 from edgenas.board.model import reference
+from edgenas.board.null import STATE
 from edgenas.board.session import AgentSession
 from edgenas.board.store import Store
+from edgenas.board.verdict import measured_fact
 from edgenas.cost.profiling import _identity
 from edgenas.errors import BoardError, UsageError
-from edgenas.report.boards import findings_text, measured_text
-from tests.board.boards import STATE
+from edgenas.report.boards import check_text, measured_text
 from tests.board.test_session import HELLO, Scripted
 
 REPLIES = int(os.environ.get("EDGENAS_FUZZ_REPLIES", "300"))
@@ -230,7 +232,8 @@ def shown(text: str) -> None:
 def used(session: AgentSession, folder: Path) -> None:
     """All that the program does with what a board says."""
     facts = dict(session.facts)
-    shown(findings_text("pi", facts, check(session, DEVICE)))
+    findings = [asdict(each) for each in examine(session, DEVICE)]
+    shown(check_text({"board": "pi", "facts": facts, "findings": findings}))
     identity = _identity(facts, DEVICE)
     shown(f"{identity.soc} {identity.compute} {identity.memory} {identity.software}")
     assert session.run(5.0, b"1234", model={}) == OUTPUTS
@@ -338,7 +341,8 @@ def test_no_phone_brings_a_traceback() -> None:
         try:
             facts = {**phone_shell.facts(told, "phone"), "state": phone_shell.state(told), "runtimes": []}
             kept = replies.result("info", facts, "phone")
-            shown(findings_text("pixel", kept, [Finding("runtime", True, "x")]))
+            findings = [asdict(Finding("runtime", True, "x"))]
+            shown(check_text({"board": "pixel", "facts": kept, "findings": findings}))
             facts_taken += 1
         except BoardError as error:
             shown(str(error))

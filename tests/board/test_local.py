@@ -74,6 +74,6 @@ class Partial(Local):
 def test_the_check_sees_a_broken_transport(
     broken: type[Local], promise: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgenas.testing.PATIENCE_S", 2.0)
+    monkeypatch.setattr("edgenas.board.conformance.PATIENCE_S", 2.0)
     with pytest.raises(AssertionError, match=promise):
         check_transport(lambda: broken(tmp_path / "home"))

@@ -14,10 +14,11 @@ from edgenas import device as devices
 from edgenas.board import measure, statistics
 from edgenas.board.measure import Bench, Failed, Measured, Tier
 from edgenas.board.model import Golden, Model, reference
+from edgenas.board.null import STATE
 from edgenas.board.runtimes import UnfitError
 from edgenas.board.store import Store
 from edgenas.errors import BoardError
-from tests.board.boards import STATE, EmulatedSession, Once, World, board, model, models, refused
+from tests.board.boards import EmulatedSession, Once, World, board, model, models, refused
 
 HOST = devices.load("host")
 assert HOST.measurement is not None

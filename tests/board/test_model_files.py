@@ -25,7 +25,6 @@ from edgenas.errors import DataError, ExportError, UsageError
 from edgenas.lower import child
 from edgenas.package.build import FOLDER
 from edgenas.package.verify import verify
-from edgenas.report.boards import measured_text
 from tests.agents.conftest import Models, models  # noqa: F401  # real model files
 from tests.board.timing_here import timed
 from tests.lower.made import CUSTOM, add_scaled, end, one, onnx_model, small_cnn, tflite_model, with_second_file
@@ -372,16 +371,3 @@ def test_a_shape_is_given_once(here: Board, workplace: Path, capsys: pytest.Capt
     code, _, err = command("measure model.onnx --board here --input-shape x=1,3 --input-shape x=1,3", capsys)
     assert code == 2
     assert "once for an input" in err
-
-
-def test_what_went_in_is_shown(this_board: Session, tmp_path: Path) -> None:
-    model = read(put(tmp_path, small_cnn((4, 3, 8, 16))))
-    fact = {
-        **dict.fromkeys(("median_ms", "min_ms", "p90_ms", "p99_ms", "first_inference_ms", "init_ms"), 1.0),
-        "interval_ms": [1.0, 1.0], "peak_memory_mb": 1.0, "energy_mj": None, "samples": 9, "from_store": False,
-        "fingerprint": {"tier": {"name": "screen"}, "runtime": "r", "runtime_version": "1", "threads": 1},
-        "output_checked": True, "note": "", "problems": [], "warnings": [], **model.facts(),
-    }  # fmt: skip
-    lines = measured_text(fact).splitlines()
-    assert "  input x: 4 x 3 x 8 x 16 float32, NCHW, made up" in lines
-    assert "  the latency is that of a batch of 4 images, not of one" in lines

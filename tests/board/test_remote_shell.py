@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
+from edgenas.board.conformance import LITERAL_ARGUMENTS
 from edgenas.board.remote_shell import announced, command_line, told_end
-from edgenas.testing import LITERAL_ARGUMENTS
 
 ARGUMENTS = [
     *LITERAL_ARGUMENTS,

@@ -16,7 +16,7 @@ import pytest
 from edgenas import device as devices
 from edgenas import runtimes
 from edgenas.board import phone, registry
-from edgenas.board.check import Finding, check
+from edgenas.board.check import Finding, examine
 from edgenas.board.model import read
 from edgenas.board.pool import connect
 from edgenas.board.registry import Board
@@ -55,7 +55,9 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str
 
 def test_the_agent_has_the_same_names() -> None:
     module = agent_module()
-    assert {name: each.format for name, each in RUNTIMES.items()} == module.RUNTIMES
+    assert {name: each.format for name, each in RUNTIMES.items()} == {
+        name: each.form for name, each in module.RUNTIMES.items()
+    }
     assert edgetpu.is_compiled(b".." + module.COMPILED)
     assert edgetpu.is_compiled(COMPILED)
 
@@ -306,7 +308,7 @@ def finding(entry: Board) -> Finding:
     session = connect(entry)
     try:
         return next(
-            each for each in check(session, devices.load(entry.device), entry.runtime) if each.subject == "runtime"
+            each for each in examine(session, devices.load(entry.device), entry.runtime) if each.subject == "runtime"
         )
     finally:
         session.close()

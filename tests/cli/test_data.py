@@ -13,7 +13,6 @@ from typer.testing import CliRunner, Result
 from edgenas.cli import data
 from edgenas.data import files
 from edgenas.errors import DataError, EdgeNASError
-from tests.data.layouts import official
 
 pytestmark = pytest.mark.usefixtures("no_shipped_tables")
 
@@ -74,24 +73,6 @@ def test_errors_have_their_exit_codes(arguments: tuple[str, ...], exit_code: int
     assert result.exception.exit_code == exit_code
 
 
-def test_doctor_on_a_machine_without_data(workplace: Path) -> None:
-    result = edgenas("doctor", "--json")
-    assert result.exit_code == 0, result.output
-    diagnosis = json.loads(result.stdout)
-    assert diagnosis["problems"] == []
-    assert diagnosis["folders"]["runs"] == str(workplace / "runs")
-    datasets = {each["name"]: each for each in diagnosis["datasets"]}
-    assert datasets["cifar10"]["fitness"] == "table"
-    assert datasets["cifar10"]["live_needs"] == ["edgenas data fetch cifar10", "edgenas data fetch resnet20"]
-    assert datasets["digits"]["live_needs"] == []
-    assert datasets["cifar10"]["cost"].startswith("latency: predictor")
-    text = edgenas("doctor")
-    assert text.exit_code == 0
-    assert "edgenas data fetch hw-nas-bench" in text.stdout
-    assert "nothing is broken" in text.stdout
-    assert not list(workplace.iterdir())  # asking leaves no trace
-
-
 def test_doctor_finds_what_is_broken(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (workplace / "file").touch()
     monkeypatch.setenv("EDGENAS_CACHE_DIR", str(workplace / "file" / "cache"))
@@ -100,18 +81,6 @@ def test_doctor_finds_what_is_broken(workplace: Path, monkeypatch: pytest.Monkey
     assert isinstance(result.exception, DataError)
     assert "point EDGENAS_CACHE_DIR" in result.stdout
     assert "EDGENAS_DATA_DIR is" in result.stdout
-
-
-def test_doctor_finds_a_damaged_table_of_costs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGENAS_DATA_DIR", str(workplace))
-    (workplace / "HW-NAS-Bench-v1_0.pickle").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    result = edgenas("doctor", "--json")
-    assert isinstance(result.exception, DataError)
-    assert "is not the official file of that name" in json.loads(result.stdout)["problems"][0]
-    official(monkeypatch, workplace / "HW-NAS-Bench-v1_0.pickle")
-    result = edgenas("doctor", "--json")
-    assert isinstance(result.exception, DataError)
-    assert "os.system" in json.loads(result.stdout)["problems"][0]
 
 
 def test_neither_needs_torch_nor_anything_else_that_is_slow(tmp_path: Path) -> None:
@@ -125,11 +94,3 @@ def test_neither_needs_torch_nor_anything_else_that_is_slow(tmp_path: Path) -> N
     environment = {**os.environ, "EDGENAS_CACHE_DIR": str(tmp_path)}
     ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert "IMPORTED []" in ran.stderr
-
-
-@pytest.mark.real_data
-def test_doctor_uses_the_real_table_of_costs(workplace: Path) -> None:
-    if not files.locate("hw-nas-bench") or not os.environ.get("EDGENAS_DATA_DIR"):
-        pytest.skip("needs hwnasbench_nb201_cifar10.csv.xz in EDGENAS_DATA_DIR, or: edgenas data fetch hw-nas-bench")
-    datasets = {each["name"]: each for each in json.loads(edgenas("doctor", "--json").stdout)["datasets"]}
-    assert datasets["cifar10"]["cost"] == "latency: HW-NAS-Bench table (cifar10), its noise averaged out"

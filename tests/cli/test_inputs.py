@@ -37,8 +37,8 @@ def _no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "edgenas.fitness.reference.train_reference",
         "edgenas.fitness.tabulate.Tabulation.__iter__",
-        "edgenas.train.Training",
-        "edgenas.train.load_trained",
+        "edgenas.train.loop.Training",
+        "edgenas.train.files.load_trained",
         "edgenas.package.deploy.verified",
         "edgenas.board.pool.connect",
         "edgenas.run.create",

@@ -13,7 +13,6 @@ import pytest
 
 from edgenas import run as runs
 from edgenas.architecture import Architecture, Cost
-from edgenas.report.text import MOST_POINTS, result_text
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.cli.test_search import run, search_json
 
@@ -55,18 +54,6 @@ def test_a_front_is_printed_stored_and_answers_any_limit(capsys: pytest.CaptureF
     assert front[0]["arch_str"] in out
     assert "front against latency" in run("runs list", capsys)[1]
     assert run("runs compare raspi4-pareto-latency raspi4-pareto-latency", capsys)[0] == 0
-
-
-def test_a_long_front_is_cut_for_a_reader(capsys: pytest.CaptureFixture[str]) -> None:
-    result = search_json(f"--device raspi4 --pareto latency {FAST}", capsys)
-    point = result["front"][0]
-    header = json.loads((Path(result["run"]) / "run.json").read_text())
-    for count, hidden in ((MOST_POINTS, 0), (MOST_POINTS + 1, 1), (100, 100 - MOST_POINTS)):
-        text = result_text({**result, "front": [{**point, "score": i / 100} for i in range(count)]}, header)
-        assert text.count(point["arch_str"]) == MOST_POINTS
-        assert "  0.0000  " in text
-        assert f"  {(count - 1) / 100:.4f}  " in text
-        assert (f"and {hidden} more between these; all {count}: edgenas runs show" in text) == (hidden > 0)
 
 
 def test_other_limits_bound_the_front(capsys: pytest.CaptureFixture[str]) -> None:

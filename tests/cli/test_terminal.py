@@ -24,7 +24,6 @@ from edgenas.cli import main
 from edgenas.cli.progress import follow
 from edgenas.errors import BoardError
 from edgenas.package.build import FOLDER
-from edgenas.report.boards import measured_text
 from edgenas.text import guarded
 from tests.test_device import MINE
 from tests.test_package import packed, unpacked, vouched
@@ -141,17 +140,6 @@ def test_boards_and_what_they_say(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     content = registry.config_dir() / "boards.json"
     content.write_text(content.read_text().replace('"here"', '"../here"'))
     assert run(capsys, "board", "list")[0] == 7
-
-
-def test_what_was_measured() -> None:
-    fact: dict[str, Any] = {"verdict": "STABLE", "interval_ms": [1.0, 2.0], "median_ms": 1.5, "min_ms": 1.0}
-    fact |= {"p90_ms": 2.0, "p99_ms": 2.0, "first_inference_ms": None, "init_ms": None, "peak_memory_mb": None}
-    fact |= {"energy_mj": None, "samples": 9, "from_store": True, "measured_at": NASTY, "output_checked": False}
-    fact |= {"warnings": [NASTY]}
-    key = {"runtime": NASTY, "runtime_version": NASTY, "threads": 1, "tier": {"name": "final"}}
-    text = measured_text({**fact, "note": NASTY, "problems": [NASTY], "fingerprint": key})
-    assert is_clean(text)
-    assert text.count("owned") == 6
 
 
 def nasty(manifest: dict[str, Any]) -> None:

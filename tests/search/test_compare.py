@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -277,18 +276,6 @@ def test_two_at_once_are_refused(data: Path) -> None:
         list(compare(["raspi4"], [20, 30], 1, ["most-macs"], workers=1))
 
 
-def test_the_plot_is_a_png_and_an_svg(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = run(methods=["default", "most-macs", "oracle-5"])
-    png, svg = draw(found)
-    assert png.read_bytes().startswith(b"\x89PNG\r\n")
-    assert "<svg" in svg.read_text()
-    drawn = png.read_bytes(), svg.read_bytes()
-    draw(found)
-    assert (png.read_bytes(), svg.read_bytes()) == drawn
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert draw(found) == []
-
-
 def test_the_result_is_json(data: Path) -> None:
     result = json.loads(json.dumps(run(methods=["most-macs", "macs"]).result(), allow_nan=False))
     assert (result["cases"], result["seeds"], result["training_seconds"]) == (1, 2, 3600)
@@ -389,11 +376,3 @@ def test_default_is_set_against_random(data: Path) -> None:
     alone = run(methods=["default"], output="alone")
     assert alone.result()["ahead_of_random"] is None
     assert "paired over" not in comparison_text(alone)
-
-
-def test_it_is_told_which_network_paper_scores_by(data: Path) -> None:
-    told = (
-        "paper: Algorithm 1 by phi of N=1, C=16 after 50 steps, for no table of the paper's (N=5, C=16 after 100 steps)"
-    )
-    assert f"{told} is here" in comparison_text(run(methods=["paper"]))
-    assert "Algorithm 1" not in comparison_text(run(methods=["default"]))

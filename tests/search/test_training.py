@@ -178,7 +178,7 @@ KILLED = """
 import os, signal, sys, torch
 torch.set_num_threads(int(sys.argv[1]))
 from edgenas.cli import main
-from edgenas.train import Training
+from edgenas.train.loop import Training
 whole = Training._loss
 
 def killed(self, *arguments, **named):

@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from edgenas.errors import DataError
-from edgenas.train import load_trained
-from edgenas.train.files import weights
+from edgenas.train.files import load_trained, weights
 from tests.train.worlds import ARCH, SPACE, bits, checkpoint, outcome, prepare, run_out
 
 

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from edgenas.errors import DataError, EdgeNASError, UsageError
-from edgenas.train import TrainSettings, batches, default_epochs, load_trained
+from edgenas.train import TrainSettings, batches, default_epochs
 from edgenas.train import loop as module
+from edgenas.train.files import load_trained
 from tests.train.worlds import SETTINGS, bits, checkpoint, image_set, outcome, prepare, run_out
 
 STEPS = 3  # an epoch: 50 images in batches of 16

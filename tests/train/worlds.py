@@ -14,7 +14,9 @@ from torch import nn
 
 from edgenas.data.images import ImageSet
 from edgenas.spaces.nasbench201 import NASBench201
-from edgenas.train import Training, TrainSettings, load_trained
+from edgenas.train import TrainSettings
+from edgenas.train.files import load_trained
+from edgenas.train.loop import Training
 
 SPACE = NASBench201()
 ARCH = SPACE.parse("|nor_conv_1x1~0|+|skip_connect~0|nor_conv_3x3~1|+|skip_connect~0|none~1|avg_pool_3x3~2|")

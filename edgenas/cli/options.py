@@ -1,0 +1,95 @@
+"""Options that several commands share, each declared once, and how a help text shows a default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from edgenas.architecture import SearchRequest
+from edgenas.errors import UsageError
+from edgenas.fitness import REFERENCES, FitnessSettings
+
+
+def option(help: str, *flags: str, default: object = None, panel: str | None = None, **how: Any) -> Any:
+    """An option. `default`: what stands for it where it is not given and its own default does not say so, a value or
+    words."""
+    shown = help if default is None else f"{help}  [{default}]"
+    return typer.Option(*flags, help=shown, rich_help_panel=panel, show_default=default is None, **how)
+
+
+Json = Annotated[bool, option("Print JSON.", "--json")]
+BoardName = Annotated[str, typer.Argument(help="The board's name.")]
+OnBoard = Annotated[str, option("The board's name.", "--board")]
+Runtime = Annotated[str, option("What executes models there.", default="as the board's entry or device says")]
+RunName = Annotated[str, typer.Argument(help="A run's name under ./runs, or its folder.")]
+TrainedRun = Annotated[str, typer.Argument(help="A trained run's name under ./runs, or its folder.")]
+PackageFile = Annotated[str, typer.Argument(help="An archive that `edgenas package` made.")]
+DeviceName = Annotated[str, typer.Argument(help="A device's name, or the path of your own profile.")]
+
+# Of one text, but in another panel of each command's help.
+_LIMITS = {
+    "latency": "At most this long, like 5ms.",
+    "energy": "At most this much, like 12mJ.",
+    "macs": "At most so many multiply-accumulates, like 60M.",
+    "params": "At most so many parameters, like 0.5M.",
+}
+
+
+def limit(metric: str, panel: str | None = None) -> Any:
+    return option(_LIMITS[metric], panel=panel)
+
+
+def json_output(panel: str) -> Any:
+    return option("Print JSON.", "--json", panel=panel)
+
+
+def space(panel: str | None = None) -> Any:
+    return option("Search space.", default=SearchRequest.space, panel=panel)
+
+
+def dataset(default: str = SearchRequest.dataset, panel: str | None = None) -> Any:
+    return option("cifar10, cifar100, imagenet16-120, digits, or a folder of images.", default=default, panel=panel)
+
+
+def seed(same: str, panel: str | None = None) -> Any:
+    """`same`: what comes out the same."""
+    return option(f"Same seed, same {same}.", default=SearchRequest.seed, panel=panel)
+
+
+# Of the network that live scores come from.
+
+
+def reference(panel: str | None = None) -> Any:
+    help = f"Reference network: {', '.join(REFERENCES)}, or a file of weights."
+    return option(help, default=FitnessSettings.reference, panel=panel)
+
+
+def cells(panel: str | None = None) -> Any:
+    return option("Cells a stage of the scored network (N).", default=FitnessSettings.cells, panel=panel)
+
+
+def channels(panel: str | None = None) -> Any:
+    return option("Channels of its first stage (C).", default=FitnessSettings.channels, panel=panel)
+
+
+def batch_size(panel: str | None = None) -> Any:
+    return option("Images in the batch.", default=FitnessSettings.batch_size, panel=panel)
+
+
+def precision(panel: str | None = None) -> Any:
+    help = "Of feature maps in live scores: float32, bfloat16, or auto: the latter where it is fast."
+    return option(help, default=FitnessSettings.precision, panel=panel)
+
+
+def engine(panel: str | None = None) -> Any:
+    help = "Where live candidates are trained: local, ray, ray:HOST:PORT or ray://HOST:PORT."
+    return option(help, default=FitnessSettings.engine, panel=panel)
+
+
+def numbers(flag: str, text: str, kind: type[int] | type[float], what: str, example: str) -> list[Any]:
+    """The numbers in `text`, with commas between. Raises UsageError, which says `what` they are and shows `example`."""
+    try:
+        return [kind(each) for each in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{flag} {text} is no list of {what}; give one like {flag} {example}") from None

@@ -1,0 +1,76 @@
+"""What a help text says of defaults is what holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+
+from edgenas.cli import app
+from edgenas.search import methods, request
+from edgenas.search.genetic import SearchSettings
+from edgenas.search.pareto import DEFAULT as FRONT
+from edgenas.train import TrainSettings
+
+
+def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
+
+
+def shown(command: str, flag: str) -> str:
+    """The help of an option."""
+    (found,) = [each for each in dict(commands())[command].params if f"--{flag}" in each.opts]
+    return str(found.help)
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "default"),
+    [
+        ("search", "generations", f"[{SearchSettings.generations}; {FRONT.generations} with --pareto]"),
+        (
+            "search",
+            "population",
+            f"[{SearchSettings.population}; {FRONT.population} with --pareto, {request.FRONT_POPULATION} live]",
+        ),
+        ("search", "budget", f"[{request.BUDGET}; with --pareto {request.FRONT_BUDGET} where "),
+        ("search", "pool", f"[{request.POOL} live; else {request.TABLE_POOL}, with --pareto {FRONT.pool}]"),
+        ("search", "space", "[nasbench201]"),
+        ("compare", "class-seconds", f"[{methods.CLASS_S:.3g}: "),
+        ("compare", "training-seconds", f"[{methods.TRAINING_S:g}: "),
+        ("train", "learning-rate", f"[{TrainSettings.learning_rate}]"),
+    ],
+)
+def test_a_default_in_a_help_text_holds(command: str, flag: str, default: str) -> None:
+    assert default in shown(command, flag)
+
+
+def test_the_percentiles_of_compare() -> None:
+    (limits,) = [each for each in dict(commands())["compare"].params if "--limits" in each.opts]
+    assert tuple(map(float, limits.default.split(","))) == methods.PERCENTILES
+
+
+def test_no_option_says_two_defaults() -> None:
+    for name, command in commands():
+        for each in command.params:
+            said = re.search(r"  \[.+\]$", getattr(each, "help", None) or "")
+            told_by_typer = getattr(each, "show_default", False) and each.default not in (None, "", False)
+            assert not (said and told_by_typer), (name, each.opts)
+
+
+@pytest.mark.parametrize("flag", ["--json", "--board", "--runtime", "--engine", "--space", "--channels"])
+def test_an_option_of_several_commands_says_the_same(flag: str) -> None:
+    """Where a command means something else by it, it says so in other words on purpose."""
+    own = {"search --board", "board add --runtime", "train --space"}
+    helps = {
+        each.help for name, command in commands() for each in command.params
+        if flag in each.opts and f"{name} {flag}" not in own
+    }  # fmt: skip
+    assert len(helps) == 1
