@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -67,7 +68,7 @@ ALL = [command for page in PAGES for command in commands(page)]
 def runs_named(command: str) -> list[str]:
     """The runs that must be there before `command`, made as `maker` says."""
     words = shlex.split(command)
-    own = {value for flag, value in zip(words, words[1:], strict=False) if flag in ("--run", "--keep")}
+    own = {value for flag, value in pairwise(words) if flag in ("--run", "--keep")}
     return [name for name in {**_UNNAMED, **_named()} if name in words and name not in own]
 
 

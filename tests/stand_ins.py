@@ -104,7 +104,8 @@ class StandInBoard:
     """What a board of this computer's own is made of: `options` of the local transport, and `python`.
 
     `coral`: with an Edge TPU; `tensorrt`: with trtexec, which answers `output`. `log` has what these were asked for.
-    `steady`: each inference takes a millisecond and 10 ns for each byte of the model's file, however busy this computer.
+    `steady`: each inference takes a millisecond and 10 ns for each byte of the model's file, however busy this
+    computer is.
     """
 
     def __init__(

@@ -68,15 +68,19 @@ def run(command: str) -> int:
 
 
 def made_up_tables(folder: Path) -> None:
-    """Files of both benchmarks. Latency and energy rise with the MACs, and accuracy with the operations that compute."""
+    """Files of both benchmarks: latency and energy are the MACs, accuracy rises with the operations that compute."""
     archs = SPACE.all_architectures()
     macs = [SPACE.macs_m(arch) for arch in archs]
     test = np.array([10.0 + 10 * sum(gene > 0 for gene in arch.genes) + arch.genes[0] for arch in archs])
     columns = [f"{name}_latency" for name in ("raspi4", "edgegpu", "edgetpu", "pixel3", "eyeriss", "fpga")]
     columns += [f"{name}_energy" for name in ("edgegpu", "eyeriss", "fpga")]
     folder.mkdir(parents=True)
-    np.savez(folder / "hw-nas-bench.npz", **{f"cifar10/{name}": np.array(macs) for name in columns})
-    np.savez(folder / "nasbench201.npz", **{"cifar10/test_acc": test, "cifar10/valid_acc": test - 5})
+    tables: dict[str, dict[str, Any]] = {
+        "hw-nas-bench": dict.fromkeys(columns, macs),
+        "nasbench201": {"test_acc": test, "valid_acc": test - 5},
+    }
+    for name, table in tables.items():
+        np.savez(folder / f"{name}.npz", **{f"cifar10/{column}": values for column, values in table.items()})
     costs = {"nasbench201": {"cifar10": dict.fromkeys(columns, macs)}}
     (folder / "imported").mkdir()
     (folder / "imported" / "HW-NAS-Bench-v1_0.pickle").write_bytes(pickle.dumps(costs))
@@ -159,9 +163,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
 
 
 @pytest.fixture
-def prepare(
-    made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch, quick_tiers: None
-) -> Callable[[str], None]:
+def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch, quick_tiers: None) -> Callable[[str], None]:
     """Brings what a command names into the current folder."""
     monkeypatch.setenv("HOME", str(workplace / "home"))
     few = tabulate.classes_of(SPACE)[:10]
@@ -255,6 +257,15 @@ def test_a_page_names_what_exists(page: Path) -> None:
         known = {parameter.opts[-1] for parameter in CLI[named(span)].params} | {"-o"}
         flags = set(re.findall(r"(?<!\S)--?[a-z-]+", span))
         assert flags <= known, span
+
+
+def test_sections_that_the_code_names_exist() -> None:
+    sources = [*(ROOT / "edgenas").rglob("*.py"), ROOT / "agents" / "edgenas_agent.py"]
+    text = " ".join(re.sub(r"\s+#?\s*", " ", source.read_text()) for source in sources)
+    mentions = re.findall(r'(docs/[a-z-]+\.md)(?:, "([^"]+)")?', text)
+    assert mentions
+    for page, section in mentions:
+        assert f"\n## {section}" in (ROOT / page).read_text(), (page, section)
 
 
 def test_the_readme_is_short_and_leads_to_every_page() -> None:

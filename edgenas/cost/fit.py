@@ -35,10 +35,10 @@ from edgenas.spaces.nasbench201 import NASBench201
 Values = NDArray[np.float64]
 N_TRAIN = 10_000  # of the 15,625 cells, drawn with SEED; the rest are held out
 SEED = 0
-RIDGE = 0.3  # weight of the squared coefficients; held-out figures hardly change between 0.1 and 3
+RIDGE = 0.3  # weight of the squared coefficients; see docs/figures.md
 LOGISTIC_RIDGE = 1.0
 WITHIN = 0.1
-DRIFT_ROWS = 40.0  # widths of 20 to 80 estimate the left-out twin alike
+DRIFT_ROWS = 40.0  # that a drift is smoothed over; see docs/figures.md
 MIN_AUTOCORRELATION = 0.3  # of neighbouring residuals in a table that drifts; of the other tables it is below 0.1
 MIN_NOISE = 0.001  # standard deviation of the logarithm; a simulator's table has none
 FOLDS = 10
