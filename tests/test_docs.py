@@ -236,7 +236,7 @@ def test_a_command_s_help_has_an_example_that_runs(
     assert run(example) == 0, (example, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("name", [name for name in CLI if name not in ("edgenas data fetch", "edgenas data import")])
+@pytest.mark.parametrize("name", [name for name in CLI if name != "edgenas data fetch"])
 def test_every_flag_has_an_example_that_runs(name: str) -> None:
     flags = {parameter.opts[-1] for parameter in CLI[name].params if parameter.opts[-1].startswith("--")} - {"--help"}
     shown = [word for each in ALL if named(each.text) == name for word in each.text.split()]
@@ -249,6 +249,8 @@ def test_a_page_names_what_exists(page: Path) -> None:
     prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", prose):
         assert (page.parent / link).exists(), link
+    for path in re.findall(r"\b[\w/]+\.py\b", page.read_text()):
+        assert path.startswith("edgenas_model/") or any(ROOT.glob(f"**/{path}")), path
     for module in re.findall(r"python -m (tests\.[a-z._]+)", prose):
         assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
     for span in re.findall(r"`(edgenas [^`]+)`", prose):
