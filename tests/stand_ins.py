@@ -1,4 +1,5 @@
-"""Stand-ins for what few boards and computers have: an Edge TPU with its delegate and compiler, TensorRT's tool."""
+"""Stand-ins for what few boards and computers have: an Edge TPU with its delegate and compiler, TensorRT's tool, and
+times that nothing disturbs."""
 
 from __future__ import annotations
 
@@ -58,6 +59,32 @@ for argument; do case "$argument" in
     --exportOutput=*) echo "[{\\"name\\": \\"$TRTEXEC_NAME\\", \\"values\\": [$TRTEXEC_OUTPUT]}]" > "${argument#*=}";;
 esac; done
 """
+# Only the agent knows of --sysfs.
+_PYTHON = """#!/bin/sh
+case " $* " in (*" --work "*) set -- "$@" --sysfs {sysfs};; esac
+exec {python} "$@"
+"""
+# Each Python that the board starts has a clock that goes on by what an inference is said to take, a longer one for a
+# larger file, whenever it is looked at, and sleeps as long, for samples must fit into the time that they took.
+_STEADY = """
+import os
+import sys
+import time
+
+now_ns = 0
+
+def perf_counter_ns():
+    global now_ns
+    frame = sys._getframe(1)
+    while frame is not None and not isinstance(frame.f_locals.get("job"), dict):
+        frame = frame.f_back
+    took_ns = 1000000 if frame is None else 1000000 + os.path.getsize(frame.f_locals["job"]["model"])
+    time.sleep(took_ns / 1e9)
+    now_ns += took_ns
+    return now_ns
+
+time.perf_counter_ns = perf_counter_ns
+"""
 
 
 def executable(path: Path, content: str) -> Path:
@@ -77,6 +104,8 @@ class StandInBoard:
     """What a board of this computer's own is made of: `options` of the local transport, and `python`.
 
     `coral`: with an Edge TPU; `tensorrt`: with trtexec, which answers `output`. `log` has what these were asked for.
+    `steady`: each inference takes a millisecond and a nanosecond for each byte of the model's file, however busy this
+    computer is.
     """
 
     def __init__(
@@ -85,6 +114,7 @@ class StandInBoard:
         *,
         coral: bool = False,
         tensorrt: bool = False,
+        steady: bool = False,
         output: Sequence[float] = (),
         output_name: str = "y",
     ) -> None:
@@ -105,6 +135,12 @@ class StandInBoard:
             library.parent.mkdir()
             library.write_text("no real library")
             environment |= {"PYTHONPATH": str(package.parent), "LD_LIBRARY_PATH": str(library.parent)}
+        if steady:
+            clock = folder / "steady" / "sitecustomize.py"
+            clock.parent.mkdir()
+            clock.write_text(_STEADY)
+            known = [environment["PYTHONPATH"]] if coral else []
+            environment |= {"PYTHONPATH": os.pathsep.join([str(clock.parent), *known])}
         if tensorrt:
             tools = executable(folder / "tools" / "trtexec", _TRTEXEC).parent
             environment |= {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
@@ -112,7 +148,7 @@ class StandInBoard:
             environment |= {"TRTEXEC_NAME": output_name}
         self.options = {"home": str(folder / "home"), "environment": environment}
         # So that it sees its own devices and not this computer's.
-        self.python = str(executable(folder / "python", f'#!/bin/sh\nexec {sys.executable} "$@" --sysfs {sysfs}\n'))
+        self.python = str(executable(folder / "python", _PYTHON.format(python=sys.executable, sysfs=sysfs)))
 
     @property
     def asked(self) -> list[str]:

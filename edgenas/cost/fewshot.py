@@ -10,9 +10,8 @@ point, over the board's own samples. Every block is linear in the features of `e
 out is one `LinearModel` that needs no other profile.
 
 Where a device plays the board in a test, its profile must not be among the prior devices; nothing is then known of it
-but its samples. What no fit decides was decided in knowledge of all six: which blocks there are, and the least noise,
-0.001 of the values' variance (with 0.01 the Jetson TX2 loses 0.01 of Spearman at 30 and at 100 samples; every other
-mean changes by 0.006 at most).
+but its samples. What no fit decides was decided in knowledge of all six: which blocks there are, and the least noise
+(docs/figures.md, "What settings rest on").
 """
 
 from __future__ import annotations

@@ -20,9 +20,7 @@ class FitnessSettings:
 
     The defaults are the default preset, in which phi is mixed with the MACs. Its network is as deep as the deployed
     one, for a shallow one does not tell which cells lead the gradient through many of them, but thin, for what width
-    holds the MACs tell. Of the classes of NAS-Bench-201 the mixture ranks the best tenth with a Spearman of .52 to
-    their test accuracy, where that of N=1, C=16 has .10 (`python -m tests.benchmarks.companions 20`), and 10 steps are
-    enough. PAPER is the paper's.
+    holds the MACs tell; 10 steps are enough (docs/figures.md, "Scores"). PAPER is the paper's.
     """
 
     epochs: int = 10  # training steps on the one batch; the paper calls them epochs (N_train)
@@ -54,8 +52,7 @@ class RefineSettings:
     rungs: tuple[int, ...] = (25_600, 51_200, 102_400)
     batch_size: int = 128
     # As deep as the networks are deployed, but thin. Which cells lead the gradient through a deep network, a shallow
-    # one does not tell: the loss of N=1, C=16 after 102,400 images orders three pairs of a shortlist in four, that of
-    # N=5, C=8 after 25,600, which take half as long, seven in eight.
+    # one does not tell (docs/figures.md, "What settings rest on").
     cells: int = 5  # N: cells a stage
     channels: int = 8  # C: channels of the first stage
     # Blocks of so many pixels a side become one, where 16 a side are left: a quarter of the work for an image, and the
@@ -68,7 +65,7 @@ class RefineSettings:
     calibration_images: int = 1024  # of training, on which the averaged weights' batch norms are estimated anew
     val_images: int = 4000  # at most
     # After the first rung the training images are not gone through more often: a small set is learnt by heart, and the
-    # loss on what was held out says less (of 2,567 images, 18 cases: regret .39 after 25,600, .46 after 102,400).
+    # loss on what was held out says less (docs/figures.md, "What settings rest on").
     passes: int = 10
 
     def __post_init__(self) -> None:

@@ -141,8 +141,8 @@ class LiveFitness:
 class MeanOfDraws:
     """The mean score over `draws`, which train the same architectures from other weights on other batches.
 
-    One draw says less: over all classes of NAS-Bench-201, by networks of N=1, C=16 with MACs mixed in, the mean of two
-    ranks better after 10 steps than one after 50 (Spearman with test accuracy .906 and .889; one after 10: .894, .898).
+    One draw says less: by networks of N=1, C=16 with MACs mixed in, the mean of two ranks better after 10 steps than
+    one after 50 (docs/figures.md, "What settings rest on").
     """
 
     exhaustive = False

@@ -1,8 +1,7 @@
 """Several fitnesses as one: the mean of an architecture's ranks by each of them (`--fitness table+macs`).
 
-The arithmetic mean: the geometric one, as in AZ-NAS (Lee & Ham, CVPR 2024, Eq. 11), ranks all classes a little better
-(Spearman of `table+macs` .914, not .910), but not those that a search ends with: chosen by it, the best within a limit
-loses .96 points of validation accuracy, not .79.
+The arithmetic mean: the geometric one, as in AZ-NAS (Lee & Ham, CVPR 2024, Eq. 11), ranks all classes a little better,
+but not those that a search ends with (docs/figures.md, "What settings rest on").
 
 Ranks are comparable where the scores themselves are not. They are not taken among the neighbours of an architecture,
 which would make its score depend on them, but among all functional classes where the member knows these at once, and

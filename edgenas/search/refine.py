@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What e times the MACs are worth, in validation loss. Chosen by the validation accuracies of NAS-Bench-201 in every
-# other case of `python -m tests.benchmarks.refine`; all from .3 to .5 choose alike there.
+# other case of `python -m tests.benchmarks.refine` (docs/figures.md, "What settings rest on").
 _LOSS_FOR_MACS = 0.4
 
 

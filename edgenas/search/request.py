@@ -45,8 +45,8 @@ REFINE = 8  # classes refined by default, after a search that trains; one that l
 REFINE_SETTINGS = RefineSettings()
 # So many classes are scored by default, for one limit and, where scores or prices take their time, for a front, the
 # latter in larger generations. Of so many cells bred for each generation a surrogate takes the most promising, of fewer
-# where all is looked up. To look more scores up would cost nothing, but helps nothing: the default's regret is the same
-# after 960 classes (.58 points of validation accuracy, in halves of the space). Of a front all points count.
+# where all is looked up. To look more scores up would cost nothing, but helps nothing (docs/figures.md, "What settings
+# rest on"). Of a front all points count.
 BUDGET, FRONT_BUDGET, FRONT_POPULATION, TABLE_POOL, POOL = 80, 150, 40, 200, 500
 
 

@@ -4,8 +4,8 @@
 
 HW-NAS-Bench's costs and NAS-Bench-201's accuracies on CIFAR-10 are facts under the MIT licence (shipped/NOTICE.txt).
 They are kept in the layout of `edgenas data import`, in few digits: latencies and energies to 4 significant ones, an
-error of at most 0.05 %, where the quietest of the noisy tables has a noise of 2 %; what a simulator computed has few
-distinct values and is kept exactly; accuracies to 0.01 points, where two trainings of a cell differ by 0.2.
+error of at most 0.05 %; what a simulator computed has few distinct values and is kept exactly; accuracies to 0.01
+points. Noise is far larger (docs/figures.md, "What settings rest on").
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ def active_features(genes: _Genes) -> _Genes:
     """(n, 6) genes -> (n, 30) numbers of the binary features, 0 .. 749, that are 1; all others are 0.
 
     A feature says that a pair of edges carries a pair of operations: first in the cell as it is written, then without
-    the operations whose result is not used. Both forms together predict better than either: the held-out Spearman on
-    raspi4 is 0.981, with only the first 0.973, with only the second 0.967.
+    the operations whose result is not used. Both forms together predict better than either (docs/figures.md, "What
+    settings rest on").
     """
     first, second = np.array(PAIRS).T
     pairs = [form[:, first] * _OPERATIONS + form[:, second] for form in (genes, _without_unused(genes))]

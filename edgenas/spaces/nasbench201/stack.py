@@ -81,8 +81,8 @@ def _average(x: Tensor) -> Tensor:
 
 
 class _Average(torch.autograd.Function):
-    """Sums by a depthwise convolution, which is its own gradient: torch's average pooling takes two to five times as
-    long in bfloat16 on a CPU."""
+    """Sums by a depthwise convolution, which is its own gradient: torch's average pooling takes longer in bfloat16 on
+    a CPU (docs/figures.md, "What settings rest on")."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
