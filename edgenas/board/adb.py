@@ -23,7 +23,7 @@ from edgenas.text import printable
 HOME = "/data/local/tmp/edgenas"  # the user `shell` has no home, and may write and execute here
 KILL_S = 5.0
 
-# What adb complains of -> what is wrong and what mends it; the first that is found holds.
+# What adb complains of -> what is wrong and what repairs it; the first that is found holds.
 CURES = {
     "unauthorized": "does not trust this computer; unlock its screen, accept 'Allow USB debugging', then try again",
     "authorizing": "does not trust this computer yet; unlock its screen, accept 'Allow USB debugging', then try again",

@@ -49,7 +49,7 @@ class Process(Protocol):
 class Transport(Protocol):
     """A way to a board. Paths there that do not begin with / are relative to the home of the board's user.
 
-    Every failure is a BoardError: one sentence with the `address` and what mends it. Thread-safe.
+    Every failure is a BoardError: one sentence with the `address` and what repairs it. Thread-safe.
     """
 
     address: str  # as messages name it: "local", "ssh pi@raspberry:22", "adb 9A1X"

@@ -124,7 +124,7 @@ def _exit_code(arguments: Sequence[str] | None) -> int | str | None:
 
 def _tell(problem: str) -> None:
     line = " ".join(problem.splitlines())
-    # Of what is far too long, as something typed may be, the beginning says what is wrong and the end what mends it.
+    # Of what is far too long, as something typed may be, the beginning says what is wrong and the end what repairs it.
     half = MAX_ERROR // 2
     print(f"edgenas: {line if len(line) <= MAX_ERROR else f'{line[:half]} ... {line[-half:]}'}", file=sys.stderr)
 

@@ -10,7 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 from edgenas.text import printable
 
 
-class Job(Protocol):
+class Steps(Protocol):
+    """Long work, done step by step as it is iterated over."""
+
     @property
     def share_done(self) -> float:
         """In [0, 1]."""
@@ -24,14 +26,14 @@ class Job(Protocol):
 
 @runtime_checkable
 class Knowing(Protocol):
-    """A job that finds out what it had done before only when it runs."""
+    """Work that finds out what it had done before only when it runs."""
 
     @property
     def share_known(self) -> float:
         """Of `share_done`, what was done before."""
 
 
-def follow(job: Job) -> None:
+def follow(job: Steps) -> None:
     """Run `job` to its end. The time left counts from here: what a resumed job had done before took none of it."""
     if sys.stderr.isatty():
         from rich.console import Console

@@ -34,7 +34,7 @@ def check_text(report: Mapping[str, Any]) -> str:
     report = printables(dict(report))
     facts, findings = report["facts"], report["findings"]
     what = facts.get("model") or facts.get("cpu") or facts.get("machine")
-    rows = [["  good" if each["ok"] else "  MEND", each["subject"], printable(each["detail"])] for each in findings]
+    rows = [["  good" if each["ok"] else "  FIX", each["subject"], printable(each["detail"])] for each in findings]
     system = f"Python {facts['python']}" if facts.get("python") else facts.get("platform")
     lines = [f"{report['board']}: {what}, {facts.get('cores')} cores, {system}", ""]
     for row, each, line in zip(rows, findings, table_text(rows[0], rows[1:]).splitlines(), strict=True):
@@ -44,7 +44,7 @@ def check_text(report: Mapping[str, Any]) -> str:
     bad = sum(not each["ok"] for each in findings)
     lines += [
         "",
-        "nothing found that would spoil a timing" if not bad else f"{bad} to mend before timings can be trusted",
+        "nothing found that would spoil a timing" if not bad else f"{bad} to fix before timings can be trusted",
     ]
     return "\n".join(lines)
 
