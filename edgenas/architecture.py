@@ -8,6 +8,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from edgenas.errors import UsageError
+from edgenas.text import printable
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -144,7 +147,7 @@ class SearchRequest:
     Limits are in canonical units: ms, mJ, M MACs, M parameters.
     """
 
-    space: str = "nasbench201"
+    space: str | None = None  # None: edgenas.spaces.DEFAULT
     dataset: str = "cifar10"
     device: str = "host"
     latency_ms: float | None = None
@@ -163,8 +166,7 @@ class SearchRequest:
     epochs: int | None = None
     beta: float | None = None
     batch_size: int | None = None
-    cells: int | None = None
-    channels: int | None = None
+    size: Mapping[str, int] | None = field(default=None, hash=False)
     reference: str | None = None
     precision: str | None = None
     halving: bool | None = None
@@ -180,10 +182,26 @@ class SearchRequest:
         return [Constraint(metric, limit) for metric, limit in limits.items() if limit is not None]
 
 
+NetworkSize = Mapping[str, int]  # how large a network is made, by the names that its space declares in `sizes`
+
+
+@dataclass(frozen=True)
+class SizeOption:
+    """One of the numbers that scale a space's networks: its value in networks as they are deployed and as they are
+    trained for scores, the least and the most that it may have, and what it is, in words."""
+
+    deployed: int
+    scored: int
+    minimum: int
+    maximum: int
+    what: str
+
+
 class SearchSpace(Protocol):
     """All architectures of one kind."""
 
     name: str
+    sizes: Mapping[str, SizeOption]  # by name; {} where networks come in one size
 
     @property
     def choices(self) -> tuple[int, ...]:
@@ -199,7 +217,26 @@ class SearchSpace(Protocol):
         """The architecture in its field's usual notation."""
 
     def build(self, arch: Architecture, num_classes: int, **size: int) -> nn.Module:
-        """The torch network with random weights; `size` scales it (NAS-Bench-201: channels, cells)."""
+        """The torch network with random weights, which is Tapped; `size`: entries of a NetworkSize, what is left out is
+        as deployed."""
+
+
+def network_size(space: SearchSpace, asked: NetworkSize, deployed: bool) -> dict[str, int]:
+    """All that scales a network of `space`: what is `asked`, and else as networks are `deployed`, or scored.
+
+    Raises UsageError for what the space does not have, or a value that is out of its bounds.
+    """
+    for name, value in asked.items():
+        option = space.sizes.get(name)
+        if option is None:
+            known = ", ".join(space.sizes) or "none"
+            raise UsageError(f"networks of {space.name} have no size '{printable(name, 40)}'; --size has {known}")
+        if type(value) is not int or not option.minimum <= value <= option.maximum:
+            raise UsageError(
+                f"--size {name}={printable(value, 20)} cannot be ({option.what}); give {option.minimum} to"
+                f" {option.maximum}"
+            )
+    return {name: asked.get(name, each.deployed if deployed else each.scored) for name, each in space.sizes.items()}
 
 
 @runtime_checkable

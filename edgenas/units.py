@@ -44,8 +44,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "beta": (0, 1),
     "budget": (1, 10_000_000),
     "calibration": (1, 1_000_000),
-    "cells": (1, 100),
-    "channels": (1, 4096),
     "class_seconds": (0, 1e9),
     "draws": (1, 1000),
     "epochs": (1, 1_000_000),

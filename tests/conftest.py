@@ -104,7 +104,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = result(winner(arch.genes, ARCH, latency=4.2), dataset="digits", constraints=limits)
     (folder / "result.json").write_text(json.dumps(found))
     train, test = load_images("digits"), load_images("digits", "test")
-    settings = TrainSettings(epochs=4, batch_size=32, channels=8, cells=1)
+    settings = TrainSettings(epochs=4, batch_size=32, size={"channels": 8, "cells": 1})
     for _ in Training(folder / "train", space, arch, "digits", train, test, settings):
         pass
     return folder

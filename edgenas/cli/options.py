@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from edgenas import spaces
 from edgenas.architecture import SearchRequest
 from edgenas.errors import UsageError
 from edgenas.fitness import REFERENCES, FitnessSettings
+from edgenas.text import printable
 
 
 def option(help: str, *flags: str, default: object = None, panel: str | None = None, **how: Any) -> Any:
@@ -45,7 +47,7 @@ def json_output(panel: str) -> Any:
 
 
 def space(panel: str | None = None) -> Any:
-    return option("Search space.", default=SearchRequest.space, panel=panel)
+    return option("Search space.", default=spaces.DEFAULT, panel=panel)
 
 
 def dataset(default: str = SearchRequest.dataset, panel: str | None = None) -> Any:
@@ -65,12 +67,30 @@ def reference(panel: str | None = None) -> Any:
     return option(help, default=FitnessSettings.reference, panel=panel)
 
 
+def size(panel: str | None = None) -> Any:
+    help = "How large the scored network is, by what its space calls that, like cells=5,channels=8."
+    return option(help, default="as the space declares", panel=panel)
+
+
 def cells(panel: str | None = None) -> Any:
-    return option("Cells a stage of the scored network (N).", default=FitnessSettings.cells, panel=panel)
+    return option("The same as --size cells=N.", panel=panel)
 
 
 def channels(panel: str | None = None) -> Any:
-    return option("Channels of its first stage (C).", default=FitnessSettings.channels, panel=panel)
+    return option("The same as --size channels=C.", panel=panel)
+
+
+def parse_size(text: str | None, **aliases: int | None) -> dict[str, int]:
+    """What --size and the flags that stand for an entry of it ask for; an entry is given once."""
+    found = {name: value for name, value in aliases.items() if value is not None}
+    for part in (text or "").split(",") if text is not None else []:
+        name, equals, value = part.strip().partition("=")
+        if not (equals and name and value.strip().lstrip("-").isdecimal() and value.isascii()):
+            raise UsageError(f"--size {printable(text, 60)} is no size; write it like --size cells=5,channels=8")
+        if name in found:
+            raise UsageError(f"--size gives {printable(name, 40)} twice; give it once")
+        found[name] = int(value[:9])
+    return found
 
 
 def batch_size(panel: str | None = None) -> Any:

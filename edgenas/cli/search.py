@@ -104,6 +104,7 @@ def search(
         float | None, option("Weight of the similarity in Eq. 3.", default=FitnessSettings.beta, panel=_HOW)
     ] = None,
     batch_size: Annotated[int | None, options.batch_size(_HOW)] = None,
+    size: Annotated[str | None, options.size(_HOW)] = None,
     cells: Annotated[int | None, options.cells(_HOW)] = None,
     channels: Annotated[int | None, options.channels(_HOW)] = None,
     precision: Annotated[str | None, options.precision(_HOW)] = None,
@@ -164,8 +165,7 @@ def search(
         "epochs": epochs,
         "beta": beta,
         "batch_size": batch_size,
-        "cells": cells,
-        "channels": channels,
+        "size": options.parse_size(size, cells=cells, channels=channels) or None,
         "precision": precision,
         "halving": halving,
         "draws": draws,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from edgenas import spaces
 from edgenas.architecture import SearchRequest
 from edgenas.cli import options
 from edgenas.cli.options import Json, option
@@ -14,13 +15,14 @@ from edgenas.fitness import FitnessSettings
 
 def tabulate(
     dataset: Annotated[str, options.dataset()] = SearchRequest.dataset,
-    space: Annotated[str, options.space()] = SearchRequest.space,
+    space: Annotated[str, options.space()] = spaces.DEFAULT,
     seeds: Annotated[int, option("Scores are means over so many.")] = 2,
     epochs: Annotated[str, option("Training steps on the one batch; several, ascending, are all told.")] = str(
         FitnessSettings.epochs
     ),
-    cells: Annotated[int, options.cells()] = FitnessSettings.cells,
-    channels: Annotated[int, options.channels()] = FitnessSettings.channels,
+    size: Annotated[str | None, options.size()] = None,
+    cells: Annotated[int | None, options.cells()] = None,
+    channels: Annotated[int | None, options.channels()] = None,
     batch_size: Annotated[int, options.batch_size()] = FitnessSettings.batch_size,
     reference: Annotated[str, options.reference()] = FitnessSettings.reference,
     precision: Annotated[str, options.precision()] = FitnessSettings.precision,
@@ -32,7 +34,7 @@ def tabulate(
 ) -> None:
     """Score every class of a space, so that searches look scores up. Hours on a CPU; stopped, it goes on.
 
-    Example: edgenas tabulate --dataset digits --seeds 1 --epochs 1,2 --cells 1 --channels 4 --batch-size 8
+    Example: edgenas tabulate --dataset digits --seeds 1 --epochs 1,2 --size cells=1,channels=4 --batch-size 8
     """
     from edgenas.cli.progress import follow
     from edgenas.files import read_file
@@ -43,8 +45,7 @@ def tabulate(
     settings = FitnessSettings(
         epochs=steps[-1],
         readings=tuple(steps[:-1]),
-        cells=cells,
-        channels=channels,
+        size=options.parse_size(size, cells=cells, channels=channels),
         batch_size=batch_size,
         reference=reference,
         precision=precision,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edgenas.architecture import SearchRequest
+from edgenas import spaces
 from edgenas.cli import options
 from edgenas.cli.options import Json, option
 from edgenas.cli.results import interrupted, show
@@ -22,7 +22,7 @@ def train(
         str | None, option("Instead of a run: an architecture as its space writes it.", panel=_WHAT)
     ] = None,
     dataset: Annotated[str | None, options.dataset("the run's", _WHAT)] = None,
-    space: Annotated[str | None, option("The space of --arch.", default=SearchRequest.space, panel=_WHAT)] = None,
+    space: Annotated[str | None, option("The space of --arch.", default=spaces.DEFAULT, panel=_WHAT)] = None,
     folder: Annotated[
         str | None,
         option("Name or folder for what is trained.", "--run", "-o", default="runs/trained-DATASET", panel=_WHAT),

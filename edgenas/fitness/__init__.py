@@ -6,8 +6,10 @@ A fitness plug-in is a function `create(space, dataset, settings) -> Fitness`, r
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from edgenas.architecture import NetworkSize, SearchSpace, network_size
 from edgenas.errors import UsageError
 from edgenas.text import printable
 
@@ -18,16 +20,17 @@ REFERENCES = {"resnet20": 20, "resnet56": 56}  # reference networks by name, and
 class FitnessSettings:
     """Everything a score depends on besides the architecture, the data set and the reference's weights.
 
-    The defaults are the default preset, in which phi is mixed with the MACs. Its network is as deep as the deployed
-    one, for a shallow one does not tell which cells lead the gradient through many of them, but thin, for what width
-    holds the MACs tell; 10 steps are enough (docs/figures.md, "Scores"). PAPER is the paper's.
+    The defaults are the default preset, in which phi is mixed with the MACs. 10 steps are
+    enough (docs/figures.md, "Scores"). PAPER is the paper's.
     """
 
     epochs: int = 10  # training steps on the one batch; the paper calls them epochs (N_train)
     beta: float = 0.8  # weight of the representation term in Eq. 3, in [0, 1]
     batch_size: int = 32  # images in the one batch
-    cells: int = 5  # N: cells a stage
-    channels: int = 8  # C: channels of the first stage
+    size: NetworkSize = field(
+        default_factory=dict, hash=False
+    )  # of the network; what it lacks is as the space declares
+    full_size: bool = False  # declares for deployed networks, not for scored ones
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -51,10 +54,8 @@ class RefineSettings:
 
     rungs: tuple[int, ...] = (25_600, 51_200, 102_400)
     batch_size: int = 128
-    # As deep as the networks are deployed, but thin. Which cells lead the gradient through a deep network, a shallow
-    # one does not tell (docs/figures.md, "What settings rest on").
-    cells: int = 5  # N: cells a stage
-    channels: int = 8  # C: channels of the first stage
+    # Of the network; what it lacks is as the space declares for scored ones (docs/figures.md, "What settings rest on").
+    size: NetworkSize = field(default_factory=dict, hash=False)
     # Blocks of so many pixels a side become one, where 16 a side are left: a quarter of the work for an image, and the
     # ranks need more steps rather than more pixels (as in EcoNAS, Zhou et al., CVPR 2020).
     shrink: int = 2
@@ -75,7 +76,18 @@ class RefineSettings:
 
 # No score depends on these.
 HOW_ONLY = frozenset({"readings", "engine"})
-PAPER = FitnessSettings(epochs=100, channels=16)
+PAPER = FitnessSettings(epochs=100, full_size=True)
+
+
+def size_of(space: SearchSpace, settings: FitnessSettings | RefineSettings) -> dict[str, int]:
+    """That of the networks that `settings` train. Raises UsageError for one that `space` does not have."""
+    return network_size(space, settings.size, getattr(settings, "full_size", False))
+
+
+def flat(space: SearchSpace, settings: FitnessSettings | RefineSettings) -> dict[str, Any]:
+    """`settings` as files and fingerprints hold them: the size's entries stand beside the others."""
+    others = {name: value for name, value in asdict(settings).items() if name not in ("size", "full_size")}
+    return {**others, **size_of(space, settings)}
 
 
 def check_reference(choice: str) -> None:

@@ -20,7 +20,7 @@ from edgenas.architecture import Architecture, Countable, Fitness, Grouped, Scor
 from edgenas.cost.analytic import input_of
 from edgenas.data.images import load_images, one_batch
 from edgenas.errors import UsageError
-from edgenas.fitness import FitnessSettings, table
+from edgenas.fitness import FitnessSettings, size_of, table
 from edgenas.fitness.store import ScoreStore
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def create_naswot(space: SearchSpace, dataset: str, settings: FitnessSettings) -
             "score": "naswot",
             "images": image_set.fingerprint,
             "batch_size": settings.batch_size,
-            **_weights(settings, num_classes),
+            **_weights(space, settings, num_classes),
         },
     )
 
@@ -200,7 +200,7 @@ def create_synflow(space: SearchSpace, dataset: str, settings: FitnessSettings) 
         judge,
         f"log-synflow of the untrained network at {height} x {width} pixels",
         "no signal flows from the input to the output",
-        {"score": "synflow", "height": height, "width": width, **_weights(settings, num_classes)},
+        {"score": "synflow", "height": height, "width": width, **_weights(space, settings, num_classes)},
     )
 
 
@@ -213,18 +213,14 @@ def _countable(space: SearchSpace, what: str) -> Countable:
 def _check(name: str, settings: FitnessSettings) -> None:
     if find_spec("torch") is None:
         raise UsageError(f"fitness '{name}' needs torch, which is not installed; run: pip install 'edgenas[live]'")
-    if settings.cells < 1:
-        raise UsageError(f"{settings.cells} cells a stage make no network; give 1 or more")
-    if settings.channels < 1:
-        raise UsageError(f"{settings.channels} channels make no network; give 1 or more")
 
 
 def _network(space: SearchSpace, arch: Architecture, num_classes: int, settings: FitnessSettings) -> nn.Module:
     from edgenas.fitness.untrained import build
 
-    return build(space, arch, num_classes, settings.seed, channels=settings.channels, cells=settings.cells)
+    return build(space, arch, num_classes, settings.seed, **size_of(space, settings))
 
 
-def _weights(settings: FitnessSettings, num_classes: int) -> dict[str, int]:
+def _weights(space: SearchSpace, settings: FitnessSettings, num_classes: int) -> dict[str, int]:
     """All that a network's first weights depend on but its architecture."""
-    return {name: getattr(settings, name) for name in ("channels", "cells", "seed")} | {"classes": num_classes}
+    return {**size_of(space, settings), "seed": settings.seed, "classes": num_classes}

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ import torch
 from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.data.images import ImageSet, batch_indexes, load_images, one_batch
 from edgenas.errors import UsageError
-from edgenas.fitness import HOW_ONLY, FitnessSettings
+from edgenas.fitness import HOW_ONLY, FitnessSettings, flat
 from edgenas.fitness.engine import Engine, Hardware, LocalEngine, engine, stacks
 from edgenas.fitness.reference import ResNet, reference_network
 from edgenas.fitness.rmi import unit_gram
@@ -220,7 +220,7 @@ def _draw(
         targets = [unit_gram(each, settings.centred) for each in maps]
     left_out = HOW_ONLY | {"halving", "draws"}
     made_from = {
-        "settings": {name: value for name, value in asdict(settings).items() if name not in left_out},
+        "settings": {name: value for name, value in flat(space, settings).items() if name not in left_out},
         "images": image_set.fingerprint,
         "reference": reference.fingerprint(),
         "device": on.hardware.device,
@@ -259,8 +259,6 @@ def check(settings: FitnessSettings) -> None:
         (settings.draws >= 1, f"--draws {settings.draws} scores nothing; give 1 or more"),
         (0 <= settings.beta <= 1, f"--beta {settings.beta} is no weight; give one from 0 to 1, like 0.8"),
         (settings.batch_size >= 2, f"batch size {settings.batch_size} leaves nothing to compare; give 2 or more"),
-        (settings.cells >= 1, f"{settings.cells} cells a stage make no network; give 1 or more"),
-        (settings.channels >= 1, f"{settings.channels} channels make no network; give 1 or more"),
         (0 < settings.learning_rate < math.inf, f"learning rate {settings.learning_rate} is not positive; give 0.1"),
         (0 <= settings.momentum < 1, f"momentum {settings.momentum} is not from 0 to below 1; give 0.9"),
         (0 <= settings.weight_decay < math.inf, f"weight decay {settings.weight_decay} is negative; give 0.0005"),

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Fitness, Grouped, Score, SearchSpace, Timed
+from edgenas.architecture import Architecture, Enumerable, Fitness, Grouped, Score, SearchSpace, Timed
 from edgenas.fitness import FitnessSettings
 from edgenas.fitness.companions import NegativeLoss
 from edgenas.fitness.weights import parse_weights
@@ -84,7 +84,7 @@ class MeanOfRanks:
         self._members = members
         self._whole = whole or members
         self._weights = {name: (weights or {}).get(name, 1.0) for name in members}
-        listable = hasattr(space, "all_architectures")
+        listable = isinstance(space, Enumerable)
         self._among_all = {name for name, member in members.items() if listable and member.exhaustive}
         sampled = [name for name in members if name not in self._among_all]
         self.sample = _drawn(space, seed, sample) if sampled else []
@@ -140,7 +140,8 @@ class MeanOfRanks:
         space = self._space
         everything: list[Architecture] = []
         if self._among_all:
-            listed: list[Architecture] = space.all_architectures()  # type: ignore[attr-defined]
+            assert isinstance(space, Enumerable)  # else there is no such member
+            listed = space.all_architectures()
             everything = [arch for arch in dict.fromkeys(map(space.canonical, listed)) if space.is_connected(arch)]
         scales: dict[str, Scale | None] = {}
         for name, member in self._whole.items():

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -29,7 +29,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from edgenas.architecture import Architecture, Refined, SearchSpace
 from edgenas.data.images import DATASETS, ImageSet, batch_indexes, held_out, load_images
 from edgenas.errors import UsageError
-from edgenas.fitness import FitnessSettings, RefineSettings
+from edgenas.fitness import FitnessSettings, RefineSettings, flat, size_of
 from edgenas.fitness.engine import Engine, engine
 from edgenas.fitness.live import PRECISIONS, check, precision_on
 from edgenas.fitness.trainer import as_memory_allows, repeatable, stacked
@@ -124,7 +124,7 @@ class Refiner:
 
     @property
     def _size(self) -> dict[str, int]:
-        return {"channels": self.settings.channels, "cells": self.settings.cells}
+        return size_of(self.space, self.settings)
 
     def _train(self, jobs: Sequence[Job]) -> list[Outcome]:
         began_s = time.perf_counter()
@@ -289,7 +289,7 @@ def create(
         "version": VERSION,
         "images": images.fingerprint,
         "validation": hashlib.sha256(validation.astype("<i8").tobytes()).hexdigest(),
-        "settings": asdict(settings),
+        "settings": flat(space, settings),
         "seed": scoring.seed,
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()

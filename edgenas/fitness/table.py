@@ -13,7 +13,7 @@ import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.data.files import cache_dir
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.files import read_file
-from edgenas.fitness import HOW_ONLY, FitnessSettings
+from edgenas.fitness import HOW_ONLY, FitnessSettings, flat
 from edgenas.text import MAX_JSON_BYTES, is_name, parse_json, printable
 
 _Array = np.ndarray[Any, np.dtype[Any]]
@@ -42,6 +42,7 @@ def own_tables() -> Path:
 
 # A table holds several epochs and the mean over its own seeds, and is there already: these tie no search to one table.
 FREE_SETTINGS = HOW_ONLY | {"epochs", "seed", "draws", "precision", "halving"}
+_SIZE = {"size", "full_size"}  # whose entries stand beside the others
 
 
 class TableFitness:
@@ -142,7 +143,7 @@ def _is_description(table: dict[str, Any]) -> bool:
         all(isinstance(table[name], str) for name in ("space", "dataset", "file", "sha256", "source"))
         and is_name(table["file"])  # it is looked for beside the description
         and isinstance(table["settings"], dict)
-        and {each.name for each in fields(FitnessSettings)} - FREE_SETTINGS <= set(table["settings"])
+        and {each.name for each in fields(FitnessSettings)} - FREE_SETTINGS - _SIZE <= set(table["settings"])
         and all(isinstance(each, list) and all(type(number) is int for number in each) for each in lists)
         and type(table.get("classes", 1)) is int
         and isinstance(made, dict)
@@ -158,7 +159,10 @@ def nearest(space_name: str, dataset: str, settings: FitnessSettings) -> Fitness
     for table in _descriptions():
         if {"space", "dataset", "classes"} & _differences(table, space_name, dataset, settings).keys():
             continue
-        like = replace(settings, **table["settings"], epochs=table["epochs"][-1])
+        own = {each.name for each in fields(FitnessSettings)}
+        size = {name: value for name, value in table["settings"].items() if name not in own}
+        others = {name: value for name, value in table["settings"].items() if name in own}
+        like = replace(settings, **others, size=size, epochs=table["epochs"][-1])
         found.append((len(_differences(table, space_name, dataset, settings)), like))
     return min(found, key=lambda each: each[0])[1] if found else None
 
@@ -171,9 +175,9 @@ def _mismatch(table: dict[str, Any], space_name: str, dataset: str, settings: Fi
 
 def _differences(table: dict[str, Any], space_name: str, dataset: str, settings: FitnessSettings) -> dict[str, Any]:
     """What is asked for but was not used to make `table`, by name."""
-    asked = {"space": space_name, "dataset": dataset, **asdict(settings)}
+    asked = {"space": space_name, "dataset": dataset, **flat(plugins.load("spaces", space_name)(), settings)}
     made = {"space": table["space"], "dataset": table["dataset"], **table["settings"]}
-    differing = {k: v for k, v in asked.items() if k not in FREE_SETTINGS and made[k] != v}
+    differing = {k: v for k, v in asked.items() if k not in FREE_SETTINGS and made.get(k) != v}
     if settings.epochs not in table["epochs"]:
         differing["epochs"] = settings.epochs
     if "space" not in differing and table.get("classes", 1) != classes_version(space_name):

@@ -16,19 +16,19 @@ import logging
 import math
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgenas import __version__, plugins
-from edgenas.architecture import Architecture, Score, SearchSpace
+from edgenas import __version__, plugins, spaces
+from edgenas.architecture import Architecture, Enumerable, Score, SearchSpace
 from edgenas.data.images import check_dataset
 from edgenas.errors import UsageError
 from edgenas.files import check_place, locked, write_whole
-from edgenas.fitness import FitnessSettings, check_reference, live, table
+from edgenas.fitness import FitnessSettings, check_reference, flat, live, size_of, table
 from edgenas.fitness.table import FREE_SETTINGS, own_tables
 from edgenas.text import as_name
 from edgenas.units import check_ranges
@@ -142,7 +142,9 @@ class Tabulation:
             "space": self.space.name,
             "classes": table.classes_version(self.space.name),
             "dataset": self.dataset,
-            "settings": {name: value for name, value in asdict(self.settings).items() if name not in FREE_SETTINGS},
+            "settings": {
+                name: value for name, value in flat(self.space, self.settings).items() if name not in FREE_SETTINGS
+            },
             "epochs": self.epochs,
             "seeds": seeds,
             "file": path.with_suffix(".npz").name,
@@ -162,7 +164,7 @@ class Tabulation:
 
 
 def tabulate(
-    space: str = "nasbench201",
+    space: str = spaces.DEFAULT,
     dataset: str = "cifar10",
     settings: FitnessSettings | None = None,
     seeds: int = 2,
@@ -179,10 +181,11 @@ def tabulate(
         raise UsageError(f"--seeds {seeds} scores nothing; give 1 or more")
     settings = settings or FitnessSettings()
     check_ranges(**vars(settings), seeds=seeds)
+    size_of(made, settings)
     epochs = [*settings.readings, settings.epochs]
     if epochs[0] < 1 or epochs != sorted(set(epochs)):
         raise UsageError(f"--epochs {','.join(map(str, epochs))} must be 1 or more and ascend, like --epochs 10,25,50")
-    named = {name: value for name, value in asdict(replace(settings, seed=0)).items() if name != "engine"}
+    named = {name: value for name, value in flat(made, replace(settings, seed=0)).items() if name != "engine"}
     told = hashlib.sha256(repr((space, dataset, named)).encode()).hexdigest()[:8]
     path = output or own_tables() / f"{space}_{as_name(Path(dataset).name)}_{told}.json"
     if path.suffix != ".json":
@@ -195,7 +198,6 @@ def tabulate(
 
 def classes_of(space: SearchSpace) -> list[Architecture]:
     """The functional classes whose input reaches their output. Raises UsageError where they cannot be listed."""
-    listed = getattr(space, "all_architectures", None)
-    if listed is None:
+    if not isinstance(space, Enumerable):
         raise UsageError(f"the space {space.name} is too large for a table; search it by --fitness live")
-    return sorted({space.canonical(arch) for arch in listed() if space.is_connected(arch)})
+    return sorted({space.canonical(arch) for arch in space.all_architectures() if space.is_connected(arch)})

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.architecture import Architecture, Score, SearchSpace
+from edgenas.architecture import Architecture, Score, SearchSpace, Stackable
 from edgenas.errors import UsageError, out_of_memory
-from edgenas.fitness import FitnessSettings
+from edgenas.fitness import FitnessSettings, size_of
 from edgenas.fitness.engine import Asked, Found
 from edgenas.fitness.rmi import rmi, unit_grams
 from edgenas.fitness.untrained import build
@@ -57,14 +57,13 @@ class Trainer:
 
         Raises UsageError where not even one of them fits.
         """
-        advice = f"on {len(self.images)} images; give fewer by --batch-size, or fewer --cells or --channels"
+        advice = f"on {len(self.images)} images; give fewer by --batch-size, or a smaller --size"
         return as_memory_allows(self._train, archs, self.images.device, advice)
 
     def network(self, arch: Architecture) -> nn.Module:
         """`arch` with the weights that it begins with, which depend on the seed and on `arch` alone."""
-        settings = self.settings
-        size = {"channels": settings.channels, "cells": settings.cells}
-        network = build(self.space, arch, self.num_classes, settings.seed, **size)
+        size = size_of(self.space, self.settings)
+        network = build(self.space, arch, self.num_classes, self.settings.seed, **size)
         return network.to(self.images.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload,no-any-return]
 
     def _train(self, archs: Sequence[Architecture]) -> list[Score]:
@@ -187,9 +186,7 @@ class _OneByOne:
 
 def stacked(space: SearchSpace, networks: Sequence[nn.Module]) -> Stacked:
     """`networks` in training mode, as one where their `space` can do that."""
-    stack = getattr(space, "stack", None)
-    made: Stacked = _OneByOne(networks) if stack is None else stack(networks)
-    return made
+    return space.stack(networks) if isinstance(space, Stackable) else _OneByOne(networks)
 
 
 def as_memory_allows(

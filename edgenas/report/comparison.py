@@ -9,7 +9,7 @@ from edgenas.benchmarks.nasbench201.compare import Comparison
 from edgenas.benchmarks.nasbench201.regrets import Summary, by_case
 from edgenas.errors import DataError
 from edgenas.files import write_whole
-from edgenas.fitness import PAPER
+from edgenas.fitness import PAPER, FitnessSettings, size_of
 from edgenas.report.text import table_text
 
 
@@ -112,8 +112,12 @@ def _paper(comparison: Comparison) -> list[str]:
     used, own = comparison.benchmark.paper_network(), PAPER
     if used == own:
         return []
-    told = [f"N={each.cells}, C={each.channels} after {each.epochs} steps" for each in (used, own)]
+    told = [f"{_size(comparison, each)} after {each.epochs} steps" for each in (used, own)]
     return [f"paper: Algorithm 1 by phi of {told[0]}, for no table of the paper's ({told[1]}) is here"]
+
+
+def _size(comparison: Comparison, settings: FitnessSettings) -> str:
+    return ", ".join(f"{name} {value}" for name, value in size_of(comparison.benchmark.space, settings).items())
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:

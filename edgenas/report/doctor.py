@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from edgenas import __version__, cost, plugins
+from edgenas import __version__, cost, plugins, spaces
 from edgenas.data import files
 from edgenas.data.cache import Check
 from edgenas.device import load
@@ -143,7 +143,7 @@ def require_healthy(diagnosis: dict[str, Any]) -> None:
 
 
 def _dataset_facts(dataset: str, packages: dict[str, str | None]) -> dict[str, Any]:
-    space = plugins.load("spaces", "nasbench201")()
+    space = plugins.load("spaces", spaces.DEFAULT)()
     problem = None
     try:
         priced = cost.create("auto", space, dataset, load(_EXAMPLE_DEVICE))(space.all_architectures()[:1])[0]

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgenas import device as devices
 from edgenas import plugins
+from edgenas.architecture import Drawable
 from edgenas.device import Device
 from edgenas.run import PHI
 from edgenas.text import printable, printables
@@ -41,7 +42,7 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     space = plugins.load("spaces", result["space"])()
     limits = {each["metric"]: each["limit"] for each in result["constraints"]}
     lines = [f"{result['device']}, {printable(result['dataset'])}: {constraints_text(result)}", ""]
-    if hasattr(space, "draw"):
+    if isinstance(space, Drawable):
         from edgenas.architecture import Architecture
 
         drawing = space.draw(Architecture(result["space"], tuple(winner["genes"])))

@@ -39,7 +39,7 @@ MAX_DIGITS = 18  # of a whole number
 _WORDS = 160  # characters of what pydantic says is wrong
 # Settings that came later than the first runs, and what these had.
 _LATER: dict[str, Any] = {
-    **dict.fromkeys(("board", "pareto", "precision", "halving", "draws", "engine", "pool", "confidence")),
+    **dict.fromkeys(("board", "pareto", "precision", "halving", "draws", "engine", "pool", "confidence", "size")),
     "refine": 0,
 }
 _Kind = TypeVar("_Kind")
@@ -68,6 +68,9 @@ def checked(kind: Any, value: Any) -> Any:
 def settings(kind: type[_Kind], record: Any, base: _Kind | None = None) -> _Kind:
     """The dataclass `kind` with the values of `record`, each of the type that `kind` declares for it; what `record`
     lacks is as in `base`, or by default."""
+    if isinstance(record, dict) and "size" in _types(kind):  # its entries stand beside the others
+        known = {name: value for name, value in record.items() if name in _types(kind)}
+        record = {**known, "size": {name: value for name, value in record.items() if name not in known}}
     values = checked(_record_of(kind), record)  # type: ignore[arg-type]
     try:
         return kind(**values) if base is None else replace(base, **values)  # type: ignore[type-var]
@@ -79,13 +82,25 @@ def header(value: Any) -> dict[str, Any]:
     """What a run.json holds. Settings of `request` that came later than the run are as they were before."""
     found: dict[str, Any] = checked(Header, value)
     datetime.datetime.fromisoformat(found["created"])
-    request = found["request"] = checked(_request(), {**_LATER, **found["request"]})
+    request = found["request"] = checked(_request(), {**_LATER, **_sized(found["request"])})
+    if request["space"] is None:
+        raise ValueError("request.space names no space")
     for limit, metric in LIMITS.items():
         if request[limit] is not None and not 0 < request[limit] <= METRICS[metric].largest:
             raise ValueError(f"request.{limit}: {request[limit]} is no limit")
     if request["pareto"] is not None and request["pareto"] not in METRICS:
         raise ValueError("request.pareto names no metric")
     return found
+
+
+def _sized(request: dict[str, Any]) -> dict[str, Any]:
+    """`request`, in which early versions kept the entries of a size beside the others."""
+    space = request.get("space")
+    if "size" in request or not isinstance(space, str) or space not in plugins.names("spaces"):
+        return request
+    names = request.keys() & plugins.load("spaces", space)().sizes.keys()
+    size = {name: request[name] for name in sorted(names) if request[name] is not None}
+    return {**{name: value for name, value in request.items() if name not in names}, "size": size or None}
 
 
 def lines(name: str, content: bytes, request: Mapping[str, Any], today: Callable[[Any], Any]) -> list[Any]:

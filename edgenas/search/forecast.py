@@ -7,10 +7,10 @@ from math import inf
 from shlex import quote
 
 from edgenas.architecture import Constraint, CostProvider, Countable, Fitness, SearchSpace, Timed, Trial
-from edgenas.fitness import FitnessSettings, companions, table
+from edgenas.fitness import FitnessSettings, companions, size_of, table
 from edgenas.search.genetic import SearchSettings, evolve
 
-FLAGS = ("epochs", "beta", "batch_size", "cells", "channels", "reference")  # of the command, and of FitnessSettings
+FLAGS = ("epochs", "beta", "batch_size", "reference")  # of the command, and of FitnessSettings
 
 
 def forecast(
@@ -44,6 +44,9 @@ def forecast(
     if near is None:
         return told
     differing = {flag: getattr(near, flag) for flag in FLAGS if getattr(near, flag) != getattr(scoring, flag)}
+    size, asked = size_of(space, near), size_of(space, scoring)
+    if size != asked:
+        differing["size"] = ",".join(f"{name}={value}" for name, value in size.items() if value != asked[name])
     flags = "".join(f" --{flag.replace('_', '-')} {value}" for flag, value in differing.items())
     return (
         f"{told}; by the nearest table it takes a second: add --fitness {quote(name.replace('live', 'table'))}{flags}"

@@ -53,7 +53,7 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
         raise UsageError(f"a pick needs a limit; name one, like: edgenas runs pick {run} --latency 5ms")
     opened = runs.open_run(run)
     request = stored_request(opened)
-    space = plugins.load("spaces", request.space)()
+    space = plugins.load("spaces", opened.header["request"]["space"])()
     judged = opened.trials()
     trials = _usable(judged, opened.measured(), space)
     outcome = opened.result()

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from edgenas.architecture import Architecture, Refined, SearchSpace
+from edgenas.architecture import Architecture, Countable, Refined, SearchSpace
 from edgenas.errors import DataError, UsageError
 from edgenas.files import read_file, write_whole
 from edgenas.fitness import FitnessSettings, RefineSettings, table
@@ -310,7 +310,7 @@ def spread(archs: Sequence[Architecture], count: int) -> list[Architecture]:
 
 def _macs_m(space: SearchSpace, arch: Architecture) -> float:
     """0 where the space counts none."""
-    return float(space.macs_m(arch)) if hasattr(space, "macs_m") else 0.0
+    return space.macs_m(arch, num_classes=10, image_size=32) if isinstance(space, Countable) else 0.0
 
 
 def _forget(run: Run, arch: Architecture, images: int) -> None:

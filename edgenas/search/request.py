@@ -11,7 +11,7 @@ from dataclasses import asdict, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from edgenas import __version__, cost, plugins
+from edgenas import __version__, cost, plugins, spaces
 from edgenas import device as devices
 from edgenas import run as runs
 from edgenas.architecture import Constraint, Countable, SearchRequest, Timed
@@ -19,7 +19,7 @@ from edgenas.data.images import check_dataset
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.files import check_place
-from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, check_reference, table
+from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, check_reference, flat, size_of, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness.weights import parse_weights
 from edgenas.search.forecast import forecast
@@ -83,7 +83,8 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
         fitness_settings, settings = _stored_settings(resumed, fitness_settings)
         frugal = settings
     device = devices.load(request.device)
-    space = plugins.load("spaces", request.space)()
+    space = plugins.load("spaces", request.space or spaces.DEFAULT)()
+    size_of(space, fitness_settings)
 
     boards = [name.strip() for name in (request.board or "").split(",") if name.strip()]
     if request.confidence is not None and not 0.5 <= request.confidence < 1:
@@ -132,14 +133,16 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     header = {
         "kind": "search",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "request": asdict(replace(request, fitness=scoring, cost=prices.kind, refine=count)),
+        "request": asdict(replace(request, space=space.name, fitness=scoring, cost=prices.kind, refine=count)),
         "search_settings": asdict(settings),
-        "fitness_settings": {k: v for k, v in asdict(fitness_settings).items() if k not in HOW_ONLY},
+        "fitness_settings": {k: v for k, v in flat(space, fitness_settings).items() if k not in HOW_ONLY},
         "device_profile_sha256": device.sha256,
         "cost_fingerprint": prices.fingerprint,
         "fitness_fingerprint": score.fingerprint,
         "fitness_source": score.source,
-        "refine_settings": {**asdict(REFINE_SETTINGS), "rungs": list(REFINE_SETTINGS.rungs)} if refinement else None,
+        "refine_settings": {**flat(space, REFINE_SETTINGS), "rungs": list(REFINE_SETTINGS.rungs)}
+        if refinement
+        else None,
         "refine_fingerprint": refinement.ready.fingerprint if refinement else None,
         "versions": _versions(),
     }

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgenas import plugins
+from edgenas import plugins, spaces
 from edgenas import run as runs
+from edgenas.architecture import Parsable
 from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, UsageError
 from edgenas.files import check_place
@@ -106,9 +107,9 @@ def train(
 def _asked_for(arch: str, dataset: str | None, space: str | None) -> dict[str, Any]:
     if dataset is None:
         raise UsageError("--arch needs the images to train on; give --dataset, like --dataset digits")
-    name = space or "nasbench201"
+    name = space or spaces.DEFAULT
     chosen = plugins.load("spaces", name)()
-    if not hasattr(chosen, "parse"):
+    if not isinstance(chosen, Parsable):
         raise UsageError(f"space {name} reads no --arch; give a run of it")
     return {"space": name, "genes": list(chosen.parse(arch).genes), "dataset": dataset}
 

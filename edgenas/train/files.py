@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, SearchSpace
+from edgenas.architecture import Architecture, SearchSpace, network_size
 from edgenas.errors import DataError, UsageError, out_of_memory
 from edgenas.files import locked, read_file, write_whole
 from edgenas.schema import checked, parse
@@ -28,7 +28,6 @@ from edgenas.schema.types import Trained as Result
 from edgenas.text import distinct
 
 VERSION = 1  # of checkpoint.pt, model.pt and result.json
-_LARGEST = 1024  # channels or cells that are believed of a file
 _LARGEST_FILE, _LARGEST_JSON = 1 << 33, 1 << 20  # bytes
 
 log = logging.getLogger(__name__)
@@ -74,11 +73,10 @@ def load_trained(run: str | Path) -> Trained:
         arch = architecture(content["space"], content["genes"])
         space: SearchSpace = plugins.load("spaces", arch.space)()
         names = content["class_names"]
-        size = {name: content[name] for name in ("channels", "cells")}
+        size = {name: content[name] for name in space.sizes}
         mean, std = (tuple(float(value) for value in content[name]) for name in ("mean", "std"))
         height, width = (int(side) for side in content["image_size"])
-        if not all(isinstance(value, int) and 1 <= value <= _LARGEST for value in size.values()):
-            raise ValueError("no size of a network")
+        network_size(space, size, deployed=True)
         if not 1 <= len(names) <= 100_000 or not all(isinstance(name, str) for name in names):
             raise ValueError("no class names")
         if not (len(mean) == len(std) == 3 and all(value > 0 for value in std) and height > 0 and width > 0):
@@ -103,7 +101,7 @@ def load_trained(run: str | Path) -> Trained:
             test_accuracy,
             test_images,
         )
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+    except (AttributeError, KeyError, UsageError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise damaged(path, restart(found[0])) from error
 
 

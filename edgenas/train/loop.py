@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.architecture import Architecture, SearchSpace
+from edgenas.architecture import Architecture, SearchSpace, network_size
 from edgenas.data.images import ImageSet, held_out
 from edgenas.errors import DataError, EdgeNASError, UsageError
 from edgenas.schema import checked
@@ -86,6 +86,7 @@ class Training:
         if self.batch_size < 2 or (settings.patience and not len(self.val_indexes)):
             raise UsageError(f"{images.source} has too few images to train on so; add some, or leave --patience out")
         self.steps_per_epoch = len(self.train_indexes) // self.batch_size  # what an epoch leaves over is left out
+        self.size = network_size(space, settings.size, deployed=True)
         # What a checkpoint must agree in, to be gone on with.
         self.identity = {
             "space": space.name,
@@ -94,7 +95,7 @@ class Training:
             "dataset": dataset,
             "dataset_fingerprint": images.fingerprint,
             "teacher": teacher_source,
-            "settings": asdict(settings),
+            "settings": self._flat_settings(),
         }
         self.steps_done = 0
         self.history: list[dict[str, Any]] = []  # the lines of metrics.jsonl
@@ -102,8 +103,7 @@ class Training:
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            size = {"channels": settings.channels, "cells": settings.cells}
-            self.network = space.build(arch, len(images.class_names), **size)
+            self.network = space.build(arch, len(images.class_names), **self.size)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
@@ -308,6 +308,10 @@ class Training:
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
         write(self.folder / "metrics.jsonl", lines.encode(), self._advice)
 
+    def _flat_settings(self) -> dict[str, Any]:
+        """The size's entries stand beside the others."""
+        return {**{name: value for name, value in asdict(self.settings).items() if name != "size"}, **self.size}
+
     def _finish(self) -> None:
         """Test the weights, the best ones where there was a validation, and write model.pt and result.json."""
         if self.best is not None:
@@ -318,8 +322,7 @@ class Training:
         tested = set(self.test.labels.tolist())
         untested = [name for label, name in enumerate(self.images.class_names) if label not in tested]
         model = {
-            "channels": self.settings.channels,
-            "cells": self.settings.cells,
+            **self.size,
             "network": {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()},
             "mean": list(self.images.mean),
             "std": list(self.images.std),
@@ -329,7 +332,7 @@ class Training:
         write_torch(self.folder / "model.pt", {**common, **outcome, **model}, self._advice)
         result = {
             **common,
-            "settings": asdict(self.settings),
+            "settings": self._flat_settings(),
             "images": self.images.source,
             "train_images": len(self.train_indexes),
             "val_images": len(self.val_indexes),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgenas.errors import UsageError
 from edgenas.units import check_ranges
 
 if TYPE_CHECKING:
-    from edgenas.data.images import ImageSet
+    from edgenas.architecture import NetworkSize
+from edgenas.data.images import ImageSet
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,7 @@ class TrainSettings:
     weight_decay: float = 5e-4
     seed: int = 0
     patience: int | None = None
-    channels: int = 16  # C
-    cells: int = 5  # N: cells a stage
+    size: NetworkSize = field(default_factory=dict, hash=False)  # what it lacks is as the space deploys its networks
 
     def __post_init__(self) -> None:
         for sound, problem in (

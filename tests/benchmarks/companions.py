@@ -116,4 +116,4 @@ if __name__ == "__main__":
         os.environ["EDGENAS_CACHE_DIR"] = folder
         given = [int(each) for each in sys.argv[1:]]
         count, epochs, cells, channels = given + [300, 10, 5, 8][len(given) :]
-        main(count, FitnessSettings(epochs=epochs, cells=cells, channels=channels))
+        main(count, FitnessSettings(epochs=epochs, size={"cells": cells, "channels": channels}))

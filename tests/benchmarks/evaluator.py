@@ -29,7 +29,7 @@ from torch import nn
 from edgenas.architecture import Architecture, Score
 from edgenas.data.images import load_images
 from edgenas.errors import EdgeNASError
-from edgenas.fitness import FitnessSettings, live
+from edgenas.fitness import FitnessSettings, live, size_of
 from edgenas.fitness.engine import LocalEngine, LocalWorkers
 from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.tabulate import classes_of
@@ -173,7 +173,7 @@ def gflops_a_step(arch: Architecture, settings: FitnessSettings) -> float:
         assert isinstance(module, nn.Conv2d)
         total += output.numel() * module.in_channels * module.kernel_size[0] * module.kernel_size[1]
 
-    network = SPACE.build(arch, 10, channels=settings.channels, cells=settings.cells).eval()
+    network = SPACE.build(arch, 10, **size_of(SPACE, settings)).eval()
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(count)
@@ -183,7 +183,7 @@ def gflops_a_step(arch: Architecture, settings: FitnessSettings) -> float:
 
 
 def main(classes: int, steps: int, cells: int) -> None:
-    settings = FitnessSettings(epochs=steps, cells=cells, channels=16)
+    settings = FitnessSettings(epochs=steps, size={"cells": cells, "channels": 16})
     archs = random.Random(0).sample(classes_of(SPACE), classes)
     work = statistics.mean(gflops_a_step(arch, settings) for arch in archs)
     ceilings = {precision: gemm_gflops(precision) for precision in ("float32", "bfloat16")}

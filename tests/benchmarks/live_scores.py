@@ -22,7 +22,7 @@ from edgenas.spaces.nasbench201 import NASBench201
 
 def main(count: int = 100, epochs: int = 10, cells: int = 5, channels: int = 8) -> None:
     space = NASBench201()
-    settings = FitnessSettings(epochs=epochs, cells=cells, channels=channels)
+    settings = FitnessSettings(epochs=epochs, size={"cells": cells, "channels": channels})
     everything = sorted({space.canonical(arch) for arch in space.all_architectures()})
     classes = random.Random(0).sample(everything, count)
     expected = [score.value for score in table.create(space, "cifar10", settings)(classes)]

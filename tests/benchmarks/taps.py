@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from edgenas.architecture import Architecture
 from edgenas.benchmarks.nasbench201.methods import Benchmark
 from edgenas.data.images import load_images, one_batch
-from edgenas.fitness import FitnessSettings, live
+from edgenas.fitness import FitnessSettings, live, size_of
 from edgenas.fitness.reference import ResNet, reference_network
 from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.trainer import Trainer
@@ -84,11 +84,12 @@ def trainers(settings: FitnessSettings) -> dict[str, Trainer]:
     scaled, _ = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))
     with torch.no_grad():
         stages = blocks(reference, torch.from_numpy(scaled))
+    cells = size_of(NASBench201(), settings)["cells"]
     # phi is linear in the targets; by their length it keeps its range.
     targets = [
-        unit_gram(stage[math.ceil((cell + 1) * len(stage) / settings.cells) - 1]) / settings.cells
+        unit_gram(stage[math.ceil((cell + 1) * len(stage) / cells) - 1]) / cells
         for stage in stages
-        for cell in range(settings.cells)
+        for cell in range(cells)
     ]
     return {"ends of stages": by_stage, "every cell": replace(by_stage, space=TappedEverywhere(), targets=targets)}
 
@@ -108,7 +109,7 @@ def main(count: int, cells: int) -> None:
         "all": random.Random(0).sample(list(truth), count),
         "best tenth": random.Random(1).sample([arch for arch, accuracy in truth.items() if accuracy >= least], count),
     }
-    _TRAINERS.update(trainers(FitnessSettings(cells=cells)))
+    _TRAINERS.update(trainers(FitnessSettings(size={"cells": cells})))
     print(f"{'TAPPED AT':18}{'AMONG':12}{'phi':>8}{'with MACs':>11}{'s a class':>11}   Spearman, {count} classes each")
     with multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0))) as pool:
         for name in _TRAINERS:

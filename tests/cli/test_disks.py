@@ -234,7 +234,7 @@ def test_a_table_goes_on_once_there_is_room(disk: Disk, monkeypatch: pytest.Monk
     torch.manual_seed(0)
     network = ResNet(20, 10).eval()
     monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
-    settings = FitnessSettings(epochs=1, cells=1, channels=4, batch_size=8)
+    settings = FitnessSettings(epochs=1, size={"cells": 1, "channels": 4}, batch_size=8)
 
     def table() -> Any:
         return tabulate.tabulate("nasbench201", "digits", settings, 1, disk.path / "table.json")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import typer
 
+from edgenas.benchmarks.nasbench201 import methods
 from edgenas.cli import app
-from edgenas.search import methods, request
+from edgenas.search import request
 from edgenas.search.genetic import SearchSettings
 from edgenas.search.pareto import DEFAULT as FRONT
 from edgenas.train import TrainSettings

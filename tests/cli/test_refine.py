@@ -91,7 +91,9 @@ def test_without_it_nothing_is_refined_and_an_older_run_goes_on(capsys: pytest.C
 
 def test_changed_settings_are_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(f"{SEARCH} --run a", capsys)[0] == 0
-    monkeypatch.setattr(request, "REFINE_SETTINGS", RefineSettings((64,), 16, 1, 8, calibration_images=32))
+    monkeypatch.setattr(
+        request, "REFINE_SETTINGS", RefineSettings((64,), 16, {"cells": 1, "channels": 8}, calibration_images=32)
+    )
     code, _, err = run("search --resume a", capsys)
     assert code == 2
     assert "its refine settings and refine fingerprint changed since it began" in err

@@ -26,7 +26,7 @@ from edgenas.testing import check_fitness
 from tests.search.worlds import Digits
 
 SPACE = NASBench201()
-QUICK = FitnessSettings(batch_size=8, channels=4)
+QUICK = FitnessSettings(batch_size=8, size={"channels": 4})
 CONV, CONV_BY_SKIP, EMPTY = (
     SPACE.parse(each)
     for each in (

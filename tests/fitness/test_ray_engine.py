@@ -34,7 +34,7 @@ from tests.fitness.test_trainer import SOME, trainer
 from tests.train.worlds import image_set
 
 SMALL = {"object_store_memory": 80 << 20, "include_dashboard": False}
-QUICK = FitnessSettings(epochs=2, batch_size=8, channels=4)
+QUICK = FitnessSettings(epochs=2, batch_size=8, size={"channels": 4})
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_scores_are_the_local_ones(cluster: Any) -> None:
 
 def test_a_shortlist_is_refined_there_to_the_same_outcomes(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgenas.fitness.refiner.load_images", lambda *_, **__: image_set(120, side=12))
-    settings = RefineSettings((64, 128), 16, 1, 8, calibration_images=32)
+    settings = RefineSettings((64, 128), 16, {"cells": 1, "channels": 8}, calibration_images=32)
     refiner = create(NASBench201(), "digits", replace(QUICK, precision="float32"), settings, [0]).refiner
     workers = RayEngine(cluster.address).start(refiner)
     ran = [workers.submit([Job(arch, 64)]) for arch in SOME[:3]]
@@ -150,7 +150,7 @@ def test_stopped_it_ends_at_once_and_keeps_what_was_trained(cluster: Any, tmp_pa
 
 def test_errors_of_ours_come_as_themselves(cluster: Any) -> None:
     with pytest.raises(UsageError, match=r"^there is too little memory to train one network on 16 images") as raised:
-        list(on_ray(trainer(channels=10**6), cluster)(SOME[:2]))
+        list(on_ray(trainer(size={"channels": 10**6}), cluster)(SOME[:2]))
     assert type(raised.value) is UsageError
 
 

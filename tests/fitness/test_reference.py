@@ -154,7 +154,7 @@ def test_the_run_that_trains_the_reference_scores_as_those_that_read_it(
     monkeypatch.setattr("edgenas.fitness.live.load_images", lambda dataset: made_up())
     space = NASBench201()
     archs = [space.from_index(index) for index in range(1_000, 15_000, 2_000)]
-    settings = FitnessSettings(epochs=3, batch_size=8, channels=4, cells=1)
+    settings = FitnessSettings(epochs=3, batch_size=8, size={"channels": 4, "cells": 1})
 
     def scored() -> tuple[str, list[Score]]:
         fitness = create(space, "stripes", settings)
@@ -204,7 +204,7 @@ def test_nothing_half_trained_is_kept(stripes: list[int], monkeypatch: pytest.Mo
 def test_live_scores_of_digits_need_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     train = reference.train_reference
     monkeypatch.setattr(reference, "train_reference", lambda images, depth: train(images, depth, steps=2))
-    settings = FitnessSettings(epochs=2, batch_size=10, channels=4)
+    settings = FitnessSettings(epochs=2, batch_size=10, size={"channels": 4})
     space = NASBench201()
     fitness = create(space, "digits", settings)
     assert "digits" in fitness.source

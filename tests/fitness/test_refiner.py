@@ -30,7 +30,12 @@ from tests.train.worlds import image_folder, image_set
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = RefineSettings(
-    rungs=(64, 128), batch_size=16, cells=1, channels=4, learning_rate=0.1, calibration_images=32, val_images=30
+    rungs=(64, 128),
+    batch_size=16,
+    size={"cells": 1, "channels": 4},
+    learning_rate=0.1,
+    calibration_images=32,
+    val_images=30,
 )
 SCORING = FitnessSettings(batch_size=8, precision="float32")
 
@@ -346,6 +351,6 @@ def test_the_fingerprint_is_of_all_that_an_outcome_depends_on(images: ImageSet) 
         fingerprint(seed=1),
         fingerprint(seeds=[1]),
         fingerprint(replace(SMALL, momentum=0)),
-        fingerprint(replace(SMALL, channels=8)),
+        fingerprint(replace(SMALL, size={"cells": 1, "channels": 8})),
     ]
     assert len({fingerprint(), *others}) == 5

@@ -22,7 +22,7 @@ from edgenas.fitness.trainer import Trainer
 from edgenas.spaces.nasbench201 import NASBench201
 
 SPACE = NASBench201()
-QUICK = FitnessSettings(epochs=3, batch_size=8, channels=4)
+QUICK = FitnessSettings(epochs=3, batch_size=8, size={"channels": 4})
 CONV, CONV_BY_SKIP = (
     "|nor_conv_3x3~0|+|none~0|none~1|+|none~0|skip_connect~1|none~2|",
     ("|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"),

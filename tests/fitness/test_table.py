@@ -19,7 +19,7 @@ from edgenas.spaces.nasbench201 import NASBench201
 SPACE = NASBench201()
 DEFAULT = FitnessSettings()
 NAME = "nasbench201_cifar10_resnet20"  # of the table of the default preset
-SMALL = FitnessSettings(cells=1, channels=16)  # which the other table has after several steps
+SMALL = FitnessSettings(size={"cells": 1, "channels": 16})  # which the other table has after several steps
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_class_has_one_score_and_the_seed_is_not_looked_at() -> None:
     ("dataset", "settings", "difference"),
     [
         ("cifar100", DEFAULT, "dataset=cifar100"),
-        ("cifar10", replace(DEFAULT, cells=4), "cells=4"),
+        ("cifar10", replace(DEFAULT, size={"cells": 4}), "cells=4"),
         ("cifar10", replace(DEFAULT, epochs=51), "epochs=51"),
         ("cifar10", replace(DEFAULT, beta=0.5), "beta=0.5"),
         ("cifar10", replace(DEFAULT, reference="resnet56"), "reference=resnet56"),

@@ -23,7 +23,7 @@ from edgenas.fitness.trainer import Trainer
 from edgenas.spaces.nasbench201 import NASBench201
 
 SPACE = NASBench201()
-QUICK = FitnessSettings(epochs=2, batch_size=8, channels=4)
+QUICK = FitnessSettings(epochs=2, batch_size=8, size={"channels": 4})
 FEW = classes_of(SPACE)[100:106]
 
 
@@ -246,7 +246,7 @@ def test_other_settings_are_refused_by_name() -> None:
     list(made())
     with pytest.raises(UsageError, match=r"no table of scores was made with beta=0\.5"):
         table.create(SPACE, "digits", replace(QUICK, beta=0.5))
-    assert not table.fits("nasbench201", "digits", replace(QUICK, cells=2))
+    assert not table.fits("nasbench201", "digits", replace(QUICK, size={"cells": 2}))
 
 
 def test_a_damaged_table_is_told() -> None:

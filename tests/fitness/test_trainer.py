@@ -52,7 +52,7 @@ class Unstackable:
 
 
 def trainer(device: str = "cpu", space: Any = SPACE, side: int = 16, **changes: Any) -> Trainer:
-    settings = replace(FitnessSettings(epochs=10, batch_size=16, cells=1, channels=8), **changes)
+    settings = replace(FitnessSettings(epochs=10, batch_size=16, size={"cells": 1, "channels": 8}), **changes)
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(settings.batch_size, 3, side, side, generator=generator)
     targets = [unit_gram(torch.randn(settings.batch_size, 30, generator=generator)) for _ in range(3)]
@@ -84,7 +84,7 @@ def test_no_more_than_rounding_keeps_them_apart(
     monkeypatch.setattr(Trainer, "network", lambda self, arch: network(self, arch).double())
 
     def scores(space: Any) -> list[Score]:
-        single = trainer(device, space, cells=cells)
+        single = trainer(device, space, size={"cells": cells, "channels": 8})
         targets = [each.double() for each in single.targets]
         return replace(single, images=single.images.double(), targets=targets)(archs)
 

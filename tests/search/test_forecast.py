@@ -22,7 +22,7 @@ from edgenas.search.genetic import PAPER as PAPER_SEARCH
 from edgenas.spaces.nasbench201 import NASBench201
 
 SPACE = NASBench201()
-QUICK = FitnessSettings(epochs=60, batch_size=8, channels=2, cells=1)
+QUICK = FitnessSettings(epochs=60, batch_size=8, size={"channels": 2, "cells": 1})
 CLASSES = sorted({SPACE.canonical(SPACE.from_index(index)) for index in range(20)})[:12]
 
 
@@ -78,7 +78,7 @@ def test_classes_are_counted_by_a_search_and_the_nearest_table_is_offered() -> N
     found = re.fullmatch(
         r"no table has the scores asked for, so candidates are trained, about ([0-9]+) of them for 100 steps each:"
         r" about ([0-9.]+) minutes on this machine; by the nearest table it takes a second: add --fitness table"
-        r" --epochs 10 --channels 8",
+        r" --epochs 10 --size channels=8",
         told(),
     )
     assert found
@@ -88,9 +88,10 @@ def test_classes_are_counted_by_a_search_and_the_nearest_table_is_offered() -> N
 
 
 def test_the_flags_offered_are_those_that_differ() -> None:
-    assert told("2*live+macs").endswith("add --fitness '2*table+macs' --epochs 10 --channels 8")
-    assert told(cells=1, epochs=51).endswith("add --fitness table --epochs 50")
-    assert told(beta=0.5, batch_size=8, epochs=10, channels=8).endswith("--fitness table --beta 0.8 --batch-size 32")
+    assert told("2*live+macs").endswith("add --fitness '2*table+macs' --epochs 10 --size channels=8")
+    assert told(size={"cells": 1}, epochs=51).endswith("add --fitness table --epochs 50")
+    small = {"cells": 5, "channels": 8}
+    assert told(beta=0.5, batch_size=8, epochs=10, size=small).endswith("--fitness table --beta 0.8 --batch-size 32")
     assert "table it takes" not in told(dataset="digits")
     assert "about " in told(dataset="digits")
 

@@ -130,7 +130,13 @@ def as_schema_1(run: runs.Run) -> None:
 
 def test_a_run_of_schema_1_is_read_and_goes_on_as_it_began() -> None:
     whole = prepare(
-        run="a", device="raspi4", latency_ms=8.0, fitness="table", epochs=50, cells=1, channels=16, generations=5
+        run="a",
+        device="raspi4",
+        latency_ms=8.0,
+        fitness="table",
+        epochs=50,
+        size={"cells": 1, "channels": 16},
+        generations=5,
     )
     list(whole)
     trials, result = whole.run.trials(), whole.run.result()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from edgenas.architecture import Architecture, Cost, Score
+from edgenas.architecture import Architecture, Cost, Score, SizeOption
 
 
 class Digits:
@@ -13,6 +14,7 @@ class Digits:
 
     name = "digits"
     choices = (6,) * 5
+    sizes: Mapping[str, SizeOption] = MappingProxyType({})
 
     def canonical(self, arch: Architecture) -> Architecture:
         return Architecture(self.name, tuple(sorted(arch.genes)))

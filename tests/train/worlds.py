@@ -20,7 +20,7 @@ from edgenas.train.loop import Training
 
 SPACE = NASBench201()
 ARCH = SPACE.parse("|nor_conv_1x1~0|+|skip_connect~0|nor_conv_3x3~1|+|skip_connect~0|none~1|avg_pool_3x3~2|")
-SETTINGS = TrainSettings(epochs=4, batch_size=16, channels=4, cells=1)
+SETTINGS = TrainSettings(epochs=4, batch_size=16, size={"channels": 4, "cells": 1})
 
 
 def stripes(count: int, side: int = 8, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

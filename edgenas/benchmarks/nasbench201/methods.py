@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections import deque
@@ -23,7 +24,7 @@ from edgenas.cost import table as cost_table
 from edgenas.data import files
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import PAPER as PAPER_FITNESS
-from edgenas.fitness import FitnessSettings, mixed, table
+from edgenas.fitness import FitnessSettings, mixed, size_of, table
 from edgenas.fitness.weights import parse_weights
 from edgenas.search.genetic import PAPER, Generation, SearchSettings, evolve
 from edgenas.search.request import FITNESS, POOL, TABLE_POOL, economised
@@ -33,12 +34,12 @@ DATASET = "cifar10"
 PERCENTILES = (5.0, 10.0, 20.0, 35.0, 50.0, 75.0)  # of the latencies on a device: the limits of its cases
 DEFAULT = FITNESS["default"].format("table")  # the fitness by which a search scores where nothing is asked
 LIVE_DEFAULT = FITNESS["default"].format("live")  # ... and no table fits
-SMALL = FitnessSettings(cells=1, channels=16)  # has the network of a fitness whose name ends in n1
+SMALL = FitnessSettings(size={"cells": 1, "channels": 16})  # has the network of a fitness whose name ends in n1
 
 
 def _maps(settings: FitnessSettings) -> int:
     """How many feature maps a class's training goes through, but for a factor."""
-    return settings.epochs * settings.cells * settings.channels
+    return settings.epochs * math.prod(size_of(NASBench201(), settings).values())
 
 
 # This project's prototype of the evaluator took 235 s on one H100, which trains many side by side, for 50 steps of

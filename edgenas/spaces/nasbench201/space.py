@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache, cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from edgenas.architecture import Architecture
+from edgenas.architecture import Architecture, SizeOption
 from edgenas.errors import UnknownNameError, UsageError
 from edgenas.spaces.nasbench201.cell import (
     AVGPOOL,
@@ -40,6 +42,13 @@ class NASBench201:
 
     name = NAME
     choices = (len(OPERATIONS),) * len(EDGES)
+    # Scores come from networks as deep as the deployed ones, but thin (docs/figures.md, "Scores").
+    sizes: Mapping[str, SizeOption] = MappingProxyType(
+        {
+            "cells": SizeOption(5, 5, 1, 100, "cells a stage, N"),
+            "channels": SizeOption(16, 8, 1, 4096, "channels of the first stage, C"),
+        }
+    )
     classes_version = 2  # of what `canonical` takes for one class: tables of scores hold all classes of one version
 
     @cached_property
