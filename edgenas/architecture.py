@@ -197,6 +197,23 @@ class SizeOption:
     what: str
 
 
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network reads and tells: images float32 [batch, *shape], `shape` being (channels, height, width), whose
+    pixels were scaled to [0, 1] and then, channel by channel, had `mean` taken away and were divided by `std`; and how
+    many `classes` it tells apart."""
+
+    shape: tuple[int, int, int]
+    classes: int
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    @property
+    def image_size(self) -> int:
+        """The side in pixels of its images, which are square."""
+        return self.shape[-1]
+
+
 class SearchSpace(Protocol):
     """All architectures of one kind."""
 

@@ -12,7 +12,7 @@ from edgenas.board import registry
 from edgenas.board.measure import Failed, Measured, Outcome, Tier
 from edgenas.board.pool import Pool
 from edgenas.board.runtimes import for_device, model_format, require_compiler, required
-from edgenas.cost.analytic import input_of
+from edgenas.data.inputs import input_of
 from edgenas.device import Device
 from edgenas.errors import ExportError, UsageError
 from edgenas.plugins import lacking
@@ -50,7 +50,7 @@ class LiveCost:
         self.runtime: str | None = None  # that ran what was timed last
         self._space, self._device, self._pool = space, device, pool
         self._how = device.measurement
-        self._num_classes, self._image_size = input_of(dataset)
+        self._input = input_of(dataset)
 
     @property
     def needs_compiler(self) -> bool:
@@ -102,12 +102,12 @@ class LiveCost:
         from edgenas.lower.verify import FLOAT32, UNTRAINED, compare, require, run_model
 
         seed = int.from_bytes(hashlib.sha256(repr((arch.space, arch.genes)).encode()).digest()[:8], "big") >> 1
-        size = self._image_size
-        images = np.random.default_rng(0).normal(size=(_CALIBRATION_IMAGES, 3, size, size)).astype(np.float32)
+        shape = self._input.shape
+        images = np.random.default_rng(0).normal(size=(_CALIBRATION_IMAGES, *shape)).astype(np.float32)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = self._space.build(arch, self._num_classes).eval()
-        graph = lower(network, torch.zeros(1, 3, size, size))
+            network = self._space.build(arch, self._input.classes).eval()
+        graph = lower(network, torch.zeros(1, *shape))
         metadata = {"space": arch.space, "genes": list(arch.genes), "weights": f"random, seed {seed}"}
         limits = FLOAT32
         if self.model_format == "onnx":

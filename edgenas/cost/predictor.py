@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from edgenas import plugins
 from edgenas.architecture import Architecture, Cost, Featured, Features, SearchSpace
-from edgenas.cost.analytic import input_of
 from edgenas.cost.uncertainty import LEVELS, UNUSED, USED, chance_over, log_quantile, region_of
+from edgenas.data.inputs import input_of
 from edgenas.device import Device, ErrorRegion, LinearModel
 from edgenas.errors import UsageError
 
@@ -104,7 +104,7 @@ def create(space: SearchSpace, dataset: str, device: Device) -> PredictedCost:
                     f" {len(LEVELS)}; {_FIT_AGAIN}"
                 )
     assert isinstance(space, Featured)  # else its features were refused
-    held, asked = space.features.image_size, input_of(dataset)[1]
+    held, asked = space.features.image_size, input_of(dataset).image_size
     if asked != held:
         raise UsageError(
             f"the predictors of {device.name} hold for images of {held} x {held}, not {dataset}'s {asked} x {asked};"

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from edgenas import plugins
 from edgenas.architecture import Architecture, Cost, Enumerable, Featured, SearchSpace, TabularBenchmark
-from edgenas.cost.analytic import input_of
 from edgenas.cost.predictor import covers, genes_of
 from edgenas.cost.uncertainty import cleaned, deviations
 from edgenas.data import files
+from edgenas.data.inputs import input_of
 from edgenas.device import Device
 from edgenas.errors import DataError, UsageError
 
@@ -105,7 +105,7 @@ def offer(space: SearchSpace, dataset: str, device: Device, raw: bool = False) -
         return None
     source = f"{_title(benchmark)} table ({of})"
     values = {metric: table[name] for metric, name in device.hwnasbench.items()}
-    same_images = isinstance(space, Featured) and input_of(of)[1] == space.features.image_size
+    same_images = isinstance(space, Featured) and input_of(of).image_size == space.features.image_size
     columns = _columns(space, values, device, same_images and covers(space, device), raw, source)
     return TableCost(space, columns, device.name, of, "table-raw" if raw else "table")
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgenas import plugins
 from edgenas.architecture import Architecture, Countable, Fitness, Grouped, Score, SearchSpace
-from edgenas.cost.analytic import input_of
 from edgenas.data.images import load_images, one_batch
+from edgenas.data.inputs import input_of
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, size_of, table
 from edgenas.fitness.store import ScoreStore
@@ -109,7 +109,8 @@ def create_macs(space: SearchSpace, dataset: str, settings: FitnessSettings) -> 
 
     Raises UsageError for a space that does not count them.
     """
-    classes, side = input_of(dataset)
+    given = input_of(dataset)
+    classes, side = given.classes, given.image_size
     counting = _countable(space, "macs")
     return Counted(
         space,
@@ -124,7 +125,7 @@ def create_params(space: SearchSpace, dataset: str, settings: FitnessSettings) -
 
     Raises UsageError for a space that does not count them.
     """
-    classes, _ = input_of(dataset)
+    classes = input_of(dataset).classes
     counting = _countable(space, "params")
     return Counted(
         space,

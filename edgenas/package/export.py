@@ -120,7 +120,7 @@ def _export(trained: Trained, folder: Path, formats: Sequence[str], calibration_
     from edgenas.lower.trace import torch_logits
 
     test = load_images(trained.dataset, "test")
-    images, labels = one_batch(test, min(CHECK_IMAGES, len(test.labels)), 0, trained.mean, trained.std)
+    images, labels = one_batch(test, min(CHECK_IMAGES, len(test.labels)), 0, trained.given.mean, trained.given.std)
     expected = torch_logits(trained.network, images)
     graph = lower(trained.network, _example(images))
     metadata = _metadata(trained)
@@ -224,7 +224,7 @@ def _model(name: str, graph: Graph, metadata: Mapping[str, Any], trained: Traine
         raise DataError(
             f"{train.source} is not what the network was trained on; bring those images back or train again"
         )
-    images, _ = one_batch(train, min(calibration_images, len(train.labels)), 0, trained.mean, trained.std)
+    images, _ = one_batch(train, min(calibration_images, len(train.labels)), 0, trained.given.mean, trained.given.std)
     return full_int8(graph, metadata, images)
 
 
@@ -233,7 +233,10 @@ def _metadata(trained: Trained) -> dict[str, Any]:
         "space": trained.arch.space,
         "genes": list(trained.arch.genes),
         "arch_str": trained.arch_str,
-        "normalisation": {"mean": [float(each) for each in trained.mean], "std": [float(each) for each in trained.std]},
+        "normalisation": {
+            "mean": [float(each) for each in trained.given.mean],
+            "std": [float(each) for each in trained.given.std],
+        },
         "class_names": list(trained.class_names),
     }
 

@@ -66,7 +66,7 @@ def choose(trained: Trained, test: ImageSet, models: Collection[bytes]) -> Golde
 def _normalised(images: NDArray[np.uint8], trained: Trained) -> NDArray[np.float32]:
     """uint8 [n, h, w, 3] as the network takes them: float32 [n, 3, h, w]."""
     scaled = images.astype(np.float32) / np.float32(255)
-    normalised = (scaled - np.asarray(trained.mean, np.float32)) / np.asarray(trained.std, np.float32)
+    normalised = (scaled - np.asarray(trained.given.mean, np.float32)) / np.asarray(trained.given.std, np.float32)
     return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, SearchSpace, network_size
+from edgenas.architecture import Architecture, InputSpec, SearchSpace, network_size
 from edgenas.errors import DataError, UsageError, out_of_memory
 from edgenas.files import locked, read_file, write_whole
 from edgenas.schema import checked, parse
@@ -35,20 +35,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained network, on the CPU in evaluation mode: normalised float [b, 3, h, w] in, logits [b, classes] out.
+    """A trained network, on the CPU in evaluation mode, which reads what `given` says.
 
-    Images are scaled to [0, 1], then normalised by `mean` and `std` per channel. `dataset` names the images, whose
-    training split had `dataset_fingerprint` and pixels of `image_size` (h, w); `test_accuracy` (%) is that on the
+    `dataset` names the images, whose training split had `dataset_fingerprint`; `test_accuracy` (%) is that on the
     `test_images` images of its test split.
     """
 
     arch: Architecture
     arch_str: str
     network: nn.Module
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    given: InputSpec
     class_names: tuple[str, ...]
-    image_size: tuple[int, int]
     dataset: str
     dataset_fingerprint: str
     test_accuracy: float
@@ -92,10 +89,8 @@ def load_trained(run: str | Path) -> Trained:
             arch,
             space.describe(arch),
             network.eval().requires_grad_(False),
-            mean,
-            std,
+            InputSpec((len(mean), height, width), len(names), mean, std),
             distinct(names),
-            (height, width),
             str(content["dataset"]),
             str(content["dataset_fingerprint"]),
             test_accuracy,

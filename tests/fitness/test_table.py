@@ -36,7 +36,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize(
     "settings",
     [DEFAULT, *(replace(SMALL, epochs=steps) for steps in (10, 25, 50))],
-    ids=lambda each: f"N={each.cells}, {each.epochs} steps",
+    ids=lambda each: f"{dict(each.size)}, {each.epochs} steps",
 )
 def test_every_connected_cell_has_a_score(settings: FitnessSettings) -> None:
     archs = [arch for arch in SPACE.all_architectures() if SPACE.is_connected(arch)]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from edgenas.architecture import InputSpec
 from edgenas.errors import DataError
 from edgenas.train.files import load_trained, weights
 from tests.train.worlds import ARCH, SPACE, bits, checkpoint, outcome, prepare, run_out
@@ -46,7 +47,7 @@ def test_what_is_trained_comes_back(trained: Path, monkeypatch: pytest.MonkeyPat
     assert found.arch == ARCH
     assert found.arch_str == SPACE.describe(ARCH)
     assert found.class_names == ("lying", "standing")
-    assert (found.mean, found.std, found.image_size) == ((0.5,) * 3, (0.3,) * 3, (8, 8))
+    assert found.given == InputSpec((3, 8, 8), len(found.class_names), (0.5,) * 3, (0.3,) * 3)
     assert (found.dataset, found.test_images) == ("stripes", 20)
     assert not found.network.training
     assert not any(each.requires_grad for each in found.network.parameters())

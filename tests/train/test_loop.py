@@ -40,7 +40,7 @@ def test_it_learns_and_tells(tmp_path: Path) -> None:
     assert losses[-1] < losses[0] / 2
     trained = load_trained(tmp_path)
     images = torch.from_numpy(image_set(20, seed=1).images).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (trained.mean, trained.std))
+    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (trained.given.mean, trained.given.std))
     right = (trained.network((images - mean) / std).argmax(dim=1).numpy() == np.arange(20) % 2).mean()
     assert 100 * float(right) == pytest.approx(result["test_accuracy"])
 
