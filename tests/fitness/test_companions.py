@@ -184,7 +184,7 @@ def test_the_fingerprint_is_of_all_a_score_depends_on(name: str) -> None:
         told: str = create(SPACE, "digits", replace(QUICK, **changed)).fingerprint
         return told
 
-    for changed in ({"channels": 5}, {"cells": 2}, {"seed": 1}):
+    for changed in ({"size": {"channels": 5}}, {"size": {"channels": 4, "cells": 2}}, {"seed": 1}):
         assert fingerprint(**changed) != fingerprint()
     assert fingerprint(epochs=3, beta=0.1) == fingerprint()
     assert (fingerprint(batch_size=9) == fingerprint()) == (name == "synflow")
@@ -233,8 +233,8 @@ def test_loss_is_trained_where_no_table_fits(monkeypatch: pytest.MonkeyPatch) ->
     [
         ("naswot", {"batch_size": 1}, "give 2 or more"),
         ("naswot", {"batch_size": 10**6}, "take a batch of"),
-        ("naswot", {"cells": 0}, "give 1 or more"),
-        ("synflow", {"channels": 0}, "give 1 or more"),
+        ("naswot", {"size": {"cells": 0}}, "give 1 to 100"),
+        ("synflow", {"size": {"channels": 0}}, "give 1 to 4096"),
     ],
 )
 def test_settings_out_of_range_are_refused(name: str, changed: dict[str, Any], says: str) -> None:

@@ -139,6 +139,6 @@ def test_a_search_by_the_paper_s_preset_says_it_before_it_starts(
     assert "minutes on this machine; by the nearest table it takes a second: add --fitness table --epochs 10" in message
     caplog.clear()
     prepare(resume="a")
-    prepare(**{**asked, "fitness": "table", "epochs": 10, "channels": 8})
+    prepare(**{**asked, "fitness": "table", "epochs": 10, "size": {"channels": 8}})
     prepare(**{**asked, "preset": "default", "fitness": "live", "epochs": 11})
     assert not [each for each in caplog.messages if "so candidates are trained" in each]

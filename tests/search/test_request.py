@@ -35,7 +35,7 @@ def scoring(job: Search) -> tuple[Any, ...]:
     ("asked", "expected"),
     [
         ({}, ("2*table+macs", 10, 5, 80)),
-        ({"epochs": 50, "cells": 1, "channels": 16}, ("2*table+macs", 50, 1, 80)),
+        ({"epochs": 50, "size": {"cells": 1, "channels": 16}}, ("2*table+macs", 50, 1, 80)),
         ({"pareto": "latency"}, ("2*table+macs", 10, 5, None)),
         ({"epochs": 11}, ("2*live+macs", 11, 5, 80)),
         ({"dataset": "digits"}, ("2*live+macs", 10, 5, 80)),
@@ -43,7 +43,7 @@ def scoring(job: Search) -> tuple[Any, ...]:
         ({"fitness": "table"}, ("table", 10, 5, 80)),
         ({"fitness": "live", "budget": 9}, ("live", 10, 5, 9)),
         ({"preset": "paper"}, ("live", 100, 5, None)),
-        ({"preset": "paper", "epochs": 50, "cells": 1}, ("table", 50, 1, None)),
+        ({"preset": "paper", "epochs": 50, "size": {"cells": 1}}, ("table", 50, 1, None)),
     ],
 )
 def test_the_presets_choose_what_is_not_asked(
@@ -58,7 +58,7 @@ LIVE: dict[str, Any] = {
     "dataset": "digits",
     "macs_m": 60.0,
     "fitness": "live",
-    "cells": 1,
+    "size": {"cells": 1},
     "epochs": 1,
     "batch_size": 8,
     "budget": 6,
@@ -150,6 +150,17 @@ def test_a_run_of_schema_1_is_read_and_goes_on_as_it_began() -> None:
     list(resumed)
     assert runs.open_run("a").trials() == trials
     assert {**resumed.result(), "seconds": 0} == {**whole.result(), "seconds": 0}
+
+
+def test_a_run_whose_size_stands_beside_its_other_settings_goes_on() -> None:
+    list(prepare(run="a", device="raspi4", latency_ms=8.0, epochs=50, size={"cells": 1, "channels": 16}, generations=3))
+    content = Path("runs/a/trials.jsonl").read_bytes()
+    Path("runs/a/trials.jsonl").write_bytes(content[: len(content) // 2])
+    header = json.loads(Path("runs/a/run.json").read_text())
+    header["request"] |= header["request"].pop("size")
+    Path("runs/a/run.json").write_text(json.dumps(header))
+    list(prepare(resume="a"))
+    assert Path("runs/a/trials.jsonl").read_bytes() == content
 
 
 def test_in_schema_1_what_was_not_phi_is_not_taken_for_it() -> None:

@@ -27,7 +27,7 @@ from tests.train.worlds import ARCH, SPACE, checkpoint, image_folder, outcome, r
 pytestmark = pytest.mark.usefixtures("workplace")
 
 ARCH_STR = SPACE.describe(ARCH)
-SMALL: dict[str, Any] = {"channels": 4, "cells": 1, "epochs": 2, "batch_size": 16}
+SMALL: dict[str, Any] = {"size": {"channels": 4, "cells": 1}, "epochs": 2, "batch_size": 16}
 
 
 @pytest.fixture(autouse=True)
