@@ -29,7 +29,8 @@ from edgenas.text import distinct
 
 VERSION = 1  # of checkpoint.pt, model.pt and result.json
 _LARGEST = 1024  # channels or cells that are believed of a file
-_LARGEST_FILE, _LARGEST_JSON = 1 << 33, 1 << 20  # bytes
+_LARGEST_FILE, LOOK_S = 2.0  # beyond which who holds a folder trains there, and does not only look whether another does
+_LARGEST_JSON = 1 << 33, 1 << 20  # bytes
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def held(folder: Path, advice: str) -> AbstractContextManager[None]:
     """Hold `folder`, RUN/train, for a training. Raises UsageError where another program trains there, DataError ending
     in `advice` where nothing can be written there."""
     busy = f"another program trains {folder.parent}; wait for it, or train in another folder"
-    return locked(folder, busy, DataError, advice, wait_s=0.0)
+    return locked(folder, busy, DataError, advice, wait_s=LOOK_S)
 
 
 def check_free(run: Path) -> None:

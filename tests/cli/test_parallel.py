@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -139,6 +140,23 @@ def test_of_trainings_of_one_run_one_is_done(tmp_path: Path) -> None:
     found = at_once([[*arch, "--json"]] * 2)
     assert [code for code, _, _ in found] == [0, 0], found
     assert sorted(path.name for path in Path("runs").iterdir()) == ["mine", "trained-photos", "trained-photos-2"]
+
+
+def test_who_only_looks_whether_another_trains_keeps_nobody_from_it(trained_run: Path) -> None:
+    from edgenas.errors import UsageError
+    from edgenas.files import locked
+    from edgenas.train.files import check_free
+
+    with locked(trained_run / "train", "", UsageError, ""):
+        with pytest.raises(UsageError, match="another program trains"):
+            check_free(trained_run)
+    threads = [threading.Thread(target=lambda: seen.append(check_free(trained_run))) for _ in range(20)]
+    seen: list[None] = []
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 20
 
 
 def test_of_exports_to_one_folder_one_is_done(trained_run: Path, tmp_path: Path) -> None:
