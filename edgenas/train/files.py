@@ -29,8 +29,8 @@ from edgenas.text import distinct
 
 VERSION = 1  # of checkpoint.pt, model.pt and result.json
 _LARGEST = 1024  # channels or cells that are believed of a file
-_LARGEST_FILE, LOOK_S = 2.0  # beyond which who holds a folder trains there, and does not only look whether another does
-_LARGEST_JSON = 1 << 33, 1 << 20  # bytes
+LOOK_S = 2.0  # beyond which who holds a folder trains there, and does not only look whether another does
+_LARGEST_FILE, _LARGEST_JSON = 1 << 33, 1 << 20  # bytes
 
 log = logging.getLogger(__name__)
 

@@ -147,16 +147,21 @@ def test_who_only_looks_whether_another_trains_keeps_nobody_from_it(trained_run:
     from edgenas.files import locked
     from edgenas.train.files import check_free
 
-    with locked(trained_run / "train", "", UsageError, ""):
-        with pytest.raises(UsageError, match="another program trains"):
-            check_free(trained_run)
-    threads = [threading.Thread(target=lambda: seen.append(check_free(trained_run))) for _ in range(20)]
-    seen: list[None] = []
+    path = trained_run / "train"
+    with locked(path, "", UsageError, ""), pytest.raises(UsageError, match="another program trains"):
+        check_free(trained_run)
+    free: list[int] = []
+
+    def look(number: int) -> None:
+        check_free(trained_run)
+        free.append(number)
+
+    threads = [threading.Thread(target=look, args=(number,)) for number in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(seen) == 20
+    assert len(free) == 20
 
 
 def test_of_exports_to_one_folder_one_is_done(trained_run: Path, tmp_path: Path) -> None:
