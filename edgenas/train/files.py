@@ -28,6 +28,7 @@ from edgenas.schema.types import Trained as Result
 from edgenas.text import distinct
 
 VERSION = 1  # of checkpoint.pt, model.pt and result.json
+LOOK_S = 2.0  # beyond which who holds a folder trains there, and does not only look whether another does
 _LARGEST_FILE, _LARGEST_JSON = 1 << 33, 1 << 20  # bytes
 
 log = logging.getLogger(__name__)
@@ -166,7 +167,7 @@ def held(folder: Path, advice: str) -> AbstractContextManager[None]:
     """Hold `folder`, RUN/train, for a training. Raises UsageError where another program trains there, DataError ending
     in `advice` where nothing can be written there."""
     busy = f"another program trains {folder.parent}; wait for it, or train in another folder"
-    return locked(folder, busy, DataError, advice, wait_s=0.0)
+    return locked(folder, busy, DataError, advice, wait_s=LOOK_S)
 
 
 def check_free(run: Path) -> None:

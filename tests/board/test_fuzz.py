@@ -35,8 +35,9 @@ from edgenas.cost.profiling import _identity
 from edgenas.errors import BoardError, UsageError
 from edgenas.report.boards import check_text, measured_text
 from tests.board.test_session import HELLO, Scripted
+from tests.fuzz import FULL
 
-REPLIES = int(os.environ.get("EDGENAS_FUZZ_REPLIES", "300"))
+REPLIES = int(os.environ.get("EDGENAS_FUZZ_REPLIES", "20000" if FULL else "300"))
 SEED = int(os.environ.get("EDGENAS_FUZZ_SEED", "0"))
 DEVICE = devices.load("raspi4")
 TIER = Tier("screen", 1, 2, 0.01, 0, 0.0, 0.0, 0.0)  # the agent here answers at once

@@ -1,6 +1,6 @@
 """Damaged and hostile model files by the hundred: each is timed or refused by a sentence, and nothing else happens.
 
-EDGENAS_FUZZ_MODELS says how many files (by default few), EDGENAS_FUZZ_SEED which ones.
+EDGENAS_FUZZ_MODELS says how many files (by default few, with EDGENAS_FUZZ=full 300), EDGENAS_FUZZ_SEED which ones.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from edgenas.errors import EdgeNASError, UsageError
 from edgenas.lower import child
 from edgenas.text import printable
 from tests.board.timing_here import timed
+from tests.fuzz import FULL
 from tests.lower.made import CUSTOM, add_scaled, one, small_cnn, tflite_model, with_second_file
 
 SEED = int(os.environ.get("EDGENAS_FUZZ_SEED", "1"))
-FILES = int(os.environ.get("EDGENAS_FUZZ_MODELS", "24"))
+FILES = int(os.environ.get("EDGENAS_FUZZ_MODELS", "300" if FULL else "24"))
 TIMEOUT_S = 30.0  # of the first run of a file
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "models"
 

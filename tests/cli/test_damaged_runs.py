@@ -1,7 +1,7 @@
 """Damaged run folders behind every command that reads them: no traceback, no hang, no wrong exit code.
 
-A few in every test run, by a new seed each time, which is printed. EDGENAS_FUZZ_RUNS=2000 makes more of them,
-EDGENAS_FUZZ_SEED=N the same again.
+A few in every test run, by a new seed each time, which is printed. EDGENAS_FUZZ=full makes 2,000 of them,
+EDGENAS_FUZZ_RUNS=N so many, EDGENAS_FUZZ_SEED=N the same again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from edgenas import run as runs
 from edgenas.architecture import Cost, Refined
 from edgenas.cli import main, progress
 from tests.damage import damage
+from tests.fuzz import FULL
 from tests.search.test_request import as_schema_1
 
-RUNS, SEED = (os.environ.get(f"EDGENAS_FUZZ_{name}") for name in ("RUNS", "SEED"))
+RUNS, SEED = os.environ.get("EDGENAS_FUZZ_RUNS", "2000" if FULL else None), os.environ.get("EDGENAS_FUZZ_SEED")
 FEW, BUDGET_S = 60, 120.0  # where nothing is asked: so many, or as many as this time allows
 HANG_S = 120
 

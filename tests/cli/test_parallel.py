@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -121,7 +122,9 @@ def test_of_trainings_of_one_run_one_is_done(tmp_path: Path) -> None:
     found = at_once([[*arch, "--run", "mine", "--seed", str(seed)] for seed in (1, 2)])
     assert sorted(code for code, _, _ in found) == [0, 2], found
     winner = [code for code, _, _ in found].index(0)
-    assert "another program trains runs/mine" in found[1 - winner][2] or "is half trained" in found[1 - winner][2]
+    # While the first trains, between two of its steps, or after its end: each is refused in words of its own.
+    refusals = ("another program trains runs/mine", "is half trained", "is trained already")
+    assert any(words in found[1 - winner][2] for words in refusals), found
     assert checkpoint(Path("runs/mine"))["identity"]["settings"]["seed"] == winner + 1
     assert len(checkpoint(Path("runs/mine"))["history"]) == 2
     before = outcome(Path("runs/mine"))
@@ -137,6 +140,28 @@ def test_of_trainings_of_one_run_one_is_done(tmp_path: Path) -> None:
     found = at_once([[*arch, "--json"]] * 2)
     assert [code for code, _, _ in found] == [0, 0], found
     assert sorted(path.name for path in Path("runs").iterdir()) == ["mine", "trained-photos", "trained-photos-2"]
+
+
+def test_who_only_looks_whether_another_trains_keeps_nobody_from_it(trained_run: Path) -> None:
+    from edgenas.errors import UsageError
+    from edgenas.files import locked
+    from edgenas.train.files import check_free
+
+    path = trained_run / "train"
+    with locked(path, "", UsageError, ""), pytest.raises(UsageError, match="another program trains"):
+        check_free(trained_run)
+    free: list[int] = []
+
+    def look(number: int) -> None:
+        check_free(trained_run)
+        free.append(number)
+
+    threads = [threading.Thread(target=look, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(free) == 20
 
 
 def test_of_exports_to_one_folder_one_is_done(trained_run: Path, tmp_path: Path) -> None:
