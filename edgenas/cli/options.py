@@ -16,8 +16,8 @@ from edgenas.text import printable
 def option(help: str, *flags: str, default: object = None, panel: str | None = None, **how: Any) -> Any:
     """An option. `default`: what stands for it where it is not given and its own default does not say so, a value or
     words."""
-    shown = help if default is None else f"{help}  [{default}]"
-    return typer.Option(*flags, help=shown, rich_help_panel=panel, show_default=default is None, **how)
+    shown = True if default is None else str(default)
+    return typer.Option(*flags, help=help, rich_help_panel=panel, show_default=shown, **how)
 
 
 Json = Annotated[bool, option("Print JSON.", "--json")]

@@ -59,7 +59,8 @@ class FakePhone:
         self.unplug()
         for process in self.processes:  # switched off
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # its session may wait for it in another thread
+                    os.killpg(process.pid, signal.SIGKILL)
         self.processes.clear()
 
     def _accept(self) -> None:

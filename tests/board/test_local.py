@@ -71,9 +71,6 @@ class Partial(Local):
         (Leaking, "close ends what was started"),
     ],
 )
-def test_the_check_sees_a_broken_transport(
-    broken: type[Local], promise: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edgenas.board.conformance.PATIENCE_S", 2.0)
+def test_the_check_sees_a_broken_transport(broken: type[Local], promise: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=promise):
-        check_transport(lambda: broken(tmp_path / "home"))
+        check_transport(lambda: broken(tmp_path / "home"), patience_s=2.0)

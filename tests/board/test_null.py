@@ -148,6 +148,25 @@ def test_it_is_a_board_like_any_other(workplace: Path, capsys: pytest.CaptureFix
     assert "edgenas search --latency 0.1ms --cost live" in err
 
 
+def test_a_search_measures_on_it_and_finds_the_same_again(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The latencies too, with nothing left of the first time: nothing of them is this machine's."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    assert run("board add fake --device host --transport null", capsys)[0] == 0
+    winners = []
+    for name in ("one", "two"):
+        monkeypatch.setenv("EDGENAS_STATE_DIR", str(workplace / name))  # where measurements are kept
+        command = "search --device host --latency 50ms --cost live --fitness macs --board fake --generations 1"
+        code, out, err = run(f"{command} --population 4 --pool 0 --refine 0 --run {name} --json", capsys)
+        assert code == 0, err
+        winners.append(json.loads(out)["winner"])
+    assert winners[0]["costs"]["latency"] == winners[1]["costs"]["latency"]
+    assert winners[0]["genes"] == winners[1]["genes"]
+    assert 0 < winners[0]["costs"]["latency"]["value"] < 50
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [
