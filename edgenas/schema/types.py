@@ -88,7 +88,7 @@ class TrialRecord(TypedDict):
     loss: float | None
     fitness: float | None
     feasible: bool
-    trained: bool
+    scored: bool
     costs: Costs
     score_error: Text | None
     cost_error: Text | None
@@ -197,7 +197,7 @@ class _Refinement(TypedDict):
 class _Evaluations(TypedDict):
     requested: NotRequired[Count]
     distinct: Count
-    trained: Count
+    scored: Count
 
 
 class Result(TypedDict):

@@ -27,9 +27,9 @@ from edgenas.errors import DataError, UsageError
 from edgenas.files import Growing, appending, locked, read_file, write_whole
 from edgenas.fitness import FitnessSettings
 from edgenas.search import methods as ways
-from edgenas.search.genetic import PAPER, SearchSettings
 from edgenas.search.methods import PERCENTILES, Benchmark, Choice
 from edgenas.search.regrets import AGAIN, Key, Row, Summary, ahead, line, read, summary
+from edgenas.search.settings import PAPER, SearchSettings
 from edgenas.text import MAX_JSON_BYTES, parse_json, printable
 from edgenas.units import check_ranges
 

@@ -26,11 +26,12 @@ from edgenas.architecture import (
 from edgenas.data.accuracy import load_accuracies
 from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError, InfeasibleError, UnstableError
-from edgenas.search.genetic import Generation, SearchSettings, best_of_classes, evolve
+from edgenas.search.genetic import Generation, best_of_classes, evolve
 from edgenas.search.judge import repriced
 from edgenas.search.landscape import BenchmarkedSpace, Landscape
 from edgenas.search.pareto import evolve_front, front_of, survivors
 from edgenas.search.refine import Refinement, Rung, spread
+from edgenas.search.settings import SearchSettings
 from edgenas.units import METRICS, show
 
 MOST_CONFIRMED = 5  # cells measured again before a search is given up
@@ -122,7 +123,7 @@ class Search:
                         self._measure(event.front or event.population)
                     else:
                         self.trials.append(event)
-                        self.scored += event.trained
+                        self.scored += event.scored
                         if event.number >= len(known):
                             store.append(event, self.space.describe(event.arch))
                     yield event
@@ -255,7 +256,7 @@ class Search:
         if self._over and self.stored is not None:
             return self.stored
         best = self.best
-        counts = (self.last.requested, self.last.distinct, self.last.trained) if self.last else (0, 0, 0)
+        counts = (self.last.requested, self.last.distinct, self.last.scored) if self.last else (0, 0, 0)
         return {
             "schema_version": runs.SCHEMA_VERSION,
             "device": self.device.name,
@@ -274,7 +275,7 @@ class Search:
                 {"arch_str": self.space.describe(trial.arch), **asdict(found)} for trial, found in self.confirmations
             ],
             "refinement": None if self.refinement is None else self.refinement.summary(),
-            "evaluations": dict(zip(("requested", "distinct", "trained"), counts, strict=True)),
+            "evaluations": dict(zip(("requested", "distinct", "scored"), counts, strict=True)),
             "seconds": self.seconds,
             "run": str(self.run.path),
         }

@@ -6,7 +6,6 @@ import math
 import random
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,10 +23,8 @@ from edgenas.architecture import (
     Trial,
 )
 from edgenas.errors import DataError
+from edgenas.search.settings import SearchSettings
 from edgenas.search.surrogate import foretell
-
-if TYPE_CHECKING:
-    from edgenas.search.genetic import SearchSettings
 
 
 class Judge:
@@ -59,7 +56,7 @@ class Judge:
         self._replay = {trial.arch: trial for trial in known}
 
     @property
-    def trained(self) -> int:
+    def scored(self) -> int:
         """Classes scored so far, those of the fitness's sample included, for it scores them first."""
         return len(self._scores.keys() | self._sample)
 
@@ -122,7 +119,7 @@ class Judge:
         found = []
         for arch, (value, *_), price in zip(worthy, values, prices, strict=True):
             score = self._scores.get(classes[arch], Score(value))
-            found.append(_trial(-1, -1, arch, score, price, self._constraints, trained=False))
+            found.append(_trial(-1, -1, arch, score, price, self._constraints, scored=False))
         return found
 
     def _random_cell(self) -> Architecture:
@@ -153,7 +150,7 @@ class Judge:
             # draw from the whole space, and keep to it that a cell is new as long as that can succeed.
             arch = propose() if attempt < 50 else self._random_cell()
             self.sampled += 1
-            if self._settings.economical and (arch in self.trials or arch in taken):
+            if self._settings.unique and (arch in self.trials or arch in taken):
                 continue
             if self._settings.method == "rejection" and not _meets(self._cost_of(arch), self._constraints):
                 continue
@@ -177,7 +174,7 @@ class Judge:
             trial = self._replay[arch]
             if (trial.number, trial.generation) != (len(trials), generation):
                 raise DataError(_FOREIGN_HISTORY)
-            if trial.trained:
+            if trial.scored:
                 scores[space.canonical(arch)] = trial.score
                 again.append(space.canonical(arch))
             trials[arch] = trial
@@ -194,13 +191,13 @@ class Judge:
         worthy = [arch for arch in new if prices[arch].error is None and space.is_connected(arch)]
         unscored = [key for key in dict.fromkeys(map(space.canonical, worthy)) if key not in scores]
         if self._settings.budget is not None:
-            left = self._settings.budget - self.trained
+            left = self._settings.budget - self.scored
             unscored = [key for key in unscored if key in self._sample or (left := left - 1) >= 0]
         fresh = dict.fromkeys(unscored)
         arriving = self._scored(again, unscored)
         for arch in new:
             key = space.canonical(arch)
-            trained = False
+            scored = False
             if prices[arch].error is not None:
                 score = Score(None, error="not scored, for its cost is unknown")
             elif not space.is_connected(arch):
@@ -209,10 +206,10 @@ class Judge:
                 score = scores[key]
             elif key in fresh:
                 score = scores[key] = next(arriving)
-                trained = True
+                scored = True
             else:
                 continue  # the budget is spent
-            trials[arch] = _trial(len(trials), generation, arch, score, prices[arch], self._constraints, trained)
+            trials[arch] = _trial(len(trials), generation, arch, score, prices[arch], self._constraints, scored)
             yield trials[arch]
 
     def _scored(self, again: Sequence[Architecture], unscored: Sequence[Architecture]) -> Iterator[Score]:
@@ -237,7 +234,7 @@ class Judge:
 
     def ended(self, index: int, wanted: Sequence[Architecture]) -> str | None:
         """Why the search ends with generation `index`, which was to judge `wanted`; None: it goes on."""
-        if self._settings.budget is not None and self.trained >= self._settings.budget:
+        if self._settings.budget is not None and self.scored >= self._settings.budget:
             return "budget spent"
         if len(wanted) < self._settings.population:
             return "no new cell left" if self._settings.method == "penalty" else "no cell left that meets the limits"
@@ -273,9 +270,9 @@ def _trial(
     score: Score,
     cost: Cost,
     constraints: Sequence[Constraint],
-    trained: bool,
+    scored: bool,
 ) -> Trial:
-    return Trial(number, generation, arch, score, cost, *_judged(score, cost, constraints), trained)
+    return Trial(number, generation, arch, score, cost, *_judged(score, cost, constraints), scored)
 
 
 def _judged(score: Score, cost: Cost, constraints: Sequence[Constraint]) -> tuple[float, bool]:

@@ -12,11 +12,9 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 from edgenas.architecture import Constraint, CostProvider, Fitness, SearchSpace, Trial
-from edgenas.search.genetic import Generation, SearchSettings, rank
+from edgenas.search.genetic import Generation, rank
 from edgenas.search.judge import Judge
-
-# Where all is looked up; of what takes less than two searches for one limit, what comes nearest to the true front.
-DEFAULT = SearchSettings(population=100, generations=40, tournament=2)
+from edgenas.search.settings import SearchSettings
 
 
 def evolve_front(
@@ -55,7 +53,7 @@ def evolve_front(
         best = front_of(space, [*best, *children], metric)
 
         ended = judge.ended(index, wanted)
-        counts = (requested, len(judge.trials), judge.trained, judge.sampled)
+        counts = (requested, len(judge.trials), judge.scored, judge.sampled)
         yield Generation(index, tuple(population), best[-1] if best else None, *counts, ended, tuple(best))
         if ended:
             return

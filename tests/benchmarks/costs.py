@@ -32,7 +32,8 @@ from edgenas.cost import fit, hwnasbench
 from edgenas.cost.predictor import all_used, dense_features, predict
 from edgenas.cost.uncertainty import cleaned, drift_of
 from edgenas.search import methods
-from edgenas.search.genetic import Generation, SearchSettings, evolve
+from edgenas.search.genetic import Generation, evolve
+from edgenas.search.settings import SearchSettings
 
 Values = NDArray[np.float64]
 NOISY = ("jetson_tx2", "raspi4", "edgetpu", "pixel3")

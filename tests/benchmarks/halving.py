@@ -19,8 +19,9 @@ import numpy as np
 from edgenas.architecture import Architecture, Constraint, Score
 from edgenas.fitness import table
 from edgenas.fitness.live import HALVING_GROUP
-from edgenas.search.genetic import Generation, SearchSettings, evolve
+from edgenas.search.genetic import Generation, evolve
 from edgenas.search.methods import DATASET, SMALL, Benchmark
+from edgenas.search.settings import SearchSettings
 from edgenas.spaces.nasbench201 import NASBench201
 
 RUNGS = (10, 25, 50)

@@ -9,7 +9,8 @@ import pytest
 
 from edgenas.architecture import Architecture, Constraint, Cost, Score, Trial
 from edgenas.errors import DataError, UsageError
-from edgenas.search.genetic import PAPER, Generation, SearchSettings, evolve
+from edgenas.search.genetic import Generation, evolve
+from edgenas.search.settings import PAPER, SearchSettings
 from tests.search.worlds import Digits, Sum, Weighted
 
 SPACE = Digits()
@@ -78,15 +79,15 @@ def test_each_class_is_scored_once_and_each_cell_judged_once(settings: SearchSet
     events = list(evolve(SPACE, fitness, Weighted(), LIMIT, settings))
     trials = [event for event in events if isinstance(event, Trial)]
     last = [event for event in events if isinstance(event, Generation)][-1]
-    assert len(set(fitness.scored)) == len(fitness.scored) == last.trained == sum(trial.trained for trial in trials)
+    assert len(set(fitness.scored)) == len(fitness.scored) == last.scored == sum(trial.scored for trial in trials)
     assert all(SPACE.canonical(arch) == arch for arch in fitness.scored)
     assert len({trial.arch for trial in trials}) == len(trials)
     assert [trial.number for trial in trials] == list(range(len(trials)))
 
 
-def test_economical_generations_hold_only_new_cells_and_paper_ones_repeat() -> None:
-    _, economical = run(SearchSettings(generations=10))
-    assert economical[-1].distinct == economical[-1].requested == 200
+def test_generations_of_unique_survivors_hold_only_new_candidates_and_the_paper_s_repeat() -> None:
+    _, unique = run(SearchSettings(generations=10))
+    assert unique[-1].distinct == unique[-1].requested == 200
     _, paper = run(replace(PAPER, generations=100))
     assert paper[-1].requested == 2000
     assert paper[-1].distinct < 1000
@@ -213,6 +214,7 @@ def test_a_failed_score_is_a_value() -> None:
         ({"generations": 0}, "--generations 0"),
         ({"budget": 0}, "--budget 0"),
         ({"method": "magic"}, "no method 'magic'"),
+        ({"survival": "luck"}, "no survival 'luck'"),
     ],
 )
 def test_settings_that_search_nothing_are_refused(wrong: dict[str, object], says: str) -> None:

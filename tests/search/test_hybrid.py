@@ -14,7 +14,7 @@ from edgenas import run as runs
 from edgenas.architecture import Architecture, Confirmation, Constraint, Correctable, Cost
 from edgenas.errors import BoardError
 from edgenas.search import Search
-from edgenas.search.genetic import SearchSettings
+from edgenas.search.settings import SearchSettings
 from tests.runs import header
 from tests.search.worlds import Digits, Sum
 

@@ -15,8 +15,9 @@ from edgenas.architecture import Architecture, Constraint, Cost, CostProvider, S
 from edgenas.cost import create
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, table
-from edgenas.search.genetic import Generation, SearchSettings, evolve
+from edgenas.search.genetic import Generation, evolve
 from edgenas.search.pareto import evolve_front, front_of
+from edgenas.search.settings import SearchSettings
 from edgenas.search.surrogate import foretell
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.search.worlds import Digits, Sum, Weighted
