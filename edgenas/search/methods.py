@@ -25,6 +25,7 @@ from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness import FitnessSettings, mixed, table
 from edgenas.fitness.weights import parse_weights
+from edgenas.search.evaluate import Evaluator
 from edgenas.search.genetic import Generation, evolve
 from edgenas.search.request import POOL, PRESETS, TABLE_POOL, with_budget
 from edgenas.search.settings import PAPER, SearchSettings
@@ -254,7 +255,7 @@ def _evolved(name: str, score: Fitness, settings: SearchSettings, benchmark: Ben
     """What a search by `score`, which is `name` as `simulated_s` knows it, ends with."""
     limits = [Constraint("latency", case.limit_ms)]
     last: Generation | None = None
-    for event in evolve(benchmark.space, score, case.cost, limits, settings):
+    for event in evolve(Evaluator(benchmark.space, score, case.cost, limits), settings):
         if isinstance(event, Generation):
             last = event
     assert last is not None  # settings.generations >= 1

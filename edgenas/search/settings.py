@@ -51,6 +51,15 @@ class SearchSettings:
         """Whether each unique architecture survives once, and no candidate is proposed twice."""
         return self.survival == "unique"
 
+    def ended(self, index: int, candidates: int, scored: int) -> str | None:
+        """Why the search ends with generation `index`, which had so many `candidates`, with so many unique
+        architectures `scored`; None: it goes on."""
+        if self.budget is not None and scored >= self.budget:
+            return "budget spent"
+        if candidates < self.population:
+            return "no new candidate left" if self.method == "penalty" else "no candidate left that meets the limits"
+        return "last generation" if index == self.generations - 1 else None
+
 
 PAPER = SearchSettings(survival="generational")
 # In Pareto mode, where all is looked up; of what takes less than two searches for one limit, what comes nearest to the

@@ -32,6 +32,7 @@ from edgenas.cost import fit, hwnasbench
 from edgenas.cost.predictor import all_used, dense_features, predict
 from edgenas.cost.uncertainty import cleaned, drift_of
 from edgenas.search import methods
+from edgenas.search.evaluate import Evaluator
 from edgenas.search.genetic import Generation, evolve
 from edgenas.search.settings import SearchSettings
 
@@ -60,7 +61,7 @@ def winner(benchmark: methods.Benchmark, cost: CostProvider, limit_ms: float, se
     best = None
     settings = SearchSettings(seed=seed)
     score = benchmark.fitness(methods.DEFAULT)
-    for event in evolve(benchmark.space, score, cost, [Constraint("latency", limit_ms)], settings):
+    for event in evolve(Evaluator(benchmark.space, score, cost, [Constraint("latency", limit_ms)]), settings):
         best = event.best if isinstance(event, Generation) else best
     return None if best is None else benchmark.space.index_of(best.arch)
 

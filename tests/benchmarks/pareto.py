@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgenas.architecture import Constraint, Fitness, Trial
+from edgenas.search.evaluate import Evaluator
 from edgenas.search.genetic import Generation, evolve
 from edgenas.search.methods import DEFAULT, Benchmark, Case, live_scores, measured
 from edgenas.search.pareto import evolve_front
@@ -60,14 +61,14 @@ def main() -> None:
             for case in own:
                 begun = time.perf_counter()
                 limits = [Constraint("latency", case.limit_ms)]
-                *_, last = evolve(space, scored(settings), case.cost, limits, settings)
+                *_, last = evolve(Evaluator(space, scored(settings), case.cost, limits), settings)
                 assert isinstance(last, Generation)
                 seconds[names[0]].append(time.perf_counter() - begun)
                 classes[names[0]].append(last.scored)
                 answers.append((names[0], case, last.best))
             begun = time.perf_counter()
             settings = replace(whole, seed=seed)
-            *_, last = evolve_front(space, scored(settings), own[0].cost, "latency", [], settings)
+            *_, last = evolve_front(Evaluator(space, scored(settings), own[0].cost, []), "latency", settings)
             assert isinstance(last, Generation)
             seconds[names[1]].append(time.perf_counter() - begun)
             classes[names[1]].append(last.scored)

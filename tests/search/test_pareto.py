@@ -18,6 +18,7 @@ from edgenas import run as runs
 from edgenas.architecture import Architecture, Constraint, Cost, CostProvider, Fitness, Score, Trial
 from edgenas.errors import DataError, InfeasibleError
 from edgenas.search import Search
+from edgenas.search.evaluate import Evaluator
 from edgenas.search.genetic import Generation
 from edgenas.search.pareto import crowding_distances, evolve_front, front_of, layers, survivors
 from edgenas.search.settings import FRONT, PAPER, SearchSettings
@@ -58,7 +59,7 @@ def run(
     fitness: Fitness | None = None,
     cost: CostProvider | None = None,
 ) -> tuple[list[Trial], list[Generation]]:
-    events = list(evolve_front(SPACE, fitness or Sum(), cost or Two(), "latency", limits, settings, known))
+    events = list(evolve_front(Evaluator(SPACE, fitness or Sum(), cost or Two(), limits, known), "latency", settings))
     return (
         [event for event in events if isinstance(event, Trial)],
         [event for event in events if isinstance(event, Generation)],
