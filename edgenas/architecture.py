@@ -133,7 +133,7 @@ class Trial:
     cost: Cost
     fitness: float  # Eq. 4; -inf where the score or a cost is unknown
     feasible: bool  # every limit met, score and cost known, input connected to output
-    trained: bool  # this trial trained (or looked up) its class; False: the class was scored earlier in the run
+    scored: bool  # here, by training or a look-up; False: its unique architecture had been scored before in the run
 
 
 # The fields of a SearchRequest that are limits, and on what.

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from edgenas.files import Growing, appending, locked, read_file, write_whole
 from edgenas.text import printable
 from edgenas.units import METRICS
 
-SCHEMA_VERSION = 2  # version 1, which is still read, called every score phi
+SCHEMA_VERSION = 3  # versions 1 and 2 are still read: edgenas.schema.versions
 PHI = ("table", "live")  # fitnesses whose scores are phi of Eq. 2
 RUNS = Path("runs")
 ADVICE = "choose another place with --run FOLDER"
@@ -103,15 +104,12 @@ class Run:
         if content is None:
             return None
         from edgenas import schema
+        from edgenas.schema import versions
 
         path = self.path / "result.json"
         try:
             raw = schema.parse(content)
-            if isinstance(raw, dict):
-                raw = {**raw, "winner": self._today(raw.get("winner"))}
-                if isinstance(raw.get("front"), list):
-                    raw["front"] = [self._today(each) for each in raw["front"]]
-            found = schema.result(raw, self.header["request"])
+            found = schema.result(versions.result(raw, *self._written_by), self.header["request"])
             return {**found, "schema_version": SCHEMA_VERSION, "run": str(self.path)}  # it may have been moved
         except ValueError as error:
             again = f"remove it, and make it anew by: edgenas search --resume {self.path}"
@@ -156,22 +154,22 @@ class Run:
         if not content:
             return []
         from edgenas import schema
+        from edgenas.schema import versions
 
+        version, is_phi = self._written_by
+        today = partial(versions.record, version=version, is_phi=is_phi)
         try:
-            return schema.lines(name, content, self.header["request"], self._today)
+            return schema.lines(name, content, self.header["request"], today)
         except schema.LineError as error:
             resumed = f"cut the file before that line, then `edgenas search --resume {self.path}` {does}"
             advice = "pick again into another run" if "picked_from" in self.header else resumed
             path = self.path / name
             raise DataError(f"line {error.number} of {path} is damaged ({printable(error)}); {advice}") from error
 
-    def _today(self, record: Any) -> Any:
-        """What is said of an architecture, unchecked, as today's schema says it."""
-        old = self.header["schema_version"] == 1 and isinstance(record, dict)
-        if not old or "score" in record or "phi" not in record:
-            return record
-        is_phi = self.header["request"].get("fitness") in PHI
-        return {**record, "score": record["phi"], "phi": record["phi"] if is_phi else None}
+    @property
+    def _written_by(self) -> tuple[int, bool]:
+        """The version of the run's files, and whether their scores are phi: what it takes to read older ones."""
+        return self.header["schema_version"], self.header["request"].get("fitness") in PHI
 
     def _append(self, name: str, lines: list[dict[str, Any]]) -> None:
         path = self.path / name
@@ -328,6 +326,7 @@ def folders(folder: Path = RUNS) -> list[Path]:
 def _header(path: Path) -> dict[str, Any]:
     """What the run.json in `path` holds. Raises DataError where it is damaged."""
     from edgenas import schema
+    from edgenas.schema import versions
 
     advice = "bring it back from a copy, or start a new run"
     content = read_file(path / "run.json", MAX_BYTES, DataError, advice)
@@ -338,13 +337,13 @@ def _header(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path / 'run.json'} does not hold a run; {advice}")
     version = value.get("schema_version")
-    if type(version) is not int or version not in (1, SCHEMA_VERSION):
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         raise DataError(
-            f"run {path} has schema version {printable(repr(version), 40)}, this EdgeNAS reads {SCHEMA_VERSION};"
+            f"run {path} has schema version {printable(repr(version), 40)}, this EdgeNAS reads 1 to {SCHEMA_VERSION};"
             " use the EdgeNAS that made it, or start a new run"
         )
     try:
-        return schema.header(value)
+        return schema.header(versions.header(value))
     except ValueError as error:
         raise DataError(f"{path / 'run.json'} is damaged ({printable(error)}); {advice}") from error
 
@@ -379,7 +378,7 @@ def _record(trial: Trial, description: str) -> dict[str, Any]:
         "loss": trial.score.loss,
         "fitness": trial.fitness if math.isfinite(trial.fitness) else None,
         "feasible": trial.feasible,
-        "trained": trial.trained,
+        "scored": trial.scored,
         "costs": cost_record(trial.cost),
         "score_error": trial.score.error,
         "cost_error": trial.cost.error,
@@ -395,7 +394,7 @@ def _trial(record: Mapping[str, Any]) -> Trial:
         cost=_cost(record),
         fitness=-math.inf if record["fitness"] is None else record["fitness"],
         feasible=record["feasible"],
-        trained=record["trained"],
+        scored=record["scored"],
     )
 
 

@@ -99,7 +99,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     space = NASBench201()
     arch = space.parse(ARCH)
     asked = header(device="raspi4", dataset="digits", cost="predictor", latency_ms=5.0)
-    (folder / "run.json").write_text(json.dumps({"schema_version": 2, **asked}))
+    (folder / "run.json").write_text(json.dumps({"schema_version": 3, **asked}))
     limits = [{"metric": "latency", "limit": 5.0, "unit": "ms"}]
     found = result(winner(arch.genes, ARCH, latency=4.2), dataset="digits", constraints=limits)
     (folder / "result.json").write_text(json.dumps(found))

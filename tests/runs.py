@@ -7,7 +7,7 @@ from typing import Any
 
 from edgenas.architecture import SearchRequest
 from edgenas.fitness import FitnessSettings
-from edgenas.search.genetic import SearchSettings
+from edgenas.search.settings import SearchSettings
 
 
 def header(**asked: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def winner(genes: tuple[int, ...], arch_str: str, **costs: float) -> dict[str, A
 def result(found: dict[str, Any] | None, **change: Any) -> dict[str, Any]:
     """The result of a search that ended with the winner `found`."""
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "device": "raspi4",
         "space": "nasbench201",
         "dataset": "cifar10",
@@ -60,7 +60,7 @@ def result(found: dict[str, Any] | None, **change: Any) -> dict[str, Any]:
         "best_possible_accuracy": None,
         "confirmations": [],
         "refinement": None,
-        "evaluations": {"requested": 1, "distinct": 1, "trained": 1},
+        "evaluations": {"requested": 1, "distinct": 1, "scored": 1},
         "seconds": 1.0,
         "run": "runs/made-up",
         **change,

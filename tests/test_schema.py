@@ -17,7 +17,7 @@ from edgenas.architecture import Architecture, Cost, Refined, Score, SearchReque
 from edgenas.errors import DataError
 from edgenas.fitness import FitnessSettings
 from edgenas.schema.types import Costs, Metric
-from edgenas.search.genetic import SearchSettings
+from edgenas.search.settings import SearchSettings
 from edgenas.units import METRICS
 from tests.runs import header, result, winner
 
@@ -57,7 +57,7 @@ def changed(record: Any, key: str, value: Any) -> Any:
 def test_the_schema_and_the_program_speak_of_the_same_metrics_and_settings() -> None:
     assert set(get_args(Metric)) == set(METRICS) == set(Costs.__annotations__)
     asked = {each.name for each in dataclasses.fields(SearchRequest)}
-    assert set(schema.header({"schema_version": 2, **header()})["request"]) == asked
+    assert set(schema.header({"schema_version": 3, **header()})["request"]) == asked
     for kind, made_by in ((SearchSettings, SearchSettings()), (FitnessSettings, FitnessSettings(readings=()))):
         record = json.loads(json.dumps({k: v for k, v in dataclasses.asdict(made_by).items() if k != "readings"}))
         assert schema.settings(kind, record) == made_by
@@ -97,9 +97,10 @@ def test_a_byte_order_mark_is_read_over() -> None:
         ("request.seed", 0.5),
         ("request.pareto", "beauty"),
         ("fitness_settings", None),
-        ("schema_version", 3),
+        ("schema_version", 4),
+        ("schema_version", 0),
         ("schema_version", True),
-        ("schema_version", "2"),
+        ("schema_version", "3"),
         ("picked_from", 1),
     ],
 )

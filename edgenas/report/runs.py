@@ -87,7 +87,7 @@ def compare_text(compared: dict[str, Any]) -> str:
     rows.append(
         [
             "classes scored",
-            *(str((each["result"] or {}).get("evaluations", {}).get("trained", "-")) for each in columns),
+            *(str((each["result"] or {}).get("evaluations", {}).get("scored", "-")) for each in columns),
         ]
     )
     return table_text(["", *(each["run"] for each in columns)], rows)

@@ -83,7 +83,7 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         ),
         "",
         *_refinement_lines(result),
-        f"  {counts['distinct']} cells judged, {counts['trained']} classes scored, {result['seconds']:.2f} s;"
+        f"  {counts['distinct']} cells judged, {counts['scored']} classes scored, {result['seconds']:.2f} s;"
         f" run {result['run']}",
     ]
     return "\n".join(lines)
@@ -171,7 +171,7 @@ def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         f"  {label}: {header['fitness_source']}",
         "",
         *_refinement_lines(result),
-        f"  {counts['distinct']} cells judged, {counts['trained']} classes scored, {result['seconds']:.2f} s;"
+        f"  {counts['distinct']} cells judged, {counts['scored']} classes scored, {result['seconds']:.2f} s;"
         f" run {result['run']}",
         f"  the best within a limit: edgenas runs pick {result['run']} --{metric} {METRICS[metric].example}",
     ]

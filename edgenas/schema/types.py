@@ -89,7 +89,7 @@ class TrialRecord(TypedDict):
     loss: float | None
     fitness: float | None
     feasible: bool
-    trained: bool
+    scored: bool
     costs: Costs
     score_error: Text | None
     cost_error: Text | None
@@ -198,7 +198,7 @@ class _Refinement(TypedDict):
 class _Evaluations(TypedDict):
     requested: NotRequired[Count]
     distinct: Count
-    trained: Count
+    scored: Count
 
 
 class Result(TypedDict):

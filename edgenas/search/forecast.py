@@ -8,7 +8,9 @@ from shlex import quote
 
 from edgenas.architecture import Constraint, CostProvider, Countable, Fitness, SearchSpace, Timed, Trial
 from edgenas.fitness import FitnessSettings, companions, size_of, table
-from edgenas.search.genetic import SearchSettings, evolve
+from edgenas.search.evaluate import Evaluator
+from edgenas.search.genetic import evolve
+from edgenas.search.settings import SearchSettings
 
 FLAGS = ("epochs", "beta", "batch_size", "reference")  # of the command, and of FitnessSettings
 
@@ -37,8 +39,8 @@ def forecast(
         stand_in = companions.create_params(space, dataset, scoring)
     told = "no table has the scores asked for, so candidates are trained"
     if stand_in is not None and prices.exhaustive:
-        events = evolve(space, stand_in, prices, constraints, settings)
-        classes = [space.canonical(each.arch) for each in events if isinstance(each, Trial) and each.trained]
+        events = evolve(Evaluator(space, stand_in, prices, constraints), settings)
+        classes = [space.canonical(each.arch) for each in events if isinstance(each, Trial) and each.scored]
         took = duration(fitness.seconds_for(classes))
         told += f", about {len(classes)} of them for {scoring.epochs} steps each: {took} on this machine"
     if near is None:

@@ -1,52 +1,16 @@
-"""The search: Algorithm 1 of HW-EvRSNAS as one plain loop, fitness as in Eq. 4 and 5."""
+"""The search: Algorithm 1 of HW-EvRSNAS as one loop, fitness as in Eq. 4 and 5."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 
-from edgenas.architecture import Architecture, Constraint, CostProvider, Fitness, SearchSpace, Trial
-from edgenas.errors import UsageError
-from edgenas.search.judge import Judge
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """How the population evolves. The defaults are the default preset, PAPER is the paper's plain algorithm."""
-
-    population: int = 20
-    generations: int = 100
-    tournament: int = 3  # parents are the best of this many drawn at random
-    mutation_rate: float = 1 / 6  # for each gene
-    # Of parents and children the best of each class live on (else: the best parent, and all children), and a child
-    # is never a cell that was judged before.
-    economical: bool = True
-    # "penalty" ranks by Eq. 4; "rejection" draws until the limits are met, at most `max_rejections` times a cell.
-    method: str = "penalty"
-    max_rejections: int = 20_000
-    # Where so many are more than a population, they are bred, and those are judged that a surrogate, fitted to what was
-    # judged before, finds best.
-    pool: int = 0
-    budget: int | None = None  # the search ends when this many classes have been scored; None: no bound
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.population < 2:
-            raise UsageError(f"--population {self.population} cannot evolve; give at least --population 2")
-        if self.generations < 1:
-            raise UsageError(f"--generations {self.generations} searches nothing; give at least --generations 1")
-        if self.budget is not None and self.budget < 1:
-            raise UsageError(f"--budget {self.budget} trains nothing; give at least --budget 1")
-        if self.method not in ("penalty", "rejection"):
-            raise UsageError(f"no method '{self.method}'; --method is penalty or rejection")
-        if self.pool < 0:
-            raise UsageError(f"--pool {self.pool} breeds nothing; give the number of cells to breed, or 0")
-        if self.pool and self.method == "rejection":
-            raise UsageError("--pool breeds more cells than are judged, --method rejection judges all; leave one out")
-
-
-PAPER = SearchSettings(economical=False)
+from edgenas.architecture import Architecture, SearchSpace, Trial
+from edgenas.search.evaluate import SHORTLIST, Evaluator, Measured
+from edgenas.search.settings import SearchSettings
+from edgenas.search.variation import Variation
 
 
 @dataclass(frozen=True)
@@ -57,61 +21,60 @@ class Generation:
     population: tuple[Trial, ...]  # best first
     best: Trial | None  # the best that meets every limit; None while nothing does
     requested: int  # places filled in populations, the paper's count of evaluations
-    distinct: int  # cells judged
-    trained: int  # classes scored
-    sampled: int  # cells drawn, those rejected included
+    distinct: int  # candidates evaluated
+    scored: int  # unique architectures scored
+    sampled: int  # candidates drawn, those rejected included
     ended: str | None = None  # why the search ends here; None: it goes on
     front: tuple[Trial, ...] = ()  # in Pareto mode: of all trials within the limits the front, cheapest first
 
 
-def evolve(
-    space: SearchSpace,
-    fitness: Fitness,
-    cost: CostProvider,
-    constraints: Sequence[Constraint],
-    settings: SearchSettings,
-    known: Sequence[Trial] = (),
-) -> Iterator[Trial | Generation]:
-    """Yield every trial as soon as it is judged, and a Generation after the last of each generation.
+def evolve(evaluator: Evaluator, settings: SearchSettings) -> Iterator[Trial | Measured | Generation]:
+    """Yield every trial as soon as it is evaluated, and a Generation after the last of each generation; before that,
+    where boards correct predicted costs, what they measured.
 
-    A class is scored once and a cell priced once, or, where `cost` is Correctable, again after each generation in
-    which it was corrected. `known`, the trials of an interrupted search with the same arguments, are yielded again
-    instead of being judged again: the history is the same to the bit.
-
-    Raises DataError when `known` is not the beginning of this search's history.
+    Where the evaluator knows the trials of an interrupted search, these are yielded again: the history is the same to
+    the bit. Raises DataError when they are not the beginning of this search's history.
     """
-    judge = Judge(space, fitness, cost, constraints, settings, known)
-    by_rank = partial(rank, space)
-    population: list[Trial] = []
+    space, trials = evaluator.space, evaluator.trials
+    vary = Variation(evaluator, settings)
+    ranked = partial(sorted, key=partial(rank, space))
+    population: list[Trial] = []  # best first
     best: Trial | None = None
     requested = 0
     for index in range(settings.generations):
-        if judge.corrected():
-            # What a wrong price threw out comes back.
-            trials = judge.trials
-            standing = best_of_classes(space, trials.values()) if settings.economical else population
-            population = sorted((trials[trial.arch] for trial in standing), key=by_rank)[: settings.population]
-            best = min((trial for trial in trials.values() if trial.feasible), key=by_rank, default=None)
-        # Elitism: the fittest and the best that meets the limits are never lost; they may be two.
-        elite = [] if settings.economical else [*population[:1], *([best] if best else [])]
-        wanted = judge.breed(population, partial(sorted, key=by_rank), elite)
-        requested += len(wanted)
-        yield from judge(wanted, index)
+        # Candidates: a sample of the space, then children of the population.
+        if not population:
+            candidates = vary.propose(vary.sample(), settings.population)
+        else:
+            children = (
+                vary.crossover(vary.select(each), vary.select(each), vary.mutate) for each in repeat(population)
+            )
+            # Elitism: the fittest and the best that meets the limits are never lost; they may be two.
+            elite = [] if settings.unique else [population[0].arch, *([best.arch] if best else [])]
+            elite = list(dict.fromkeys(elite))
+            candidates = [*elite, *vary.preselect(children, settings.population - len(elite), ranked, elite)]
+        requested += len(candidates)
 
-        members = [judge.trials[arch] for arch in wanted if arch in judge.trials]
-        if settings.economical:
-            members = best_of_classes(space, members + population)
-        members.sort(key=by_rank)
-        feasible = [trial for trial in [*members, *([best] if best else [])] if trial.feasible]
-        best = min(feasible, key=by_rank, default=None)
+        yield from evaluator.evaluate(candidates, index, settings.budget)
+
+        # Survival.
+        members = [trials[arch] for arch in candidates if arch in trials]
+        members = best_of_unique(space, members + population) if settings.unique else ranked(members)
+        best = next(iter(ranked(each for each in [*members, *([best] if best else [])] if each.feasible)), None)
         population = members[: settings.population]
         if best is not None and best not in population:
             population[-1] = best
 
-        ended = judge.ended(index, wanted)
-        yield Generation(
-            index, tuple(population), best, requested, len(judge.trials), judge.trained, judge.sampled, ended
-        )
+        # Hybrid costs: boards measure the leaders, which corrects the predictor, and all are ranked anew.
+        if (yield from evaluator.measure(leaders(space, population, SHORTLIST))):
+            standing = trials.values() if settings.unique else [trials[each.arch] for each in population]
+            members = best_of_unique(space, standing) if settings.unique else ranked(standing)
+            population = members[: settings.population]
+            best = next(iter(ranked(each for each in trials.values() if each.feasible)), None)
+
+        ended = settings.ended(index, len(candidates), evaluator.scored)
+        counts = (requested, len(trials), evaluator.scored, vary.sampled)
+        yield Generation(index, tuple(population), best, *counts, ended)
         if ended:
             return
 
@@ -122,9 +85,15 @@ def rank(space: SearchSpace, trial: Trial) -> tuple[float, tuple[int, ...], tupl
     return (-trial.fitness, space.canonical(trial.arch).genes, trial.arch.genes)
 
 
-def best_of_classes(space: SearchSpace, trials: Iterable[Trial]) -> list[Trial]:
-    """Of the trials of each class the fittest; fittest first."""
-    classes: dict[Architecture, Trial] = {}
+def best_of_unique(space: SearchSpace, trials: Iterable[Trial]) -> list[Trial]:
+    """Of the trials of each unique architecture the fittest; fittest first."""
+    found: dict[Architecture, Trial] = {}
     for trial in sorted(trials, key=partial(rank, space)):
-        classes.setdefault(space.canonical(trial.arch), trial)
-    return list(classes.values())
+        found.setdefault(space.canonical(trial.arch), trial)
+    return list(found.values())
+
+
+def leaders(space: SearchSpace, trials: Iterable[Trial], most: int) -> list[Architecture]:
+    """The `most` fittest unique architectures of `trials` that have a score and a cost, fittest first."""
+    known = [each for each in trials if each.score.value is not None and each.cost.error is None]
+    return [each.arch for each in best_of_unique(space, known)[:most]]

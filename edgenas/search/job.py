@@ -27,16 +27,17 @@ from edgenas.architecture import (
 )
 from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError, InfeasibleError, UnstableError
-from edgenas.search.genetic import Generation, SearchSettings, best_of_classes, evolve
-from edgenas.search.judge import repriced
+from edgenas.search.evaluate import SHORTLIST, Evaluator, Measured
+from edgenas.search.genetic import Generation, best_of_unique, evolve, leaders
 from edgenas.search.landscape import Landscape
-from edgenas.search.pareto import evolve_front, front_of, survivors
+from edgenas.search.pareto import evolve_front, front_leaders, front_of
 from edgenas.search.refine import Refinement, Rung, spread
+from edgenas.search.settings import SearchSettings
 from edgenas.units import METRICS, show
 
 MOST_CONFIRMED = 5  # cells measured again before a search is given up
 INTERVAL = 0.95  # the probability with which the interval of a predicted cost holds the true one
-SHORTLIST = 4  # leading classes that are measured after each generation, where costs are predicted and boards asked
+_MEASURABLE = {"latency", "energy"}  # metrics that boards measure
 _TABLE_SHARE, _LIVE_SHARE = 0.02, 0.5  # of a search with refinement, what evolving takes of it, roughly
 
 
@@ -56,12 +57,19 @@ class Search:
     started_at: float  # time.perf_counter()
     ended_at: float | None = None  # likewise; None while it goes on
     last: Generation | None = None
-    trials: list[Trial] = field(default_factory=list)
-    scored: int = 0  # classes
+    scored: int = 0  # unique architectures
     confirmations: list[tuple[Trial, Confirmation]] = field(default_factory=list)  # of winners measured again
     pareto: str | None = None  # the metric of Pareto mode: not one winner is sought, but the front of scores against it
     refinement: Refinement | None = None  # what trains a shortlist after the search; None: nothing does
     stored: dict[str, Any] | None = None  # the result of the run before it was gone on with; None: it had not ended
+
+    def __post_init__(self) -> None:
+        self._evaluator = Evaluator(self.space, self.fitness, self.cost, self.constraints)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials so far, in order, each by its latest cost."""
+        return list(self._evaluator.trials.values())
 
     @property
     def seconds(self) -> float:
@@ -98,36 +106,35 @@ class Search:
             seen = f"best fitness {self.last.best.fitness:.4f}, {feasible:.0%} within the limits"
         return f"generation {self.last.index + 1 if self.last else 0}, {self.scored} classes scored, {seen}"
 
-    def __iter__(self) -> Iterator[Trial | Generation | Rung | Refined]:
-        """Evolve, then refine, storing each trial, and what came of each training, before it is yielded; a resumed
-        search yields what is stored again first.
+    def __iter__(self) -> Iterator[Trial | Measured | Generation | Rung | Refined]:
+        """Evolve, then refine, storing each trial, each measurement and what came of each training before it is
+        yielded; a resumed search yields the trials that are stored again first.
 
         Yields nothing where it is known beforehand that no cell meets the limits, or where the run had ended: then
         nothing is written.
         """
         if self.stored is not None:
-            self.trials = self.run.trials()
+            self._evaluator.trials.update((trial.arch, trial) for trial in self.run.trials())
             if self._over:
                 self.ended_at = time.perf_counter()
                 return
-            self.trials = []
         try:
             with self.run.appending() as store:
-                known = store.trials
+                known, measured = store.trials, self._measured_before()
+                self._evaluator = Evaluator(self.space, self.fitness, self.cost, self.constraints, known, measured)
                 if self.landscape is not None and self.landscape.feasible == 0:
                     self._finish()
                     return
-                for event in self._evolve(known):
-                    if isinstance(event, Generation):
-                        self.last = event
-                        self._measure(event.front or event.population)
-                    else:
-                        self.trials.append(event)
-                        self.scored += event.trained
+                for event in self._evolve():
+                    if isinstance(event, Trial):
+                        self.scored += event.scored
                         if event.number >= len(known):
                             store.append(event, self.space.describe(event.arch))
+                    elif isinstance(event, Measured):
+                        self.run.keep_measured(event.costs)
+                    else:
+                        self.last = event
                     yield event
-                self._settle()
                 yield from self._refine()
                 self._confirm()
         except BoardError as error:
@@ -147,51 +154,36 @@ class Search:
         verdicts = [each["verdict"] for each in self.stored["confirmations"]]
         return "PASS" in verdicts or "UNSTABLE" not in verdicts
 
-    def _evolve(self, known: Sequence[Trial]) -> Iterator[Trial | Generation]:
-        judged_by = (self.constraints, self.settings, known)
+    def _evolve(self) -> Iterator[Trial | Measured | Generation]:
         if self.pareto is None:
-            return evolve(self.space, self.fitness, self.cost, *judged_by)
-        return evolve_front(self.space, self.fitness, self.cost, self.pareto, *judged_by)
+            yield from evolve(self._evaluator, self.settings)
+        else:
+            yield from evolve_front(self._evaluator, self.pareto, self.settings)
+        # Hybrid costs: until all that leads within the limits, or is to be refined, has a measured cost.
+        most = None if self.pareto is None else SHORTLIST  # a front may change by each few measurements
+        while (yield from self._evaluator.measure(self._leaders(), most)):
+            pass
+
+    def _leaders(self) -> list[Architecture]:
+        """What is to have a measured cost in the end, where boards correct predicted ones."""
+        trials = self.trials
+        within = [each for each in trials if each.feasible] or trials
+        if self.pareto is not None:
+            return front_leaders(self.space, within, self.pareto)
+        return leaders(self.space, within, max(SHORTLIST, self.refinement.count if self.refinement is not None else 0))
+
+    def _measured_before(self) -> dict[Architecture, Cost]:
+        """What boards measured before the search was interrupted; what lacks a cost is measured again."""
+        if not isinstance(self.cost, Correctable):
+            return {}
+        needed = self.cost.metrics & _MEASURABLE
+        found = self.run.measured().items()
+        return {arch: cost for arch, cost in found if cost.error is not None or needed <= cost.values.keys()}
 
     def _finish(self) -> None:
         """Stop the clock, so that what is stored and what is shown are one result."""
         self.ended_at = time.perf_counter()
         self.run.finish(self.result())
-
-    def _measure(self, trials: Sequence[Trial], most: int = SHORTLIST) -> bool:
-        """Where boards correct predicted costs, measure the `most` leading classes of `trials` as far as they are only
-        predicted yet; whether they were. A resumed run has what was measured before from its folder."""
-        if not isinstance(self.cost, Correctable):
-            return False
-        # What lacks a cost is measured again.
-        found = self.run.measured().items()
-        known = {
-            arch: cost for arch, cost in found if cost.error is not None or self.cost.metrics <= cost.values.keys()
-        }
-        if self.pareto is None:
-            leaders = [each for each in trials if each.score.value is not None and each.cost.error is None]
-            classes = [self.space.canonical(each.arch) for each in best_of_classes(self.space, leaders)[:most]]
-            wanted = [arch for arch in classes if not self.cost.knows(arch)]
-        else:
-            leaders = front_of(self.space, trials, self.pareto) or survivors(self.space, trials, self.pareto, SHORTLIST)
-            classes = list(dict.fromkeys(self.space.canonical(each.arch) for each in leaders))
-            wanted = [arch for arch in classes if not self.cost.knows(arch)][:SHORTLIST]
-        missing = [arch for arch in wanted if arch not in known]
-        if missing:
-            new: dict[Architecture, Cost] = dict(zip(missing, self.cost.measure(missing), strict=True))
-            self.run.keep_measured(new)
-            known |= new
-        if wanted:
-            self.cost.correct({arch: known[arch] for arch in wanted})
-        return bool(wanted)
-
-    def _settle(self) -> None:
-        """Measure until everything that leads within the limits, or is to be refined, has a measured cost."""
-        most = max(SHORTLIST, self.refinement.count if self.refinement is not None else 0)
-        while isinstance(self.cost, Correctable):
-            self.trials = repriced(self.trials, self.cost, self.constraints)
-            if not self._measure([each for each in self.trials if each.feasible] or self.trials, most):
-                return
 
     def _refine(self) -> Iterator[Rung | Refined]:
         """Train the shortlist: the best classes within the limits, or points of the front, spread along it."""
@@ -205,7 +197,7 @@ class Search:
     def contenders(self) -> list[Trial]:
         """Of each class within the limits its best trial, best first: the refined ones in their order, then the others
         by score, those whose training failed last."""
-        found = best_of_classes(self.space, [each for each in self.trials if each.feasible])
+        found = best_of_unique(self.space, [each for each in self.trials if each.feasible])
         if self.refinement is None:
             return found
         refinement = self.refinement
@@ -256,7 +248,7 @@ class Search:
         if self._over and self.stored is not None:
             return self.stored
         best = self.best
-        counts = (self.last.requested, self.last.distinct, self.last.trained) if self.last else (0, 0, 0)
+        counts = (self.last.requested, self.last.distinct, self.last.scored) if self.last else (0, 0, 0)
         return {
             "schema_version": runs.SCHEMA_VERSION,
             "device": self.device.name,
@@ -275,7 +267,7 @@ class Search:
                 {"arch_str": self.space.describe(trial.arch), **asdict(found)} for trial, found in self.confirmations
             ],
             "refinement": None if self.refinement is None else self.refinement.summary(),
-            "evaluations": dict(zip(("requested", "distinct", "trained"), counts, strict=True)),
+            "evaluations": dict(zip(("requested", "distinct", "scored"), counts, strict=True)),
             "seconds": self.seconds,
             "run": str(self.run.path),
         }

@@ -1,8 +1,8 @@
-"""Pareto mode: the whole front of score against one cost in a single search, NSGA-II as one plain loop.
+"""Pareto mode: the whole front of score against one cost in a single search, NSGA-II as one loop.
 
 K. Deb, A. Pratap, S. Agarwal, T. Meyarivan: A fast and elitist multiobjective genetic algorithm: NSGA-II, IEEE
-Transactions on Evolutionary Computation 6(2), 2002. Breeding and judging are those of `genetic.evolve`; what differs
-is who lives on. Fitness is Eq. 4, so cells beyond a limit are no outcasts, but pay for it by Eq. 5.
+Transactions on Evolutionary Computation 6(2), 2002. Variation and evaluation are those of `genetic.evolve`; what
+differs is who survives. Fitness is Eq. 4, so candidates beyond a limit are no outcasts, but pay for it by Eq. 5.
 """
 
 from __future__ import annotations
@@ -10,59 +10,71 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 
-from edgenas.architecture import Constraint, CostProvider, Fitness, SearchSpace, Trial
-from edgenas.search.genetic import Generation, SearchSettings, rank
-from edgenas.search.judge import Judge
-
-# Where all is looked up; of what takes less than two searches for one limit, what comes nearest to the true front.
-DEFAULT = SearchSettings(population=100, generations=40, tournament=2)
+from edgenas.architecture import Architecture, SearchSpace, Trial
+from edgenas.search.evaluate import SHORTLIST, Evaluator, Measured
+from edgenas.search.genetic import Generation, rank
+from edgenas.search.settings import SearchSettings
+from edgenas.search.variation import Variation
 
 
 def evolve_front(
-    space: SearchSpace,
-    fitness: Fitness,
-    cost: CostProvider,
-    metric: str,
-    constraints: Sequence[Constraint],
-    settings: SearchSettings,
-    known: Sequence[Trial] = (),
-) -> Iterator[Trial | Generation]:
+    evaluator: Evaluator, metric: str, settings: SearchSettings
+) -> Iterator[Trial | Measured | Generation]:
     """As `genetic.evolve`, but each Generation has in `front` what `front_of` finds among all trials up to it.
 
-    Both parents and children compete to live on: the trials that none beats in fitness and in cost by `metric`, then
+    Both parents and children compete to survive: the trials that none beats in fitness and in cost by `metric`, then
     those that only these beat, and so on; of the layer that has no room for all, those farthest from their neighbours.
     """
-    judge = Judge(space, fitness, cost, constraints, settings, known)
-    population: list[Trial] = []
-    best: list[Trial] = []  # the front of all trials
+    space, trials = evaluator.space, evaluator.trials
+    vary = Variation(evaluator, settings)
+    population: list[Trial] = []  # best first
+    front: list[Trial] = []  # of all trials
     requested = 0
 
-    def by_merit(foreseen: list[Trial]) -> list[Trial]:
-        rivals = [*population, *foreseen]
+    def ranked(predicted: list[Trial]) -> list[Trial]:
+        rivals = [*population, *predicted]
         return [trial for trial in survivors(space, rivals, metric, len(rivals)) if trial.number < 0]
 
     for index in range(settings.generations):
-        if judge.corrected():
-            population = survivors(space, judge.trials.values(), metric, settings.population)
-            best = front_of(space, judge.trials.values(), metric)
-        wanted = judge.breed(population, by_merit)
-        requested += len(wanted)
-        yield from judge(wanted, index)
+        # Candidates: a sample of the space, then children of the population.
+        if not population:
+            candidates = vary.propose(vary.sample(), settings.population)
+        else:
+            children = (
+                vary.crossover(vary.select(each), vary.select(each), vary.mutate) for each in repeat(population)
+            )
+            candidates = vary.preselect(children, settings.population, ranked)
+        requested += len(candidates)
 
-        children = [judge.trials[arch] for arch in wanted if arch in judge.trials]
-        population = survivors(space, [*population, *children], metric, settings.population)
-        best = front_of(space, [*best, *children], metric)
+        yield from evaluator.evaluate(candidates, index, settings.budget)
 
-        ended = judge.ended(index, wanted)
-        counts = (requested, len(judge.trials), judge.trained, judge.sampled)
-        yield Generation(index, tuple(population), best[-1] if best else None, *counts, ended, tuple(best))
+        # Survival.
+        new = [trials[arch] for arch in candidates if arch in trials]
+        population = survivors(space, [*population, *new], metric, settings.population)
+        front = front_of(space, [*front, *new], metric)
+
+        # Hybrid costs: boards measure the leaders, which corrects the predictor, and all are ranked anew.
+        if (yield from evaluator.measure(front_leaders(space, front or population, metric), SHORTLIST)):
+            population = survivors(space, trials.values(), metric, settings.population)
+            front = front_of(space, trials.values(), metric)
+
+        ended = settings.ended(index, len(candidates), evaluator.scored)
+        counts = (requested, len(trials), evaluator.scored, vary.sampled)
+        yield Generation(index, tuple(population), front[-1] if front else None, *counts, ended, tuple(front))
         if ended:
             return
 
 
+def front_leaders(space: SearchSpace, trials: Sequence[Trial], metric: str) -> list[Architecture]:
+    """The front of `trials`, or, where none is within the limits, their best."""
+    found = front_of(space, trials, metric) or survivors(space, trials, metric, SHORTLIST)
+    return [each.arch for each in found]
+
+
 def front_of(space: SearchSpace, trials: Iterable[Trial], metric: str) -> list[Trial]:
-    """The trials within all limits that no other such trial beats: dearer by `metric` is only what scores higher.
+    """The trials within all limits that no other such trial beats: what costs more by `metric` scores higher.
 
     Cheapest first, one for each cost. Of trials alike in score and cost the first in canonical order stands for all.
     """

@@ -91,7 +91,7 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
         "best_possible_accuracy": None,  # to know it takes a look at the whole space
         "confirmations": [],
         "refinement": None,
-        "evaluations": {"distinct": len(judged), "trained": sum(trial.trained for trial in judged)},
+        "evaluations": {"distinct": len(judged), "scored": sum(trial.scored for trial in judged)},
         "seconds": 0.0,
         "run": str(opened.path),
     }

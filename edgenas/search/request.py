@@ -7,7 +7,7 @@ import datetime
 import logging
 import platform
 import time
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -23,23 +23,31 @@ from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, check_ref
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness.weights import parse_weights
 from edgenas.search.forecast import forecast
-from edgenas.search.genetic import PAPER as PAPER_SEARCH
-from edgenas.search.genetic import SearchSettings
 from edgenas.search.job import Search
 from edgenas.search.landscape import survey
-from edgenas.search.pareto import DEFAULT as FRONT_SEARCH
 from edgenas.search.refine import prepare
+from edgenas.search.settings import FRONT, SearchSettings
+from edgenas.search.settings import PAPER as PAPER_SEARCH
 from edgenas.text import printable
 from edgenas.units import METRICS, check_ranges, show
 
 log = logging.getLogger(__name__)
 
+
+@dataclass(frozen=True)
+class Preset:
+    """What a search does where nothing is asked."""
+
+    fitness: FitnessSettings
+    search: SearchSettings
+    scoring: str  # the fitness by which is scored, {} being where phi comes from: "table" or "live"
+    budgeted: bool  # few are scored, and they are well chosen; where they are trained, the best are refined
+
+
 PRESETS = {
-    "default": (FitnessSettings(), SearchSettings()),
-    "paper": (PAPER_FITNESS, PAPER_SEARCH),
+    "default": Preset(FitnessSettings(), SearchSettings(), "2*{}+macs", budgeted=True),
+    "paper": Preset(PAPER_FITNESS, PAPER_SEARCH, "{}", budgeted=False),
 }
-# The fitness by which is scored where nothing is asked, {} being where phi comes from: "table" or "live".
-FITNESS = {"default": "2*{}+macs", "paper": "{}"}
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
 REFINE = 8  # classes refined by default, after a search that trains; one that looks scores up answers at once
 REFINE_SETTINGS = RefineSettings()
@@ -106,7 +114,7 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     scoring = request.fitness
     if scoring == "auto":
         scoring = "table" if table.fits(space.name, request.dataset, fitness_settings) else "live"
-        scoring = FITNESS[request.preset if isinstance(space, Countable) else "paper"].format(scoring)
+        scoring = PRESETS[request.preset if isinstance(space, Countable) else "paper"].scoring.format(scoring)
     members = parse_weights(scoring)
     if len(members) > 1:
         from edgenas.fitness import mixed  # here, not above: a search by one fitness waits for no import of the others
@@ -117,7 +125,7 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
         score = plugins.load("fitness", scoring)(space, request.dataset, fitness_settings)
     if not (score.exhaustive and prices.exhaustive):
         settings = frugal
-    trains = settings.economical and request.pareto is None and not score.exhaustive
+    trains = PRESETS[request.preset].budgeted and request.pareto is None and not score.exhaustive
     count = (REFINE if trains else 0) if request.refine is None else request.refine
     refinement = None
     if count:  # before the run is made: what it lacks is not found out after hours
@@ -152,7 +160,8 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
         _check_unchanged(resumed, header)
         opened = resumed
     landscape = survey(space, prices, constraints, request.dataset)
-    if isinstance(score, Timed) and not (score.exhaustive or settings.economical or resumed or request.pareto):
+    unbounded = resumed is None and not PRESETS[request.preset].budgeted and request.pareto is None
+    if unbounded and isinstance(score, Timed) and not score.exhaustive:
         asked_for = (prices, constraints, settings, fitness_settings)
         log.info(forecast(space, request.dataset, scoring, score, *asked_for))
     return Search(
@@ -172,10 +181,8 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     )
 
 
-def economised(settings: SearchSettings, pareto: bool = False, pool: int = POOL) -> SearchSettings:
-    """`settings` by which the default preset searches: few classes are scored, and they are chosen of `pool` cells."""
-    if not settings.economical:
-        return settings
+def with_budget(settings: SearchSettings, pareto: bool = False, pool: int = POOL) -> SearchSettings:
+    """`settings` as a budgeted preset has them: few unique architectures are scored, chosen of `pool` candidates."""
     return replace(
         settings,
         budget=FRONT_BUDGET if pareto else BUDGET,
@@ -193,14 +200,13 @@ def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings, 
         asked = {name: value for name, value in asdict(request).items() if name in names and value is not None}
         return replace(settings, **asked)
 
-    fitness_settings, search_settings = PRESETS[request.preset]
-    if request.pareto is not None and search_settings.economical:
-        search_settings = FRONT_SEARCH
-    search_settings = replace(search_settings, method=request.method)
-    front = request.pareto is not None
-    frugal = economised(search_settings, front)
-    by_table = search_settings if front else economised(search_settings, pool=TABLE_POOL)
-    return overridden(fitness_settings), overridden(by_table), overridden(frugal)
+    preset, front = PRESETS[request.preset], request.pareto is not None
+    settings = replace(FRONT if front and preset.budgeted else preset.search, method=request.method)
+    looked_up = trained = settings
+    if preset.budgeted:
+        looked_up = settings if front else with_budget(settings, pool=TABLE_POOL)
+        trained = with_budget(settings, front)
+    return overridden(preset.fitness), overridden(looked_up), overridden(trained)
 
 
 def _stored_settings(run: runs.Run, fitness_settings: FitnessSettings) -> tuple[FitnessSettings, SearchSettings]:

@@ -32,7 +32,9 @@ from edgenas.benchmarks.nasbench201 import fit, methods
 from edgenas.cost import table as cost_table
 from edgenas.cost.regression import ridge
 from edgenas.cost.uncertainty import cleaned, drift_of
-from edgenas.search.genetic import Generation, SearchSettings, evolve
+from edgenas.search.evaluate import Evaluator
+from edgenas.search.genetic import Generation, evolve
+from edgenas.search.settings import SearchSettings
 from edgenas.spaces.nasbench201.features import twins
 
 Values = NDArray[np.float64]
@@ -60,7 +62,7 @@ def winner(benchmark: methods.Benchmark, cost: CostProvider, limit_ms: float, se
     best = None
     settings = SearchSettings(seed=seed)
     score = benchmark.fitness(methods.DEFAULT)
-    for event in evolve(benchmark.space, score, cost, [Constraint("latency", limit_ms)], settings):
+    for event in evolve(Evaluator(benchmark.space, score, cost, [Constraint("latency", limit_ms)]), settings):
         best = event.best if isinstance(event, Generation) else best
     return None if best is None else benchmark.space.index_of(best.arch)
 

@@ -20,7 +20,9 @@ from edgenas.architecture import Architecture, Constraint, Score
 from edgenas.benchmarks.nasbench201.methods import DATASET, SMALL, Benchmark
 from edgenas.fitness import table
 from edgenas.fitness.live import HALVING_GROUP
-from edgenas.search.genetic import Generation, SearchSettings, evolve
+from edgenas.search.evaluate import Evaluator
+from edgenas.search.genetic import Generation, evolve
+from edgenas.search.settings import SearchSettings
 from edgenas.spaces.nasbench201 import NASBench201
 
 RUNGS = (10, 25, 50)
@@ -70,7 +72,9 @@ def main(seeds: int) -> None:
         for seed in range(seeds):
             for halving in winners:
                 fitness = Trained(space, halving)
-                *_, last = evolve(space, fitness, case.cost, limits, SearchSettings(budget=BUDGET, seed=seed))
+                *_, last = evolve(
+                    Evaluator(space, fitness, case.cost, limits), SearchSettings(budget=BUDGET, seed=seed)
+                )
                 assert isinstance(last, Generation)
                 assert last.best is not None
                 arch = last.best.arch

@@ -18,10 +18,11 @@ import numpy as np
 
 from edgenas.architecture import Constraint, Fitness, Trial
 from edgenas.benchmarks.nasbench201.methods import DEFAULT, Benchmark, Case, live_scores, measured
-from edgenas.search.genetic import Generation, SearchSettings, evolve
-from edgenas.search.pareto import DEFAULT as FRONT
+from edgenas.search.evaluate import Evaluator
+from edgenas.search.genetic import Generation, evolve
 from edgenas.search.pareto import evolve_front
-from edgenas.search.request import POOL, TABLE_POOL, economised
+from edgenas.search.request import POOL, TABLE_POOL, with_budget
+from edgenas.search.settings import FRONT, SearchSettings
 from tests.benchmarks.companions import values
 
 MOST_REGRET_ADDED = 0.1  # points
@@ -38,8 +39,8 @@ def main() -> None:
     space, accuracies = benchmark.space, benchmark.accuracies
     by_default = benchmark.fitness(DEFAULT)
     scores = values(by_default, benchmark.archs)
-    single = economised(SearchSettings(), pool=POOL if asked.live else TABLE_POOL)
-    whole = economised(FRONT, pareto=True) if asked.live else FRONT
+    single = with_budget(SearchSettings(), pool=POOL if asked.live else TABLE_POOL)
+    whole = with_budget(FRONT, pareto=True) if asked.live else FRONT
 
     def scored(settings: SearchSettings) -> Fitness:
         return live_scores(benchmark, settings) if asked.live else by_default
@@ -60,17 +61,17 @@ def main() -> None:
             for case in own:
                 begun = time.perf_counter()
                 limits = [Constraint("latency", case.limit_ms)]
-                *_, last = evolve(space, scored(settings), case.cost, limits, settings)
+                *_, last = evolve(Evaluator(space, scored(settings), case.cost, limits), settings)
                 assert isinstance(last, Generation)
                 seconds[names[0]].append(time.perf_counter() - begun)
-                classes[names[0]].append(last.trained)
+                classes[names[0]].append(last.scored)
                 answers.append((names[0], case, last.best))
             begun = time.perf_counter()
             settings = replace(whole, seed=seed)
-            *_, last = evolve_front(space, scored(settings), own[0].cost, "latency", [], settings)
+            *_, last = evolve_front(Evaluator(space, scored(settings), own[0].cost, []), "latency", settings)
             assert isinstance(last, Generation)
             seconds[names[1]].append(time.perf_counter() - begun)
-            classes[names[1]].append(last.trained)
+            classes[names[1]].append(last.scored)
             points.append(len(last.front))
             for case in own:
                 within = [trial for trial in last.front if trial.cost.values["latency"] <= case.limit_ms]

@@ -24,7 +24,7 @@ from edgenas.architecture import Cost, Refined
 from edgenas.cli import main, progress
 from tests.damage import damage
 from tests.fuzz import FULL
-from tests.search.test_request import as_schema_1
+from tests.search.test_request import as_version
 
 RUNS, SEED = os.environ.get("EDGENAS_FUZZ_RUNS", "2000" if FULL else None), os.environ.get("EDGENAS_FUZZ_SEED")
 FEW, BUDGET_S = 60, 120.0  # where nothing is asked: so many, or as many as this time allows
@@ -73,7 +73,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory, trained_run: Path, archi
         assert ended("search --device raspi4 --latency 0.1ms --run infeasible") == 3
         assert ended("search --device raspi4 --latency 8ms --fitness table --generations 2 --run old") == 0
         assert ended("runs pick whole --latency 8ms --keep pick") == 0
-        as_schema_1(runs.open_run("old"))
+        as_version(1, runs.open_run("old"))
         for name in ("front", "whole"):
             run = runs.open_run(name)
             shutil.copytree(run.path, run.path.with_name(f"told-{name}"))

@@ -11,8 +11,7 @@ import typer
 from edgenas.benchmarks.nasbench201 import methods
 from edgenas.cli import app, main
 from edgenas.search import request
-from edgenas.search.genetic import SearchSettings
-from edgenas.search.pareto import DEFAULT as FRONT
+from edgenas.search.settings import FRONT, SearchSettings
 from edgenas.train import TrainSettings
 
 

@@ -86,7 +86,7 @@ def test_the_main_command(capsys: pytest.CaptureFixture[str]) -> None:
     header = json.loads((Path(result["run"]) / "run.json").read_text())
     assert (header["request"]["fitness"], header["fitness_settings"]["epochs"]) == ("2*table+macs", 10)
     assert 80 < winner["test_accuracy"] <= result["best_possible_accuracy"] < 95
-    assert set(result["evaluations"]) == {"requested", "distinct", "trained"}
+    assert set(result["evaluations"]) == {"requested", "distinct", "scored"}
     trials = (Path(result["run"]) / "trials.jsonl").read_text().splitlines()
     assert len(trials) == result["evaluations"]["distinct"]
 

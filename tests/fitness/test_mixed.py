@@ -388,7 +388,7 @@ class TestSearches:
 
     def test_a_mixture_that_is_judged_live(self, capsys: pytest.CaptureFixture[str]) -> None:
         whole = search_json(f"--macs 60M {self.LIVE} --budget 26 --run a", capsys)
-        assert whole["evaluations"]["trained"] == 26
+        assert whole["evaluations"]["scored"] == 26
         assert judged_before() == 26, "none but those that the budget counts"
         content = Path("runs/a/trials.jsonl").read_bytes()
         Path("runs/a/trials.jsonl").write_bytes(content[: len(content) // 3])
@@ -396,15 +396,15 @@ class TestSearches:
         assert Path("runs/a/trials.jsonl").read_bytes() == content
         assert judged_before() == 26, "nor any for the resumption"
 
-    @pytest.mark.parametrize(("how", "trained"), [("--budget 3", 3), ("--budget 8 --population 4", 8)])
-    def test_a_budget_less_than_the_sample(self, how: str, trained: int, capsys: pytest.CaptureFixture[str]) -> None:
+    @pytest.mark.parametrize(("how", "scored"), [("--budget 3", 3), ("--budget 8 --population 4", 8)])
+    def test_a_budget_less_than_the_sample(self, how: str, scored: int, capsys: pytest.CaptureFixture[str]) -> None:
         whole = search_json(f"--macs 60M {self.LIVE} {how} --run a", capsys)
-        assert whole["evaluations"]["trained"] == judged_before() == trained
+        assert whole["evaluations"]["scored"] == judged_before() == scored
 
     def test_what_is_rejected_of_the_sample_is_counted(self, capsys: pytest.CaptureFixture[str]) -> None:
         how = "--params 0.2M --method rejection --budget 30"
         whole = search_json(f"{self.LIVE} {how} --run a", capsys)
-        assert whole["evaluations"]["trained"] == judged_before() == 30
+        assert whole["evaluations"]["scored"] == judged_before() == 30
         assert len(Path("runs/a/trials.jsonl").read_text().splitlines()) >= 10
         assert {**search_json("--resume a", capsys), "seconds": 0} == {**whole, "seconds": 0}
 

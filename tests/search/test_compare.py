@@ -19,7 +19,7 @@ from edgenas.benchmarks.nasbench201.regrets import Row, ahead
 from edgenas.data import files
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.report.comparison import comparison_text, draw
-from edgenas.search.genetic import SearchSettings
+from edgenas.search.settings import SearchSettings
 from edgenas.spaces.nasbench201 import CONV3X3, NASBench201
 
 pytestmark = pytest.mark.usefixtures("no_shipped_tables")
@@ -51,8 +51,9 @@ def data(made_up: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     few = SearchSettings(population=8, generations=6)
     for name, fitness in (("default", ways.DEFAULT), ("paper", "paper")):
         method = ways.REGISTRY[name]
-        settings = replace(few, economical=name != "paper")
-        quick = replace(method, choose=partial(ways._search, fitness, settings))
+        settings = few if name == "default" else replace(few, survival="generational")
+        how = partial(ways._search, fitness, settings, budgeted=name == "default")
+        quick = replace(method, choose=how)
         monkeypatch.setitem(ways.REGISTRY, name, quick)
     return workplace
 

@@ -18,7 +18,7 @@ from edgenas.fitness import PAPER, FitnessSettings, live, mixed, table
 from edgenas.fitness.reference import ResNet
 from edgenas.search import search as prepare
 from edgenas.search.forecast import duration, forecast
-from edgenas.search.genetic import PAPER as PAPER_SEARCH
+from edgenas.search.settings import PAPER as PAPER_SEARCH
 from edgenas.spaces.nasbench201 import NASBench201
 
 SPACE = NASBench201()

@@ -9,7 +9,9 @@ import pytest
 
 from edgenas.architecture import Architecture, Constraint, Cost, Score, Trial
 from edgenas.errors import DataError, UsageError
-from edgenas.search.genetic import PAPER, Generation, SearchSettings, evolve
+from edgenas.search.evaluate import Evaluator
+from edgenas.search.genetic import Generation, evolve
+from edgenas.search.settings import PAPER, SearchSettings
 from tests.search.worlds import Digits, Sum, Weighted
 
 SPACE = Digits()
@@ -32,7 +34,7 @@ METHODS = [
 def run(
     settings: SearchSettings, known: Sequence[Trial] = (), limits: list[Constraint] | None = None
 ) -> tuple[list[Trial], list[Generation]]:
-    events = list(evolve(SPACE, Sum(), Weighted(), LIMIT if limits is None else limits, settings, known))
+    events = list(evolve(Evaluator(SPACE, Sum(), Weighted(), LIMIT if limits is None else limits, known), settings))
     return (
         [event for event in events if isinstance(event, Trial)],
         [event for event in events if isinstance(event, Generation)],
@@ -73,20 +75,20 @@ def test_fitness_is_equation_4_and_unknown_costs_never_win() -> None:
 
 
 @pytest.mark.parametrize("settings", METHODS)
-def test_each_class_is_scored_once_and_each_cell_judged_once(settings: SearchSettings) -> None:
+def test_each_unique_architecture_is_scored_once_and_each_candidate_evaluated_once(settings: SearchSettings) -> None:
     fitness = Sum()
-    events = list(evolve(SPACE, fitness, Weighted(), LIMIT, settings))
+    events = list(evolve(Evaluator(SPACE, fitness, Weighted(), LIMIT), settings))
     trials = [event for event in events if isinstance(event, Trial)]
     last = [event for event in events if isinstance(event, Generation)][-1]
-    assert len(set(fitness.scored)) == len(fitness.scored) == last.trained == sum(trial.trained for trial in trials)
+    assert len(set(fitness.scored)) == len(fitness.scored) == last.scored == sum(trial.scored for trial in trials)
     assert all(SPACE.canonical(arch) == arch for arch in fitness.scored)
     assert len({trial.arch for trial in trials}) == len(trials)
     assert [trial.number for trial in trials] == list(range(len(trials)))
 
 
-def test_economical_generations_hold_only_new_cells_and_paper_ones_repeat() -> None:
-    _, economical = run(SearchSettings(generations=10))
-    assert economical[-1].distinct == economical[-1].requested == 200
+def test_generations_of_unique_survivors_hold_only_new_candidates_and_the_paper_s_repeat() -> None:
+    _, unique = run(SearchSettings(generations=10))
+    assert unique[-1].distinct == unique[-1].requested == 200
     _, paper = run(replace(PAPER, generations=100))
     assert paper[-1].requested == 2000
     assert paper[-1].distinct < 1000
@@ -96,7 +98,7 @@ def test_economical_generations_hold_only_new_cells_and_paper_ones_repeat() -> N
 def test_the_budget_bounds_the_classes_scored_and_ends_the_search(budget: int) -> None:
     fitness = Sum()
     settings = SearchSettings(budget=budget)
-    last = [e for e in evolve(SPACE, fitness, Weighted(), LIMIT, settings) if isinstance(e, Generation)][-1]
+    last = [e for e in evolve(Evaluator(SPACE, fitness, Weighted(), LIMIT), settings) if isinstance(e, Generation)][-1]
     assert len(fitness.scored) == budget
     assert last.ended == "budget spent"
 
@@ -110,7 +112,7 @@ def test_resumed_anywhere_the_history_is_identical(settings: SearchSettings) -> 
         assert again == (trials, generations), cut
 
 
-def test_what_is_known_is_neither_scored_nor_priced_again() -> None:
+def test_what_is_known_is_neither_scored_nor_asked_for_its_cost_again() -> None:
     settings = SearchSettings(generations=4)
     trials, _ = run(settings)
 
@@ -119,7 +121,7 @@ def test_what_is_known_is_neither_scored_nor_priced_again() -> None:
             assert not archs
             return []
 
-    list(evolve(SPACE, Refusing(), Refusing(), LIMIT, settings, known=trials))  # type: ignore[arg-type]
+    list(evolve(Evaluator(SPACE, Refusing(), Refusing(), LIMIT, trials), settings))  # type: ignore[arg-type]
 
 
 def test_a_foreign_history_is_refused() -> None:
@@ -149,7 +151,7 @@ def test_rejection_draws_until_the_limits_are_met() -> None:
 def test_the_whole_space_seen_ends_the_search() -> None:
     trials, generations = run(SearchSettings(generations=100_000, population=400, max_rejections=200_000))
     assert len(trials) == len(ALL)
-    assert generations[-1].ended == "no new cell left"
+    assert generations[-1].ended == "no new candidate left"
 
 
 def test_resumed_it_scores_together_what_was_scored_together() -> None:
@@ -163,7 +165,7 @@ def test_resumed_it_scores_together_what_was_scored_together() -> None:
                 yield Score(sum(arch.genes) / 10 + (place + len(archs)) / 1000)
 
     def trials(known: Sequence[Trial] = ()) -> list[Trial]:
-        events = evolve(SPACE, Together(), Weighted(), LIMIT, SearchSettings(generations=4), known)
+        events = evolve(Evaluator(SPACE, Together(), Weighted(), LIMIT, known), SearchSettings(generations=4))
         return [event for event in events if isinstance(event, Trial)]
 
     whole = trials()
@@ -178,7 +180,7 @@ def test_ties_go_by_canonical_order_not_by_chance() -> None:
 
     def best(seed: int) -> Trial:
         settings = SearchSettings(seed=seed, generations=40, population=200)
-        events = list(evolve(SPACE, Flat(), Weighted(), [Constraint("latency", 1e3)], settings))
+        events = list(evolve(Evaluator(SPACE, Flat(), Weighted(), [Constraint("latency", 1e3)]), settings))
         last = events[-1]
         assert isinstance(last, Generation)
         assert last.best is not None
@@ -195,7 +197,7 @@ def test_a_failed_score_is_a_value() -> None:
                 for arch in archs
             )
 
-    events = list(evolve(SPACE, Failing(), Weighted(), LIMIT, SearchSettings(generations=20)))
+    events = list(evolve(Evaluator(SPACE, Failing(), Weighted(), LIMIT), SearchSettings(generations=20)))
     trials = [event for event in events if isinstance(event, Trial)]
     failed = [trial for trial in trials if trial.score.error == "loss became NaN"]
     assert failed
@@ -213,6 +215,7 @@ def test_a_failed_score_is_a_value() -> None:
         ({"generations": 0}, "--generations 0"),
         ({"budget": 0}, "--budget 0"),
         ({"method": "magic"}, "no method 'magic'"),
+        ({"survival": "luck"}, "no survival 'luck'"),
     ],
 )
 def test_settings_that_search_nothing_are_refused(wrong: dict[str, object], says: str) -> None:

@@ -11,10 +11,13 @@ import pytest
 
 from edgenas import device as devices
 from edgenas import run as runs
-from edgenas.architecture import Architecture, Confirmation, Constraint, Correctable, Cost
+from edgenas.architecture import Architecture, Confirmation, Constraint, Correctable, Cost, CostProvider
+from edgenas.cost import JoinedCorrectable
 from edgenas.errors import BoardError
 from edgenas.search import Search
-from edgenas.search.genetic import SearchSettings
+from edgenas.search.evaluate import Measured
+from edgenas.search.genetic import Generation
+from edgenas.search.settings import SearchSettings
 from tests.runs import header
 from tests.search.worlds import Digits, Sum
 
@@ -76,7 +79,19 @@ def true_ms(arch: Architecture) -> float:
     return 2.0 * sum(arch.genes)
 
 
-def job(path: Path, cost: Guessed, generations: int = 30) -> Search:
+class Counted:
+    """The number of genes that are not 0, as MACs."""
+
+    kind = "counted"
+    metrics = frozenset({"macs"})
+    fingerprint = "counted"
+    exhaustive = True
+
+    def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
+        return [Cost({"macs": float(sum(map(bool, arch.genes)))}, {"macs": "counted"}) for arch in archs]
+
+
+def job(path: Path, cost: CostProvider, generations: int = 30) -> Search:
     opened = runs.open_run(str(path)) if path.exists() else runs.create(path, header(space="digits"))
     settings = SearchSettings(population=8, generations=generations, seed=1)
     host = devices.load("host")
@@ -124,6 +139,33 @@ def test_resumed_at_any_moment_the_history_is_the_same(tmp_path: Path) -> None:
         list(job(path, again, generations=8))
         assert [(path / name).read_bytes() for name in ("trials.jsonl", "measured.jsonl")] == history
         assert not set(again.asked) & set(runs.open_run(str(path)).measured()) - set(again.asked)
+
+
+def test_beside_what_is_counted_nothing_is_measured_twice(tmp_path: Path) -> None:
+    """Boards measure no MACs: a measurement without them lacks nothing."""
+    first, again = Guessed(0.25), Guessed(0.25)
+    list(itertools.islice(job(tmp_path / "run", JoinedCorrectable(Counted(), first, first), generations=8), 12))
+    assert first.asked
+    list(job(tmp_path / "run", JoinedCorrectable(Counted(), again, again), generations=8))
+    assert again.asked
+    assert not set(first.asked) & set(again.asked)
+    lines = (tmp_path / "run" / "measured.jsonl").read_text().splitlines()
+    assert len(lines) == len(first.asked) + len(again.asked)
+
+
+def test_trials_are_one_list_each_by_its_latest_cost(tmp_path: Path) -> None:
+    """Also while the search goes on: what was predicted wrongly is corrected wherever it is looked at."""
+    cost = Guessed(0.25)
+    search = job(tmp_path / "run", cost, generations=8)
+    corrections = 0
+    for event in search:
+        corrections += isinstance(event, Measured)
+        if isinstance(event, Generation):
+            assert [each.number for each in search.trials] == list(range(len(search.trials)))
+            assert [each.cost for each in search.trials] == cost([each.arch for each in search.trials])
+            assert set(map(id, event.population)) <= set(map(id, search.trials))
+            assert event.best is None or event.best in search.trials
+    assert corrections > 1
 
 
 def test_a_lost_board_pauses_the_search(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from edgenas import run as runs
 from edgenas.architecture import Architecture, Constraint, Cost, CostProvider, Fitness, Score, Trial
 from edgenas.errors import DataError, InfeasibleError
 from edgenas.search import Search
-from edgenas.search.genetic import PAPER, Generation, SearchSettings
-from edgenas.search.pareto import DEFAULT, crowding_distances, evolve_front, front_of, layers, survivors
+from edgenas.search.evaluate import Evaluator
+from edgenas.search.genetic import Generation
+from edgenas.search.pareto import crowding_distances, evolve_front, front_of, layers, survivors
+from edgenas.search.settings import FRONT, PAPER, SearchSettings
 from tests.runs import header
 from tests.search.test_hybrid import Guessed, true_ms
 from tests.search.worlds import Digits, Sum, Weighted
@@ -51,13 +53,13 @@ class Odd(Sum):
 
 
 def run(
-    settings: SearchSettings = DEFAULT,
+    settings: SearchSettings = FRONT,
     known: Sequence[Trial] = (),
     limits: Sequence[Constraint] = (),
     fitness: Fitness | None = None,
     cost: CostProvider | None = None,
 ) -> tuple[list[Trial], list[Generation]]:
-    events = list(evolve_front(SPACE, fitness or Sum(), cost or Two(), "latency", limits, settings, known))
+    events = list(evolve_front(Evaluator(SPACE, fitness or Sum(), cost or Two(), limits, known), "latency", settings))
     return (
         [event for event in events if isinstance(event, Trial)],
         [event for event in events if isinstance(event, Generation)],
@@ -97,7 +99,7 @@ def test_the_front_is_that_of_the_whole_space(limits: Sequence[Constraint], fitn
     expected = brute_front(limits, fitness())
     assert len(expected) > 5
     for seed in range(2):
-        trials, generations = run(replace(DEFAULT, generations=60, seed=seed), limits=limits, fitness=fitness())
+        trials, generations = run(replace(FRONT, generations=60, seed=seed), limits=limits, fitness=fitness())
         assert len(trials) < len(ALL)
         assert points(generations[-1].front) == expected
         assert list(generations[-1].front) == front_of(SPACE, trials, "latency")
@@ -138,7 +140,7 @@ def test_each_cost_has_the_highest_score_and_ties_go_by_canonical_order() -> Non
         def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score]:
             return (Score(1.0) for _ in archs)
 
-    fronts = [run(replace(DEFAULT, seed=seed), fitness=Flat())[1][-1].front for seed in range(2)]
+    fronts = [run(replace(FRONT, seed=seed), fitness=Flat())[1][-1].front for seed in range(2)]
     assert [[trial.arch.genes for trial in front] for front in fronts] == [[(1, 0, 0, 0, 0)]] * 2
 
 
@@ -160,17 +162,17 @@ def test_what_fails_or_breaks_a_limit_is_on_no_front() -> None:
     trials = [made(0, good, 1.0, 5.0), made(1, dear, 9.0, None), made(2, ALL[3], -math.inf, 1.0, False)]
     assert [trial.arch for trial in front_of(SPACE, trials, "latency")] == [good]
     assert [len(layer) for layer in layers(SPACE, trials, "latency")] == [1]
-    trials, generations = run(replace(DEFAULT, generations=10), limits=[Constraint("macs", 1.0)], fitness=Odd())
+    trials, generations = run(replace(FRONT, generations=10), limits=[Constraint("macs", 1.0)], fitness=Odd())
     assert any(trial.cost.error for trial in trials)
     assert any(trial.score.error == "NaN" for trial in trials)
-    assert any(not SPACE.is_connected(trial.arch) for trial in run(replace(DEFAULT, generations=60))[0])
+    assert any(not SPACE.is_connected(trial.arch) for trial in run(replace(FRONT, generations=60))[0])
     for generation in generations:
         assert all(trial.feasible and trial.cost.values["macs"] <= 1 for trial in generation.front)
 
 
 @pytest.mark.parametrize("limits", [[Constraint("macs", -1.0)], [Constraint("latency", 0.5)]])
 def test_limits_that_nothing_meets_end_with_an_empty_front(limits: list[Constraint]) -> None:
-    _, generations = run(replace(DEFAULT, generations=3), limits=limits)
+    _, generations = run(replace(FRONT, generations=3), limits=limits)
     assert generations[-1].ended
     assert generations[-1].front == ()
     assert generations[-1].best is None
@@ -181,12 +183,12 @@ def test_costs_that_all_fail_end_with_an_empty_front() -> None:
         def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
             return [Cost(error="no board") for _ in archs]
 
-    trials, generations = run(replace(DEFAULT, generations=3), cost=Broken())
+    trials, generations = run(replace(FRONT, generations=3), cost=Broken())
     assert len(trials) == 300
     assert generations[-1].front == generations[-1].population == ()
 
 
-SMALL = replace(DEFAULT, population=20, generations=6)
+SMALL = replace(FRONT, population=20, generations=6)
 METHODS = [
     SMALL,
     replace(SMALL, budget=25),
@@ -211,8 +213,8 @@ def test_each_class_is_scored_once_within_the_budget(settings: SearchSettings) -
     fitness = Sum()
     trials, generations = run(settings, fitness=fitness)
     last = generations[-1]
-    assert len(set(fitness.scored)) == len(fitness.scored) == last.trained == sum(trial.trained for trial in trials)
-    assert settings.budget is None or (last.trained, last.ended) == (settings.budget, "budget spent")
+    assert len(set(fitness.scored)) == len(fitness.scored) == last.scored == sum(trial.scored for trial in trials)
+    assert settings.budget is None or (last.scored, last.ended) == (settings.budget, "budget spent")
     assert len({trial.arch for trial in trials}) == len(trials) == last.distinct
 
 

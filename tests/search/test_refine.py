@@ -24,8 +24,8 @@ from edgenas.fitness import RefineSettings
 from edgenas.fitness.refiner import Job, Outcome, Ready, Stop
 from edgenas.report.text import _refinement_lines, result_text
 from edgenas.search import Search, refine
-from edgenas.search.genetic import SearchSettings
 from edgenas.search.refine import Refinement, Rung, merit, spread
+from edgenas.search.settings import SearchSettings
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.runs import header
 from tests.search.test_hybrid import Guessed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from edgenas.data.images import load_images
 from edgenas.errors import DataError, UsageError
 from edgenas.fitness import FitnessSettings
 from edgenas.fitness.reference import ResNet
+from edgenas.schema import versions
 from edgenas.search import Search
 from edgenas.search import search as prepare
-from edgenas.search.genetic import SearchSettings
+from edgenas.search.pick import pick
+from edgenas.search.request import PRESETS
+from edgenas.search.settings import SearchSettings
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -111,72 +115,119 @@ def test_a_live_mixture_ranks_among_what_the_search_begins_with() -> None:
         assert f"or by live {size} classes drawn by seed 0" in job.fitness.source
 
 
-def as_schema_1(run: runs.Run) -> None:
-    """The folder as EdgeNAS left it when the default was phi after 50 steps."""
+def as_version(version: int, run: runs.Run) -> None:
+    """The folder as the EdgeNAS of schema version 1 or 2 left it."""
 
     def old(record: dict[str, Any]) -> dict[str, Any]:
-        assert record["score"] == record["phi"]
-        return {key: value for key, value in record.items() if key != "score"}
+        found = {("trained" if key == "scored" else key): value for key, value in record.items()}
+        if version == 1 and "score" in found:
+            assert found.pop("score") == found["phi"]
+        return found
 
     header = json.loads((run.path / "run.json").read_text())
-    request = {**header["request"], "epochs": None}
-    (run.path / "run.json").write_text(json.dumps({**header, "schema_version": 1, "request": request}))
+    settings = header["search_settings"]
+    settings["economical"] = settings.pop("survival") == "unique"
+    header["request"] |= header["request"].pop("size") or {}  # its entries stood beside the other settings
+    (run.path / "run.json").write_text(json.dumps({**header, "schema_version": version}))
     lines = [json.dumps(old(json.loads(line))) for line in (run.path / "trials.jsonl").read_text().splitlines()]
     (run.path / "trials.jsonl").write_text("".join(f"{line}\n" for line in lines))
     result = json.loads((run.path / "result.json").read_text())
-    result |= {"schema_version": 1, "winner": old(result["winner"])}
+    result |= {"schema_version": version, "evaluations": old(result["evaluations"])}
+    result["winner"] = result["winner"] and old(result["winner"])
+    result["front"] = result["front"] and [old(each) for each in result["front"]]
     (run.path / "result.json").write_text(json.dumps(result))
 
 
-def test_a_run_of_schema_1_is_read_and_goes_on_as_it_began() -> None:
-    whole = prepare(
-        run="a",
-        device="raspi4",
-        latency_ms=8.0,
-        fitness="table",
-        epochs=50,
-        size={"cells": 1, "channels": 16},
-        generations=5,
-    )
+OF_TABLE: dict[str, Any] = {"latency_ms": 8.0, "fitness": "table", "epochs": 50}
+ASKED: dict[str, dict[str, Any]] = {
+    "winner": {
+        "latency_ms": 8.0,
+        "fitness": "table",
+        "epochs": 50,
+        "size": {"cells": 1, "channels": 16},
+        "generations": 5,
+    },
+    "paper": {
+        "latency_ms": 8.0,
+        "fitness": "table",
+        "preset": "paper",
+        "epochs": 50,
+        "size": {"cells": 1},
+        "generations": 3,
+    },
+    "front": {"pareto": "macs", "fitness": "table", "generations": 3},
+}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("what", ASKED)
+def test_a_run_of_an_older_version_is_read_and_goes_on_as_it_began(version: int, what: str) -> None:
+    whole = prepare(run="a", device="raspi4", **ASKED[what])
     list(whole)
     trials, result = whole.run.trials(), whole.run.result()
-    as_schema_1(whole.run)
+    as_version(version, whole.run)
     old = runs.open_run("a")
     assert old.trials() == trials
     assert old.result() == result
+    assert old.header["search_settings"] == json.loads(json.dumps(asdict(whole.settings)))
     path = old.path / "trials.jsonl"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     resumed = prepare(resume="a")
+    assert resumed.settings == whole.settings
     list(resumed)
+    assert {b'"trained"' in line for line in path.read_bytes().splitlines()} == {True, False}  # lines of both versions
     assert runs.open_run("a").trials() == trials
     assert {**resumed.result(), "seconds": 0} == {**whole.result(), "seconds": 0}
+    assert {**(runs.open_run("a").result() or {}), "seconds": 0} == {**whole.result(), "seconds": 0}
 
 
-def test_a_run_whose_size_stands_beside_its_other_settings_goes_on() -> None:
-    list(prepare(run="a", device="raspi4", latency_ms=8.0, epochs=50, size={"cells": 1, "channels": 16}, generations=3))
-    content = Path("runs/a/trials.jsonl").read_bytes()
-    Path("runs/a/trials.jsonl").write_bytes(content[: len(content) // 2])
+def test_what_is_picked_from_an_older_version_is_of_today_s() -> None:
+    whole = prepare(run="a", device="raspi4", **ASKED["winner"])
+    list(whole)
+    as_version(2, whole.run)
+    picked = pick("a", {"latency": 9.0}, keep="b")
+    kept = runs.open_run("b")
+    assert json.loads(Path("runs/b/run.json").read_text())["search_settings"]["survival"] == "unique"
+    assert kept.header["schema_version"] == runs.SCHEMA_VERSION
+    assert (kept.result() or {})["evaluations"] == picked.result["evaluations"]
+    assert picked.result["evaluations"]["scored"] == whole.result()["evaluations"]["scored"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"economical": 1}, "does not hold a search's settings"),
+        ({"economical": True, "survival": "luck"}, None),  # what it was then is what counts
+        ({"survival": "luck"}, "no survival 'luck'"),
+        (None, "search_settings"),
+    ],
+)
+def test_damaged_settings_of_an_older_version_are_a_sentence(settings: Any, says: str | None) -> None:
+    whole = prepare(run="a", device="raspi4", **ASKED["winner"])
     header = json.loads(Path("runs/a/run.json").read_text())
-    header["request"] |= header["request"].pop("size")
+    header |= {"schema_version": 2, "search_settings": settings}
     Path("runs/a/run.json").write_text(json.dumps(header))
-    list(prepare(resume="a"))
-    assert Path("runs/a/trials.jsonl").read_bytes() == content
+    if says is None:
+        assert prepare(resume="a").settings.survival == whole.settings.survival
+        return
+    with pytest.raises(DataError, match=says):
+        prepare(resume="a")
 
 
-def test_in_schema_1_what_was_not_phi_is_not_taken_for_it() -> None:
-    job = prepare(run="a", device="raspi4", latency_ms=30.0, fitness="macs", generations=2)
-    list(job)
-    winner = json.loads((job.run.path / "result.json").read_text())["winner"]
-    told = runs.Run(job.run.path, {**job.run.header, "schema_version": 1})._today({"phi": winner["score"]})
-    assert (told["score"], told["phi"]) == (winner["score"], None)
+def test_in_version_1_what_was_not_phi_is_not_taken_for_it() -> None:
+    told = versions.record({"phi": 3.0, "trained": True}, version=1, is_phi=False)
+    assert told == {"score": 3.0, "phi": None, "scored": True}
+    for version in (2, 3):
+        damaged = {"phi": 3.0, "scored": True}  # a score is missing, and none is made up
+        assert versions.record(damaged, version, is_phi=True) == damaged
 
 
 def test_a_run_keeps_its_settings_whatever_the_presets_become(monkeypatch: pytest.MonkeyPatch) -> None:
     list(prepare(run="a", device="raspi4", latency_ms=8.0, generations=3))
     content = Path("runs/a/trials.jsonl").read_bytes()
     Path("runs/a/trials.jsonl").write_bytes(content[: len(content) // 2])
-    others = (FitnessSettings(epochs=25), SearchSettings(population=6))
-    monkeypatch.setitem(prepare.__globals__["PRESETS"], "default", others)
+    others = replace(PRESETS["default"], fitness=FitnessSettings(epochs=25), search=SearchSettings(population=6))
+    monkeypatch.setitem(PRESETS, "default", others)
     list(prepare(resume="a"))
     assert Path("runs/a/trials.jsonl").read_bytes() == content
     header = json.loads(Path("runs/a/run.json").read_text())

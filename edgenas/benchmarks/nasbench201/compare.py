@@ -29,7 +29,7 @@ from edgenas.benchmarks.nasbench201.regrets import AGAIN, Key, Row, Summary, ahe
 from edgenas.errors import DataError, UsageError
 from edgenas.files import Growing, appending, locked, read_file, write_whole
 from edgenas.fitness import FitnessSettings
-from edgenas.search.genetic import PAPER, SearchSettings
+from edgenas.search.settings import PAPER, SearchSettings
 from edgenas.text import MAX_JSON_BYTES, parse_json, printable
 from edgenas.units import check_ranges
 

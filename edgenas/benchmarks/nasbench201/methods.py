@@ -26,14 +26,16 @@ from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness import FitnessSettings, mixed, size_of, table
 from edgenas.fitness.weights import parse_weights
-from edgenas.search.genetic import PAPER, Generation, SearchSettings, evolve
-from edgenas.search.request import FITNESS, POOL, TABLE_POOL, economised
+from edgenas.search.evaluate import Evaluator
+from edgenas.search.genetic import Generation, evolve
+from edgenas.search.request import POOL, PRESETS, TABLE_POOL, with_budget
+from edgenas.search.settings import PAPER, SearchSettings
 from edgenas.spaces.nasbench201 import NASBench201
 
 DATASET = "cifar10"
 PERCENTILES = (5.0, 10.0, 20.0, 35.0, 50.0, 75.0)  # of the latencies on a device: the limits of its cases
-DEFAULT = FITNESS["default"].format("table")  # the fitness by which a search scores where nothing is asked
-LIVE_DEFAULT = FITNESS["default"].format("live")  # ... and no table fits
+DEFAULT = PRESETS["default"].scoring.format("table")  # the fitness by which a search scores where nothing is asked
+LIVE_DEFAULT = PRESETS["default"].scoring.format("live")  # ... and no table fits
 SMALL = FitnessSettings(size={"cells": 1, "channels": 16})  # has the network of a fitness whose name ends in n1
 
 
@@ -235,10 +237,18 @@ def _parted(fitness: str) -> tuple[str, FitnessSettings]:
     return plain, replace(settings, epochs=int(steps)) if steps else settings
 
 
-def _search(fitness: str, settings: SearchSettings, benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:
-    """A search as `edgenas search` makes it, but for its run folder."""
+def _search(
+    fitness: str,
+    settings: SearchSettings,
+    benchmark: Benchmark,
+    case: Case,
+    seed: int,
+    _: int,
+    budgeted: bool = True,
+) -> Choice:
+    """A search as `edgenas search` makes it, but for its run folder; `budgeted`: as the default preset does."""
     score = benchmark.fitness(fitness)
-    how = economised(settings, pool=TABLE_POOL if score.exhaustive else POOL)
+    how = with_budget(settings, pool=TABLE_POOL if score.exhaustive else POOL) if budgeted else settings
     return _evolved(fitness, score, replace(how, seed=seed), benchmark, case)
 
 
@@ -246,12 +256,12 @@ def _evolved(name: str, score: Fitness, settings: SearchSettings, benchmark: Ben
     """What a search by `score`, which is `name` as `simulated_s` knows it, ends with."""
     limits = [Constraint("latency", case.limit_ms)]
     last: Generation | None = None
-    for event in evolve(benchmark.space, score, case.cost, limits, settings):
+    for event in evolve(Evaluator(benchmark.space, score, case.cost, limits), settings):
         if isinstance(event, Generation):
             last = event
     assert last is not None  # settings.generations >= 1
     chosen = () if last.best is None else (last.best.arch,)
-    return Choice(chosen, last.trained, benchmark.simulated_s(name, last.trained))
+    return Choice(chosen, last.scored, benchmark.simulated_s(name, last.scored))
 
 
 class _Dear:
@@ -362,10 +372,10 @@ def _oracle(count: int, benchmark: Benchmark, case: Case, seed: int, _: int) -> 
     return Choice((best,), len(classes), benchmark.simulated_s(DEFAULT, len(classes)))
 
 
-LIVE = economised(SearchSettings())
+LIVE = with_budget(SearchSettings())
 REGISTRY = {
     "default": Method(partial(_search, DEFAULT, SearchSettings()), (DEFAULT,)),
-    "paper": Method(partial(_search, "paper", PAPER), ("paper",)),
+    "paper": Method(partial(_search, "paper", PAPER, budgeted=False), ("paper",)),
     "rejection": Method(partial(_search, DEFAULT, SearchSettings(method="rejection")), (DEFAULT,)),
     "live": Method(partial(_live, LIVE), ("table", "macs")),
     "live-unforeseen": Method(partial(_live, replace(LIVE, pool=0)), ("table", "macs")),
