@@ -175,6 +175,8 @@ def _mismatch(table: dict[str, Any], space_name: str, dataset: str, settings: Fi
 
 def _differences(table: dict[str, Any], space_name: str, dataset: str, settings: FitnessSettings) -> dict[str, Any]:
     """What is asked for but was not used to make `table`, by name."""
+    if table["space"] != space_name:
+        return {"space": space_name}
     asked = {"space": space_name, "dataset": dataset, **flat(plugins.load("spaces", space_name)(), settings)}
     made = {"space": table["space"], "dataset": table["dataset"], **table["settings"]}
     differing = {k: v for k, v in asked.items() if k not in FREE_SETTINGS and made.get(k) != v}

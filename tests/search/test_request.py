@@ -140,21 +140,8 @@ def as_version(version: int, run: runs.Run) -> None:
 
 OF_TABLE: dict[str, Any] = {"latency_ms": 8.0, "fitness": "table", "epochs": 50}
 ASKED: dict[str, dict[str, Any]] = {
-    "winner": {
-        "latency_ms": 8.0,
-        "fitness": "table",
-        "epochs": 50,
-        "size": {"cells": 1, "channels": 16},
-        "generations": 5,
-    },
-    "paper": {
-        "latency_ms": 8.0,
-        "fitness": "table",
-        "preset": "paper",
-        "epochs": 50,
-        "size": {"cells": 1},
-        "generations": 3,
-    },
+    "winner": {**OF_TABLE, "size": {"cells": 1, "channels": 16}, "generations": 5},
+    "paper": {**OF_TABLE, "preset": "paper", "size": {"cells": 1}, "generations": 3},
     "front": {"pareto": "macs", "fitness": "table", "generations": 3},
 }
 
