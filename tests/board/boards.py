@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgenas.board.model import Model
-from edgenas.board.null import STATE, made_up_samples
+from edgenas.board.null_board import STATE, made_up_samples
 from edgenas.board.registry import Board
 from edgenas.board.session import File, RefusedError
 from edgenas.errors import BoardError

@@ -12,7 +12,7 @@ from edgenas import device as devices
 from edgenas.board.check import Finding, examine, time_reference
 from edgenas.board.measure import Bench
 from edgenas.board.model import reference
-from edgenas.board.null import STATE
+from edgenas.board.null_board import STATE
 from edgenas.board.store import Store
 from edgenas.errors import BoardError
 from tests.board.boards import World, board

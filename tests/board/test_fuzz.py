@@ -27,7 +27,7 @@ from edgenas.board.benchmark_model import parse
 from edgenas.board.check import Finding, examine
 from edgenas.board.measure import Bench, Measured, Tier
 from edgenas.board.model import reference
-from edgenas.board.null import STATE
+from edgenas.board.null_board import STATE
 from edgenas.board.session import AgentSession
 from edgenas.board.store import Store
 from edgenas.board.verdict import measured_fact

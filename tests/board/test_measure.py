@@ -14,7 +14,7 @@ from edgenas import device as devices
 from edgenas.board import measure, statistics
 from edgenas.board.measure import Bench, Failed, Measured, Tier
 from edgenas.board.model import Golden, Model, reference
-from edgenas.board.null import STATE
+from edgenas.board.null_board import STATE
 from edgenas.board.runtimes import UnfitError
 from edgenas.board.store import Store
 from edgenas.errors import BoardError

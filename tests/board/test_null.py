@@ -75,7 +75,7 @@ def test_latencies_depend_on_seed_and_model_alone(tmp_path: Path) -> None:
     assert median_ms(tmp_path / "b", small) == first
     assert median_ms(tmp_path / "c", small, seed=1) != first
     assert median_ms(tmp_path / "d", large) > 4 * first
-    spread = Null(seed=0).latency_ms(small)
+    spread = Null(seed=0).board.latency_ms(small)
     assert first == pytest.approx(spread, rel=0.01)
 
 
