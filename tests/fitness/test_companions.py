@@ -212,10 +212,12 @@ class Trained:
 
 def test_loss_is_trained_where_no_table_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
+    installed = plugins.load
 
     def load(kind: str, name: str) -> Any:
-        if kind == "fitness":
-            asked.append(name)
+        if kind != "fitness":
+            return installed(kind, name)
+        asked.append(name)
         return lambda *_: Trained()
 
     monkeypatch.setattr(plugins, "load", load)
