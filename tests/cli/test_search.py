@@ -233,7 +233,7 @@ def test_interrupted_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monke
         ("search --device raspi4 --latency 1e30ms", 2, "limits nothing"),
         ("search --device raspi4", 2, "needs a limit"),
         ("search --device raspi4 --energy 5mJ", 2, "raspi4 has no energy to limit"),
-        ("search --device host --latency 5ms", 2, "nothing here foretells the latency of host; measure it"),
+        ("search --device host --latency 5ms", 2, "nothing here predicts the latency of host; measure it"),
         ("search --device raspi4 --latency 5ms --space nasbench210", 2, "did you mean nasbench201"),
         ("search --device raspi4 --latency 5ms --dataset cifar11", 2, "did you mean cifar10"),
         ("search --device raspi4 --latency 5ms --preset papr", 2, "did you mean paper"),
