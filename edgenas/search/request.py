@@ -199,7 +199,7 @@ def with_budget(settings: SearchSettings, pareto: bool = False, pool: int = POOL
 
 
 def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings, SearchSettings]:
-    """The preset's settings, with what was asked in their place; of the search those for scores and prices that are
+    """The preset's settings, with what was asked in their place; of the search those for scores and costs that are
     looked up, and those where either take their time."""
 
     def overridden(settings: Any) -> Any:

@@ -134,7 +134,7 @@ def test_infeasible_ends_at_once_and_says_what_is_possible(capsys: pytest.Captur
     code, out, err = run("search --device jetson_tx2 --latency 1us", capsys)
     assert code == 3
     assert out == ""
-    assert "infeasible on jetson_tx2: no cell has latency <= 0.001 ms; the smallest latency possible is" in err
+    assert "infeasible on jetson_tx2: no architecture has latency <= 0.001 ms; the smallest latency possible is" in err
     code, out, _ = run("search --device jetson_tx2 --latency 1us --json", capsys)
     assert code == 3
     result = json.loads(out)
@@ -146,7 +146,7 @@ def test_infeasible_ends_at_once_and_says_what_is_possible(capsys: pytest.Captur
 def test_a_search_too_short_is_not_called_infeasible(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run("search --device raspi4 --latency 5ms --generations 1", capsys)
     assert code == 3
-    assert "none of the 20 cells seen has latency <= 5 ms, though" in err
+    assert "none of the 20 candidates seen has latency <= 5 ms, though" in err
     assert "more --generations" in err
 
 
