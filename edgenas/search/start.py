@@ -110,8 +110,9 @@ def load_fitness(resolved: ResolvedSearch, space: SearchSpace) -> Fitness:
 
 
 def _refinement(resolved: ResolvedSearch, space: SearchSpace, must: bool) -> tuple[ResolvedSearch, Refinement | None]:
-    """What refines the shortlist, and the search as it is then: where it `must` not be refined, what is lacking for
-    that is told, and it is left out. Before the run is made: what is lacking is not found out after hours."""
+    """What refines the shortlist, and the search as it is with that. Where it cannot be had, that is an error if it
+    `must`, else a warning, and nothing is refined. Before the run is made: what is lacking is not found out after
+    hours."""
     settings, count = resolved.refine_settings, resolved.request.refine
     if settings is None or count is None:
         return resolved, None
