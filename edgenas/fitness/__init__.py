@@ -6,8 +6,8 @@ A fitness plug-in is a function `create(space, dataset, settings) -> Fitness`, r
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
 from edgenas.architecture import NetworkSize, SearchSpace, network_size
 from edgenas.errors import UsageError
@@ -79,15 +79,26 @@ HOW_ONLY = frozenset({"readings", "engine"})
 PAPER = FitnessSettings(epochs=100, full_size=True)
 
 
+Settings = TypeVar("Settings", FitnessSettings, RefineSettings)
+
+
 def size_of(space: SearchSpace, settings: FitnessSettings | RefineSettings) -> dict[str, int]:
     """That of the networks that `settings` train. Raises UsageError for one that `space` does not have."""
     return network_size(space, settings.size, getattr(settings, "full_size", False))
 
 
-def flat(space: SearchSpace, settings: FitnessSettings | RefineSettings) -> dict[str, Any]:
-    """`settings` as files and fingerprints hold them: the size's entries stand beside the others."""
+def sized(space: SearchSpace, settings: Settings) -> Settings:
+    """`settings` with every entry of the size that networks of `space` have. Raises what `size_of` does."""
+    changes: dict[str, Any] = {"size": size_of(space, settings)}
+    if isinstance(settings, FitnessSettings):
+        changes["full_size"] = False
+    return replace(settings, **changes)
+
+
+def flat(settings: FitnessSettings | RefineSettings) -> dict[str, Any]:
+    """`settings`, which are `sized`, as files and fingerprints hold them: the size's entries beside the others."""
     others = {name: value for name, value in asdict(settings).items() if name not in ("size", "full_size")}
-    return {**others, **size_of(space, settings)}
+    return {**others, **settings.size}
 
 
 def check_reference(choice: str) -> None:

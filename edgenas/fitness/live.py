@@ -16,7 +16,7 @@ import torch
 from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.data.images import ImageSet, batch_indexes, load_images, one_batch
 from edgenas.errors import UsageError
-from edgenas.fitness import HOW_ONLY, FitnessSettings, flat
+from edgenas.fitness import HOW_ONLY, FitnessSettings, flat, sized
 from edgenas.fitness.engine import Engine, Hardware, LocalEngine, engine, stacks
 from edgenas.fitness.reference import ResNet, reference_network
 from edgenas.fitness.rmi import unit_gram
@@ -220,7 +220,7 @@ def _draw(
         targets = [unit_gram(each, settings.centred) for each in maps]
     left_out = HOW_ONLY | {"halving", "draws"}
     made_from = {
-        "settings": {name: value for name, value in flat(space, settings).items() if name not in left_out},
+        "settings": {name: value for name, value in flat(sized(space, settings)).items() if name not in left_out},
         "images": image_set.fingerprint,
         "reference": reference.fingerprint(),
         "device": on.hardware.device,

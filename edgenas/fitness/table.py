@@ -25,7 +25,7 @@ from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.data.files import cache_dir
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.files import read_file
-from edgenas.fitness import HOW_ONLY, FitnessSettings, flat
+from edgenas.fitness import HOW_ONLY, FitnessSettings, flat, sized
 from edgenas.text import MAX_JSON_BYTES, is_name, parse_json, printable
 
 _Array = np.ndarray[Any, np.dtype[Any]]
@@ -177,7 +177,7 @@ def _differences(table: dict[str, Any], space_name: str, dataset: str, settings:
     """What is asked for but was not used to make `table`, by name."""
     if table["space"] != space_name:
         return {"space": space_name}
-    asked = {"space": space_name, "dataset": dataset, **flat(plugins.load("spaces", space_name)(), settings)}
+    asked = {"space": space_name, "dataset": dataset, **flat(sized(plugins.load("spaces", space_name)(), settings))}
     made = {"space": table["space"], "dataset": table["dataset"], **table["settings"]}
     differing = {k: v for k, v in asked.items() if k not in FREE_SETTINGS and made.get(k) != v}
     if settings.epochs not in table["epochs"]:

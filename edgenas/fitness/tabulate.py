@@ -28,7 +28,7 @@ from edgenas.architecture import Architecture, Enumerable, Score, SearchSpace
 from edgenas.data.images import check_dataset
 from edgenas.errors import UsageError
 from edgenas.files import check_place, locked, write_whole
-from edgenas.fitness import FitnessSettings, check_reference, flat, live, size_of, table
+from edgenas.fitness import FitnessSettings, check_reference, flat, live, size_of, sized, table
 from edgenas.fitness.table import FREE_SETTINGS, own_tables
 from edgenas.text import as_name
 from edgenas.units import check_ranges
@@ -142,9 +142,7 @@ class Tabulation:
             "space": self.space.name,
             "classes": table.classes_version(self.space.name),
             "dataset": self.dataset,
-            "settings": {
-                name: value for name, value in flat(self.space, self.settings).items() if name not in FREE_SETTINGS
-            },
+            "settings": {k: v for k, v in flat(sized(self.space, self.settings)).items() if k not in FREE_SETTINGS},
             "epochs": self.epochs,
             "seeds": seeds,
             "file": path.with_suffix(".npz").name,
@@ -185,7 +183,7 @@ def tabulate(
     epochs = [*settings.readings, settings.epochs]
     if epochs[0] < 1 or epochs != sorted(set(epochs)):
         raise UsageError(f"--epochs {','.join(map(str, epochs))} must be 1 or more and ascend, like --epochs 10,25,50")
-    named = {name: value for name, value in flat(made, replace(settings, seed=0)).items() if name != "engine"}
+    named = {name: value for name, value in flat(sized(made, replace(settings, seed=0))).items() if name != "engine"}
     told = hashlib.sha256(repr((space, dataset, named)).encode()).hexdigest()[:8]
     path = output or own_tables() / f"{space}_{as_name(Path(dataset).name)}_{told}.json"
     if path.suffix != ".json":

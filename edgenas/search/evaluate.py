@@ -39,7 +39,7 @@ class Evaluator:
     """Evaluates a candidate once: it has a cost of its own, and the score of its unique architecture, which is scored
     once.
 
-    `known`, the trials of an interrupted search with the same arguments, are told again instead of being evaluated
+    `known`, the trials of an interrupted search with the same arguments, are yielded again instead of being evaluated
     again, and what is in `measured`, by unique architecture, is not measured again.
     """
 

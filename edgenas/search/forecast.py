@@ -20,7 +20,7 @@ def forecast(
     dataset: str,
     name: str,
     fitness: Timed,
-    prices: CostProvider,
+    cost: CostProvider,
     constraints: Sequence[Constraint],
     settings: SearchSettings,
     scoring: FitnessSettings,
@@ -28,8 +28,8 @@ def forecast(
     """A sentence on how long the search by `fitness`, which is called `name`, will take, and on how to have its scores
     looked up instead.
 
-    A search by the nearest table, or else by the number of parameters, meets about as many classes: it is made first,
-    where prices are looked up.
+    A search by the nearest table, or else by the number of parameters, meets about as many unique architectures: it is
+    made first, where costs are looked up.
     """
     near = table.nearest(space.name, dataset, scoring)
     stand_in: Fitness | None = None
@@ -37,21 +37,22 @@ def forecast(
         stand_in = table.create(space, dataset, near)
     elif isinstance(space, Countable):
         stand_in = companions.create_params(space, dataset, scoring)
-    told = "no table has the scores asked for, so candidates are trained"
-    if stand_in is not None and prices.exhaustive:
-        events = evolve(Evaluator(space, stand_in, prices, constraints), settings)
-        classes = [space.canonical(each.arch) for each in events if isinstance(each, Trial) and each.scored]
-        took = duration(fitness.seconds_for(classes))
-        told += f", about {len(classes)} of them for {scoring.epochs} steps each: {took} on this machine"
+    sentence = "no table has the scores asked for, so candidates are trained"
+    if stand_in is not None and cost.exhaustive:
+        events = evolve(Evaluator(space, stand_in, cost, constraints), settings)
+        unique = [space.canonical(each.arch) for each in events if isinstance(each, Trial) and each.scored]
+        took = duration(fitness.seconds_for(unique))
+        sentence += f", about {len(unique)} of them for {scoring.epochs} steps each: {took} on this machine"
     if near is None:
-        return told
+        return sentence
     differing = {flag: getattr(near, flag) for flag in FLAGS if getattr(near, flag) != getattr(scoring, flag)}
     size, asked = size_of(space, near), size_of(space, scoring)
     if size != asked:
         differing["size"] = ",".join(f"{name}={value}" for name, value in size.items() if value != asked[name])
     flags = "".join(f" --{flag.replace('_', '-')} {value}" for flag, value in differing.items())
     return (
-        f"{told}; by the nearest table it takes a second: add --fitness {quote(name.replace('live', 'table'))}{flags}"
+        f"{sentence}; by the nearest table it takes a second: add --fitness"
+        f" {quote(name.replace('live', 'table'))}{flags}"
     )
 
 

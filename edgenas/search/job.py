@@ -35,7 +35,7 @@ from edgenas.search.refine import Refinement, Rung, spread
 from edgenas.search.settings import SearchSettings
 from edgenas.units import METRICS, show
 
-MOST_CONFIRMED = 5  # cells measured again before a search is given up
+MAX_CONFIRMED = 5  # candidates measured again before a search is given up
 INTERVAL = 0.95  # the probability with which the interval of a predicted cost holds the true one
 _MEASURABLE = {"latency", "energy"}  # metrics that boards measure
 _TABLE_SHARE, _LIVE_SHARE = 0.02, 0.5  # of a search with refinement, what evolving takes of it, roughly
@@ -53,7 +53,7 @@ class Search:
     constraints: list[Constraint]
     settings: SearchSettings
     run: runs.Run
-    landscape: Landscape | None  # None where the space is too large, or a price too dear, to see it all
+    landscape: Landscape | None  # None where the space is too large, or a cost too expensive, to see it all
     started_at: float  # time.perf_counter()
     ended_at: float | None = None  # likewise; None while it goes on
     last: Generation | None = None
@@ -104,13 +104,13 @@ class Search:
         else:
             feasible = sum(trial.feasible for trial in self.last.population) / len(self.last.population)
             seen = f"best fitness {self.last.best.fitness:.4f}, {feasible:.0%} within the limits"
-        return f"generation {self.last.index + 1 if self.last else 0}, {self.scored} classes scored, {seen}"
+        return f"generation {self.last.index + 1 if self.last else 0}, {self.scored} scored, {seen}"
 
     def __iter__(self) -> Iterator[Trial | Measured | Generation | Rung | Refined]:
         """Evolve, then refine, storing each trial, each measurement and what came of each training before it is
         yielded; a resumed search yields the trials that are stored again first.
 
-        Yields nothing where it is known beforehand that no cell meets the limits, or where the run had ended: then
+        Yields nothing where it is known beforehand that nothing meets the limits, or where the run had ended: then
         nothing is written.
         """
         if self.stored is not None:
@@ -149,7 +149,7 @@ class Search:
     @property
     def _over(self) -> bool:
         """Whether the stored result is that of all stored trials, and nothing is left to be measured again."""
-        if self.stored is None or self.stored["evaluations"]["distinct"] != len(self.trials):
+        if self.stored is None or self.stored["evaluations"]["distinct"] != len(self._evaluator.trials):
             return False
         verdicts = [each["verdict"] for each in self.stored["confirmations"]]
         return "PASS" in verdicts or "UNSTABLE" not in verdicts
@@ -186,17 +186,17 @@ class Search:
         self.run.finish(self.result())
 
     def _refine(self) -> Iterator[Rung | Refined]:
-        """Train the shortlist: the best classes within the limits, or points of the front, spread along it."""
+        """Train the shortlist: the best within the limits, or points of the front, spread along it."""
         if self.refinement is None:
             return
         best = self.front if self.pareto is not None else self.contenders()
-        classes = list(dict.fromkeys(self.space.canonical(trial.arch) for trial in best))
+        unique = list(dict.fromkeys(self.space.canonical(trial.arch) for trial in best))
         count = self.refinement.count
-        yield from self.refinement(self.run, classes[:count] if self.pareto is None else spread(classes, count))
+        yield from self.refinement(self.run, unique[:count] if self.pareto is None else spread(unique, count))
 
     def contenders(self) -> list[Trial]:
-        """Of each class within the limits its best trial, best first: the refined ones in their order, then the others
-        by score, those whose training failed last."""
+        """Of each unique architecture within the limits its best trial, best first: the refined ones in their order,
+        then the others by score, those whose training failed last."""
         found = best_of_unique(self.space, [each for each in self.trials if each.feasible])
         if self.refinement is None:
             return found
@@ -210,7 +210,7 @@ class Search:
         return sorted(found, key=place)
 
     def _confirm(self) -> None:
-        """Where costs were measured, measure the best cells again, one by one, until one surely keeps the limits. A
+        """Where costs were measured, measure the best again, one by one, until one surely keeps the limits. A
         front is not measured again: it is not known yet which of its points matters."""
         if not isinstance(self.cost, Confirming) or self.pareto is not None:
             return
@@ -218,8 +218,8 @@ class Search:
         for trial in self.contenders():
             found = self.cost.confirm(trial.arch, limits)
             self.confirmations.append((trial, found))
-            # A board too restless to judge this one will not judge another.
-            if found.verdict != "FAIL" or len(self.confirmations) == MOST_CONFIRMED:
+            # A board too restless to time this one well will not time another.
+            if found.verdict != "FAIL" or len(self.confirmations) == MAX_CONFIRMED:
                 return
 
     @property
@@ -305,7 +305,7 @@ class Search:
         return None if self.refinement is None else self.refinement.described(self.space.canonical(trial.arch))
 
     def problem(self) -> EdgeNASError | None:
-        """What a user must be told by an error although the search has ended; None where all is well."""
+        """The error that a user must read although the search has ended; None where all is well."""
         result = self.result()
         if not result["feasible"]:
             return self._infeasible()
@@ -315,19 +315,20 @@ class Search:
         if "UNSTABLE" in verdicts:
             reason = next(each["source"] for each in result["confirmations"] if each["verdict"] == "UNSTABLE")
             return UnstableError(
-                f"the winner could not be timed well enough to be judged ({reason}); quiet the board as `edgenas board"
+                f"the winner could not be timed well enough for a verdict ({reason}); quiet the board as `edgenas board"
                 f" check` says, then: edgenas search --resume {self.run.path}"
             )
-        which = f"none of the {len(verdicts)} best cells kept" if len(verdicts) > 1 else "the only cell found broke"
+        count = len(verdicts)
+        which = f"none of the {count} best candidates kept" if count > 1 else "the only candidate found broke"
         return InfeasibleError(f"{which} the limits when measured again at length; search with a limit a little lower")
 
     def _infeasible(self) -> InfeasibleError:
         """The error that says by how much the limits are out of reach."""
         if not self.constraints:
-            reason = next((each.cost.error or each.score.error for each in self.trials), "no cell was judged")
+            reason = next((each.cost.error or each.score.error for each in self.trials), "no candidate was evaluated")
             return InfeasibleError(
-                f"no front on {self.device.name}: none of the {len(self.trials)} cells seen has a score and a"
-                f" {self.pareto} (the first: {reason}); mend that, or search longer, with more --generations"
+                f"no front on {self.device.name}: none of the {len(self.trials)} candidates seen has a score and a"
+                f" {self.pareto} (the first: {reason}); change that, or search longer, with more --generations"
             )
         limits = " and ".join(f"{each.metric} <= {show(each.limit, each.metric)}" for each in self.constraints)
         parts = []
@@ -340,13 +341,16 @@ class Search:
                 smallest, source = self.landscape.smallest[metric]
                 known.append(f"the smallest {metric} possible is {show(smallest, metric)} ({source})")
             parts += known
-        facts = ", ".join(parts) or "no cell could be priced"
+        facts = ", ".join(parts) or "no candidate has a known cost"
         if self.landscape and self.landscape.feasible:
             return InfeasibleError(
-                f"nothing found on {self.device.name}: none of the {len(self.trials)} cells seen has {limits}, though"
-                f" {self.landscape.feasible} cells of the space have; {facts}; search longer, with more --generations"
+                f"nothing found on {self.device.name}: none of the {len(self.trials)} candidates seen has {limits},"
+                f" though {self.landscape.feasible} architectures of the space have; {facts}; search longer, with more"
+                " --generations"
             )
-        return InfeasibleError(f"infeasible on {self.device.name}: no cell has {limits}; {facts}; raise the limit")
+        return InfeasibleError(
+            f"infeasible on {self.device.name}: no architecture has {limits}; {facts}; raise the limit"
+        )
 
 
 def described(space: SearchSpace, dataset: str, trials: Sequence[Trial]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What `edgenas runs pick` does: the best that a run has seen within limits that are named only now.
 
-It reads the run's own lines and judges nothing anew, so it answers in milliseconds, for unfinished runs too.
+It reads the run's own lines and evaluates nothing anew, so it answers in milliseconds, for unfinished runs too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgenas.architecture import LIMITS, Architecture, Constraint, Cost, Refined
 from edgenas.errors import DataError, InfeasibleError, UsageError
 from edgenas.search.genetic import rank
 from edgenas.search.job import described
-from edgenas.search.refine import in_figures, merit
+from edgenas.search.refine import in_figures, selection_score
 from edgenas.search.request import stored_request
 from edgenas.units import METRICS, show
 
@@ -39,9 +39,9 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
     the metric's canonical unit. Of equal scores the cheapest by the metric of the run's front, where it has one, is
     taken, then the first in canonical order.
 
-    Where that one was refined, it has rivals: of all refined classes within `limits` that have seen the most images,
-    the one of most merit (edgenas.search.refine) is taken. Where it was not, nothing is known against it: it may be
-    far larger than any that was.
+    Where that one was refined, it has rivals: of all refined architectures within `limits` that have seen the most
+    images, the one of the best selection score (edgenas.search.refine) is taken. Where it was not, nothing is known
+    against it: it may be far larger than any that was.
 
     Where boards corrected predicted costs, only what they measured counts. `keep` names a new run, or its folder, that
     holds the pick as its winner, to be trained and packaged.
@@ -54,8 +54,8 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
     opened = runs.open_run(run)
     request = stored_request(opened)
     space = plugins.load("spaces", opened.header["request"]["space"])()
-    judged = opened.trials()
-    trials = _usable(judged, opened.measured(), space)
+    evaluated = opened.trials()
+    trials = _usable(evaluated, opened.measured(), space)
     outcome = opened.result()
     if not trials:
         advice = f"go on with it by: edgenas search --resume {opened.path}" if outcome is None else "search anew"
@@ -75,7 +75,7 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
     best = min(within, key=order, default=None)
     refined = {arch: rungs[-1] for arch, rungs in opened.refined().items() if rungs[-1].error is None}
     if best is not None and space.canonical(best.arch) in refined:
-        best = _of_most_merit(sorted(within, key=order), refined, space)
+        best = _best_refined(sorted(within, key=order), refined, space)
     result = {
         "schema_version": runs.SCHEMA_VERSION,
         "device": (outcome or {}).get("device", request.device),
@@ -91,7 +91,7 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
         "best_possible_accuracy": None,  # to know it takes a look at the whole space
         "confirmations": [],
         "refinement": None,
-        "evaluations": {"distinct": len(judged), "scored": sum(trial.scored for trial in judged)},
+        "evaluations": {"distinct": len(evaluated), "scored": sum(trial.scored for trial in evaluated)},
         "seconds": 0.0,
         "run": str(opened.path),
     }
@@ -111,22 +111,23 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
     return Pick(result, opened.header, _note(opened, request, limits), None)
 
 
-def _of_most_merit(trials: Sequence[Trial], refined: Mapping[Architecture, Refined], space: SearchSpace) -> Trial:
-    """Of `trials`, best first, the first of the class of most merit among those refined longest; one at least was."""
+def _best_refined(trials: Sequence[Trial], refined: Mapping[Architecture, Refined], space: SearchSpace) -> Trial:
+    """Of `trials`, best first, the first of the unique architecture of the best selection score among those refined
+    longest; one at least was."""
     first: dict[Architecture, Trial] = {}
     for trial in trials:
         first.setdefault(space.canonical(trial.arch), trial)
     rivals = [refined[arch] for arch in first if arch in refined]
     longest = max(each.images_seen for each in rivals)
     rivals = [each for each in rivals if each.images_seen == longest]
-    return first[max(rivals, key=lambda each: merit(each, space)).arch]
+    return first[max(rivals, key=lambda each: selection_score(each, space)).arch]
 
 
-def _usable(judged: Sequence[Trial], measured: Mapping[Architecture, Cost], space: SearchSpace) -> list[Trial]:
-    """Those of `judged` with a score and a cost, at what boards measured where these were asked at all; fitness is the
-    score alone, for Eq. 4 charges by the limits of the search."""
+def _usable(evaluated: Sequence[Trial], measured: Mapping[Architecture, Cost], space: SearchSpace) -> list[Trial]:
+    """Those of `evaluated` with a score and a cost, at what boards measured where these were asked at all; fitness is
+    the score alone, for Eq. 4 charges by the limits of the search."""
     found = []
-    for trial in judged:
+    for trial in evaluated:
         cost = trial.cost
         if measured:
             said = measured.get(space.canonical(trial.arch), Cost(error="only predicted"))
@@ -142,7 +143,7 @@ def _nothing(run: runs.Run, trials: Sequence[Trial], limits: Mapping[str, float]
         for metric in limits
     ]
     return InfeasibleError(
-        f"none of the {len(trials)} cells of run {run.path} with score and cost has {_text(limits)};"
+        f"none of the {len(trials)} candidates of run {run.path} with score and cost has {_text(limits)};"
         f" {', '.join(smallest)}; raise the limit"
     )
 
@@ -168,7 +169,7 @@ def _text(limits: Mapping[str, float]) -> str:
 def _kept(
     source: runs.Run, request: SearchRequest, space: SearchSpace, best: Trial, result: dict[str, Any], name: str
 ) -> runs.Run:
-    """The new run `name` with `result`, as if a search for its limits had judged `best` alone."""
+    """The new run `name` with `result`, as if a search for its limits had evaluated `best` alone."""
     limits = {each["metric"]: each["limit"] for each in result["constraints"]}
     header = {
         **source.header,

@@ -1,10 +1,10 @@
-"""What `edgenas search --refine K` does once the search has ended: the K best classes are trained briefly on real
-images, and the better half goes on, again and again, until the winner is known.
+"""What `edgenas search --refine K` does once the search has ended: the K best unique architectures are trained
+briefly on real images, and the better half goes on, again and again, until the winner is known.
 
 That is successive halving (Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter
 Optimization, AISTATS 2016, algorithm 1) over the images seen. Points of a front are no rivals: all of them are trained
 to the end. What is known lies in the run's folder at once: an outcome as a line of refined.jsonl, and before it the
-weights to go on from in refine/, so that a class is never trained twice to the same rung.
+weights to go on from in refine/, so that none is ever trained twice to the same rung.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ log = logging.getLogger(__name__)
 _LOSS_FOR_MACS = 0.4
 
 
-def merit(refined: Refined, space: SearchSpace) -> float:
-    """How good `refined` is, among classes that have seen the same images; higher is better.
+def selection_score(refined: Refined, space: SearchSpace) -> float:
+    """How good `refined` is, among those that have seen the same images; higher is better.
 
     It is the validation loss, negative, and the logarithm of the deployed network's MACs, where `space` counts them:
-    what a class can hold does not show yet, for it was trained briefly, and as a thin network.
+    what an architecture can hold does not show yet, for it was trained briefly, and as a thin network.
     """
     if refined.val_loss is None:
         return -math.inf
@@ -60,7 +60,7 @@ def prepare(
     halving: bool,
     by_table: bool,
 ) -> Refinement:
-    """What refines `count` classes after a search on `dataset`; `by_table`: a table of scores guides the search.
+    """What refines `count` unique architectures after a search on `dataset`; `by_table`: a table of scores guides that.
 
     Raises UsageError for a count that leaves no choice, without torch, and for a data set that is too small, DataError
     for images that are missing or damaged.
@@ -84,7 +84,7 @@ class Rung:
     """The training from one rung to the next begins."""
 
     number: int  # from 1
-    classes: int
+    architectures: int
 
 
 @dataclass
@@ -96,19 +96,19 @@ class Refinement:
     count: int
     halving: bool
     rung: Rung | None = None  # the one that is climbed; None before and after
-    known: dict[Architecture, list[Refined]] = field(default_factory=dict)  # of each class, fewest images first
+    known: dict[Architecture, list[Refined]] = field(default_factory=dict)  # of each architecture, fewest images first
     skipped: str | None = None  # why nothing was trained
-    _standing: dict[Architecture, tuple[int, float]] = field(default_factory=dict)  # images seen, and merit then
-    _done: int = 0  # images seen by all classes together
-    _classes: int = 0
+    _standing: dict[Architecture, tuple[int, float]] = field(default_factory=dict)  # images seen, and its score then
+    _done: int = 0  # images seen by all architectures together
+    _shortlist: int = 0
     _at_rung: int = 0
 
-    def __call__(self, run: Run, classes: Sequence[Architecture]) -> Iterator[Rung | Refined]:
-        """Train `classes`, best first; yields each outcome once it is in the folder of `run`, which is to be
+    def __call__(self, run: Run, shortlist: Sequence[Architecture]) -> Iterator[Rung | Refined]:
+        """Train `shortlist`, best first; yields each outcome once it is in the folder of `run`, which is to be
         `appending`. What is there already is yielded again."""
-        self._classes, alive = len(classes), list(classes)
-        if len(classes) < 2:
-            found = "one class" if classes else "none"
+        self._shortlist, alive = len(shortlist), list(shortlist)
+        if len(shortlist) < 2:
+            found = "one architecture" if shortlist else "none"
             self.skipped = f"{found} within the limits, so there was nothing to choose among"
             return
         stored = run.refined()
@@ -140,7 +140,7 @@ class Refinement:
 
     @property
     def order(self) -> list[Architecture]:
-        """All classes that were refined, best first: by the images that they were let see, then by merit among those
+        """All that were refined, best first: by the images that they were let see, then by selection score among those
         that had seen as many."""
         return sorted(self._standing, key=lambda arch: (-self._standing[arch][0], -self._standing[arch][1]))
 
@@ -155,7 +155,7 @@ class Refinement:
     @property
     def share_done(self) -> float:
         """In [0, 1], by images seen."""
-        total, alive, before = 0, self._classes, 0
+        total, alive, before = 0, self._shortlist, 0
         for images in self._rungs:
             total += alive * (images - before)
             before = images
@@ -168,7 +168,8 @@ class Refinement:
         if self.rung is None:
             return "refining"
         return (
-            f"refining, rung {self.rung.number} of {len(self._rungs)}, {self._at_rung} of {self.rung.classes} classes"
+            f"refining, rung {self.rung.number} of {len(self._rungs)}, {self._at_rung} of"
+            f" {self.rung.architectures} architectures"
         )
 
     def described(self, arch: Architecture) -> dict[str, Any] | None:
@@ -181,7 +182,7 @@ class Refinement:
         return {**in_figures(found), "runner_up": self._compared(arch, after[0]) if after else None}
 
     def summary(self) -> dict[str, Any]:
-        """What a result says of the whole: every class, best first, those that failed last."""
+        """What a result says of the whole: every architecture, best first, those that failed last."""
         lost = [arch for arch in self.known if self.failed(arch)]
         return {
             "asked": self.count,
@@ -216,10 +217,10 @@ class Refinement:
         found = [self.known[arch][-1] for arch in alive]
         for each in found:
             self._standing.pop(each.arch, None)
-        sound = [each for each in found if each.error is None]
-        for each in sound:
-            self._standing[each.arch] = (each.images_seen, merit(each, self.space))
-        standing = [each.arch for each in sound]
+        valid = [each for each in found if each.error is None]
+        for each in valid:
+            self._standing[each.arch] = (each.images_seen, selection_score(each, self.space))
+        standing = [each.arch for each in valid]
         if last or not self.halving:
             return standing
         ranked = sorted(standing, key=lambda arch: -self._standing[arch][1])  # of equals the better by score
@@ -230,7 +231,7 @@ class Refinement:
         """Train `archs` until they have seen `images`; yields what comes of them in the order in which it comes."""
         from edgenas.fitness.engine import stacks
 
-        # Where each core has one class at a time, the largest come first, that no core is left with one at the end.
+        # Where each core has one at a time, the largest come first, that no core is left with one at the end.
         largest = sorted(archs, key=lambda arch: -_macs_m(self.space, arch))
         jobs = sorted((self._job(run, arch, before, images) for arch in largest), key=lambda job: -job.seen)
         self.ready.refiner.stop.asked = False
@@ -291,13 +292,13 @@ class Refinement:
 
 
 def in_figures(refined: Refined) -> dict[str, Any]:
-    """`refined` as a result tells it: the accuracy in %, its standard error in points; None where it failed."""
-    sound = refined.error is None
+    """`refined` as a result has it: the accuracy in %, its standard error in points; None where it failed."""
+    valid = refined.error is None
     return {
         "images_seen": refined.images_seen,
         "val_loss": refined.val_loss,
-        "val_accuracy": refined.val_accuracy if sound else None,
-        "standard_error": refined.standard_error if sound else None,
+        "val_accuracy": refined.val_accuracy if valid else None,
+        "standard_error": refined.standard_error if valid else None,
         "val_images": refined.val_images,
     }
 

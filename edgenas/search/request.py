@@ -1,37 +1,26 @@
-"""What a search is asked, and how what is asked becomes a `Search` that is ready to go."""
+"""What a search is asked, and how all that is left open is decided: a `ResolvedSearch`, which run.json holds too.
+
+Nothing here trains, and nothing is written.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import logging
-import platform
-import time
 from dataclasses import asdict, dataclass, fields, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from edgenas import __version__, cost, plugins, spaces
+from edgenas import cost, plugins, spaces
 from edgenas import device as devices
 from edgenas import run as runs
-from edgenas.architecture import Constraint, Countable, SearchRequest, Timed
-from edgenas.data.images import check_dataset
+from edgenas.architecture import Constraint, CostProvider, Countable, SearchRequest, SearchSpace
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
-from edgenas.files import check_place
-from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, check_reference, flat, size_of, table
+from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, flat, sized, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness.weights import parse_weights
-from edgenas.search.forecast import forecast
-from edgenas.search.job import Search
-from edgenas.search.landscape import survey
-from edgenas.search.refine import prepare
 from edgenas.search.settings import FRONT, SearchSettings
 from edgenas.search.settings import PAPER as PAPER_SEARCH
 from edgenas.text import printable
-from edgenas.units import METRICS, check_ranges, show
-
-log = logging.getLogger(__name__)
+from edgenas.units import METRICS, check_ranges
 
 
 @dataclass(frozen=True)
@@ -49,136 +38,153 @@ PRESETS = {
     "paper": Preset(PAPER_FITNESS, PAPER_SEARCH, "{}", budgeted=False),
 }
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
-REFINE = 8  # classes refined by default, after a search that trains; one that looks scores up answers at once
+REFINE = 8  # unique architectures refined by default, after a search that trains; a search by look-ups answers at once
 REFINE_SETTINGS = RefineSettings()
-# So many classes are scored by default, for one limit and, where scores or prices take their time, for a front, the
-# latter in larger generations. Of so many cells bred for each generation a surrogate takes the most promising, of fewer
-# where all is looked up. To look more scores up would cost nothing, but helps nothing (docs/figures.md, "What settings
-# rest on"). Of a front all points count.
+# So many unique architectures are scored by default, for one limit and, where scores or costs take their time, for a
+# front, the latter in larger generations. Of so many candidates proposed for each generation a surrogate takes the most
+# promising, of fewer where all is looked up. To look more scores up would cost nothing, but helps nothing
+# (docs/figures.md, "What settings rest on"). Of a front all points count.
 BUDGET, FRONT_BUDGET, FRONT_POPULATION, TABLE_POOL, POOL = 80, 150, 40, 200, 500
+# Whether a fitness looks its scores up, so that a search by it answers at once; "loss" does where a table fits.
+_LOOKED_UP = {"table": True, "macs": True, "params": True, "live": False, "naswot": False, "synflow": False}
 
 
-def search(run: str | None = None, resume: str | None = None, **asked: Any) -> Search:
-    """Prepare the search that `asked`, fields of SearchRequest, describes, in the new run folder `run`; or go on with
-    the run `resume`, which has every setting: what is asked beside it must agree with it.
+@dataclass(frozen=True)
+class Target:
+    """What a search is for, loaded: a device, a space, and what its architectures cost there."""
+
+    device: Device
+    space: SearchSpace
+    cost: CostProvider
+
+
+@dataclass(frozen=True)
+class ResolvedSearch:
+    """All that a search depends on, decided."""
+
+    request: SearchRequest  # as asked, but for `space`, `fitness`, `cost` and `refine`, which are decided
+    settings: SearchSettings
+    fitness_settings: FitnessSettings
+    refine_settings: RefineSettings | None  # None where nothing is refined
+
+    @property
+    def constraints(self) -> list[Constraint]:
+        return self.request.constraints()
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether few are scored by default, and not as many as come."""
+        return PRESETS[self.request.preset].budgeted
+
+    def without_refinement(self) -> ResolvedSearch:
+        return replace(self, request=replace(self.request, refine=0), refine_settings=None)
+
+    def record(self) -> dict[str, Any]:
+        """What run.json holds of it."""
+        refined = self.refine_settings
+        return {
+            "request": asdict(self.request),
+            "search_settings": asdict(self.settings),
+            "fitness_settings": {k: v for k, v in flat(self.fitness_settings).items() if k not in HOW_ONLY},
+            "refine_settings": None if refined is None else {**flat(refined), "rungs": list(refined.rungs)},
+        }
+
+
+def resolve(request: SearchRequest, target: Target | None = None) -> ResolvedSearch:
+    """What the search that `request` describes does; `target`: what it is for, where that is loaded already.
 
     Raises UsageError for what cannot be asked and DataError for data that is missing or damaged.
     """
-    started_at = time.perf_counter()
-    resumed = runs.open_run(resume) if resume is not None else None
-    request = SearchRequest(**asked) if resumed is None else _request_again(resumed, asked)
-    if resumed is not None:
-        request = replace(request, **{name: asked[name] for name in _ELSEWHERE & set(asked)})
+    check(request)
+    return _decided(request, target or load_target(request), *_settings(request))
+
+
+def resolve_again(run: runs.Run, request: SearchRequest, target: Target) -> ResolvedSearch:
+    """As `resolve`, of a search that goes on: by the settings that `run` was made with, whatever the presets are by
+    now; where its candidates are trained is as asked."""
+    check(request)
+    fitness_settings, settings = _stored_settings(run, _settings(request)[0])
+    return _decided(request, target, fitness_settings, settings, settings)
+
+
+def check(request: SearchRequest) -> None:
+    """Raises UsageError for what cannot be asked, whatever data is there."""
     if request.preset not in PRESETS:
         raise UnknownNameError("preset", request.preset, PRESETS, f"--preset is {' or '.join(PRESETS)}")
-    constraints = request.constraints()
     if request.pareto is not None and request.pareto not in METRICS:
         raise UnknownNameError("metric", request.pareto, METRICS, f"--pareto is one of {', '.join(METRICS)}")
-    if not constraints and request.pareto is None:
+    if not request.constraints() and request.pareto is None:
         raise UsageError(
             "a search needs a limit; give one, like --latency 5ms (or --energy, --macs, --params), or search for all"
             " limits at once by --pareto latency"
         )
-    fitness_settings, settings, frugal = _settings(request)
+    _settings(request)
     check_ranges(**vars(request))
-    if resumed is None:  # all that is named is looked at, needed or not, before anything is trained
-        check_dataset(request.dataset)
-        check_reference(fitness_settings.reference)
-        if run is not None:
-            runs.check_new(runs.place(run, ""))
-            check_place(runs.place(run, ""), UsageError, runs.ADVICE, folder=True)
-    if resumed is not None:
-        fitness_settings, settings = _stored_settings(resumed, fitness_settings)
-        frugal = settings
+
+
+def load_target(request: SearchRequest) -> Target:
+    """Raises UsageError for a name that is unknown, and for a metric that nothing here knows of the device."""
     device = devices.load(request.device)
     space = plugins.load("spaces", request.space or spaces.DEFAULT)()
-    size_of(space, fitness_settings)
-
     boards = [name.strip() for name in (request.board or "").split(",") if name.strip()]
     if request.confidence is not None and not 0.5 <= request.confidence < 1:
         raise UsageError(
             f"--confidence {request.confidence:.6g} is no probability from 50% to 99.9%; write it like 95%"
         )
-    prices = cost.create(request.cost, space, request.dataset, device, boards, request.confidence)
-    for metric in [*([request.pareto] if request.pareto else []), *(each.metric for each in constraints)]:
-        if metric not in prices.metrics:
+    costs = cost.create(request.cost, space, request.dataset, device, boards, request.confidence)
+    limited = [each.metric for each in request.constraints()]
+    for metric in [*([request.pareto] if request.pareto else []), *limited]:
+        if metric not in costs.metrics:
             if metric in device.metrics and request.cost not in ("live", "hybrid"):
                 raise UsageError(
-                    f"nothing here foretells the {metric} of {device.name}; measure it on a board by --cost"
+                    f"nothing here predicts the {metric} of {device.name}; measure it on a board by --cost"
                     " live (`edgenas board add --help` says how to name one)"
                 )
             raise UsageError(
-                f"{device.name} has no {metric} to limit, only {', '.join(sorted(prices.metrics))};"
+                f"{device.name} has no {metric} to limit, only {', '.join(sorted(costs.metrics))};"
                 " `edgenas devices` lists what each device has"
             )
+    return Target(device, space, costs)
+
+
+def looks_up(scoring: str, space: SearchSpace, dataset: str, settings: FitnessSettings) -> bool:
+    """Whether all scores by the fitness, or mixture, `scoring` are looked up. To know it none of EdgeNAS's own is made,
+    for that may train its reference.
+
+    Raises what `parse_weights` does, and UnknownNameError for a fitness that is not installed.
+    """
+
+    def member(name: str) -> bool:
+        if name == "loss":
+            return table.fits(space.name, dataset, settings)
+        known = _LOOKED_UP.get(name)
+        return plugins.load("fitness", name)(space, dataset, settings).exhaustive if known is None else known
+
+    return all(member(name) for name in parse_weights(scoring))
+
+
+def _decided(
+    request: SearchRequest,
+    target: Target,
+    fitness_settings: FitnessSettings,
+    where_looked_up: SearchSettings,
+    where_not: SearchSettings,
+) -> ResolvedSearch:
+    space, dataset = target.space, request.dataset
     scoring = request.fitness
     if scoring == "auto":
-        scoring = "table" if table.fits(space.name, request.dataset, fitness_settings) else "live"
-        scoring = PRESETS[request.preset if isinstance(space, Countable) else "paper"].scoring.format(scoring)
-    members = parse_weights(scoring)
-    if len(members) > 1:
-        from edgenas.fitness import mixed  # here, not above: a search by one fitness waits for no import of the others
-
-        sample = min(frugal.population, frugal.budget or mixed.SAMPLE)  # what a search begins with anyway
-        score = mixed.create(scoring, space, request.dataset, fitness_settings, sample)
-    else:
-        score = plugins.load("fitness", scoring)(space, request.dataset, fitness_settings)
-    if not (score.exhaustive and prices.exhaustive):
-        settings = frugal
-    trains = PRESETS[request.preset].budgeted and request.pareto is None and not score.exhaustive
-    count = (REFINE if trains else 0) if request.refine is None else request.refine
-    refinement = None
-    if count:  # before the run is made: what it lacks is not found out after hours
-        how = (fitness_settings, REFINE_SETTINGS, count, request.pareto is None, "table" in members)
-        try:
-            refinement = prepare(space, request.dataset, *how)
-        except (UsageError, DataError) as error:
-            if request.refine is not None:
-                raise
-            count = 0
-            log.warning("the winner is chosen by score alone: %s", error)
-
-    header = {
-        "kind": "search",
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "request": asdict(replace(request, space=space.name, fitness=scoring, cost=prices.kind, refine=count)),
-        "search_settings": asdict(settings),
-        "fitness_settings": {k: v for k, v in flat(space, fitness_settings).items() if k not in HOW_ONLY},
-        "device_profile_sha256": device.sha256,
-        "cost_fingerprint": prices.fingerprint,
-        "fitness_fingerprint": score.fingerprint,
-        "fitness_source": score.source,
-        "refine_settings": {**flat(space, REFINE_SETTINGS), "rungs": list(REFINE_SETTINGS.rungs)}
-        if refinement
-        else None,
-        "refine_fingerprint": refinement.ready.fingerprint if refinement else None,
-        "versions": _versions(),
-    }
-    if resumed is None:
-        opened = runs.create(runs.place(run, _stem(device, request.pareto, constraints)), header)
-    else:
-        _check_unchanged(resumed, header)
-        opened = resumed
-    landscape = survey(space, prices, constraints, request.dataset)
-    unbounded = resumed is None and not PRESETS[request.preset].budgeted and request.pareto is None
-    if unbounded and isinstance(score, Timed) and not score.exhaustive:
-        asked_for = (prices, constraints, settings, fitness_settings)
-        log.info(forecast(space, request.dataset, scoring, score, *asked_for))
-    return Search(
-        request.dataset,
-        device,
-        space,
-        score,
-        prices,
-        constraints,
-        settings,
-        opened,
-        landscape,
-        started_at,
-        pareto=request.pareto,
-        refinement=refinement,
-        stored=None if resumed is None else resumed.result(),
-    )
+        scoring = "table" if table.fits(space.name, dataset, fitness_settings) else "live"
+        preset = PRESETS[request.preset if isinstance(space, Countable) else "paper"]
+        scoring = preset.scoring.format(scoring)
+    looked_up = looks_up(scoring, space, dataset, fitness_settings)
+    settings = where_looked_up if looked_up and target.cost.exhaustive else where_not
+    refine = request.refine
+    if refine is None:
+        trained = PRESETS[request.preset].budgeted and request.pareto is None and not looked_up
+        refine = REFINE if trained else 0
+    decided = replace(request, space=space.name, fitness=scoring, cost=target.cost.kind, refine=refine)
+    refining = sized(space, REFINE_SETTINGS) if refine else None
+    return ResolvedSearch(decided, settings, sized(space, fitness_settings), refining)
 
 
 def with_budget(settings: SearchSettings, pareto: bool = False, pool: int = POOL) -> SearchSettings:
@@ -192,7 +198,7 @@ def with_budget(settings: SearchSettings, pareto: bool = False, pool: int = POOL
 
 
 def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings, SearchSettings]:
-    """The preset's settings, with what was asked in their place; of the search those for scores and prices that are
+    """The preset's settings, with what was asked in their place; of the search those for scores and costs that are
     looked up, and those where either take their time."""
 
     def overridden(settings: Any) -> Any:
@@ -234,7 +240,7 @@ def stored_request(run: runs.Run) -> SearchRequest:
     return SearchRequest(**run.header["request"])
 
 
-def _request_again(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
+def request_again(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
     """What was asked of `run`, to go on with it. Raises UsageError where it was not searched for, or other than it was
     is `asked` now."""
     if "picked_from" in run.header:
@@ -253,33 +259,4 @@ def _request_again(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
                 f"run {run.path} was made with {flag} {printable(getattr(stored, name))}, not {value}; leave {flag} out"
                 " to go on with it, or start a new run"
             )
-    return stored
-
-
-def _check_unchanged(run: runs.Run, header: dict[str, Any]) -> None:
-    """A history can only go on from the very same data, and what was refined from the very same settings."""
-    kept = (
-        *("device_profile_sha256", "cost_fingerprint", "fitness_fingerprint"),
-        *("refine_settings", "refine_fingerprint"),
-    )
-    changed = [name.replace("_", " ") for name in kept if run.header.get(name) != header[name]]
-    if changed:
-        raise UsageError(
-            f"run {run.path} cannot go on: its {' and '.join(changed)} changed since it began; bring back what it was"
-            " made with, or start a new run"
-        )
-
-
-def _stem(device: Device, pareto: str | None, constraints: list[Constraint]) -> str:
-    """A folder name that says what the run is about, like raspi4-latency-5ms or raspi4-pareto-latency."""
-    front = [f"pareto-{pareto}"] if pareto is not None else []
-    limits = [f"{each.metric}-{show(each.limit, each.metric)}" for each in constraints]
-    return "-".join([device.name, *front, *limits]).replace(" ", "")
-
-
-def _versions() -> dict[str, str]:
-    found = {"edgenas": __version__, "python": platform.python_version()}
-    for package in ("numpy", "torch"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    return replace(stored, **{name: asked[name] for name in _ELSEWHERE & set(asked)})

@@ -12,7 +12,7 @@ SURVIVALS = ("unique", "generational")
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How the population evolves. The defaults are the default preset, PAPER is the paper's plain algorithm."""
+    """How the population evolves. The defaults are the default preset, PAPER is the paper's algorithm."""
 
     population: int = 20
     generations: int = 100
@@ -42,9 +42,9 @@ class SearchSettings:
         if self.survival not in SURVIVALS:
             raise UsageError(f"no survival '{self.survival}'; it is unique or generational")
         if self.pool < 0:
-            raise UsageError(f"--pool {self.pool} breeds nothing; give the number of cells to breed, or 0")
+            raise UsageError(f"--pool {self.pool} proposes nothing; give the number of candidates to propose, or 0")
         if self.pool and self.method == "rejection":
-            raise UsageError("--pool breeds more cells than are judged, --method rejection judges all; leave one out")
+            raise UsageError("--pool proposes more than is evaluated, --method rejection evaluates all; leave one out")
 
     @property
     def unique(self) -> bool:

@@ -163,7 +163,7 @@ def test_a_limit_that_nothing_seen_meets(capsys: pytest.CaptureFixture[str]) -> 
     [
         ("search --device raspi4 --pareto latensy", 2, "no metric 'latensy'; did you mean latency?"),
         ("search --device raspi4 --pareto energy", 2, "raspi4 has no energy to limit"),
-        ("search --device host --pareto latency", 2, "nothing here foretells the latency of host"),
+        ("search --device host --pareto latency", 2, "nothing here predicts the latency of host"),
         ("search --device raspi4 --pareto latency --macs 60", 2, "has no unit"),
         ("search --device raspi4", 2, "--pareto latency"),
         ("runs pick front --latency 5", 2, "has no unit; write --latency 5ms"),

@@ -134,7 +134,7 @@ def test_infeasible_ends_at_once_and_says_what_is_possible(capsys: pytest.Captur
     code, out, err = run("search --device jetson_tx2 --latency 1us", capsys)
     assert code == 3
     assert out == ""
-    assert "infeasible on jetson_tx2: no cell has latency <= 0.001 ms; the smallest latency possible is" in err
+    assert "infeasible on jetson_tx2: no architecture has latency <= 0.001 ms; the smallest latency possible is" in err
     code, out, _ = run("search --device jetson_tx2 --latency 1us --json", capsys)
     assert code == 3
     result = json.loads(out)
@@ -146,7 +146,7 @@ def test_infeasible_ends_at_once_and_says_what_is_possible(capsys: pytest.Captur
 def test_a_search_too_short_is_not_called_infeasible(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run("search --device raspi4 --latency 5ms --generations 1", capsys)
     assert code == 3
-    assert "none of the 20 cells seen has latency <= 5 ms, though" in err
+    assert "none of the 20 candidates seen has latency <= 5 ms, though" in err
     assert "more --generations" in err
 
 
@@ -233,7 +233,7 @@ def test_interrupted_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monke
         ("search --device raspi4 --latency 1e30ms", 2, "limits nothing"),
         ("search --device raspi4", 2, "needs a limit"),
         ("search --device raspi4 --energy 5mJ", 2, "raspi4 has no energy to limit"),
-        ("search --device host --latency 5ms", 2, "nothing here foretells the latency of host; measure it"),
+        ("search --device host --latency 5ms", 2, "nothing here predicts the latency of host; measure it"),
         ("search --device raspi4 --latency 5ms --space nasbench210", 2, "did you mean nasbench201"),
         ("search --device raspi4 --latency 5ms --dataset cifar11", 2, "did you mean cifar10"),
         ("search --device raspi4 --latency 5ms --preset papr", 2, "did you mean paper"),

@@ -245,7 +245,7 @@ def test_a_search_without_a_front_says_why(tmp_path: Path) -> None:
     search = job(tmp_path / "broken", Broken(), [])
     list(search)
     assert isinstance(search.problem(), InfeasibleError)
-    assert "no front on host: none of the 120 cells seen has a score and a latency" in str(search.problem())
+    assert "no front on host: none of the 120 candidates seen has a score and a latency" in str(search.problem())
     assert "the board burnt" in str(search.problem())
     assert not search.result()["feasible"]
     search = job(tmp_path / "limited", Two(), [Constraint("macs", -1.0)])

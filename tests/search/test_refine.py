@@ -24,7 +24,7 @@ from edgenas.fitness import RefineSettings
 from edgenas.fitness.refiner import Job, Outcome, Ready, Stop
 from edgenas.report.text import _refinement_lines, result_text
 from edgenas.search import Search, refine
-from edgenas.search.refine import Refinement, Rung, merit, spread
+from edgenas.search.refine import Refinement, Rung, selection_score, spread
 from edgenas.search.settings import SearchSettings
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.runs import header
@@ -155,9 +155,9 @@ def test_the_better_half_goes_on_and_the_best_wins(tmp_path: Path) -> None:
 def test_progress_is_told(tmp_path: Path) -> None:
     search = job(tmp_path / "run", World())
     told = [(search.state, search.share_done) for event in search if isinstance(event, Rung | Refined)]
-    assert told[0][0] == "refining, rung 1 of 3, 0 of 8 classes"
-    assert told[9][0] == "refining, rung 2 of 3, 0 of 4 classes"
-    assert told[-1][0] == "refining, rung 3 of 3, 2 of 2 classes"
+    assert told[0][0] == "refining, rung 1 of 3, 0 of 8 architectures"
+    assert told[9][0] == "refining, rung 2 of 3, 0 of 4 architectures"
+    assert told[-1][0] == "refining, rung 3 of 3, 2 of 2 architectures"
     shares = [share for _, share in told]
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1)
@@ -313,10 +313,10 @@ def test_fewer_classes_than_asked_for(tmp_path: Path) -> None:
     result = search.result()
     assert len(shortlist(search)) == 1
     assert one.trained == []
-    assert result["refinement"]["skipped"] == "one class within the limits, so there was nothing to choose among"
+    assert result["refinement"]["skipped"] == "one architecture within the limits, so there was nothing to choose among"
     assert result["winner"]["refined"] is None
     (told,) = _refinement_lines(result)
-    assert told == "  not refined: one class within the limits, so there was nothing to choose among"
+    assert told == "  not refined: one architecture within the limits, so there was nothing to choose among"
 
 
 def test_nothing_within_the_limits_refines_nothing(tmp_path: Path) -> None:
@@ -391,7 +391,7 @@ def test_a_spread_has_both_ends() -> None:
     assert spread([], 4) == []
 
 
-def test_merit_is_by_validation_loss_and_size() -> None:
+def test_the_selection_score_is_by_validation_loss_and_size() -> None:
     space = NASBench201()
     arch = space.parse("|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|")
     larger = space.parse("|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|nor_conv_3x3~2|")
@@ -399,8 +399,8 @@ def test_merit_is_by_validation_loss_and_size() -> None:
         Refined(each, 64, 10, loss, b"\xff\xc0", 0.0) for each, loss in ((arch, 1.0), (arch, 1.1), (larger, 1.1))
     )
     failed = Refined(larger, 64, 10, None, b"", 0.0, "the training diverged")
-    assert merit(better, space) > merit(worse, space) > merit(failed, space)
+    assert selection_score(better, space) > selection_score(worse, space) > selection_score(failed, space)
     ratio = space.macs_m(larger) / space.macs_m(arch)
-    assert merit(large, space) - merit(worse, space) == pytest.approx(0.4 * math.log(ratio))
-    assert merit(better, SPACE) == -1.0  # which counts nothing
+    assert selection_score(large, space) - selection_score(worse, space) == pytest.approx(0.4 * math.log(ratio))
+    assert selection_score(better, SPACE) == -1.0  # which counts nothing
     assert refine.in_figures(better)["val_accuracy"] == pytest.approx(100)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgenas import plugins
 from edgenas import run as runs
+from edgenas.architecture import SearchRequest
 from edgenas.data.images import load_images
 from edgenas.errors import DataError, UsageError
 from edgenas.fitness import FitnessSettings
@@ -18,8 +21,10 @@ from edgenas.schema import versions
 from edgenas.search import Search
 from edgenas.search import search as prepare
 from edgenas.search.pick import pick
-from edgenas.search.request import PRESETS
+from edgenas.search.request import POOL, PRESETS, TABLE_POOL, looks_up, resolve
 from edgenas.search.settings import SearchSettings
+from edgenas.spaces.nasbench201 import NASBench201
+from tests.search.worlds import Sum
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -58,6 +63,7 @@ def test_the_presets_choose_what_is_not_asked(
     assert scoring(prepare(**{"device": "raspi4", "macs_m": 60.0, **asked})) == expected
 
 
+SMALL: dict[str, Any] = {"dataset": "digits", "cells": 1, "epochs": 1, "batch_size": 8, "budget": 6}
 LIVE: dict[str, Any] = {
     "dataset": "digits",
     "macs_m": 60.0,
@@ -106,6 +112,71 @@ def test_a_shortlist_that_cannot_be_refined_is_told_where_nobody_asked(
 def test_a_space_that_counts_nothing_is_searched_by_phi_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgenas.search.request.Countable", ResNet)  # which no space is
     assert scoring(prepare(device="raspi4", latency_ms=5.0))[0] == "table"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"device": "raspi4", "latency_ms": 5.0},
+        {"device": "raspi4", "pareto": "latency", "seed": 3, "generations": 7},
+        {"device": "raspi4", "latency_ms": 5.0, "preset": "paper", "fitness": "table", "epochs": 50, "cells": 1},
+        {"device": "jetson_tx2", "latency_ms": 5.0, "cost": "predictor", "confidence": 0.9, "refine": 3, **SMALL},
+        {**SMALL, "macs_m": 60.0},
+        {**SMALL, "macs_m": 60.0, "fitness": "3*live+macs", "pareto": "params"},
+        {**SMALL, "macs_m": 60.0, "fitness": "loss", "preset": "paper", "method": "rejection"},
+        {**SMALL, "macs_m": 60.0, "fitness": "synflow+macs", "refine": 0},
+    ],
+)
+def test_what_is_resolved_trains_and_writes_nothing_and_is_what_run_json_holds(
+    asked: dict[str, Any], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenas.search.request.REFINE", 3)
+    with monkeypatch.context() as patch:
+        for name in ("live.create", "companions.create_synflow", "companions.create_loss", "refiner.create"):
+            patch.setattr(f"edgenas.fitness.{name}", None)  # calls end here
+        found = resolve(SearchRequest(**asked))
+    assert found == resolve(SearchRequest(**asked))
+    places = (workplace, *(Path(os.environ[f"EDGENAS_{name}_DIR"]) for name in ("CACHE", "CONFIG", "STATE")))
+    assert not [path for place in places for path in place.rglob("*")]
+    assert "auto" not in (found.request.fitness, found.request.cost)
+    assert found.request.refine is not None
+    header = prepare(**asked, run="a").run.header
+    record = json.loads(json.dumps(found.record()))
+    assert {name: header[name] for name in record} == record
+    again = prepare(resume="a")
+    assert (again.settings, again.run.header) == (found.settings, header)
+
+
+@pytest.mark.parametrize("epochs", [10, 11])
+def test_what_looks_scores_up_is_known_without_making_it(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_set = load_images("digits")  # those of CIFAR-10 are not at hand
+    for module in ("live", "companions"):
+        monkeypatch.setattr(f"edgenas.fitness.{module}.load_images", lambda dataset: image_set)
+    space, settings = NASBench201(), FitnessSettings(epochs=epochs)
+    for name in plugins.names("fitness"):
+        if name == "table" and epochs == 11:
+            continue  # there is none
+        made = plugins.load("fitness", name)(space, "cifar10", settings)
+        assert looks_up(name, space, "cifar10", settings) == made.exhaustive, name
+        for mixture in (f"{name}+macs", f"params+2*{name}"):
+            if name not in ("macs", "params"):
+                assert looks_up(mixture, space, "cifar10", settings) == made.exhaustive
+
+
+@pytest.mark.parametrize("exhaustive", [True, False])
+def test_a_fitness_of_others_is_asked_whether_it_looks_scores_up(
+    exhaustive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Theirs(Sum):
+        pass
+
+    Theirs.exhaustive = exhaustive
+    load = plugins.load
+    monkeypatch.setattr(
+        plugins, "load", lambda kind, name: (lambda *_: Theirs()) if name == "theirs" else load(kind, name)
+    )
+    found = prepare(**{**SMALL, "macs_m": 60.0, "fitness": "theirs", "refine": 0})
+    assert found.settings.pool == (TABLE_POOL if exhaustive else POOL)
 
 
 def test_a_live_mixture_ranks_among_what_the_search_begins_with() -> None:

@@ -142,7 +142,7 @@ def test_a_front_needs_fewer_scores_too() -> None:
 
 
 def test_pools_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(UsageError, match="--pool -1 breeds nothing"):
+    with pytest.raises(UsageError, match="--pool -1 proposes nothing"):
         SearchSettings(pool=-1)
-    with pytest.raises(UsageError, match="--pool breeds more cells than are judged, --method rejection judges all"):
+    with pytest.raises(UsageError, match="--pool proposes more than is evaluated, --method rejection evaluates all"):
         replace(SearchSettings(pool=10), method="rejection")
