@@ -373,7 +373,9 @@ class TabularBenchmark(Protocol):
     """What others measured of all architectures of an Enumerable space: a plug-in of the kind `benchmarks`, registered
     under the space's name. Its public files are those of edgenas.data.files."""
 
-    accuracy_file: str  # the name of the public file that holds accuracies
+    title: str  # what people call it
+    datasets: Collection[str]  # of which it has accuracies
+    accuracy_file: str  # the name of the public file that holds them
     cost_file: str  # ... and of that which holds costs
 
     @property

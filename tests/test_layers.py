@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,149 @@ def test_the_layer_test_sees_an_upward_import(tmp_path: Path) -> None:
     source = tmp_path / "errors.py"
     source.write_text("from edgenas.cli import app\nfrom edgenas import search\nimport edgenas.report.text\n")
     assert imported_rooms(source) == {"cli", "search", "report"}
+
+
+def module_of(path: Path, package: Path) -> str:
+    parts = [package.name, *path.relative_to(package).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    """What runs, or is looked at by a checker of types, when a module is imported."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from outside_functions(child)
+
+
+def import_graph(package: Path) -> dict[str, set[str]]:
+    """Module -> the modules of `package` that it imports. `from folder import name` is of the module `name` where
+    there is one, else of the folder itself; what a folder's own `__init__` imports is that module's."""
+    modules = {module_of(path, package): path for path in package.rglob("*.py")}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        found = graph[module] = set()
+        for node in outside_functions(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= (names & modules.keys()) or {node.module}
+                if names - modules.keys():
+                    found.add(node.module)
+        found &= modules.keys() - {module}
+    return graph
+
+
+def circle_in(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle
+    return []
+
+
+def test_no_circle_of_imports() -> None:
+    graph = import_graph(PACKAGE)
+    assert len(graph) == len(SOURCES)
+    assert "edgenas.architecture" in graph["edgenas.spaces.nasbench201.space"]
+    graph.pop("edgenas.search.judge", None)  # knows the settings of its caller
+    assert circle_in(graph) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "circle"),
+    [
+        ("from pack.a.other import x", "import pack.a.one", True),
+        ("from pack.a import other", "from pack.a.one import x", True),
+        ("if TYPE_CHECKING:\n    from pack.a import other", "from pack.a.one import x", True),
+        ("class X:\n    from pack.a.other import x", "try:\n    import pack.a.one\nexcept ImportError: pass", True),
+        ("def f():\n    from pack.a import other", "from pack.a.one import x", False),
+        ("from pack.a import other", "import elsewhere", False),
+    ],
+)
+def test_a_circle_of_imports_is_seen(tmp_path: Path, one: str, other: str, circle: bool) -> None:
+    folder = tmp_path / "pack" / "a"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "one.py").write_text(one)
+    (folder / "other.py").write_text(other)
+    found = circle_in(import_graph(tmp_path / "pack"))
+    assert set(found) == ({"pack.a.one", "pack.a.other"} if circle else set())
+
+
+# What one search space has stays in its folder and its benchmark's; whatever names it elsewhere is here, with a reason.
+ITS_OWN = {PACKAGE / "spaces", PACKAGE / "benchmarks"}
+NAMED_ELSEWHERE = {
+    "data/files.py": {"nasbench201"},  # the public file of that name
+    "cli/compare.py": {"nasbench201"},  # the command by which ways to choose are compared on that benchmark
+    "report/comparison.py": {"nasbench201"},  # what that command prints
+    "cli/options.py": {"cells", "channels"},  # --cells and --channels, the old names of --size, and an example of it
+    "cli/search.py": {"cells", "channels"},  # has both flags
+    "cli/tabulate.py": {"cells", "channels"},  # has both flags, and an example
+}
+SIZES = ("cells", "channels")
+
+
+def of_one_space(source: str) -> set[str]:
+    """What `source` says that holds for NAS-Bench-201 only: its name, how many architectures it has, a gene by its
+    number, and its sizes: as attributes, keywords, numbers that are given or kept, keys, and entries of --size."""
+    found = {"nasbench201"} if "nasbench201" in source else set()
+    if re.search(r"\b15[_,]?625\b", source):
+        found.add("15625")
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Subscript(value=ast.Name(id="genes") | ast.Attribute(attr="genes"), slice=index):
+                ends = (index.lower, index.upper) if isinstance(index, ast.Slice) else (index,)
+                if any(isinstance(each, ast.Constant | ast.Tuple) for each in ends):
+                    found.add("genes[")
+            case ast.Attribute(attr=name) | ast.keyword(arg=str(name)) if name in SIZES:
+                found.add(name)
+            case (
+                ast.arg(arg=name, annotation=ast.expr() as kind)
+                | ast.AnnAssign(target=ast.Name(id=name), annotation=kind)
+            ) if name in SIZES:
+                if any(isinstance(each, ast.Name) and each.id == "int" for each in ast.walk(kind)):
+                    found.add(name)
+            case ast.Constant(value=str(text)):
+                found |= {name for name in SIZES if text == name or re.search(rf"\b{name}=", text)}
+    return found
+
+
+def test_what_one_space_has_is_named_in_its_folders_only() -> None:
+    sources = [path for path in SOURCES if not ITS_OWN & set(path.parents)]
+    found = {path.relative_to(PACKAGE).as_posix(): of_one_space(path.read_text()) for path in sources}
+    assert {name: words for name, words in found.items() if words} == NAMED_ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from edgenas.spaces.nasbench201 import X", {"nasbench201"}),
+        ("# of nasbench201", {"nasbench201"}),
+        ("x = 15_625", {"15625"}),
+        ("'15,625 of them'", {"15625"}),
+        ("'(15625,)'", {"15625"}),
+        ("x = arch.genes[0]", {"genes["}),
+        ("x = genes[:, 1] != 0", {"genes["}),
+        ("x = genes[1:]", {"genes["}),
+        ("x = genes[at] + genes[~out] + genes[row : row + 1]", set()),
+        ("x = settings.cells", {"cells"}),
+        ("build(arch, channels=8)", {"channels"}),
+        ("def f(cells: int | None = None): ...", {"cells"}),
+        ("class X:\n    channels: int = 16", {"channels"}),
+        ("x = {'cells': 5}", {"cells"}),
+        ("x = header['channels']", {"channels"}),
+        ("'give it by --size cells=5'", {"cells"}),
+        ("x = f'--size channels={n}'", {"channels"}),
+        ("'[batch, channels, h, w]'", set()),
+        ("def f(channels: Array): return images.shape, torch.channels_last", set()),
+        ("batch, channels, h, w = x.shape", set()),
+    ],
+)
+def test_what_is_of_one_space_is_seen(source: str, found: set[str]) -> None:
+    assert of_one_space(source) == found
 
 
 HEAVY = "{'torch', 'ray', 'sklearn', 'PIL', 'scipy', 'hypothesis', 'matplotlib'}"

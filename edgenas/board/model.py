@@ -15,8 +15,7 @@ from edgenas.lower.edgetpu import is_compiled
 from edgenas.lower.examine import FLOAT_ERROR, INTEGER_ERROR, examine, run_apart
 from edgenas.lower.model_file import Description, Format, Tensor, describe
 
-_REFERENCES = {"onnx": "reference.onnx", "tflite": "reference.tflite"}
-_REFERENCE = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"
+REFERENCES = {"onnx": "reference.onnx", "tflite": "reference.tflite"}
 
 
 @dataclass(frozen=True)
@@ -127,32 +126,10 @@ def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Model
 
 
 def reference(kind: Format) -> Model:
-    """The pinned model whose time tells whether the board itself changed; `python -m edgenas.board.model` wrote it."""
-    path = Path(__file__).with_name(_REFERENCES[kind])
+    """The pinned model whose time tells whether the board itself changed (tests/board/reference_models.py wrote it)."""
+    path = Path(__file__).with_name(REFERENCES[kind])
     return Model(path.read_bytes(), kind)
 
 
 def is_tflite(content: bytes) -> bool:
     return content[4:8] == b"TFL3"
-
-
-def _write_references() -> None:
-    """A small fixed network: a residual cell of 3x3 and 1x1 convolutions, C = 8, N = 1, weights from seed 0."""
-    import torch
-
-    from edgenas.lower import lower
-    from edgenas.lower.onnx import to_onnx
-    from edgenas.lower.tflite import to_tflite
-    from edgenas.spaces.nasbench201 import NASBench201
-
-    space = NASBench201()
-    torch.manual_seed(0)
-    network = space.build(space.parse(_REFERENCE), 10, channels=8, cells=1).eval()
-    graph = lower(network, torch.zeros(1, 3, 32, 32))
-    folder = Path(__file__).parent
-    (folder / _REFERENCES["onnx"]).write_bytes(to_onnx(graph, {"reference": 1}))
-    (folder / _REFERENCES["tflite"]).write_bytes(to_tflite(graph, {"reference": 1}))
-
-
-if __name__ == "__main__":
-    _write_references()

@@ -106,14 +106,16 @@ def create(space: SearchSpace, dataset: str, device: Device) -> PredictedCost:
     assert isinstance(space, Featured)  # else its features were refused
     held, asked = space.features.image_size, input_of(dataset).image_size
     if asked != held:
+        benchmark = plugins.benchmark_of(space.name)
+        table = "" if benchmark is None else f", or run: edgenas data import {benchmark.cost_file} FILE"
         raise UsageError(
             f"the predictors of {device.name} hold for images of {held} x {held}, not {dataset}'s {asked} x {asked};"
-            " use --cost analytic, or run: edgenas data import hw-nas-bench HW-NAS-Bench-v1_0.pickle"
+            f" use --cost analytic{table}"
         )
     return PredictedCost(space.features, device, "; applied to cifar100" if dataset == "cifar100" else "")
 
 
-_FIT_AGAIN = "fit it again: python -m edgenas.benchmarks.nasbench201.fit --help"
+_FIT_AGAIN = "fit it again: edgenas board profile --help"
 
 
 def covers(space: SearchSpace, device: Device) -> bool:

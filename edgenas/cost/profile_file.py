@@ -13,16 +13,16 @@ from edgenas.device import Device, ErrorRegion, Identity, LinearModel, Measurabl
 from edgenas.errors import UsageError
 from edgenas.files import write_whole
 
-_MARK = "# Written by `python -m edgenas.benchmarks.nasbench201.fit`; what follows is replaced when it runs again.\n"
 
-
-def write(device: Device, predictors: dict[str, Predictor]) -> None:
-    """Put `predictors` at the end of the profile `device` was read from, in place of those written there before."""
+def write(device: Device, predictors: dict[str, Predictor], command: str) -> None:
+    """Put `predictors` at the end of the profile `device` was read from, in place of those that `command`, which fitted
+    them, wrote there before."""
     text = device.path.read_text(encoding="utf-8-sig")
-    if _MARK not in text and device.predictor:
+    mark = f"# Written by `{command}`; what follows is replaced when it runs again.\n"
+    if mark not in text and device.predictor:
         raise UsageError(f"{device.path} has a predictor that was not written by this program; take it out first")
     tables = "".join(_toml(f"predictor.{metric}", vars(each)) for metric, each in predictors.items())
-    content = f"{text.partition(_MARK)[0].rstrip()}\n\n{_MARK}{tables}"
+    content = f"{text.partition(mark)[0].rstrip()}\n\n{mark}{tables}"
     write_whole(device.path, content.encode(), UsageError, "make room, or make the profile writable")
 
 

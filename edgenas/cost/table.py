@@ -26,7 +26,7 @@ MAX_DISAGREEMENT = 0.2  # median, in ln, between a table and the predictor fitte
 
 @dataclass(frozen=True)
 class Column:
-    """What a benchmark says of one metric, (15625,) each in its order.
+    """What a benchmark says of one metric, (architectures,) each in its order.
 
     `raw`: the table's values, in the metric's canonical unit; what is not positive and finite was not measurable.
     `values`: those that a search goes by, which are `raw`, or freed of its noise (`edgenas.cost.uncertainty`).

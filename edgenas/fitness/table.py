@@ -168,7 +168,7 @@ def nearest(space_name: str, dataset: str, settings: FitnessSettings) -> Fitness
 
 
 def _mismatch(table: dict[str, Any], space_name: str, dataset: str, settings: FitnessSettings) -> str | None:
-    """What is asked for but was not used to make `table`: "cells=5, beta=0.5", or None where all is the same."""
+    """What is asked for but was not used to make `table`: "batch_size=16, beta=0.5", or None where all is the same."""
     differing = _differences(table, space_name, dataset, settings)
     return ", ".join(value if name == "classes" else f"{name}={value}" for name, value in differing.items()) or None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgenas import device as devices
 from edgenas import plugins
-from edgenas.architecture import Drawable
+from edgenas.architecture import Drawable, TabularBenchmark
 from edgenas.device import Device
 from edgenas.run import PHI
 from edgenas.text import printable, printables
@@ -39,7 +39,7 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     if result.get("front"):
         return _front_text(result, header)
     winner = result["winner"]
-    space = plugins.load("spaces", result["space"])()
+    space, benchmark = plugins.load("spaces", result["space"])(), plugins.benchmark_of(result["space"])
     limits = {each["metric"]: each["limit"] for each in result["constraints"]}
     lines = [f"{result['device']}, {printable(result['dataset'])}: {constraints_text(result)}", ""]
     if isinstance(space, Drawable):
@@ -71,22 +71,26 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     if winner["test_accuracy"] is not None:
         best = result["best_possible_accuracy"]
         of, which = ("", "") if best is None else (f"of {best:.2f} %", "; the best possible at these costs")
-        rows.append(["  accuracy", f"{winner['test_accuracy']:.2f} %", of, f"NAS-Bench-201, test{which}"])
+        told_by = "" if benchmark is None else f"{benchmark.title}, "
+        rows.append(["  accuracy", f"{winner['test_accuracy']:.2f} %", of, f"{told_by}test{which}"])
     body = table_text(rows[0], rows[1:])
     counts = result["evaluations"]
     lines += [
         body,
-        *(
-            []
-            if winner["test_accuracy"] is not None
-            else ["  accuracy is not known here: edgenas data import nasbench201 FILE"]
-        ),
+        *_unknown_accuracy_lines(benchmark, winner, result["dataset"]),
         "",
         *_refinement_lines(result),
         f"  {counts['distinct']} cells judged, {counts['scored']} classes scored, {result['seconds']:.2f} s;"
         f" run {result['run']}",
     ]
     return "\n".join(lines)
+
+
+def _unknown_accuracy_lines(benchmark: TabularBenchmark | None, winner: dict[str, Any], dataset: str) -> list[str]:
+    """What to import for the winner's accuracy, where that would tell it."""
+    if winner["test_accuracy"] is not None or benchmark is None or dataset not in benchmark.datasets:
+        return []
+    return [f"  accuracy is not known here: edgenas data import {benchmark.accuracy_file} FILE"]
 
 
 def _uncertainty_text(metric: str, price: dict[str, Any]) -> str:

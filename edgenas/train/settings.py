@@ -11,7 +11,7 @@ from edgenas.units import check_ranges
 
 if TYPE_CHECKING:
     from edgenas.architecture import NetworkSize
-from edgenas.data.images import ImageSet
+    from edgenas.data.images import ImageSet
 
 
 @dataclass(frozen=True)

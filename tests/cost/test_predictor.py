@@ -98,7 +98,7 @@ def test_fit_writes_what_the_reader_reads(hw_nas_bench: Path, tmp_path: Path) ->
     assert mark
     own.write_text(bare, encoding="utf-8")
     for _ in range(2):
-        write(device.load(str(own)), fit.fit_device(device.load(str(own)), hw_nas_bench))
+        write(device.load(str(own)), fit.fit_device(device.load(str(own)), hw_nas_bench), fit.COMMAND)
         again = device.load(str(own))
         ours, theirs = again.predictor["latency"], shipped.predictor["latency"]
         assert again.identity == shipped.identity
@@ -172,7 +172,7 @@ def test_a_predictor_written_by_hand_is_not_overwritten(tmp_path: Path) -> None:
     path.write_text(shipped.path.read_text(encoding="utf-8").replace("# Written by", "# By hand, like"), "utf-8")
     before = path.read_bytes()
     with pytest.raises(UsageError, match="take it out first"):
-        write(device.load(str(path)), dict(shipped.predictor))
+        write(device.load(str(path)), dict(shipped.predictor), fit.COMMAND)
     assert path.read_bytes() == before
 
 

@@ -56,7 +56,13 @@ def test_an_accuracy_is_shown_where_it_is_known() -> None:
     known = text(found(test_accuracy=93.5), best_possible_accuracy=94.0)
     assert "93.50 %" in known
     assert "of 94.00 %" in known
+    assert "NAS-Bench-201, test; the best possible" in known
     assert "accuracy is not known here" not in known
+
+
+def test_what_to_import_is_said_where_that_would_tell_the_accuracy() -> None:
+    assert "  accuracy is not known here: edgenas data import nasbench201 FILE\n" in text(found(), dataset="cifar100")
+    assert "accuracy" not in text(found(), dataset="digits")
 
 
 def test_what_refinement_found() -> None:

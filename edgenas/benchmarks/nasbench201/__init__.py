@@ -18,6 +18,8 @@ DATASETS = ("cifar10", "cifar100", "imagenet16-120")
 class Benchmark:
     """The plug-in; see edgenas.architecture.TabularBenchmark."""
 
+    title = "NAS-Bench-201"
+    datasets: Collection[str] = DATASETS
     accuracy_file = "nasbench201"
     cost_file = "hw-nas-bench"
 

@@ -30,6 +30,7 @@ from edgenas.errors import DataError, EdgeNASError
 from edgenas.spaces.nasbench201 import NASBench201
 from edgenas.spaces.nasbench201.features import GRAPH_FEATURES, CellFeatures, predict, twins
 
+COMMAND = "python -m edgenas.benchmarks.nasbench201.fit"  # as profiles name what wrote their predictors
 Values = NDArray[np.float64]
 FEATURES = CellFeatures()
 N_TRAIN = 10_000  # of the 15,625 cells, drawn with SEED; the rest are held out
@@ -166,7 +167,7 @@ def main() -> int:
         device = devices.load(arguments.device)
         predictors = fit_device(device, arguments.table or files.require("hw-nas-bench"))
         if arguments.write:
-            write(device, predictors)
+            write(device, predictors, COMMAND)
     except EdgeNASError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from itertools import combinations
 from types import MappingProxyType
 
@@ -38,9 +39,9 @@ class CellFeatures:
         active = active_features(genes)
         found = []
         for model in models:
-            values: _Values = model.intercept + np.array(model.coefficients)[active].sum(axis=1)
+            # Column by column: a sum or a matrix product may round differently for one cell than for many.
+            values: _Values = model.intercept + reduce(np.add, np.array(model.coefficients)[active].T)
             if model.features == GRAPH_FEATURES:
-                # Column by column: a matrix product may round differently for one cell than for many.
                 weights = model.coefficients[_ONE_HOT:]
                 for weight, column in zip(weights, graph_features(genes).T, strict=True):
                     values = values + weight * column
