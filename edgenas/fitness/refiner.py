@@ -32,8 +32,8 @@ from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, RefineSettings, flat, size_of
 from edgenas.fitness.engine import Engine, engine
 from edgenas.fitness.live import PRECISIONS, check, precision_on
+from edgenas.fitness.network import build
 from edgenas.fitness.trainer import as_memory_allows, repeatable, stacked
-from edgenas.fitness.untrained import build
 from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented
 from edgenas.train.files import from_bytes, to_bytes, weights
 

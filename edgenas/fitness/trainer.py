@@ -16,8 +16,8 @@ from edgenas.architecture import Architecture, Score, SearchSpace, Stackable
 from edgenas.errors import UsageError, out_of_memory
 from edgenas.fitness import FitnessSettings, size_of
 from edgenas.fitness.engine import Asked, Found
+from edgenas.fitness.network import build
 from edgenas.fitness.rmi import rmi, unit_grams
-from edgenas.fitness.untrained import build
 
 VERSION = 2  # of how scores come about; a change that moves them by more than rounding makes it another
 

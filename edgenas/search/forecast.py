@@ -7,7 +7,7 @@ from math import inf
 from shlex import quote
 
 from edgenas.architecture import Constraint, CostProvider, Countable, Fitness, SearchSpace, Timed, Trial
-from edgenas.fitness import FitnessSettings, companions, size_of, table
+from edgenas.fitness import FitnessSettings, proxies, size_of, table
 from edgenas.search.genetic import SearchSettings, evolve
 
 FLAGS = ("epochs", "beta", "batch_size", "reference")  # of the command, and of FitnessSettings
@@ -34,7 +34,7 @@ def forecast(
     if near is not None:
         stand_in = table.create(space, dataset, near)
     elif isinstance(space, Countable):
-        stand_in = companions.create_params(space, dataset, scoring)
+        stand_in = proxies.create_params(space, dataset, scoring)
     told = "no table has the scores asked for, so candidates are trained"
     if stand_in is not None and prices.exhaustive:
         events = evolve(space, stand_in, prices, constraints, settings)

@@ -35,7 +35,7 @@ from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.trainer import Trainer
 from edgenas.spaces.nasbench201 import NASBench201
 from edgenas.spaces.nasbench201.network import NASBench201Network
-from tests.benchmarks.companions import class_accuracies
+from tests.benchmarks.proxies import class_accuracies
 
 _TRAINERS: dict[str, Trainer] = {}  # of this process and those forked from it
 

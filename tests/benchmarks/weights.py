@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from edgenas.architecture import Fitness
 from edgenas.benchmarks.nasbench201.methods import DATASET, SMALL, Benchmark
 from edgenas.fitness import FitnessSettings, table
-from edgenas.fitness.companions import create_macs
 from edgenas.fitness.mixed import MeanOfRanks
-from tests.benchmarks.companions import regrets, values
+from edgenas.fitness.proxies import create_macs
+from tests.benchmarks.proxies import regrets, values
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, None)  # of phi, that of the MACs being 1; None: phi alone
 
