@@ -136,6 +136,9 @@ class Trial:
     trained: bool  # this trial trained (or looked up) its class; False: the class was scored earlier in the run
 
 
+# What settings were called in earlier versions, and are today. Files with the former names are still read.
+FORMER_NAMES = {"draws": "repeats"}
+
 # The fields of a SearchRequest that are limits, and on what.
 LIMITS = {"latency_ms": "latency", "energy_mj": "energy", "macs_m": "macs", "params_m": "params"}
 
@@ -170,7 +173,7 @@ class SearchRequest:
     reference: str | None = None
     precision: str | None = None
     halving: bool | None = None
-    draws: int | None = None
+    repeats: int | None = None
     engine: str | None = None
     seed: int = 0
     budget: int | None = None
@@ -180,6 +183,11 @@ class SearchRequest:
     def constraints(self) -> list[Constraint]:
         limits = {metric: getattr(self, name) for name, metric in LIMITS.items()}
         return [Constraint(metric, limit) for metric, limit in limits.items() if limit is not None]
+
+
+def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` as a file of an earlier version may have them, by today's names."""
+    return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
 
 
 NetworkSize = Mapping[str, int]  # how large a network is made, by the names that its space declares in `sizes`

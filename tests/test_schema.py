@@ -224,6 +224,16 @@ def test_words_that_are_not_utf_8_are_kept(tmp_path: Path) -> None:
     assert run.header["request"]["dataset"] == found["dataset"] == "caf\udce9"
 
 
+def test_settings_by_their_former_names_are_read(tmp_path: Path) -> None:
+    run = made(tmp_path / "r", repeats=2)
+    path = run.path / "run.json"
+    content = json.loads(path.read_text())
+    content["request"]["draws"] = content["request"].pop("repeats")
+    content["fitness_settings"]["draws"] = content["fitness_settings"].pop("repeats")
+    path.write_text(json.dumps(content))
+    assert runs.open_run(str(run.path)).header == run.header
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

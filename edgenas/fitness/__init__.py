@@ -6,10 +6,11 @@ A fitness plug-in is a function `create(space, dataset, settings) -> Fitness`, r
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from edgenas.architecture import NetworkSize, SearchSpace, network_size
+from edgenas.architecture import FORMER_NAMES, NetworkSize, SearchSpace, network_size
 from edgenas.errors import UsageError
 from edgenas.text import printable
 
@@ -37,7 +38,7 @@ class FitnessSettings:
     centred: bool = True  # centre the Gram matrices, as the authors of RMI do
     reference: str = "resnet20"  # resnet20, resnet56, or a file of weights
     seed: int = 0
-    draws: int = 1  # the score is the mean over so many batches and initial weights, of the seeds from `seed` on
+    repeats: int = 1  # the score is the mean over so many batches and initial weights, of the seeds from `seed` on
     # How it is computed, not what: none of these ties a search to a table of scores.
     precision: str = "auto"  # of feature maps: float32, bfloat16, or "auto", which is bfloat16 where that is fast
     readings: tuple[int, ...] = ()  # steps before the last after which phi and the loss are told too, ascending
@@ -85,9 +86,18 @@ def size_of(space: SearchSpace, settings: FitnessSettings | RefineSettings) -> d
 
 
 def flat(space: SearchSpace, settings: FitnessSettings | RefineSettings) -> dict[str, Any]:
-    """`settings` as files and fingerprints hold them: the size's entries stand beside the others."""
+    """`settings` as files hold them: the size's entries stand beside the others."""
     others = {name: value for name, value in asdict(settings).items() if name not in ("size", "full_size")}
     return {**others, **size_of(space, settings)}
+
+
+def identified(
+    space: SearchSpace, settings: FitnessSettings | RefineSettings, without: Collection[str] = ()
+) -> dict[str, Any]:
+    """`settings` as fingerprints hold them, but those `without` which the same is found: by the names that they first
+    had, so that what an earlier version scored is still known."""
+    first = {today: former for former, today in FORMER_NAMES.items()}
+    return {first.get(name, name): value for name, value in flat(space, settings).items() if name not in without}
 
 
 def check_reference(choice: str) -> None:

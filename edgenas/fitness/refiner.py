@@ -29,7 +29,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from edgenas.architecture import Architecture, Refined, SearchSpace
 from edgenas.data.images import DATASETS, ImageSet, batch_indexes, held_out, load_images
 from edgenas.errors import UsageError
-from edgenas.fitness import FitnessSettings, RefineSettings, flat, size_of
+from edgenas.fitness import FitnessSettings, RefineSettings, identified, size_of
 from edgenas.fitness.engine import Engine, engine
 from edgenas.fitness.live import PRECISIONS, check, precision_on
 from edgenas.fitness.network import build
@@ -289,7 +289,7 @@ def create(
         "version": VERSION,
         "images": images.fingerprint,
         "validation": hashlib.sha256(validation.astype("<i8").tobytes()).hexdigest(),
-        "settings": flat(space, settings),
+        "settings": identified(space, settings),
         "seed": scoring.seed,
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Score, SearchSpace
+from edgenas.architecture import Architecture, Score, SearchSpace, renamed
 from edgenas.data.files import cache_dir
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.files import read_file
@@ -41,7 +41,7 @@ def own_tables() -> Path:
 
 
 # A table holds several epochs and the mean over its own seeds, and is there already: these tie no search to one table.
-FREE_SETTINGS = HOW_ONLY | {"epochs", "seed", "draws", "precision", "halving"}
+FREE_SETTINGS = HOW_ONLY | {"epochs", "seed", "repeats", "precision", "halving"}
 _SIZE = {"size", "full_size"}  # whose entries stand beside the others
 
 
@@ -131,7 +131,7 @@ def _described(paths: Iterable[Path], advice: str) -> list[dict[str, Any]]:
                 raise ValueError("an entry is of another kind")
         except (ValueError, TypeError) as error:
             raise DataError(f"the table of scores {path} is damaged ({printable(error, 100)}); {advice}") from error
-        found.append({**table, "folder": path.parent, "advice": advice})
+        found.append({**table, "settings": renamed(table["settings"]), "folder": path.parent, "advice": advice})
     return found
 
 

@@ -28,7 +28,7 @@ from edgenas.architecture import Architecture, Enumerable, Score, SearchSpace
 from edgenas.data.images import check_dataset
 from edgenas.errors import UsageError
 from edgenas.files import check_place, locked, write_whole
-from edgenas.fitness import FitnessSettings, check_reference, flat, live, size_of, table
+from edgenas.fitness import FitnessSettings, check_reference, flat, identified, live, size_of, table
 from edgenas.fitness.table import FREE_SETTINGS, own_tables
 from edgenas.text import as_name
 from edgenas.units import check_ranges
@@ -96,7 +96,7 @@ class Tabulation:
 
     def _score(self) -> Iterator[Score]:
         for seed in self.seeds:
-            (fitness,) = live.drawn(self.space, self.dataset, replace(self.settings, seed=seed, draws=1))
+            (fitness,) = live.repeated(self.space, self.dataset, replace(self.settings, seed=seed, repeats=1))
             self._hardware = fitness.hardware.name
             self._made_from.append(fitness.made_from)
             known = table.scores_made_from(fitness.made_from, self.epochs, (self.part, self.path))
@@ -185,9 +185,9 @@ def tabulate(
     epochs = [*settings.readings, settings.epochs]
     if epochs[0] < 1 or epochs != sorted(set(epochs)):
         raise UsageError(f"--epochs {','.join(map(str, epochs))} must be 1 or more and ascend, like --epochs 10,25,50")
-    named = {name: value for name, value in flat(made, replace(settings, seed=0)).items() if name != "engine"}
-    told = hashlib.sha256(repr((space, dataset, named)).encode()).hexdigest()[:8]
-    path = output or own_tables() / f"{space}_{as_name(Path(dataset).name)}_{told}.json"
+    named = identified(made, replace(settings, seed=0), without={"engine"})
+    identity = hashlib.sha256(repr((space, dataset, named)).encode()).hexdigest()[:8]
+    path = output or own_tables() / f"{space}_{as_name(Path(dataset).name)}_{identity}.json"
     if path.suffix != ".json":
         raise UsageError(f"-o {path} is no .json file; name the table's description, like -o table.json")
     check_dataset(dataset)

@@ -71,7 +71,7 @@ def prepare(
         from edgenas.fitness.refiner import create
     except ImportError as error:
         raise UsageError(f"--refine trains, which needs {lacking(error)}, or give --refine 0") from error
-    drawn = range(scoring.seed, scoring.seed + scoring.draws)
+    drawn = range(scoring.seed, scoring.seed + scoring.repeats)
     seeds = [*drawn, *(table.seeds(space.name, dataset, scoring) if by_table else [])]
     try:
         return Refinement(create(space, dataset, scoring, settings, seeds), space, count, halving)

@@ -16,7 +16,7 @@ from edgenas.architecture import Architecture, Score
 from edgenas.cli import main, progress
 from edgenas.errors import DataError, UsageError
 from edgenas.fitness import FitnessSettings, table, tabulate
-from edgenas.fitness.live import LiveFitness, MeanOfDraws, create, drawn
+from edgenas.fitness.live import LiveFitness, MeanOfRepeats, create, repeated
 from edgenas.fitness.reference import ResNet
 from edgenas.fitness.tabulate import Tabulation, classes_of
 from edgenas.fitness.trainer import Trainer
@@ -118,26 +118,26 @@ def test_readings_cost_no_second_training_and_are_made_up_for(trained: list[Arch
     assert len(trained) == 12
 
 
-def test_a_score_of_several_draws_is_their_mean(trained: list[Architecture]) -> None:
+def test_a_score_of_several_repeats_is_their_mean(trained: list[Architecture]) -> None:
     alone = [list(create(SPACE, "digits", replace(QUICK, seed=seed))(FEW)) for seed in (3, 4)]
     count = len(trained)
-    both = create(SPACE, "digits", replace(QUICK, seed=3, draws=2))
+    both = create(SPACE, "digits", replace(QUICK, seed=3, repeats=2))
     for score, *scores in zip(both(FEW), *alone, strict=True):
         assert score.value == pytest.approx(np.mean([each.value for each in scores if each.value is not None]))
         assert score.phi == score.value
         assert score.loss == pytest.approx(np.mean([each.loss for each in scores if each.loss is not None]))
-    assert len(trained) == count, "each draw is kept and told apart"
+    assert len(trained) == count, "each repeat is kept and told apart"
     assert (
         len({each.fingerprint for each in (both, *(create(SPACE, "digits", replace(QUICK, seed=s)) for s in (3, 4)))})
         == 3
     )
-    with pytest.raises(UsageError, match="--draws 0 scores nothing; give 1 or more"):
-        create(SPACE, "digits", replace(QUICK, draws=0))
+    with pytest.raises(UsageError, match="--repeats 0 scores nothing; give 1 or more"):
+        create(SPACE, "digits", replace(QUICK, repeats=0))
 
 
-def test_what_one_draw_cannot_score_has_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_one_repeat_cannot_score_has_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     def of(seed: int) -> LiveFitness:
-        (made,) = drawn(SPACE, "digits", replace(QUICK, seed=seed))
+        (made,) = repeated(SPACE, "digits", replace(QUICK, seed=seed))
         return made
 
     def diverged(self: LiveFitness, archs: list[Architecture]) -> list[Score]:
@@ -149,7 +149,7 @@ def test_what_one_draw_cannot_score_has_no_score(monkeypatch: pytest.MonkeyPatch
     first, second = of(0), of(1)
     second.fingerprint = "seed 1"
     monkeypatch.setattr(LiveFitness, "__call__", diverged)
-    scores = list(MeanOfDraws([first, second])(FEW))
+    scores = list(MeanOfRepeats([first, second])(FEW))
     assert scores[0].error == "it diverged"
     assert [each.value for each in scores[1:]] == [1.0] * (len(FEW) - 1)
 
