@@ -34,14 +34,14 @@ class Score:
     `value` is None with the reason in `error` where there is none. `phi` is that of Eq. 2, in [0, L] for L taps, where
     the fitness knows it: `value` itself, or what it rests on.
     `loss` is the last training loss of Eq. 3, where the fitness knows it. `early`: it was stopped as hopeless.
-    `course`: (steps, phi, loss) after fewer steps, where that was asked for; NaN where they were not finite.
+    `learning_curve`: (steps, phi, loss) after fewer steps, where that was asked for; NaN where they were not finite.
     """
 
     value: float | None
     loss: float | None = None
     error: str | None = None
     early: bool = False
-    course: tuple[tuple[int, float, float], ...] = ()
+    learning_curve: tuple[tuple[int, float, float], ...] = ()
     phi: float | None = None
 
 
@@ -137,7 +137,7 @@ class Trial:
 
 
 # What settings were called in earlier versions, and are today. Files with the former names are still read.
-FORMER_NAMES = {"draws": "repeats"}
+FORMER_NAMES = {"draws": "repeats", "readings": "eval_steps", "passes": "max_epochs"}
 
 # The fields of a SearchRequest that are limits, and on what.
 LIMITS = {"latency_ms": "latency", "energy_mj": "energy", "macs_m": "macs", "params_m": "params"}

@@ -41,7 +41,7 @@ class FitnessSettings:
     repeats: int = 1  # the score is the mean over so many batches and initial weights, of the seeds from `seed` on
     # How it is computed, not what: none of these ties a search to a table of scores.
     precision: str = "auto"  # of feature maps: float32, bfloat16, or "auto", which is bfloat16 where that is fast
-    readings: tuple[int, ...] = ()  # steps before the last after which phi and the loss are told too, ascending
+    eval_steps: tuple[int, ...] = ()  # steps before the last after which phi and the loss are evaluated too, ascending
     engine: str = "local"  # where: local, ray, or ray at an address (edgenas.fitness.engine)
     halving: bool = False  # stop the worse half after a quarter, and of the others after half of the steps
 
@@ -68,7 +68,7 @@ class RefineSettings:
     val_images: int = 4000  # at most
     # After the first rung the training images are not gone through more often: a small set is learnt by heart, and the
     # loss on what was held out says less (docs/figures.md, "What settings rest on").
-    passes: int = 10
+    max_epochs: int = 10
 
     def __post_init__(self) -> None:
         if any(images % self.batch_size for images in (*self.rungs, self.calibration_images)):
@@ -76,7 +76,7 @@ class RefineSettings:
 
 
 # No score depends on these.
-HOW_ONLY = frozenset({"readings", "engine"})
+HOW_ONLY = frozenset({"eval_steps", "engine"})
 PAPER = FitnessSettings(epochs=100, full_size=True)
 
 

@@ -94,7 +94,7 @@ class LiveFitness:
         if len(found) < len(group):
             return False
         for key, each in found.items():
-            self._scores[key] = replace(each, phi=each.value, early=bool(each.course))
+            self._scores[key] = replace(each, phi=each.value, early=bool(each.learning_curve))
         return True
 
     def seconds_for(self, archs: Sequence[Architecture]) -> float:
@@ -107,7 +107,7 @@ class LiveFitness:
         few = unscored[:: -(-len(unscored) // TIMED)]
 
         def took_s(steps: int) -> float:
-            settings = replace(self._trainer.settings, epochs=steps, readings=(), halving=False)
+            settings = replace(self._trainer.settings, epochs=steps, eval_steps=(), halving=False)
             began_s = time.perf_counter()
             workers = self._engine.start(replace(self._trainer, settings=settings))
             try:
@@ -121,10 +121,10 @@ class LiveFitness:
         return took_s(TIMED_STEPS) / TIMED_STEPS / len(few) * self._trainer.settings.epochs * len(unscored)
 
     def _complete(self, score: Score) -> bool:
-        """Whether it was read wherever it should be."""
+        """Whether it was evaluated after all the steps that it should be."""
         settings = self._trainer.settings
-        wanted = {steps for steps in settings.readings if steps < settings.epochs}
-        return score.error is not None or wanted <= {steps for steps, *_ in score.course}
+        wanted = {steps for steps in settings.eval_steps if steps < settings.epochs}
+        return score.error is not None or wanted <= {steps for steps, *_ in score.learning_curve}
 
     def _collect(self, training: list[tuple[list[Architecture], Future[list[Score]]]]) -> None:
         """Takes what has been trained out of `training`."""

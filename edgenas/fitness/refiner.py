@@ -300,7 +300,7 @@ def create(
 def _within(settings: RefineSettings, images: int) -> tuple[int, ...]:
     """The first rung, and those that go through `images` no more often than they may."""
     first, *others = settings.rungs
-    return (first, *(rung for rung in others if rung <= settings.passes * images))
+    return (first, *(rung for rung in others if rung <= settings.max_epochs * images))
 
 
 def _shrink(images: ImageSet, most: int) -> int:

@@ -154,7 +154,7 @@ def _is_description(table: dict[str, Any]) -> bool:
 
 def nearest(space_name: str, dataset: str, settings: FitnessSettings) -> FitnessSettings | None:
     """Settings that a table was made with, for just this space and data set, which differ least from `settings`: those
-    of its last reading. None where there is no such table."""
+    after the most steps. None where there is no such table."""
     found = []
     for table in _descriptions():
         if {"space", "dataset", "classes"} & _differences(table, space_name, dataset, settings).keys():
@@ -215,15 +215,15 @@ def scores_made_from(
         columns = [table["epochs"].index(steps) for steps in epochs]
         seed = made.index(wanted)
         found = {}
-        for key, *readings in zip(
+        for key, *values in zip(
             genes.tolist(), *(each[seed][:, columns].tolist() for each in (phi, loss)), strict=True
         ):
-            *course, (_, value, lost) = zip(epochs, *readings, strict=True)
+            *curve, (_, value, lost) = zip(epochs, *values, strict=True)
             sound = math.isfinite(value) and math.isfinite(lost)
             if sound:
-                found[tuple(key)] = Score(value, lost, course=tuple(course), phi=value)
+                found[tuple(key)] = Score(value, lost, learning_curve=tuple(curve), phi=value)
             elif not table.get("unfinished"):  # where one is, this may not have been trained yet
-                found[tuple(key)] = Score(None, error=_DIVERGED, course=tuple(course))
+                found[tuple(key)] = Score(None, error=_DIVERGED, learning_curve=tuple(curve))
         fullest = max(fullest, found, key=len)
     return fullest
 

@@ -58,8 +58,8 @@ class Tabulation:
 
     @property
     def epochs(self) -> list[int]:
-        """Steps after which scores are told."""
-        return [*self.settings.readings, self.settings.epochs]
+        """Steps after which scores are evaluated."""
+        return [*self.settings.eval_steps, self.settings.epochs]
 
     @property
     def share_done(self) -> float:
@@ -120,16 +120,16 @@ class Tabulation:
         if not self.done:
             return
 
-        def readings(score: Score | None) -> list[tuple[float, float]]:
+        def evaluated(score: Score | None) -> list[tuple[float, float]]:
             """phi and the loss after each number of steps."""
             none = (math.nan, math.nan)
             if score is None:
                 return [none] * len(self.epochs)
-            course = {steps: (phi, loss) for steps, phi, loss in score.course}
+            curve = {steps: (phi, loss) for steps, phi, loss in score.learning_curve}
             last = none if score.value is None or score.loss is None else (score.value, score.loss)
-            return [*(course.get(steps, none) for steps in self.epochs[:-1]), last]
+            return [*(curve.get(steps, none) for steps in self.epochs[:-1]), last]
 
-        scores = np.array([[readings(found.get(arch)) for arch in self.classes] for found in self._scores], np.float32)
+        scores = np.array([[evaluated(found.get(arch)) for arch in self.classes] for found in self._scores], np.float32)
         seeds = list(self.seeds)[: len(self._scores)]
         stream = io.BytesIO()
         genes = np.array([arch.genes for arch in self.classes], np.int8)
@@ -182,7 +182,7 @@ def tabulate(
     settings = settings or FitnessSettings()
     check_ranges(**vars(settings), seeds=seeds)
     size_of(made, settings)
-    epochs = [*settings.readings, settings.epochs]
+    epochs = [*settings.eval_steps, settings.epochs]
     if epochs[0] < 1 or epochs != sorted(set(epochs)):
         raise UsageError(f"--epochs {','.join(map(str, epochs))} must be 1 or more and ascend, like --epochs 10,25,50")
     named = identified(made, replace(settings, seed=0), without={"engine"})

@@ -327,11 +327,11 @@ def test_accuracies_and_their_errors() -> None:
     assert one.ahead_of(one) == (0, 0)
 
 
-@pytest.mark.parametrize(("passes", "rungs"), [(33, (64, 128, 3200)), (32, (64, 128)), (1, (64,)), (0, (64,))])
+@pytest.mark.parametrize(("max_epochs", "rungs"), [(33, (64, 128, 3200)), (32, (64, 128)), (1, (64,)), (0, (64,))])
 def test_after_the_first_rung_no_image_is_seen_more_often_than_it_may(
-    images: ImageSet, passes: int, rungs: tuple[int, ...]
+    images: ImageSet, max_epochs: int, rungs: tuple[int, ...]
 ) -> None:
-    settings = replace(SMALL, rungs=(64, 128, 3200), passes=passes)
+    settings = replace(SMALL, rungs=(64, 128, 3200), max_epochs=max_epochs)
     made = create(SPACE, "digits", SCORING, settings, [0]).refiner
     assert len(made.training) == 98
     assert made.settings.rungs == rungs
