@@ -254,7 +254,7 @@ def precision_on(hardware: Hardware, asked: str) -> str:
 
 def check(settings: FitnessSettings) -> None:
     """Raises UsageError for settings out of range."""
-    for sound, problem in (
+    for valid, problem in (
         (settings.epochs >= 1, f"--epochs {settings.epochs} trains nothing; give 1 or more"),
         (settings.repeats >= 1, f"--repeats {settings.repeats} scores nothing; give 1 or more"),
         (0 <= settings.beta <= 1, f"--beta {settings.beta} is no weight; give one from 0 to 1, like 0.8"),
@@ -267,5 +267,5 @@ def check(settings: FitnessSettings) -> None:
             f"--precision {settings.precision} is unknown; give auto, float32 or bfloat16",
         ),
     ):
-        if not sound:
+        if not valid:
             raise UsageError(problem)

@@ -103,7 +103,7 @@ class Refiner:
         """An outcome for each of `jobs`, which have all seen the same images and are to see the same. They are trained
         side by side as far as the memory allows: what does not fit is halved. None depends on another.
 
-        Raises ValueError for jobs that are not alike or a state that is not `sound`, UsageError where not even one
+        Raises ValueError for jobs that are not alike or a state that is not `valid`, UsageError where not even one
         fits, and CancelledError once `stop` is asked for.
         """
         if len({(job.seen, job.until, job.state is None) for job in jobs}) > 1:
@@ -112,7 +112,7 @@ class Refiner:
         with repeatable(self.pixels.device):
             return as_memory_allows(self._train, jobs, self.pixels.device, advice)
 
-    def sound(self, arch: Architecture, seen: int, state: bytes) -> bool:
+    def valid(self, arch: Architecture, seen: int, state: bytes) -> bool:
         """Whether `state` is one of `arch` after `seen` images, from which a job can go on."""
         with torch.device("meta"):
             like = self.space.build(arch, self.num_classes, **self._size)

@@ -219,8 +219,8 @@ def scores_made_from(
             genes.tolist(), *(each[seed][:, columns].tolist() for each in (phi, loss)), strict=True
         ):
             *curve, (_, value, lost) = zip(epochs, *values, strict=True)
-            sound = math.isfinite(value) and math.isfinite(lost)
-            if sound:
+            valid = math.isfinite(value) and math.isfinite(lost)
+            if valid:
                 found[tuple(key)] = Score(value, lost, learning_curve=tuple(curve), phi=value)
             elif not table.get("unfinished"):  # where one is, this may not have been trained yet
                 found[tuple(key)] = Score(None, error=_DIVERGED, learning_curve=tuple(curve))
@@ -234,11 +234,11 @@ def _load(table: dict[str, Any], epochs: int, seeds: Sequence[int] | None) -> di
     column = table["epochs"].index(epochs)
     rows = slice(None) if seeds is None else list(seeds)
     phis, losses = (scores[rows, :, column].mean(axis=0, dtype=np.float64) for scores in (phi, loss))
-    sound = np.isfinite(phis) & np.isfinite(losses)
+    valid = np.isfinite(phis) & np.isfinite(losses)
     diverged = Score(None, error=_DIVERGED)
     return {
         tuple(key): Score(value, lost, phi=value) if good else diverged
-        for key, value, lost, good in zip(genes.tolist(), phis.tolist(), losses.tolist(), sound.tolist(), strict=True)
+        for key, value, lost, good in zip(genes.tolist(), phis.tolist(), losses.tolist(), valid.tolist(), strict=True)
     }
 
 

@@ -255,7 +255,7 @@ class Refinement:
         if before and path.is_file():
             with contextlib.suppress(DataError):
                 state = read_file(path, MAX_BYTES)
-                if self.ready.refiner.sound(arch, before, state):
+                if self.ready.refiner.valid(arch, before, state):
                     return Job(arch, images, before, state)
             log.warning("%s is damaged; %s is trained from its beginning again", path, self.space.describe(arch))
         return Job(arch, images)
