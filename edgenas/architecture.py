@@ -34,14 +34,14 @@ class Score:
     `value` is None with the reason in `error` where there is none. `phi` is that of Eq. 2, in [0, L] for L taps, where
     the fitness knows it: `value` itself, or what it rests on.
     `loss` is the last training loss of Eq. 3, where the fitness knows it. `early`: it was stopped as hopeless.
-    `course`: (steps, phi, loss) after fewer steps, where that was asked for; NaN where they were not finite.
+    `learning_curve`: (steps, phi, loss) after fewer steps, where that was asked for; NaN where they were not finite.
     """
 
     value: float | None
     loss: float | None = None
     error: str | None = None
     early: bool = False
-    course: tuple[tuple[int, float, float], ...] = ()
+    learning_curve: tuple[tuple[int, float, float], ...] = ()
     phi: float | None = None
 
 
@@ -136,6 +136,9 @@ class Trial:
     scored: bool  # here, by training or a look-up; False: its unique architecture had been scored before in the run
 
 
+# What settings were called in earlier versions, and are today. Files with the former names are still read.
+FORMER_NAMES = {"draws": "repeats", "readings": "eval_steps", "passes": "max_epochs"}
+
 # The fields of a SearchRequest that are limits, and on what.
 LIMITS = {"latency_ms": "latency", "energy_mj": "energy", "macs_m": "macs", "params_m": "params"}
 
@@ -170,7 +173,7 @@ class SearchRequest:
     reference: str | None = None
     precision: str | None = None
     halving: bool | None = None
-    draws: int | None = None
+    repeats: int | None = None
     engine: str | None = None
     seed: int = 0
     budget: int | None = None
@@ -180,6 +183,11 @@ class SearchRequest:
     def constraints(self) -> list[Constraint]:
         limits = {metric: getattr(self, name) for name, metric in LIMITS.items()}
         return [Constraint(metric, limit) for metric, limit in limits.items() if limit is not None]
+
+
+def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` as a file of an earlier version may have them, by today's names."""
+    return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
 
 
 NetworkSize = Mapping[str, int]  # how large a network is made, by the names that its space declares in `sizes`

@@ -229,12 +229,12 @@ def _check(device: Device, path: Path) -> None:
 
 
 def _typed(kind: Any, value: Any, key: str, path: Path) -> Any:
-    """`value`, read from TOML at `key`, as `kind`: a dataclass, a container of these, or a plain type."""
+    """`value`, read from TOML at `key`, as `kind`: a dataclass, a container of these, or a built-in type."""
     if is_dataclass(kind) and isinstance(kind, type):
         return _record(kind, value, key, path)
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        number, within = _plain(args[0], value, key, path), args[1]
+        number, within = _builtin(args[0], value, key, path), args[1]
         if not within.low <= number <= within.high:
             raise UsageError(f"{path}: {key} = {number} is out of range; give {within.low:,g} to {within.high:,g}")
         return number
@@ -245,16 +245,16 @@ def _typed(kind: Any, value: Any, key: str, path: Path) -> Any:
             raise UsageError(f"{path}: {key} = {_told(value)} is not known; use one of {', '.join(args)}")
         return value
     if origin is Mapping:
-        table = _plain(dict, value, key, path)
+        table = _builtin(dict, value, key, path)
         return {name: _typed(args[1], item, f"{key}.{printable(name, 64)}", path) for name, item in table.items()}
     if origin in (tuple, frozenset):
-        items = _plain(list, value, key, path)
+        items = _builtin(list, value, key, path)
         return origin(_typed(args[0], item, f"{key}[{i}]", path) for i, item in enumerate(items))
-    return _plain(kind, value, key, path)
+    return _builtin(kind, value, key, path)
 
 
 def _record(kind: type[Any], value: Any, key: str, path: Path) -> Any:
-    table = _plain(dict, value, key or "the profile", path)
+    table = _builtin(dict, value, key or "the profile", path)
     known = {item.name: item for item in fields(kind) if not item.metadata.get("derived")}
     prefix = f"{key}." if key else ""
     for name in table:
@@ -272,7 +272,7 @@ def _record(kind: type[Any], value: Any, key: str, path: Path) -> Any:
 _WORDS = {dict: "a table", list: "a list", str: "a text in quotes", int: "a whole number", float: "a number"}
 
 
-def _plain(kind: type[Any], value: Any, key: str, path: Path) -> Any:
+def _builtin(kind: type[Any], value: Any, key: str, path: Path) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind or (kind is float and not abs(value) < float("inf")):

@@ -80,7 +80,7 @@ class Run:
     def keep_refined(self, refined: Refined, description: str, trained_by: str) -> None:
         """Add what a brief training said; call while `appending`. `description` is the architecture in the space's
         notation, `trained_by` the hardware in words, both for human readers."""
-        sound = refined.error is None
+        valid = refined.error is None
         line = {
             "space": refined.arch.space,
             "genes": list(refined.arch.genes),
@@ -88,8 +88,8 @@ class Run:
             "images_seen": refined.images_seen,
             "val_images": refined.val_images,
             "val_loss": refined.val_loss,
-            "val_accuracy": round(refined.val_accuracy, 4) if sound else None,
-            "standard_error": round(refined.standard_error, 4) if sound else None,
+            "val_accuracy": round(refined.val_accuracy, 4) if valid else None,
+            "standard_error": round(refined.standard_error, 4) if valid else None,
             "seconds": round(refined.seconds, 3),
             "trained_by": trained_by,
             "error": refined.error,

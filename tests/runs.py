@@ -15,9 +15,11 @@ def header(**asked: Any) -> dict[str, Any]:
     return {
         "kind": "search",
         "created": "2026-01-01T00:00:00+00:00",
-        "request": asdict(SearchRequest(**{"fitness": "table", "cost": "table", "refine": 0, **asked})),
+        "request": asdict(
+            SearchRequest(**{"space": "nasbench201", "fitness": "table", "cost": "table", "refine": 0, **asked})
+        ),
         "search_settings": asdict(SearchSettings()),
-        "fitness_settings": {k: v for k, v in asdict(FitnessSettings()).items() if k not in ("readings", "engine")},
+        "fitness_settings": {k: v for k, v in asdict(FitnessSettings()).items() if k not in ("eval_steps", "engine")},
         "device_profile_sha256": "0" * 64,
         "cost_fingerprint": "made up",
         "fitness_fingerprint": "made up",

@@ -155,7 +155,7 @@ def test_quantities() -> None:
 COUNTED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("search", "--device", "none"): (
         *("latency", "energy", "macs", "params", "generations", "population", "budget", "pool", "epochs", "beta"),
-        *("batch-size", "cells", "channels", "draws", "refine", "seed"),
+        *("batch-size", "cells", "channels", "repeats", "refine", "seed"),
     ),
     ("runs", "pick", "none"): ("latency", "energy", "macs", "params"),
     ("train", "none"): ("epochs", "batch-size", "learning-rate", "weight-decay", "seed", "patience"),

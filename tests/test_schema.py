@@ -58,8 +58,8 @@ def test_the_schema_and_the_program_speak_of_the_same_metrics_and_settings() -> 
     assert set(get_args(Metric)) == set(METRICS) == set(Costs.__annotations__)
     asked = {each.name for each in dataclasses.fields(SearchRequest)}
     assert set(schema.header({"schema_version": 3, **header()})["request"]) == asked
-    for kind, made_by in ((SearchSettings, SearchSettings()), (FitnessSettings, FitnessSettings(readings=()))):
-        record = json.loads(json.dumps({k: v for k, v in dataclasses.asdict(made_by).items() if k != "readings"}))
+    for kind, made_by in ((SearchSettings, SearchSettings()), (FitnessSettings, FitnessSettings(eval_steps=()))):
+        record = json.loads(json.dumps({k: v for k, v in dataclasses.asdict(made_by).items() if k != "eval_steps"}))
         assert schema.settings(kind, record) == made_by
     with pytest.raises(ValueError, match=r"precision .* at most 4096"):
         schema.settings(FitnessSettings, {"precision": "p" * 5000})
@@ -223,6 +223,21 @@ def test_words_that_are_not_utf_8_are_kept(tmp_path: Path) -> None:
     found = run.result()
     assert found is not None
     assert run.header["request"]["dataset"] == found["dataset"] == "caf\udce9"
+
+
+def test_settings_by_their_former_names_are_read(tmp_path: Path) -> None:
+    run = made(tmp_path / "r", repeats=2)
+    path = run.path / "run.json"
+    content = json.loads(path.read_text())
+    content["request"]["draws"] = content["request"].pop("repeats")
+    content["fitness_settings"]["draws"] = content["fitness_settings"].pop("repeats")
+    content["fitness_settings"]["readings"] = []
+    content["refine_settings"] = {"passes": 10}
+    path.write_text(json.dumps(content))
+    found = runs.open_run(str(run.path)).header
+    assert found["request"] == run.header["request"]
+    assert found["fitness_settings"] == {**run.header["fitness_settings"], "eval_steps": []}
+    assert found["refine_settings"] == {"max_epochs": 10}
 
 
 JSON = st.recursive(

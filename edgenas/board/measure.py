@@ -14,7 +14,7 @@ from typing import Any
 
 from edgenas.board import statistics
 from edgenas.board.model import Model, reference
-from edgenas.board.runtimes import UnfitError, chosen, plain
+from edgenas.board.runtimes import UnfitError, chosen, on_cpu
 from edgenas.board.session import RefusedError, Session
 from edgenas.board.statistics import Summary, summarise
 from edgenas.board.store import Store
@@ -221,7 +221,7 @@ class Bench:
             return summary
         model = reference(like.format)
         # It is compiled for no accelerator: beside a model that is, it runs on the processor of the same board.
-        runtime = plain(self.session.facts["runtimes"], like.format) if like.compiled else self.runtime(like)
+        runtime = on_cpu(self.session.facts["runtimes"], like.format) if like.compiled else self.runtime(like)
         if runtime is None:
             raise UnfitError(f"board {self.board} has nothing that runs the reference model, {like.format}")
         try:

@@ -21,7 +21,7 @@ from typing import Any
 
 from edgenas.board import benchmark_model, phone_shell
 from edgenas.board.benchmark_model import Timing
-from edgenas.board.replies import RefusedError, possible, result
+from edgenas.board.replies import RefusedError, result, valid_timing
 from edgenas.board.session import CLOSE_S, REPLY_TIMEOUT_S, File, within
 from edgenas.board.transport import MAX_OUTPUT, SILENCE_S, EndlessError, Reader, Transport
 from edgenas.errors import BoardError
@@ -158,7 +158,7 @@ class PhoneSession:
             "child": "fresh",
             "notes": [f"a sample is the mean over a start of {TOOL}, which tells no run by itself"],
         }
-        told = possible(raw, plan, time.monotonic() - begun_s, self.address, fields.get("runtime"))
+        told = valid_timing(raw, plan, time.monotonic() - begun_s, self.address, fields.get("runtime"))
         return {**told, "starts": [asdict(each) for each in starts]}
 
     def close(self) -> None:

@@ -229,7 +229,7 @@ def refusal(reply: Mapping[str, Any], address: str) -> RefusedError:
     return RefusedError(kind if isinstance(kind, str) and kind in KINDS else "internal", f"{address}: {words}", detail)
 
 
-def possible(
+def valid_timing(
     raw: dict[str, Any], plan: Mapping[str, Any], elapsed_s: float, address: str, runtime: str | None = None
 ) -> dict[str, Any]:
     """`raw`, a reply to `time`, if its samples can be true; else RefusedError of kind "impossible".

@@ -82,7 +82,7 @@ def model_format(device: Device, asked: str) -> Literal["onnx", "tflite", "tflit
     return runtime(asked).format
 
 
-def plain(found: Sequence[Found], format: str) -> Found | None:
+def on_cpu(found: Sequence[Found], format: str) -> Found | None:
     """Of `found` the first that runs files of `format` on the processor and gives what it computes, or None."""
     for each in found:
         kind = RUNTIMES.get(each["name"])

@@ -59,7 +59,7 @@ class Session(Protocol):
         """Take the board for so long, or take it for longer. Raises RefusedError ("busy") where another has it."""
 
     def time(self, timeout_s: float, **fields: Any) -> dict[str, Any]:
-        """What `time` of the wire protocol answers, checked to be possible."""
+        """What `time` of the wire protocol answers, checked for what cannot be."""
 
     def close(self) -> None:
         """Give the lease back and hang up, from any thread, also while another waits for an answer: that fails then.
@@ -132,7 +132,7 @@ class AgentSession:
         fields = {"token": self._token, "timeout_s": timeout_s, **fields}
         raw = self.call("time", timeout_s + REPLY_TIMEOUT_S, **fields)
         elapsed_s = self._now_s() - started_s
-        return replies.possible(raw, fields["plan"], elapsed_s, self.address, fields.get("runtime"))
+        return replies.valid_timing(raw, fields["plan"], elapsed_s, self.address, fields.get("runtime"))
 
     def run(self, timeout_s: float, inputs: bytes, **fields: Any) -> bytes:
         """Raw float32 outputs of a model for raw float32 `inputs`; `fields` as in `run` of the wire protocol."""

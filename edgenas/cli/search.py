@@ -112,10 +112,14 @@ def search(
         bool | None,
         option("Stop live trainings that look hopeless after 1/4 and 1/2.", "--halving", panel=_HOW),
     ] = None,
-    draws: Annotated[
+    repeats: Annotated[
         int | None,
         option(
-            "Live scores are means over so many batches and initial weights.", default=FitnessSettings.draws, panel=_HOW
+            "Live scores are means over so many batches and initial weights.",
+            "--repeats",
+            "--draws",
+            default=FitnessSettings.repeats,
+            panel=_HOW,
         ),
     ] = None,
     refine: Annotated[
@@ -168,7 +172,7 @@ def search(
         "size": options.parse_size(size, cells=cells, channels=channels) or None,
         "precision": precision,
         "halving": halving,
-        "draws": draws,
+        "repeats": repeats,
         "refine": refine,
         "engine": engine,
         "seed": seed,

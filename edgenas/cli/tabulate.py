@@ -44,7 +44,7 @@ def tabulate(
     steps = options.numbers("--epochs", epochs, int, "steps", "10,25,50")
     settings = FitnessSettings(
         epochs=steps[-1],
-        readings=tuple(steps[:-1]),
+        eval_steps=tuple(steps[:-1]),
         size=options.parse_size(size, cells=cells, channels=channels),
         batch_size=batch_size,
         reference=reference,

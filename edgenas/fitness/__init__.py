@@ -6,10 +6,11 @@ A fitness plug-in is a function `create(space, dataset, settings) -> Fitness`, r
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
-from edgenas.architecture import NetworkSize, SearchSpace, network_size
+from edgenas.architecture import FORMER_NAMES, NetworkSize, SearchSpace, network_size
 from edgenas.errors import UsageError
 from edgenas.text import printable
 
@@ -37,10 +38,10 @@ class FitnessSettings:
     centred: bool = True  # centre the Gram matrices, as the authors of RMI do
     reference: str = "resnet20"  # resnet20, resnet56, or a file of weights
     seed: int = 0
-    draws: int = 1  # the score is the mean over so many batches and initial weights, of the seeds from `seed` on
+    repeats: int = 1  # the score is the mean over so many batches and initial weights, of the seeds from `seed` on
     # How it is computed, not what: none of these ties a search to a table of scores.
     precision: str = "auto"  # of feature maps: float32, bfloat16, or "auto", which is bfloat16 where that is fast
-    readings: tuple[int, ...] = ()  # steps before the last after which phi and the loss are told too, ascending
+    eval_steps: tuple[int, ...] = ()  # steps before the last after which phi and the loss are evaluated too, ascending
     engine: str = "local"  # where: local, ray, or ray at an address (edgenas.fitness.engine)
     halving: bool = False  # stop the worse half after a quarter, and of the others after half of the steps
 
@@ -67,7 +68,7 @@ class RefineSettings:
     val_images: int = 4000  # at most
     # After the first rung the training images are not gone through more often: a small set is learnt by heart, and the
     # loss on what was held out says less (docs/figures.md, "What settings rest on").
-    passes: int = 10
+    max_epochs: int = 10
 
     def __post_init__(self) -> None:
         if any(images % self.batch_size for images in (*self.rungs, self.calibration_images)):
@@ -75,7 +76,7 @@ class RefineSettings:
 
 
 # No score depends on these.
-HOW_ONLY = frozenset({"readings", "engine"})
+HOW_ONLY = frozenset({"eval_steps", "engine"})
 PAPER = FitnessSettings(epochs=100, full_size=True)
 
 
@@ -99,6 +100,13 @@ def flat(settings: FitnessSettings | RefineSettings) -> dict[str, Any]:
     """`settings`, which are `sized`, as files and fingerprints hold them: the size's entries beside the others."""
     others = {name: value for name, value in asdict(settings).items() if name not in ("size", "full_size")}
     return {**others, **settings.size}
+
+
+def identified(space: SearchSpace, settings: Settings, without: Collection[str] = ()) -> dict[str, Any]:
+    """`settings` as fingerprints hold them, but those `without` which the same is found: by the names that they first
+    had, so that what an earlier version scored is still known."""
+    first = {today: former for former, today in FORMER_NAMES.items()}
+    return {first.get(name, name): value for name, value in flat(sized(space, settings)).items() if name not in without}
 
 
 def check_reference(choice: str) -> None:

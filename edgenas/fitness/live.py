@@ -16,7 +16,7 @@ import torch
 from edgenas.architecture import Architecture, Score, SearchSpace
 from edgenas.data.images import ImageSet, batch_indexes, load_images, one_batch
 from edgenas.errors import UsageError
-from edgenas.fitness import HOW_ONLY, FitnessSettings, flat, sized
+from edgenas.fitness import HOW_ONLY, FitnessSettings, identified
 from edgenas.fitness.engine import Engine, Hardware, LocalEngine, engine, stacks
 from edgenas.fitness.reference import ResNet, reference_network
 from edgenas.fitness.rmi import unit_gram
@@ -94,7 +94,7 @@ class LiveFitness:
         if len(found) < len(group):
             return False
         for key, each in found.items():
-            self._scores[key] = replace(each, phi=each.value, early=bool(each.course))
+            self._scores[key] = replace(each, phi=each.value, early=bool(each.learning_curve))
         return True
 
     def seconds_for(self, archs: Sequence[Architecture]) -> float:
@@ -107,7 +107,7 @@ class LiveFitness:
         few = unscored[:: -(-len(unscored) // TIMED)]
 
         def took_s(steps: int) -> float:
-            settings = replace(self._trainer.settings, epochs=steps, readings=(), halving=False)
+            settings = replace(self._trainer.settings, epochs=steps, eval_steps=(), halving=False)
             began_s = time.perf_counter()
             workers = self._engine.start(replace(self._trainer, settings=settings))
             try:
@@ -121,10 +121,10 @@ class LiveFitness:
         return took_s(TIMED_STEPS) / TIMED_STEPS / len(few) * self._trainer.settings.epochs * len(unscored)
 
     def _complete(self, score: Score) -> bool:
-        """Whether it was read wherever it should be."""
+        """Whether it was evaluated after all the steps that it should be."""
         settings = self._trainer.settings
-        wanted = {steps for steps in settings.readings if steps < settings.epochs}
-        return score.error is not None or wanted <= {steps for steps, *_ in score.course}
+        wanted = {steps for steps in settings.eval_steps if steps < settings.epochs}
+        return score.error is not None or wanted <= {steps for steps, *_ in score.learning_curve}
 
     def _collect(self, training: list[tuple[list[Architecture], Future[list[Score]]]]) -> None:
         """Takes what has been trained out of `training`."""
@@ -138,33 +138,34 @@ class LiveFitness:
                 training.remove(each)
 
 
-class MeanOfDraws:
-    """The mean score over `draws`, which train the same architectures from other weights on other batches.
+class MeanOfRepeats:
+    """The mean score over `repeats`, which train the same architectures from other weights on other batches.
 
-    One draw says less: by networks of N=1, C=16 with MACs mixed in, the mean of two ranks better after 10 steps than
+    One repeat says less: by networks of N=1, C=16 with MACs mixed in, the mean of two ranks better after 10 steps than
     one after 50 (docs/figures.md, "What settings rest on").
     """
 
     exhaustive = False
 
-    def __init__(self, draws: Sequence[LiveFitness]) -> None:
-        self._draws = draws
-        self.hardware = draws[0].hardware
-        self.grouped = draws[0].grouped
-        self.source = f"mean of {len(draws)} draws of {draws[0].source}"
-        told = json.dumps([each.fingerprint for each in draws])
-        self.fingerprint = "mean of draws " + hashlib.sha256(told.encode()).hexdigest()
+    def __init__(self, repeats: Sequence[LiveFitness]) -> None:
+        self._repeats = repeats
+        self.hardware = repeats[0].hardware
+        self.grouped = repeats[0].grouped
+        self.source = f"mean of {len(repeats)} repeats of {repeats[0].source}"
+        content = json.dumps([each.fingerprint for each in repeats])
+        # What repeats were first called: a run of an earlier version goes on only by the very same fingerprint.
+        self.fingerprint = "mean of draws " + hashlib.sha256(content.encode()).hexdigest()
 
     def __call__(self, archs: Sequence[Architecture]) -> Generator[Score, None, None]:
-        """A score for each of `archs`, in order; none where any draw has none."""
-        *first, last = self._draws
-        known = [list(draw(archs)) for draw in first]
+        """A score for each of `archs`, in order; none where any repeat has none."""
+        *first, last = self._repeats
+        known = [list(repeat(archs)) for repeat in first]
         for row, score in enumerate(last(archs)):
             yield _mean([*(scores[row] for scores in known), score])
 
     def seconds_for(self, archs: Sequence[Architecture]) -> float:
         """As LiveFitness has it."""
-        return sum(draw.seconds_for(archs) for draw in self._draws)
+        return sum(repeat.seconds_for(archs) for repeat in self._repeats)
 
 
 def _mean(scores: Sequence[Score]) -> Score:
@@ -177,33 +178,33 @@ def _mean(scores: Sequence[Score]) -> Score:
     return Score(phi, loss, early=any(each.early for each in scores), phi=phi)
 
 
-def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveFitness | MeanOfDraws:
+def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveFitness | MeanOfRepeats:
     """RMI on one batch of `dataset` (a name or a folder of images), on the GPUs of `settings.engine` where it has any;
-    the mean over `settings.draws`.
+    the mean over `settings.repeats`.
 
     Raises UsageError for settings out of range or an engine that is not there, and DataError for images or reference
     weights that are missing or damaged. Where no pretrained reference exists for the data set, one is trained first
     (edgenas.fitness.reference).
     """
-    draws = drawn(space, dataset, settings)
-    return draws[0] if len(draws) == 1 else MeanOfDraws(draws)
+    repeats = repeated(space, dataset, settings)
+    return repeats[0] if len(repeats) == 1 else MeanOfRepeats(repeats)
 
 
-def drawn(space: SearchSpace, dataset: str, settings: FitnessSettings) -> list[LiveFitness]:
-    """The `settings.draws` whose mean `create` gives, of one seed each; raises what `create` does."""
+def repeated(space: SearchSpace, dataset: str, settings: FitnessSettings) -> list[LiveFitness]:
+    """The `settings.repeats` whose mean `create` gives, of one seed each; raises what `create` does."""
     check(settings)
     on = engine(settings.engine)
     settings = replace(settings, precision=precision_on(on.hardware, settings.precision))
     image_set = load_images(dataset)
-    batch_indexes(image_set, settings.batch_size, settings.seed)  # one that cannot be drawn is told before any training
+    batch_indexes(image_set, settings.batch_size, settings.seed)  # one that is too small is refused before any training
     reference, reference_source = reference_network(settings.reference, dataset, image_set)
     return [
-        _draw(space, replace(settings, seed=seed, draws=1), on, image_set, reference, reference_source)
-        for seed in range(settings.seed, settings.seed + settings.draws)
+        _repeat(space, replace(settings, seed=seed, repeats=1), on, image_set, reference, reference_source)
+        for seed in range(settings.seed, settings.seed + settings.repeats)
     ]
 
 
-def _draw(
+def _repeat(
     space: SearchSpace,
     settings: FitnessSettings,
     on: Engine,
@@ -218,16 +219,15 @@ def _draw(
     with torch.no_grad():
         maps, _ = reference.features(batch)
         targets = [unit_gram(each, settings.centred) for each in maps]
-    left_out = HOW_ONLY | {"halving", "draws"}
     made_from = {
-        "settings": {name: value for name, value in flat(sized(space, settings)).items() if name not in left_out},
+        "settings": identified(space, settings, without=HOW_ONLY | {"halving", "repeats"}),
         "images": image_set.fingerprint,
         "reference": reference.fingerprint(),
         "device": on.hardware.device,
         "version": VERSION,
     }
-    told = json.dumps(made_from, sort_keys=True)
-    stored = "live " + hashlib.sha256(told.encode()).hexdigest()
+    content = json.dumps(made_from, sort_keys=True)
+    stored = "live " + hashlib.sha256(content.encode()).hexdigest()
     return LiveFitness(
         Trainer(
             space,
@@ -254,9 +254,9 @@ def precision_on(hardware: Hardware, asked: str) -> str:
 
 def check(settings: FitnessSettings) -> None:
     """Raises UsageError for settings out of range."""
-    for sound, problem in (
+    for valid, problem in (
         (settings.epochs >= 1, f"--epochs {settings.epochs} trains nothing; give 1 or more"),
-        (settings.draws >= 1, f"--draws {settings.draws} scores nothing; give 1 or more"),
+        (settings.repeats >= 1, f"--repeats {settings.repeats} scores nothing; give 1 or more"),
         (0 <= settings.beta <= 1, f"--beta {settings.beta} is no weight; give one from 0 to 1, like 0.8"),
         (settings.batch_size >= 2, f"batch size {settings.batch_size} leaves nothing to compare; give 2 or more"),
         (0 < settings.learning_rate < math.inf, f"learning rate {settings.learning_rate} is not positive; give 0.1"),
@@ -267,5 +267,5 @@ def check(settings: FitnessSettings) -> None:
             f"--precision {settings.precision} is unknown; give auto, float32 or bfloat16",
         ),
     ):
-        if not sound:
+        if not valid:
             raise UsageError(problem)

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from edgenas import plugins
 from edgenas.architecture import Architecture, Enumerable, Fitness, Grouped, Score, SearchSpace, Timed
 from edgenas.fitness import FitnessSettings
-from edgenas.fitness.companions import NegativeLoss
+from edgenas.fitness.proxies import NegativeLoss
 from edgenas.fitness.weights import parse_weights
 
 VERSION = 4  # of how ranks are mixed, and among what

@@ -29,11 +29,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from edgenas.architecture import Architecture, Refined, SearchSpace
 from edgenas.data.images import DATASETS, ImageSet, batch_indexes, held_out, load_images
 from edgenas.errors import UsageError
-from edgenas.fitness import FitnessSettings, RefineSettings, flat, size_of, sized
+from edgenas.fitness import FitnessSettings, RefineSettings, identified, size_of
 from edgenas.fitness.engine import Engine, engine
 from edgenas.fitness.live import PRECISIONS, check, precision_on
+from edgenas.fitness.network import build
 from edgenas.fitness.trainer import as_memory_allows, repeatable, stacked
-from edgenas.fitness.untrained import build
 from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented
 from edgenas.train.files import from_bytes, to_bytes, weights
 
@@ -103,7 +103,7 @@ class Refiner:
         """An outcome for each of `jobs`, which have all seen the same images and are to see the same. They are trained
         side by side as far as the memory allows: what does not fit is halved. None depends on another.
 
-        Raises ValueError for jobs that are not alike or a state that is not `sound`, UsageError where not even one
+        Raises ValueError for jobs that are not alike or a state that is not `valid`, UsageError where not even one
         fits, and CancelledError once `stop` is asked for.
         """
         if len({(job.seen, job.until, job.state is None) for job in jobs}) > 1:
@@ -112,7 +112,7 @@ class Refiner:
         with repeatable(self.pixels.device):
             return as_memory_allows(self._train, jobs, self.pixels.device, advice)
 
-    def sound(self, arch: Architecture, seen: int, state: bytes) -> bool:
+    def valid(self, arch: Architecture, seen: int, state: bytes) -> bool:
         """Whether `state` is one of `arch` after `seen` images, from which a job can go on."""
         with torch.device("meta"):
             like = self.space.build(arch, self.num_classes, **self._size)
@@ -289,7 +289,7 @@ def create(
         "version": VERSION,
         "images": images.fingerprint,
         "validation": hashlib.sha256(validation.astype("<i8").tobytes()).hexdigest(),
-        "settings": flat(sized(space, settings)),
+        "settings": identified(space, settings),
         "seed": scoring.seed,
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
@@ -300,7 +300,7 @@ def create(
 def _within(settings: RefineSettings, images: int) -> tuple[int, ...]:
     """The first rung, and those that go through `images` no more often than they may."""
     first, *others = settings.rungs
-    return (first, *(rung for rung in others if rung <= settings.passes * images))
+    return (first, *(rung for rung in others if rung <= settings.max_epochs * images))
 
 
 def _shrink(images: ImageSet, most: int) -> int:

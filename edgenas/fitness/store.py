@@ -21,6 +21,7 @@ from edgenas.text import parse_json
 log = logging.getLogger(__name__)
 
 _BUSY_S = 30.0  # that another program may take to write
+# A learning curve is in the column `course`, its first name.
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS scores2 (fingerprint TEXT, genes TEXT, phi REAL, loss REAL, error TEXT, course TEXT,"
     " PRIMARY KEY (fingerprint, genes)) WITHOUT ROWID"
@@ -53,15 +54,15 @@ class ScoreStore:
                         (self._fingerprint, _key(arch)),
                     ).fetchone()
                     if row is not None:
-                        phi, loss, error, course = row
-                        readings = tuple((int(steps), *reading) for steps, *reading in parse_json(course))
-                        found[arch] = Score(phi, loss, error, course=readings)
+                        phi, loss, error, text = row
+                        curve = tuple((int(steps), *values) for steps, *values in parse_json(text))
+                        found[arch] = Score(phi, loss, error, learning_curve=curve)
         return found
 
     def keep(self, scores: Mapping[Architecture, Score]) -> None:
-        """Add `scores`; one that is there stays as it is, but that it may now be read at more steps."""
+        """Add `scores`; one that is there stays as it is, but that its learning curve may become longer."""
         rows = [
-            (self._fingerprint, _key(arch), each.value, each.loss, each.error, json.dumps(each.course))
+            (self._fingerprint, _key(arch), each.value, each.loss, each.error, json.dumps(each.learning_curve))
             for arch, each in scores.items()
         ]
         with self._forgiving(), self._opened() as connection, connection:

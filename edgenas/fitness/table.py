@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Score, SearchSpace
+from edgenas.architecture import Architecture, Score, SearchSpace, renamed
 from edgenas.data.files import cache_dir
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.files import read_file
@@ -41,7 +41,7 @@ def own_tables() -> Path:
 
 
 # A table holds several epochs and the mean over its own seeds, and is there already: these tie no search to one table.
-FREE_SETTINGS = HOW_ONLY | {"epochs", "seed", "draws", "precision", "halving"}
+FREE_SETTINGS = HOW_ONLY | {"epochs", "seed", "repeats", "precision", "halving"}
 _SIZE = {"size", "full_size"}  # whose entries stand beside the others
 
 
@@ -131,7 +131,7 @@ def _described(paths: Iterable[Path], advice: str) -> list[dict[str, Any]]:
                 raise ValueError("an entry is of another kind")
         except (ValueError, TypeError) as error:
             raise DataError(f"the table of scores {path} is damaged ({printable(error, 100)}); {advice}") from error
-        found.append({**table, "folder": path.parent, "advice": advice})
+        found.append({**table, "settings": renamed(table["settings"]), "folder": path.parent, "advice": advice})
     return found
 
 
@@ -154,7 +154,7 @@ def _is_description(table: dict[str, Any]) -> bool:
 
 def nearest(space_name: str, dataset: str, settings: FitnessSettings) -> FitnessSettings | None:
     """Settings that a table was made with, for just this space and data set, which differ least from `settings`: those
-    of its last reading. None where there is no such table."""
+    after the most steps. None where there is no such table."""
     found = []
     for table in _descriptions():
         if {"space", "dataset", "classes"} & _differences(table, space_name, dataset, settings).keys():
@@ -217,15 +217,15 @@ def scores_made_from(
         columns = [table["epochs"].index(steps) for steps in epochs]
         seed = made.index(wanted)
         found = {}
-        for key, *readings in zip(
+        for key, *values in zip(
             genes.tolist(), *(each[seed][:, columns].tolist() for each in (phi, loss)), strict=True
         ):
-            *course, (_, value, lost) = zip(epochs, *readings, strict=True)
-            sound = math.isfinite(value) and math.isfinite(lost)
-            if sound:
-                found[tuple(key)] = Score(value, lost, course=tuple(course), phi=value)
+            *curve, (_, value, lost) = zip(epochs, *values, strict=True)
+            valid = math.isfinite(value) and math.isfinite(lost)
+            if valid:
+                found[tuple(key)] = Score(value, lost, learning_curve=tuple(curve), phi=value)
             elif not table.get("unfinished"):  # where one is, this may not have been trained yet
-                found[tuple(key)] = Score(None, error=_DIVERGED, course=tuple(course))
+                found[tuple(key)] = Score(None, error=_DIVERGED, learning_curve=tuple(curve))
         fullest = max(fullest, found, key=len)
     return fullest
 
@@ -236,11 +236,11 @@ def _load(table: dict[str, Any], epochs: int, seeds: Sequence[int] | None) -> di
     column = table["epochs"].index(epochs)
     rows = slice(None) if seeds is None else list(seeds)
     phis, losses = (scores[rows, :, column].mean(axis=0, dtype=np.float64) for scores in (phi, loss))
-    sound = np.isfinite(phis) & np.isfinite(losses)
+    valid = np.isfinite(phis) & np.isfinite(losses)
     diverged = Score(None, error=_DIVERGED)
     return {
         tuple(key): Score(value, lost, phi=value) if good else diverged
-        for key, value, lost, good in zip(genes.tolist(), phis.tolist(), losses.tolist(), sound.tolist(), strict=True)
+        for key, value, lost, good in zip(genes.tolist(), phis.tolist(), losses.tolist(), valid.tolist(), strict=True)
     }
 
 

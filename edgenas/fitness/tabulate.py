@@ -28,7 +28,7 @@ from edgenas.architecture import Architecture, Enumerable, Score, SearchSpace
 from edgenas.data.images import check_dataset
 from edgenas.errors import UsageError
 from edgenas.files import check_place, locked, write_whole
-from edgenas.fitness import FitnessSettings, check_reference, flat, live, size_of, sized, table
+from edgenas.fitness import FitnessSettings, check_reference, flat, identified, live, size_of, sized, table
 from edgenas.fitness.table import FREE_SETTINGS, own_tables
 from edgenas.text import as_name
 from edgenas.units import check_ranges
@@ -58,8 +58,8 @@ class Tabulation:
 
     @property
     def epochs(self) -> list[int]:
-        """Steps after which scores are told."""
-        return [*self.settings.readings, self.settings.epochs]
+        """Steps after which scores are evaluated."""
+        return [*self.settings.eval_steps, self.settings.epochs]
 
     @property
     def share_done(self) -> float:
@@ -96,7 +96,7 @@ class Tabulation:
 
     def _score(self) -> Iterator[Score]:
         for seed in self.seeds:
-            (fitness,) = live.drawn(self.space, self.dataset, replace(self.settings, seed=seed, draws=1))
+            (fitness,) = live.repeated(self.space, self.dataset, replace(self.settings, seed=seed, repeats=1))
             self._hardware = fitness.hardware.name
             self._made_from.append(fitness.made_from)
             known = table.scores_made_from(fitness.made_from, self.epochs, (self.part, self.path))
@@ -120,16 +120,16 @@ class Tabulation:
         if not self.done:
             return
 
-        def readings(score: Score | None) -> list[tuple[float, float]]:
+        def evaluated(score: Score | None) -> list[tuple[float, float]]:
             """phi and the loss after each number of steps."""
             none = (math.nan, math.nan)
             if score is None:
                 return [none] * len(self.epochs)
-            course = {steps: (phi, loss) for steps, phi, loss in score.course}
+            curve = {steps: (phi, loss) for steps, phi, loss in score.learning_curve}
             last = none if score.value is None or score.loss is None else (score.value, score.loss)
-            return [*(course.get(steps, none) for steps in self.epochs[:-1]), last]
+            return [*(curve.get(steps, none) for steps in self.epochs[:-1]), last]
 
-        scores = np.array([[readings(found.get(arch)) for arch in self.classes] for found in self._scores], np.float32)
+        scores = np.array([[evaluated(found.get(arch)) for arch in self.classes] for found in self._scores], np.float32)
         seeds = list(self.seeds)[: len(self._scores)]
         stream = io.BytesIO()
         genes = np.array([arch.genes for arch in self.classes], np.int8)
@@ -180,12 +180,12 @@ def tabulate(
     settings = settings or FitnessSettings()
     check_ranges(**vars(settings), seeds=seeds)
     size_of(made, settings)
-    epochs = [*settings.readings, settings.epochs]
+    epochs = [*settings.eval_steps, settings.epochs]
     if epochs[0] < 1 or epochs != sorted(set(epochs)):
         raise UsageError(f"--epochs {','.join(map(str, epochs))} must be 1 or more and ascend, like --epochs 10,25,50")
-    named = {name: value for name, value in flat(sized(made, replace(settings, seed=0))).items() if name != "engine"}
-    told = hashlib.sha256(repr((space, dataset, named)).encode()).hexdigest()[:8]
-    path = output or own_tables() / f"{space}_{as_name(Path(dataset).name)}_{told}.json"
+    named = identified(made, replace(settings, seed=0), without={"engine"})
+    identity = hashlib.sha256(repr((space, dataset, named)).encode()).hexdigest()[:8]
+    path = output or own_tables() / f"{space}_{as_name(Path(dataset).name)}_{identity}.json"
     if path.suffix != ".json":
         raise UsageError(f"-o {path} is no .json file; name the table's description, like -o table.json")
     check_dataset(dataset)

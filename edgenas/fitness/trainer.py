@@ -16,8 +16,8 @@ from edgenas.architecture import Architecture, Score, SearchSpace, Stackable
 from edgenas.errors import UsageError, out_of_memory
 from edgenas.fitness import FitnessSettings, size_of
 from edgenas.fitness.engine import Asked, Found
+from edgenas.fitness.network import build
 from edgenas.fitness.rmi import rmi, unit_grams
-from edgenas.fitness.untrained import build
 
 VERSION = 2  # of how scores come about; a change that moves them by more than rounding makes it another
 
@@ -74,15 +74,15 @@ class Trainer:
 
     def _whole(self, training: _Training) -> list[Score]:
         total, done = self.settings.epochs, 0
-        courses: list[list[tuple[int, float, float]]] = [[] for _ in training.networks]
-        for steps in (each for each in self.settings.readings if each < total):
+        curves: list[list[tuple[int, float, float]]] = [[] for _ in training.networks]
+        for steps in (each for each in self.settings.eval_steps if each < total):
             training.advance(steps - done)
-            for course, phi, loss in zip(courses, *training.read(), strict=True):
-                course.append((steps, phi, loss))
+            for curve, phi, loss in zip(curves, *training.read(), strict=True):
+                curve.append((steps, phi, loss))
             done = steps
         training.advance(total - done)
-        scores = zip(training.scores(total), courses, strict=True)
-        return [replace(score, course=tuple(course)) for score, course in scores]
+        scores = zip(training.scores(total), curves, strict=True)
+        return [replace(score, learning_curve=tuple(curve)) for score, curve in scores]
 
     def _halving(self, training: _Training) -> list[Score]:
         """Successive halving (Jamieson & Talwalkar, AISTATS 2016): after a quarter and after half of the steps only
@@ -90,21 +90,21 @@ class Trainer:
         total = self.settings.epochs
         rungs = sorted({max(1, total // 4), max(1, total // 2), total})
         scores: list[Score] = [Score(None)] * len(training.networks)
-        courses: list[tuple[tuple[int, float, float], ...]] = [()] * len(scores)  # each a last reading
+        curves: list[tuple[tuple[int, float, float], ...]] = [()] * len(scores)  # each the last point
         alive = list(range(len(scores)))
         for done, rung in zip([0, *rungs], rungs, strict=False):
             training.advance(rung - done)
             for index, score in zip(alive, training.scores(rung), strict=True):
                 scores[index] = score
                 if score.value is not None and score.loss is not None:
-                    courses[index] = ((rung, score.value, score.loss),)
+                    curves[index] = ((rung, score.value, score.loss),)
             if rung < total:
                 order = sorted(alive, key=lambda index: -(scores[index].value or 0.0))
                 kept = sorted(order[: math.ceil(len(alive) / 2)])
                 training = training.of([alive.index(index) for index in kept])
                 alive = kept
         return [
-            score if index in alive or score.error else replace(score, early=True, course=courses[index])
+            score if index in alive or score.error else replace(score, early=True, learning_curve=curves[index])
             for index, score in enumerate(scores)
         ]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgenas.board.model import Model
 from edgenas.board.registry import Board
-from edgenas.board.runtimes import chosen, plain
+from edgenas.board.runtimes import chosen, on_cpu
 from edgenas.board.session import AgentSession, RefusedError
 from edgenas.data.images import DATASETS, load_images, one_batch
 from edgenas.device import Device
@@ -90,7 +90,7 @@ def _runtime(session: AgentSession, device: Device, model: Model, entry: Board) 
     """The one that times the model, or, where that shows no outputs, another of the board's; None: there is none."""
     found = session.facts["runtimes"]
     timed_by = chosen(found, device, model, entry.runtime, entry.name)
-    return timed_by if RUNTIMES[timed_by["name"]].answers else plain(found, model.format)
+    return timed_by if RUNTIMES[timed_by["name"]].answers else on_cpu(found, model.format)
 
 
 def _answers(

@@ -150,7 +150,7 @@ def _model(content: Mapping[str, bytes], manifest: Mapping[str, Any], record: Ma
     lowered_by = manifest["versions"]["lowering"]
     version = int(lowered_by) if re.fullmatch("[0-9]{1,9}", lowered_by) else None
     try:
-        # By the plain int8 file: an Edge TPU's own runs nowhere else.
+        # By the int8 file that is not compiled: an Edge TPU's own runs nowhere else.
         expected = with_golden(content[record["file"]], source).golden
     except ImportError:
         laid_out = source.transpose(0, 2, 3, 1) if record["input"]["layout"] == "NHWC" else source

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from edgenas import plugins
-from edgenas.architecture import LIMITS, SearchRequest
+from edgenas.architecture import LIMITS, SearchRequest, renamed
 from edgenas.errors import EdgeNASError
 from edgenas.schema.types import (
     CLOSED,
@@ -39,7 +39,7 @@ MAX_DIGITS = 18  # of a whole number
 _WORDS = 160  # characters of what pydantic says is wrong
 # Settings that came later than the first runs, and what these had.
 _LATER: dict[str, Any] = {
-    **dict.fromkeys(("board", "pareto", "precision", "halving", "draws", "engine", "pool", "confidence", "size")),
+    **dict.fromkeys(("board", "pareto", "precision", "halving", "repeats", "engine", "pool", "confidence", "size")),
     "refine": 0,
 }
 _Kind = TypeVar("_Kind")
@@ -79,10 +79,14 @@ def settings(kind: type[_Kind], record: Any, base: _Kind | None = None) -> _Kind
 
 
 def header(value: Any) -> dict[str, Any]:
-    """What a run.json holds. Settings of `request` that came later than the run are as they were before."""
+    """What a run.json holds, by today's names. Settings of `request` that came later than the run are as they were
+    before."""
     found: dict[str, Any] = checked(Header, value)
     datetime.datetime.fromisoformat(found["created"])
-    request = found["request"] = checked(_request(), {**_LATER, **_sized(found["request"])})
+    request = found["request"] = checked(_request(), {**_LATER, **_sized(renamed(found["request"]))})
+    for name in ("fitness_settings", "refine_settings"):
+        if found.get(name) is not None:
+            found[name] = renamed(found[name])
     if request["space"] is None:
         raise ValueError("request.space names no space")
     for limit, metric in LIMITS.items():

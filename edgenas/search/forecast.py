@@ -7,7 +7,7 @@ from math import inf
 from shlex import quote
 
 from edgenas.architecture import Constraint, CostProvider, Countable, Fitness, SearchSpace, Timed, Trial
-from edgenas.fitness import FitnessSettings, companions, size_of, table
+from edgenas.fitness import FitnessSettings, proxies, size_of, table
 from edgenas.search.evaluate import Evaluator
 from edgenas.search.genetic import evolve
 from edgenas.search.settings import SearchSettings
@@ -36,7 +36,7 @@ def forecast(
     if near is not None:
         stand_in = table.create(space, dataset, near)
     elif isinstance(space, Countable):
-        stand_in = companions.create_params(space, dataset, scoring)
+        stand_in = proxies.create_params(space, dataset, scoring)
     sentence = "no table has the scores asked for, so candidates are trained"
     if stand_in is not None and cost.exhaustive:
         events = evolve(Evaluator(space, stand_in, cost, constraints), settings)

@@ -71,7 +71,7 @@ def prepare(
         from edgenas.fitness.refiner import create
     except ImportError as error:
         raise UsageError(f"--refine trains, which needs {lacking(error)}, or give --refine 0") from error
-    drawn = range(scoring.seed, scoring.seed + scoring.draws)
+    drawn = range(scoring.seed, scoring.seed + scoring.repeats)
     seeds = [*drawn, *(table.seeds(space.name, dataset, scoring) if by_table else [])]
     try:
         return Refinement(create(space, dataset, scoring, settings, seeds), space, count, halving)
@@ -256,7 +256,7 @@ class Refinement:
         if before and path.is_file():
             with contextlib.suppress(DataError):
                 state = read_file(path, MAX_BYTES)
-                if self.ready.refiner.sound(arch, before, state):
+                if self.ready.refiner.valid(arch, before, state):
                     return Job(arch, images, before, state)
             log.warning("%s is damaged; %s is trained from its beginning again", path, self.space.describe(arch))
         return Job(arch, images)

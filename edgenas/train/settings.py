@@ -29,7 +29,7 @@ class TrainSettings:
     size: NetworkSize = field(default_factory=dict, hash=False)  # what it lacks is as the space deploys its networks
 
     def __post_init__(self) -> None:
-        for sound, problem in (
+        for valid, problem in (
             (self.epochs >= 1, f"--epochs {self.epochs} trains nothing; give 1 or more"),
             (self.batch_size >= 2, f"--batch-size {self.batch_size} is too small for batch norm; give 2 or more"),
             (0 < self.learning_rate < math.inf, f"--learning-rate {self.learning_rate} is not positive; give 0.1"),
@@ -37,7 +37,7 @@ class TrainSettings:
             (self.seed >= 0, f"--seed {self.seed} is negative; give 0 or more"),
             (self.patience is None or self.patience >= 1, f"--patience {self.patience} never waits; give 1 or more"),
         ):
-            if not sound:
+            if not valid:
                 raise UsageError(problem)
         check_ranges(**vars(self))
 

@@ -72,7 +72,7 @@ def trainer(settings: FitnessSettings, space: Any = SPACE) -> Trainer:
     """On the one batch of CIFAR-10 towards ResNet-20, or made up where these are not here."""
     try:
         load_images("cifar10")
-        made = live.drawn(SPACE, "cifar10", settings)[0]._trainer
+        made = live.repeated(SPACE, "cifar10", settings)[0]._trainer
     except EdgeNASError:
         generator = torch.Generator().manual_seed(0)
         batch = settings.batch_size

@@ -23,7 +23,7 @@ from edgenas.search.genetic import Generation, evolve
 from edgenas.search.pareto import evolve_front
 from edgenas.search.request import POOL, TABLE_POOL, with_budget
 from edgenas.search.settings import FRONT, SearchSettings
-from tests.benchmarks.companions import values
+from tests.benchmarks.proxies import values
 
 MOST_REGRET_ADDED = 0.1  # points
 MOST_COST = 2.0  # times the classes of one single search by live scores, the seconds of one that looks them up

@@ -35,7 +35,7 @@ from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.trainer import Trainer
 from edgenas.spaces.nasbench201 import NASBench201
 from edgenas.spaces.nasbench201.network import NASBench201Network
-from tests.benchmarks.companions import class_accuracies
+from tests.benchmarks.proxies import class_accuracies
 
 _TRAINERS: dict[str, Trainer] = {}  # of this process and those forked from it
 
@@ -78,7 +78,7 @@ def blocks(reference: ResNet, images: Tensor) -> list[list[Tensor]]:
 
 
 def trainers(settings: FitnessSettings) -> dict[str, Trainer]:
-    by_stage = live.drawn(NASBench201(), "cifar10", settings)[0]._trainer
+    by_stage = live.repeated(NASBench201(), "cifar10", settings)[0]._trainer
     image_set = load_images("cifar10")
     reference, _ = reference_network(settings.reference, "cifar10", image_set)
     scaled, _ = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))

@@ -1,4 +1,4 @@
-"""What phi is to weigh beside the MACs, after how many steps, and what more draws are worth: `python -m
+"""What phi is to weigh beside the MACs, after how many steps, and what more repeats are worth: `python -m
 tests.benchmarks.weights [--halves 40]`.
 
 Scores are chosen by regret: how far, in points of accuracy, the cell of the highest score within a limit is from the
@@ -7,8 +7,8 @@ halves of the classes (the mean over halves and cases, and its standard deviatio
 accuracy among all cells (mean and worst over the cases). Cells of equal score count as their mean. No search is made:
 what a search adds, `edgenas compare` tells.
 
-All tables that the default's settings fit are looked at (`edgenas tabulate` makes more), and of several draws the means
-of any one, any two and so on, averaged; then the small network's table. Needs EDGENAS_DATA_DIR.
+All tables that the default's settings fit are looked at (`edgenas tabulate` makes more), and of several repeats the
+means of any one, any two and so on, averaged; then the small network's table. Needs EDGENAS_DATA_DIR.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from edgenas.architecture import Fitness
 from edgenas.benchmarks.nasbench201.methods import DATASET, SMALL, Benchmark
 from edgenas.fitness import FitnessSettings, table
-from edgenas.fitness.companions import create_macs
 from edgenas.fitness.mixed import MeanOfRanks
-from tests.benchmarks.companions import regrets, values
+from edgenas.fitness.proxies import create_macs
+from tests.benchmarks.proxies import regrets, values
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, None)  # of phi, that of the MACs being 1; None: phi alone
 
@@ -67,7 +67,7 @@ def main(halves: int) -> None:
     columns: list[tuple[str, list[table.TableFitness]]] = []
     for many in range(1, len(seeds) + 1):
         made = [table.create(space, DATASET, deep, among) for among in combinations(seeds, many)]
-        columns.append((f"N=5 C=8, {deep.epochs} steps, {many} draw{'s' * (many > 1)}", made))
+        columns.append((f"N=5 C=8, {deep.epochs} steps, {many} repeat{'s' * (many > 1)}", made))
     for steps in (10, 25, 50):
         columns.append((f"N=1 C=16, {steps} steps", [table.create(space, DATASET, replace(SMALL, epochs=steps))]))
     print("regret on validation, halves (its deviation between halves); on test, mean / worst\n")

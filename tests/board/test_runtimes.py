@@ -20,7 +20,7 @@ from edgenas.board.check import Finding, examine
 from edgenas.board.model import read
 from edgenas.board.pool import connect
 from edgenas.board.registry import Board
-from edgenas.board.replies import RefusedError, possible
+from edgenas.board.replies import RefusedError, valid_timing
 from edgenas.board.runtimes import chosen, for_device, model_format
 from edgenas.board.session import agent
 from edgenas.cli import main
@@ -169,11 +169,11 @@ def test_the_files_that_a_runtime_takes() -> None:
 def test_a_time_of_another_runtime_is_refused() -> None:
     told = {"samples_ns": [[10**7]], "runtime": {"name": "ai-edge-litert", "version": "2"}}
     plan = {"repeats": 1, "min_repeat_ms": 10.0, "max_repeat_s": 1.0}
-    assert possible(told, plan, 1.0, "one", "ai-edge-litert") == told
+    assert valid_timing(told, plan, 1.0, "one", "ai-edge-litert") == told
     with pytest.raises(RefusedError, match="a time of ai-edge-litert where libedgetpu was asked for"):
-        possible(told, plan, 1.0, "one", LIBEDGETPU)
+        valid_timing(told, plan, 1.0, "one", LIBEDGETPU)
     with pytest.raises(RefusedError, match="a time of no runtime"):
-        possible({"samples_ns": [[10**7]]}, plan, 1.0, "one", LIBEDGETPU)
+        valid_timing({"samples_ns": [[10**7]]}, plan, 1.0, "one", LIBEDGETPU)
 
 
 # The whole way, with stand-ins for the hardware.

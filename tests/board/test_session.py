@@ -15,14 +15,14 @@ import pytest
 
 from edgenas.board import session as sessions
 from edgenas.board.local import Local
-from edgenas.board.replies import possible
+from edgenas.board.replies import valid_timing
 from edgenas.board.session import AgentSession, RefusedError, agent
 from edgenas.errors import BoardError
 
 HELLO = {"hello": 1, "protocol": 1, "version": agent()[1], "pid": 1}
 INFO = {"boot_id": "b", "runtimes": [], "state": {}}
 PLAN = {"repeats": 2, "min_repeat_ms": 10.0, "max_repeat_s": 20.0}
-SOUND: dict[str, Any] = {"samples_ns": [[5_000_000, 6_000_000]] * 2, "init_ns": 1, "first_ns": 2, "peak_memory_kb": 3}
+VALID: dict[str, Any] = {"samples_ns": [[5_000_000, 6_000_000]] * 2, "init_ns": 1, "first_ns": 2, "peak_memory_kb": 3}
 
 
 class Scripted:
@@ -179,7 +179,7 @@ def test_facts_of_another_form_are_refused(facts: dict[str, Any]) -> None:
 
 
 def test_possible_samples_pass() -> None:
-    assert possible(dict(SOUND), PLAN, 1.0, "board") == SOUND
+    assert valid_timing(dict(VALID), PLAN, 1.0, "board") == VALID
 
 
 @pytest.mark.parametrize(
@@ -209,25 +209,25 @@ def test_possible_samples_pass() -> None:
 )
 def test_impossible_samples_are_refused(change: dict[str, Any], elapsed_s: float) -> None:
     with pytest.raises(RefusedError, match="which cannot be") as refused:
-        possible({**SOUND, **change}, PLAN, elapsed_s, "board")
+        valid_timing({**VALID, **change}, PLAN, elapsed_s, "board")
     assert refused.value.kind == "impossible"
 
 
 def test_a_busy_board_is_no_liar() -> None:
     """Other programs used up the time between the samples, or all of it."""
     for share, elapsed_s in ((0.5, 0.1), (0.1, 1.0), (0.03, 5.0)):
-        shorter = [[max(1, int(ns * share)) for ns in repeat] for repeat in SOUND["samples_ns"]]
-        assert possible({**SOUND, "samples_ns": shorter}, PLAN, elapsed_s, "board")
-    stalled = [SOUND["samples_ns"][0], [1000]]  # swapped out after its first sample, until the repeat had to end
-    assert possible({**SOUND, "samples_ns": stalled}, PLAN, PLAN["max_repeat_s"] + 0.1, "board")
+        shorter = [[max(1, int(ns * share)) for ns in repeat] for repeat in VALID["samples_ns"]]
+        assert valid_timing({**VALID, "samples_ns": shorter}, PLAN, elapsed_s, "board")
+    stalled = [VALID["samples_ns"][0], [1000]]  # swapped out after its first sample, until the repeat had to end
+    assert valid_timing({**VALID, "samples_ns": stalled}, PLAN, PLAN["max_repeat_s"] + 0.1, "board")
     with pytest.raises(RefusedError, match="which cannot be"):
-        possible({**SOUND, "samples_ns": stalled}, PLAN, 0.5 * PLAN["max_repeat_s"], "board")
+        valid_timing({**VALID, "samples_ns": stalled}, PLAN, 0.5 * PLAN["max_repeat_s"], "board")
 
 
 def test_who_answers_sooner_than_the_work_takes_is_refused() -> None:
     short = [[10_000] * 2] * 2
     with pytest.raises(RefusedError, match=r"a repeat of .* within 0.001 s where 2 of"):
-        possible({**SOUND, "samples_ns": short}, PLAN, 0.001, "board")
+        valid_timing({**VALID, "samples_ns": short}, PLAN, 0.001, "board")
 
 
 @pytest.fixture

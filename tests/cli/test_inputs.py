@@ -78,6 +78,7 @@ SEARCH = "search --macs 60M --fitness macs"
         (f"{SEARCH} --run ./flat", 2, "flat holds other files; choose an empty or new folder with --run"),
         (f"{SEARCH} --run ./{'x' * 300}", 2, "(File name too long); choose another place with --run FOLDER"),
         ("search --resume ./none", 2, "no run './none'"),
+        (f"{SEARCH} --draws 0", 2, "--repeats 0 is out of range; give a number from 1 to 1,000"),
         ("search --macs 60M --dataset four --fitness live", 2, "a batch of 32 cannot be drawn from 9 images"),
         ("search --macs 60M --dataset one --fitness live", 7, "one has no image to test on"),
         (f"train --arch '{CELL}' --dataset ./nowhere", 7, NO_FOLDER),

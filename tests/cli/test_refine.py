@@ -23,7 +23,7 @@ from tests.cli.test_search import run, search_json
 pytestmark = pytest.mark.usefixtures("workplace")
 
 SPACE = NASBench201()
-SHORT = "RefineSettings((64, 128, 256), 16, 1, 8, calibration_images=32, val_images=100)"
+SHORT = "RefineSettings((64, 128, 256), 16, {'cells': 1, 'channels': 8}, calibration_images=32, val_images=100)"
 WHAT = "--dataset digits --macs 30M --fitness macs --channels 4 --generations 4"
 SEARCH = f"search {WHAT} --refine 4"
 
@@ -66,6 +66,9 @@ def test_a_shortlist_is_refined_told_and_picked_from(capsys: pytest.CaptureFixtu
     assert picked["genes"] == result["winner"]["genes"]
     assert picked["refined"] == {**winner, "runner_up": None}
 
+    former = {**header["refine_settings"], "passes": header["refine_settings"]["max_epochs"]}
+    former.pop("max_epochs")  # by its name in earlier versions
+    Path("runs/a/run.json").write_text(json.dumps({**header, "refine_settings": former}))
     code, _, err = run("search --resume a --refine 3", capsys)
     assert code == 2
     assert "was made with --refine 4, not 3; leave --refine out to go on with it" in err

@@ -23,8 +23,8 @@ from edgenas.architecture import Architecture, Fitness, Score
 from edgenas.data.files import cache_dir
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, mixed, table
-from edgenas.fitness.companions import create_macs
 from edgenas.fitness.mixed import MeanOfRanks, Scale
+from edgenas.fitness.proxies import create_macs
 from edgenas.fitness.weights import parse_weights
 from edgenas.spaces.nasbench201 import NASBench201
 from edgenas.testing import check_fitness
@@ -383,7 +383,7 @@ class TestSearches:
         assert [line.split()[0] for line in alone if line.startswith(("phi ", "score "))] == ["phi"]
 
     @pytest.mark.parametrize("fitness", ["macs", "params", "loss"])
-    def test_a_companion_alone(self, fitness: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_proxy_alone(self, fitness: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert search_json(f"--device raspi4 --latency 9ms --generations 5 --fitness {fitness}", capsys)["feasible"]
 
     def test_a_mixture_that_is_judged_live(self, capsys: pytest.CaptureFixture[str]) -> None:

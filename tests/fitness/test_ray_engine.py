@@ -179,7 +179,7 @@ def test_the_cluster_s_gpus_are_what_a_score_depends_on(
         found = engine(spec)
         assert found.hardware.device == "cuda"
         assert found.hardware.name == "a Ray cluster of one node, 2 GPUs of Fast"
-        (fitness,) = live.drawn(NASBench201(), "digits", replace(QUICK, engine=spec))
+        (fitness,) = live.repeated(NASBench201(), "digits", replace(QUICK, engine=spec))
         assert (fitness.made_from["device"], fitness.made_from["settings"]["precision"]) == ("cuda", "bfloat16")
         workers = found.start(trainer())
         assert workers.stack == 64

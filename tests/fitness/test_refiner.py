@@ -67,7 +67,7 @@ def test_going_on_gives_what_an_uninterrupted_training_gives(space: Any, precisi
     (whole,) = made([Job(SOME[0], 128)])
     (half,) = made([Job(SOME[0], 64)])
     assert half.state is not None
-    assert made.sound(SOME[0], 64, half.state)
+    assert made.valid(SOME[0], 64, half.state)
     (rest,) = made([Job(SOME[0], 128, 64, half.state)])
     assert (rest.state, rest.refined.val_loss, rest.refined.right) == (
         whole.state,
@@ -145,12 +145,12 @@ def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("images")
 def test_a_network_that_diverges_has_failed_and_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [Job(arch, 64) for arch in SOME[:3]]
-    sound = refiner()(jobs)
+    valid = refiner()(jobs)
     monkeypatch.setattr(Refiner, "_network", spoilt(Refiner._network))
     found = refiner()(jobs)
     assert found[1].refined.error == "the training diverged within 64 images"
     assert (found[1].refined.val_loss, found[1].refined.right, found[1].state) == (None, b"", None)
-    assert losses([found[0], found[2]]) == pytest.approx(losses([sound[0], sound[2]]), rel=1e-3)
+    assert losses([found[0], found[2]]) == pytest.approx(losses([valid[0], valid[2]]), rel=1e-3)
 
 
 @pytest.mark.usefixtures("images")
@@ -280,7 +280,7 @@ def test_a_damaged_or_strange_state_is_known_and_never_unpickled(tmp_path: Path)
     (half,) = made([Job(SOME[0], 64)])
     state = half.state
     assert state is not None
-    assert made.sound(SOME[0], 64, state)
+    assert made.valid(SOME[0], 64, state)
     content = torch.load(io.BytesIO(state), weights_only=True)
 
     def changed(**parts: Any) -> bytes:
@@ -291,7 +291,7 @@ def test_a_damaged_or_strange_state_is_known_and_never_unpickled(tmp_path: Path)
     middle = len(state) // 2
     name = next(iter(content["weights"]))
     nan = {**content["weights"], name: content["weights"][name] * float("nan")}
-    assert made.sound(SOME[0], 64, changed())
+    assert made.valid(SOME[0], 64, changed())
     for each in (
         b"",
         state[:middle],
@@ -305,9 +305,9 @@ def test_a_damaged_or_strange_state_is_known_and_never_unpickled(tmp_path: Path)
         changed(momenta={name: torch.zeros(3)}),
         changed(more=Touching(tmp_path / "touched")),
     ):
-        assert not made.sound(SOME[0], 64, each)
-    assert not made.sound(SOME[0], 128, state)
-    assert not made.sound(SOME[1], 64, state)
+        assert not made.valid(SOME[0], 64, each)
+    assert not made.valid(SOME[0], 128, state)
+    assert not made.valid(SOME[1], 64, state)
     assert not (tmp_path / "touched").exists()
     with pytest.raises(ValueError, match="torch"):
         made([Job(SOME[0], 128, 64, state[:middle])])
@@ -327,11 +327,11 @@ def test_accuracies_and_their_errors() -> None:
     assert one.ahead_of(one) == (0, 0)
 
 
-@pytest.mark.parametrize(("passes", "rungs"), [(33, (64, 128, 3200)), (32, (64, 128)), (1, (64,)), (0, (64,))])
+@pytest.mark.parametrize(("max_epochs", "rungs"), [(33, (64, 128, 3200)), (32, (64, 128)), (1, (64,)), (0, (64,))])
 def test_after_the_first_rung_no_image_is_seen_more_often_than_it_may(
-    images: ImageSet, passes: int, rungs: tuple[int, ...]
+    images: ImageSet, max_epochs: int, rungs: tuple[int, ...]
 ) -> None:
-    settings = replace(SMALL, rungs=(64, 128, 3200), passes=passes)
+    settings = replace(SMALL, rungs=(64, 128, 3200), max_epochs=max_epochs)
     made = create(SPACE, "digits", SCORING, settings, [0]).refiner
     assert len(made.training) == 98
     assert made.settings.rungs == rungs

@@ -40,11 +40,11 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
 
 def test_what_was_read_at_more_steps_is_kept_too(tmp_path: Path) -> None:
     store = ScoreStore("a", tmp_path / "scores.sqlite")
-    course = ((1, 0.5, 2.0), (2, 0.75, 1.5))
+    curve = ((1, 0.5, 2.0), (2, 0.75, 1.5))
     store.keep({ARCHS[0]: Score(1.0)})
-    store.keep({ARCHS[0]: Score(1.0, course=course)})
+    store.keep({ARCHS[0]: Score(1.0, learning_curve=curve)})
     store.keep({ARCHS[0]: Score(1.0)})
-    assert store.find(ARCHS) == {ARCHS[0]: Score(1.0, course=course)}
+    assert store.find(ARCHS) == {ARCHS[0]: Score(1.0, learning_curve=curve)}
 
 
 def test_by_default_in_the_users_cache() -> None:

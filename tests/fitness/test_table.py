@@ -77,6 +77,16 @@ def test_what_does_not_fit_is_named(dataset: str, settings: FitnessSettings, dif
         table.create(SPACE, dataset, settings)
 
 
+def test_a_table_may_have_settings_by_their_former_names(tables: Path) -> None:
+    path = tables / f"{NAME}.json"
+    description = json.loads(path.read_text())
+    path.write_text(json.dumps({**description, "settings": {**description["settings"], "draws": 1}}))
+    assert table.fits(SPACE.name, "cifar10", DEFAULT)
+    found = table.nearest(SPACE.name, "cifar10", replace(DEFAULT, repeats=3))
+    assert found is not None
+    assert found.size == {"cells": 5, "channels": 8}
+
+
 def test_the_default_fits() -> None:
     assert table.fits("nasbench201", "cifar10", DEFAULT)
     assert not table.fits("ofa", "cifar10", DEFAULT)

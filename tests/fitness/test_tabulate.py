@@ -16,7 +16,7 @@ from edgenas.architecture import Architecture, Score
 from edgenas.cli import main, progress
 from edgenas.errors import DataError, UsageError
 from edgenas.fitness import FitnessSettings, table, tabulate
-from edgenas.fitness.live import LiveFitness, MeanOfDraws, create, drawn
+from edgenas.fitness.live import LiveFitness, MeanOfRepeats, create, repeated
 from edgenas.fitness.reference import ResNet
 from edgenas.fitness.tabulate import Tabulation, classes_of
 from edgenas.fitness.trainer import Trainer
@@ -95,8 +95,8 @@ def test_stopped_it_goes_on_and_trains_nothing_twice(trained: list[Architecture]
 
 
 def test_scores_after_fewer_steps_are_told_too() -> None:
-    course = replace(QUICK, epochs=4, readings=(1, 2))
-    job = tabulate.tabulate("nasbench201", "digits", course, 1)
+    several = replace(QUICK, epochs=4, eval_steps=(1, 2))
+    job = tabulate.tabulate("nasbench201", "digits", several, 1)
     list(job)
     for epochs in (1, 2, 4):
         looked_up = list(table.create(SPACE, "digits", replace(QUICK, epochs=epochs))(FEW))
@@ -107,37 +107,37 @@ def test_scores_after_fewer_steps_are_told_too() -> None:
     assert not table.fits("nasbench201", "digits", replace(QUICK, epochs=3))
 
 
-def test_readings_cost_no_second_training_and_are_made_up_for(trained: list[Architecture]) -> None:
+def test_learning_curves_cost_no_second_training_and_are_made_up_for(trained: list[Architecture]) -> None:
     fitness = create(SPACE, "digits", QUICK)
     plain = list(fitness(FEW))
-    read = list(create(SPACE, "digits", replace(QUICK, readings=(1,)))(FEW))
-    assert len(trained) == 12, "scores without readings do not do where readings are wanted"
+    read = list(create(SPACE, "digits", replace(QUICK, eval_steps=(1,)))(FEW))
+    assert len(trained) == 12, "a score without a learning curve does not do where one is wanted"
     assert [score.value for score in read] == [score.value for score in plain]
-    assert all([steps for steps, _, _ in score.course] == [1] for score in read)
+    assert all([steps for steps, _, _ in score.learning_curve] == [1] for score in read)
     assert list(create(SPACE, "digits", QUICK)(FEW)) == read
     assert len(trained) == 12
 
 
-def test_a_score_of_several_draws_is_their_mean(trained: list[Architecture]) -> None:
+def test_a_score_of_several_repeats_is_their_mean(trained: list[Architecture]) -> None:
     alone = [list(create(SPACE, "digits", replace(QUICK, seed=seed))(FEW)) for seed in (3, 4)]
     count = len(trained)
-    both = create(SPACE, "digits", replace(QUICK, seed=3, draws=2))
+    both = create(SPACE, "digits", replace(QUICK, seed=3, repeats=2))
     for score, *scores in zip(both(FEW), *alone, strict=True):
         assert score.value == pytest.approx(np.mean([each.value for each in scores if each.value is not None]))
         assert score.phi == score.value
         assert score.loss == pytest.approx(np.mean([each.loss for each in scores if each.loss is not None]))
-    assert len(trained) == count, "each draw is kept and told apart"
+    assert len(trained) == count, "each repeat is kept and told apart"
     assert (
         len({each.fingerprint for each in (both, *(create(SPACE, "digits", replace(QUICK, seed=s)) for s in (3, 4)))})
         == 3
     )
-    with pytest.raises(UsageError, match="--draws 0 scores nothing; give 1 or more"):
-        create(SPACE, "digits", replace(QUICK, draws=0))
+    with pytest.raises(UsageError, match="--repeats 0 scores nothing; give 1 or more"):
+        create(SPACE, "digits", replace(QUICK, repeats=0))
 
 
-def test_what_one_draw_cannot_score_has_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_one_repeat_cannot_score_has_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     def of(seed: int) -> LiveFitness:
-        (made,) = drawn(SPACE, "digits", replace(QUICK, seed=seed))
+        (made,) = repeated(SPACE, "digits", replace(QUICK, seed=seed))
         return made
 
     def diverged(self: LiveFitness, archs: list[Architecture]) -> list[Score]:
@@ -149,7 +149,7 @@ def test_what_one_draw_cannot_score_has_no_score(monkeypatch: pytest.MonkeyPatch
     first, second = of(0), of(1)
     second.fingerprint = "seed 1"
     monkeypatch.setattr(LiveFitness, "__call__", diverged)
-    scores = list(MeanOfDraws([first, second])(FEW))
+    scores = list(MeanOfRepeats([first, second])(FEW))
     assert scores[0].error == "it diverged"
     assert [each.value for each in scores[1:]] == [1.0] * (len(FEW) - 1)
 
@@ -157,23 +157,25 @@ def test_what_one_draw_cannot_score_has_no_score(monkeypatch: pytest.MonkeyPatch
 def test_a_seed_that_a_table_has_is_taken_from_there(
     trained: list[Architecture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = tabulate.tabulate("nasbench201", "digits", replace(QUICK, readings=(1,)), 1)
+    one = tabulate.tabulate("nasbench201", "digits", replace(QUICK, eval_steps=(1,)), 1)
     list(one)
     monkeypatch.setattr("edgenas.fitness.store.ScoreStore.find", lambda self, archs: {})
     count = len(trained)
-    two = tabulate.tabulate("nasbench201", "digits", replace(QUICK, readings=(1,)), 2)
+    two = tabulate.tabulate("nasbench201", "digits", replace(QUICK, eval_steps=(1,)), 2)
     list(two)
     assert len(trained) == count + len(FEW)
     assert two.share_done == 1.0
     assert table.scores_made_from({"other": 1}, [1, 2]) == {}
     both = json.loads(two.path.read_text())["made"]["from"]
     first, second = (table.scores_made_from(each, [1, 2]) for each in both)
-    assert {genes: score.course for genes, score in first.items()} != {g: s.course for g, s in second.items()}
+    assert {genes: score.learning_curve for genes, score in first.items()} != {
+        g: s.learning_curve for g, s in second.items()
+    }
     assert table.scores_made_from(both[0], [1, 3]) == {}
     shorter = {**both[0], "settings": {**both[0]["settings"], "epochs": 1}}
     found = table.scores_made_from(shorter, [1])
     assert {genes: (1, score.value, score.loss) for genes, score in found.items()} == {
-        genes: score.course[0] for genes, score in first.items()
+        genes: score.learning_curve[0] for genes, score in first.items()
     }, "a longer training says the same on its way"
 
 

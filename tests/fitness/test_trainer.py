@@ -108,12 +108,12 @@ def spoilt(network: Callable[[Any, Architecture], nn.Module]) -> Callable[[Any, 
 
 
 def test_a_network_that_diverges_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = trainer()(SOME[:3])
+    valid = trainer()(SOME[:3])
     monkeypatch.setattr(Trainer, "network", spoilt(Trainer.network))
     scores = trainer()(SOME[:3])
     assert scores[1].value is None
     assert "diverged within 10 steps" in (scores[1].error or "")
-    assert values([scores[0], scores[2]]) == pytest.approx(values([sound[0], sound[2]]), rel=1e-3)
+    assert values([scores[0], scores[2]]) == pytest.approx(values([valid[0], valid[2]]), rel=1e-3)
 
 
 @pytest.mark.parametrize(

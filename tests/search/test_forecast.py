@@ -109,7 +109,7 @@ def test_pace_is_that_of_a_few_steps_of_a_few_classes() -> None:
     fitness = live.create(SPACE, "digits", QUICK)
     assert fitness.seconds_for(CLASSES) == pytest.approx(6 / 3 / 6 * 60 * 12)  # 6 of 12 classes, 3 of 60 steps
     assert fitness.seconds_for(CLASSES[:1]) == pytest.approx(6 / 3 * 60)
-    twice = live.create(SPACE, "digits", replace(QUICK, draws=2))
+    twice = live.create(SPACE, "digits", replace(QUICK, repeats=2))
     assert twice.seconds_for(CLASSES) == pytest.approx(2 * fitness.seconds_for(CLASSES))
     mixture = mixed.create("live+macs", SPACE, "digits", QUICK)
     assert mixture.seconds_for(CLASSES) == fitness.seconds_for(CLASSES)

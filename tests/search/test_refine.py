@@ -73,7 +73,7 @@ class World:
         found = Refined(job.arch, job.until, IMAGES, loss(job.arch) / job.until, right, 0.5)
         return Outcome(found, state(job.arch, job.until))
 
-    def sound(self, arch: Architecture, seen: int, found: bytes) -> bool:
+    def valid(self, arch: Architecture, seen: int, found: bytes) -> bool:
         return found == state(arch, seen)
 
 

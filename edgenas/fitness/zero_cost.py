@@ -1,4 +1,4 @@
-"""What an untrained network shows of its worth: NASWOT and synflow, each a number for a torch network.
+"""Zero-cost proxies of a network before training: NASWOT and synflow, each a number for a torch network.
 
 NASWOT: Mellor et al., Neural Architecture Search without Training (ICML 2021, arXiv:2006.04647).
 Synflow: Tanaka et al., Pruning neural networks without any data by iteratively conserving synaptic flow (NeurIPS 2020,
@@ -8,9 +8,7 @@ arXiv:2101.08134).
 
 from __future__ import annotations
 
-import hashlib
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,21 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from edgenas.architecture import Architecture, SearchSpace
-
-# Weights are drawn from torch's one generator, which knows no threads.
-_GENERATOR = threading.Lock()
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _RELUS = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}  # a module calls the first
-
-
-def build(space: SearchSpace, arch: Architecture, num_classes: int, seed: int, **size: int) -> nn.Module:
-    """The network of `arch` with the weights that its live training begins with, which depend on `seed` and `arch`
-    alone."""
-    text = f"{seed} {arch.space} {arch.genes}"
-    with _GENERATOR, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True))
-        return space.build(arch, num_classes, **size)
 
 
 class _Codes(TorchFunctionMode):

@@ -1,4 +1,4 @@
-"""The companions against their definitions, computed slowly; and what they share, keep and refuse."""
+"""The zero-cost proxies against their definitions, computed slowly; and what they share, keep and refuse."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from edgenas import plugins
 from edgenas.architecture import Architecture, Fitness, Score
 from edgenas.errors import UsageError
-from edgenas.fitness import FitnessSettings, companions, table, untrained
-from edgenas.fitness.companions import create_loss, create_macs, create_naswot, create_params, create_synflow
+from edgenas.fitness import FitnessSettings, proxies, table, zero_cost
+from edgenas.fitness.network import build
+from edgenas.fitness.proxies import create_loss, create_macs, create_naswot, create_params, create_synflow
 from edgenas.spaces.nasbench201 import NASBench201
 from edgenas.testing import check_fitness
 from tests.search.worlds import Digits
@@ -72,22 +73,22 @@ def test_naswot_is_its_definition() -> None:
     expected = np.array(
         [[units - sum(mine != yours for mine, yours in zip(a, b, strict=True)) for b in codes] for a in codes]
     )
-    np.testing.assert_array_equal(untrained.kernel(network, batch), expected)
-    assert untrained.naswot(network, batch) == pytest.approx(math.log(abs(np.linalg.det(expected))))
+    np.testing.assert_array_equal(zero_cost.kernel(network, batch), expected)
+    assert zero_cost.naswot(network, batch) == pytest.approx(math.log(abs(np.linalg.det(expected))))
 
 
 def test_every_relu_that_is_computed_counts() -> None:
-    network = untrained.build(SPACE, CONV, 10, 0, channels=4, cells=1)
+    network = build(SPACE, CONV, 10, 0, channels=4, cells=1)
     stages = 4 * 64 + 8 * 16 + 16 * 4  # one convolution in a cell
     joins = (4 * 64 + 8 * 16) + (8 * 16 + 16 * 4)
-    diagonal = untrained.kernel(network, images(3, 3, 8, 8)).diagonal()
+    diagonal = zero_cost.kernel(network, images(3, 3, 8, 8)).diagonal()
     np.testing.assert_array_equal(diagonal, stages + joins + 16 * 4)
 
 
 def test_two_equal_images_have_no_naswot() -> None:
     batch = images(4, 3, 7, 7)
     batch[3] = batch[1]
-    assert untrained.naswot(small(), batch) == -math.inf
+    assert zero_cost.naswot(small(), batch) == -math.inf
 
 
 def test_synflow_is_its_definition() -> None:
@@ -113,7 +114,7 @@ def test_synflow_is_its_definition() -> None:
             weight[at] = 0.0
             total += abs(there * (doubled - flow()).item() / (2 * there))
             weight[at] = there
-    assert untrained.synflow(network, (3, 7, 7)) == pytest.approx(math.log(total))
+    assert zero_cost.synflow(network, (3, 7, 7)) == pytest.approx(math.log(total))
 
 
 def test_synflow_of_a_deep_network_does_not_overflow() -> None:
@@ -121,13 +122,13 @@ def test_synflow_of_a_deep_network_does_not_overflow() -> None:
     for each in deep.parameters():
         nn.init.constant_(each, 10.0)
     expected = 61 * math.log(30) + math.log(4) + math.log(60) - math.log(10)  # 3 x 4 outputs of 30^60, in 60 layers
-    assert untrained.synflow(deep, (3, 2, 2)) == pytest.approx(expected)
+    assert zero_cost.synflow(deep, (3, 2, 2)) == pytest.approx(expected)
 
 
 def test_weights_are_those_of_the_class_and_the_seed() -> None:
     torch.manual_seed(3)
     state = torch.random.get_rng_state()
-    first, again, other = (untrained.build(SPACE, CONV, 10, seed, channels=4, cells=1) for seed in (0, 0, 1))
+    first, again, other = (build(SPACE, CONV, 10, seed, channels=4, cells=1) for seed in (0, 0, 1))
     assert torch.equal(torch.random.get_rng_state(), state)
     pairs = zip(first.parameters(), again.parameters(), strict=True)
     assert all(torch.equal(mine, yours) for mine, yours in pairs)
@@ -163,16 +164,16 @@ def test_what_cannot_be_scored_is_a_failed_score() -> None:
 
 
 @pytest.mark.parametrize("name", ["naswot", "synflow"])
-def test_what_was_judged_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_evaluated_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     create = plugins.load("fitness", name)
     scores = list(create(SPACE, "digits", QUICK)([CONV, EMPTY]))
 
     def refused(*_: Any) -> float:
-        raise AssertionError("judged again")
+        raise AssertionError("evaluated again")
 
-    monkeypatch.setattr(untrained, name, refused)
+    monkeypatch.setattr(zero_cost, name, refused)
     assert list(create(SPACE, "digits", QUICK)([EMPTY, CONV])) == scores[::-1]
-    with pytest.raises(AssertionError, match="judged again"):
+    with pytest.raises(AssertionError, match="evaluated again"):
         list(create(SPACE, "digits", replace(QUICK, seed=1))([CONV]))
 
 
@@ -246,7 +247,7 @@ def test_settings_out_of_range_are_refused(name: str, changed: dict[str, Any], s
 
 @pytest.mark.parametrize("name", ["naswot", "synflow"])
 def test_without_torch_the_install_command_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(companions, "find_spec", lambda _: None)
+    monkeypatch.setattr(proxies, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match=f"'{name}' needs torch.*pip install"):
         plugins.load("fitness", name)(SPACE, "digits", QUICK)
 

@@ -1,8 +1,8 @@
-"""Companions of phi: scores that cost next to nothing, alone or in a mixture (edgenas.fitness.mixed).
+"""Zero-cost proxies: scores that cost next to nothing, alone or mixed with phi (edgenas.fitness.mixed).
 
-`macs` and `params` are counted, `loss` is Eq. 3 where phi is Eq. 2, and `naswot` and `synflow` look at the network as
-it is before any training, with the very weights that its live training begins with (edgenas.fitness.untrained). Of
-each, higher is better.
+`macs` and `params` are counted. `naswot` and `synflow` look at the network before any training, with the very weights
+that its live training begins with (edgenas.fitness.zero_cost). `loss` is not one in the strict sense: it is Eq. 3
+where phi is Eq. 2. Of each, higher is better.
 """
 
 from __future__ import annotations
@@ -67,26 +67,27 @@ class NegativeLoss:
                 yield replace(score, value=-score.loss)
 
 
-class Untrained:
-    """Judges each functional class once, by its network before training, on the CPU; what was judged on this machine
-    before is not judged again. `judge` gives a number for a class, `hopeless` is the error where it is not finite."""
+class ZeroCost:
+    """Evaluates the network of each unique architecture once, before training and on the CPU. A score known on this
+    machine is not computed again. `evaluate` gives a number for a canonical architecture; where it is not finite,
+    `not_finite` is the error."""
 
     exhaustive = False
 
     def __init__(
         self,
         space: SearchSpace,
-        judge: Callable[[Architecture], float],
+        evaluate: Callable[[Architecture], float],
         source: str,
-        hopeless: str,
+        not_finite: str,
         made_from: Mapping[str, Any],
     ) -> None:
-        told = json.dumps({**made_from, "version": VERSION}, sort_keys=True)
+        content = json.dumps({**made_from, "version": VERSION}, sort_keys=True)
         self.source = source
-        self.fingerprint = f"{made_from['score']} {hashlib.sha256(told.encode()).hexdigest()}"
+        self.fingerprint = f"{made_from['score']} {hashlib.sha256(content.encode()).hexdigest()}"
         self._space = space
-        self._judge = judge
-        self._hopeless = hopeless
+        self._evaluate = evaluate
+        self._not_finite = not_finite
         self._store = ScoreStore(self.fingerprint)
         self._scores: dict[Architecture, Score] = {}
 
@@ -98,8 +99,8 @@ class Untrained:
             self._scores |= self._store.find(unscored)
         for key in keys:
             if key not in self._scores:
-                value = self._judge(key)
-                self._scores[key] = Score(value) if math.isfinite(value) else Score(None, error=self._hopeless)
+                value = self._evaluate(key)
+                self._scores[key] = Score(value) if math.isfinite(value) else Score(None, error=self._not_finite)
                 self._store.keep({key: self._scores[key]})
             yield self._scores[key]
 
@@ -145,7 +146,7 @@ def create_loss(space: SearchSpace, dataset: str, settings: FitnessSettings) -> 
     return NegativeLoss(plugins.load("fitness", "live")(space, dataset, settings))
 
 
-def create_naswot(space: SearchSpace, dataset: str, settings: FitnessSettings) -> Untrained:
+def create_naswot(space: SearchSpace, dataset: str, settings: FitnessSettings) -> ZeroCost:
     """NASWOT on the one batch of `dataset` that live training uses.
 
     Raises UsageError for settings out of range or where torch is missing, and DataError for images that are missing or
@@ -158,16 +159,16 @@ def create_naswot(space: SearchSpace, dataset: str, settings: FitnessSettings) -
     scaled, _ = one_batch(image_set, settings.batch_size, settings.seed)
     num_classes = len(image_set.class_names)
 
-    def judge(arch: Architecture) -> float:
+    def evaluate(arch: Architecture) -> float:
         import torch
 
-        from edgenas.fitness import untrained
+        from edgenas.fitness import zero_cost
 
-        return untrained.naswot(_network(space, arch, num_classes, settings), torch.from_numpy(scaled))
+        return zero_cost.naswot(_network(space, arch, num_classes, settings), torch.from_numpy(scaled))
 
-    return Untrained(
+    return ZeroCost(
         space,
-        judge,
+        evaluate,
         f"NASWOT of the untrained network on {settings.batch_size} images of {image_set.source}",
         "some images of the batch cannot be told apart by their ReLU codes, so K_H is singular",
         {
@@ -179,7 +180,7 @@ def create_naswot(space: SearchSpace, dataset: str, settings: FitnessSettings) -
     )
 
 
-def create_synflow(space: SearchSpace, dataset: str, settings: FitnessSettings) -> Untrained:
+def create_synflow(space: SearchSpace, dataset: str, settings: FitnessSettings) -> ZeroCost:
     """Synflow of the network that live training begins with; of `dataset` only the images' size and the number of
     classes matter.
 
@@ -191,14 +192,14 @@ def create_synflow(space: SearchSpace, dataset: str, settings: FitnessSettings) 
     height, width = image_set.images.shape[1:3]
     num_classes = len(image_set.class_names)
 
-    def judge(arch: Architecture) -> float:
-        from edgenas.fitness import untrained
+    def evaluate(arch: Architecture) -> float:
+        from edgenas.fitness import zero_cost
 
-        return untrained.synflow(_network(space, arch, num_classes, settings), (3, height, width))
+        return zero_cost.synflow(_network(space, arch, num_classes, settings), (3, height, width))
 
-    return Untrained(
+    return ZeroCost(
         space,
-        judge,
+        evaluate,
         f"log-synflow of the untrained network at {height} x {width} pixels",
         "no signal flows from the input to the output",
         {"score": "synflow", "height": height, "width": width, **_weights(space, settings, num_classes)},
@@ -217,7 +218,7 @@ def _check(name: str, settings: FitnessSettings) -> None:
 
 
 def _network(space: SearchSpace, arch: Architecture, num_classes: int, settings: FitnessSettings) -> nn.Module:
-    from edgenas.fitness.untrained import build
+    from edgenas.fitness.network import build
 
     return build(space, arch, num_classes, settings.seed, **size_of(space, settings))
 

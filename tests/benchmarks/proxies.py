@@ -1,4 +1,4 @@
-"""How well phi, its companions and mixtures of them rank: `python -m tests.benchmarks.companions [CLASSES [EPOCHS CELLS
+"""How well phi, zero-cost proxies and mixtures of them rank: `python -m tests.benchmarks.proxies [CLASSES [EPOCHS CELLS
 CHANNELS]]`.
 
 Prints, for each fitness, Spearman's rank correlation with the NAS-Bench-201 CIFAR-10 test accuracy (of a functional
