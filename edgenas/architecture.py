@@ -473,10 +473,6 @@ class Confirming(Protocol):
 class Correctable(Confirming, Protocol):
     """A confirming provider of cheap prices that measurements correct."""
 
-    @property
-    def corrections(self) -> int:
-        """How many measurements the prices rest on; where it has not changed, neither have they."""
-
     def knows(self, arch: Architecture) -> bool:
         """Whether the price of `arch` is a measured one."""
 

@@ -65,11 +65,6 @@ class JoinedCorrectable(JoinedConfirming):
     def __init__(self, counted: CostProvider, priced: CostProvider, correctable: Correctable) -> None:
         super().__init__(counted, priced, correctable)
         self.knows, self.measure, self.correct = correctable.knows, correctable.measure, correctable.correct
-        self._correctable = correctable
-
-    @property
-    def corrections(self) -> int:
-        return self._correctable.corrections
 
 
 def create(

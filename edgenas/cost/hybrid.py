@@ -48,11 +48,6 @@ class HybridCost:
         self._known: dict[Architecture, Cost] = {}  # class -> what the boards said
         self._corrections: dict[str, Correction] = {}
 
-    @property
-    def corrections(self) -> int:
-        """How many measurements the prices rest on."""
-        return len(self._known)
-
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
         classes = [self._space.canonical(arch) for arch in archs]
         unknown = list(dict.fromkeys(each for each in classes if each not in self._known))

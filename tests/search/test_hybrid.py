@@ -39,10 +39,6 @@ class Guessed:
         self.confirmed: list[Architecture] = []
         self._known: dict[Architecture, Cost] = {}
 
-    @property
-    def corrections(self) -> int:
-        return len(self._known)
-
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
         factor = 1.0 if self._known else self.guess
         return [
