@@ -22,13 +22,43 @@ SPACE = ToySpace()
 OF_THE_BENCHMARK = ("NAS-Bench-201", "nasbench201", "accuracy is not known")
 
 
+BARE = '''
+from edgenas.architecture import Architecture
+from toy_space import ToySpace
+
+TOY = ToySpace()
+
+
+class Bare:
+    """What every space has, and none of what one may have besides."""
+
+    name = "bare"
+    choices = TOY.choices
+    sizes = {}
+
+    def canonical(self, arch):
+        return Architecture(self.name, TOY.canonical(arch).genes)
+
+    def is_connected(self, arch):
+        return TOY.is_connected(arch)
+
+    def describe(self, arch):
+        return TOY.describe(arch)
+
+    def build(self, arch, num_classes, **size):
+        return TOY.build(arch, num_classes, width=4)
+'''
+
+
 def install(folder: Path) -> Path:
-    """The space as pip would leave it: its one module, and what says which entry point it is."""
+    """The space as pip would leave it: its one module, and what says which entry point it is. Beside it one that has no
+    optional ability."""
     about = folder / "toy_space-1.0.dist-info"
     about.mkdir(parents=True)
     shutil.copy(toy_space.__file__, folder / "toy_space.py")
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-space\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[edgenas.spaces]\ntoy = toy_space:ToySpace\n")
+    (folder / "bare_space.py").write_text(BARE)
+    (about / "entry_points.txt").write_text("[edgenas.spaces]\ntoy = toy_space:ToySpace\nbare = bare_space:Bare\n")
     return folder
 
 
@@ -143,6 +173,18 @@ def test_from_search_to_a_package_that_verifies(edgenas: Shell) -> None:
     assert "benchmark" not in text.lower()
 
 
+def test_a_space_without_any_optional_ability_is_searched_by_what_a_board_measures(edgenas: Shell) -> None:
+    edgenas("board add nowhere --device host --transport null")
+    few = "--budget 3 --population 3 --generations 1 --batch-size 4 --refine 0"
+    by = "--dataset digits --fitness naswot --cost live --board nowhere"
+    found = edgenas.json(f"search --space bare --latency 1s {by} {few} --run bare")
+    assert found["feasible"]
+    assert found["winner"]["arch_idx"] is None
+    assert set(found["winner"]["costs"]) == {"latency"}
+    assert found["winner"]["measured_again"]["verdict"] == "PASS"
+    assert found["winner"]["arch_str"] in edgenas("runs pick bare --latency 1s")
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -153,6 +195,10 @@ def test_from_search_to_a_package_that_verifies(edgenas: Shell) -> None:
         ("search --space toy --device raspi4 --latency 5ms", "measure it on a board"),
         ("search --space toy --device raspi4 --latency 5ms --cost table", "no benchmark has measured the space toy"),
         ("search --space toy --device raspi4 --latency 5ms --cost predictor", "hold for nasbench201, not toy"),
+        ("search --space bare --macs 3M --fitness naswot", "limit what boards measure, by --cost live"),
+        ("search --space bare --latency 3ms --fitness naswot", "limit what boards measure, by --cost live"),
+        ("tabulate --space bare --dataset digits", "the space bare cannot be listed"),
+        ("train --space bare --arch conv5x5 --dataset digits", "space bare reads no --arch"),
         ("train --space toy --arch conv5x5 --dataset digits", "'conv5x5' is no network of toy"),
     ],
 )
