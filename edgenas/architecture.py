@@ -318,7 +318,8 @@ class Stack(Protocol):
 
 
 class Tapped(Protocol):
-    """The network that a space builds: a torch module that also gives the feature maps that phi compares."""
+    """The network that a space builds: a torch module that also gives the feature maps that phi compares, one by one,
+    with those of the reference, of which the ResNets have three. All networks of a space have as many."""
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Maps [batch, channels, h, w] at the ends of the network's stages, first to last, and the logits [batch,

@@ -10,9 +10,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Confirming, Correctable, Cost, CostProvider, SearchSpace, Uncertain
+from edgenas.architecture import (
+    Architecture,
+    Confirming,
+    Correctable,
+    Cost,
+    CostProvider,
+    Countable,
+    SearchSpace,
+    Uncertain,
+)
 from edgenas.device import Device
 from edgenas.errors import UsageError
+
+
+class Uncounted:
+    """What stands for MACs and parameters where the space does not count them: nothing."""
+
+    kind = "analytic"
+    metrics: frozenset[str] = frozenset()
+    fingerprint = "uncounted"
+    exhaustive = True
+
+    def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
+        return [Cost() for _ in archs]
 
 
 class Joined:
@@ -75,7 +96,8 @@ def create(
     boards: Sequence[str] = (),
     confidence: float | None = None,
 ) -> CostProvider:
-    """Prices of `space`'s architectures for `dataset` on `device`: MACs and parameters always, and what `kind` adds.
+    """Prices of `space`'s architectures for `dataset` on `device`: MACs and parameters, where it counts them, and
+    what `kind` adds.
 
     `kind` is "analytic" (nothing), "table" (HW-NAS-Bench), "predictor" (of the device's profile), "live" (measured on
     `boards`, by default all of the device), "hybrid" (the predictor, corrected there), another plug-in's name, or
@@ -83,7 +105,6 @@ def create(
     `confidence`, in (0, 1): with which a limit is kept, where the costs are Uncertain.
     Raises what the chosen plug-in raises, and UsageError for a confidence in costs that are measured or counted.
     """
-    counted: CostProvider = plugins.load("costs", "analytic")(space, dataset, device)
     if boards and kind not in ("live", "hybrid"):
         raise UsageError(f"--cost {kind} asks no board; leave --board out, or measure there by --cost live or hybrid")
     priced: CostProvider | None
@@ -98,11 +119,15 @@ def create(
             f"--confidence is for predicted costs, and those of --cost {priced.kind if priced else 'analytic'} are"
             " measured or counted; leave it out"
         )
+    alone = priced is None or priced.kind == "analytic"
+    counted: CostProvider = Uncounted()
+    if alone or isinstance(space, Countable):
+        counted = plugins.load("costs", "analytic")(space, dataset, device)
     if isinstance(priced, Correctable):
         return JoinedCorrectable(counted, priced, priced)
     if isinstance(priced, Confirming):
         return JoinedConfirming(counted, priced, priced)
-    return counted if priced is None or priced.kind == counted.kind else Joined(counted, priced, confidence)
+    return counted if priced is None or alone else Joined(counted, priced, confidence)
 
 
 def _best(space: SearchSpace, dataset: str, device: Device) -> CostProvider | None:

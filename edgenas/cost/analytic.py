@@ -41,5 +41,7 @@ class AnalyticCost:
 def create(space: SearchSpace, dataset: str, device: Device) -> AnalyticCost:
     """MACs and parameters, the same on every device. Raises UsageError for a space that cannot count them."""
     if not isinstance(space, Countable):
-        raise UsageError(f"the space {space.name} does not count MACs and parameters; limit latency or energy instead")
+        raise UsageError(
+            f"the space {space.name} does not count MACs and parameters; limit what boards measure, by --cost live"
+        )
     return AnalyticCost(space, input_of(dataset))

@@ -197,5 +197,5 @@ def tabulate(
 def classes_of(space: SearchSpace) -> list[Architecture]:
     """The functional classes whose input reaches their output. Raises UsageError where they cannot be listed."""
     if not isinstance(space, Enumerable):
-        raise UsageError(f"the space {space.name} is too large for a table; search it by --fitness live")
+        raise UsageError(f"the space {space.name} cannot be listed, as a table needs; search it by --fitness live")
     return sorted({space.canonical(arch) for arch in space.all_architectures() if space.is_connected(arch)})

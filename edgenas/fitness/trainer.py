@@ -162,6 +162,11 @@ class _Training:
         half = trainer.precision != torch.float32
         with torch.autocast(trainer.images.device.type, trainer.precision) if half else nullcontext():
             maps, logits = self._stacked.features(trainer.images)
+        if len(maps) != len(trainer.targets):
+            raise UsageError(
+                f"networks of {trainer.space.name} have {len(maps)} feature maps and the reference has"
+                f" {len(trainer.targets)}, so live scores cannot compare them; use others, like --fitness naswot+macs"
+            )
         if half:
             maps, logits = [each.float() for each in maps], logits.float()
         phi = rmi(trainer.targets, [unit_grams(each, trainer.settings.centred) for each in maps])

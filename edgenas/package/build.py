@@ -252,7 +252,7 @@ def _card(manifest: Mapping[str, Any]) -> str:
     ] or ["Not known."]
     lines += [
         "",
-        "Costs are those of the architecture at the benchmark's size; the files here were not timed on the device.",
+        "Costs are those of the network at its full size; the files here were not timed on the device.",
         "",
         "## Use",
         "",

@@ -24,6 +24,7 @@ from edgenas.fitness.store import ScoreStore
 from edgenas.fitness.tabulate import classes_of
 from edgenas.fitness.trainer import Trainer
 from edgenas.spaces.nasbench201 import NASBench201
+from tests.toy_space import ToySpace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,6 +59,21 @@ def trainer(device: str = "cpu", space: Any = SPACE, side: int = 16, **changes: 
     targets = [unit_gram(torch.randn(settings.batch_size, 30, generator=generator)) for _ in range(3)]
     made = Trainer(space, images, torch.arange(settings.batch_size) % 10, 10, targets, settings)
     return made.on(torch.device(device))
+
+
+def test_networks_of_too_few_feature_maps_are_told() -> None:
+    class Tapped(ToySpace):
+        def build(self, arch: Architecture, num_classes: int, **size: int) -> nn.Module:
+            network: Any = super().build(arch, num_classes, **size)
+            features = network.features
+            network.features = lambda images: (features(images)[0][:2], features(images)[1])
+            return network  # type: ignore[no-any-return]
+
+    space = Tapped()
+    train = trainer(space=space, size={"width": 4}, epochs=1)
+    with pytest.raises(UsageError, match="networks of toy have 2 feature maps and the reference has 3, so live scores"):
+        train(space.all_architectures()[:2])
+    assert values(trainer(space=ToySpace(), size={"width": 4}, epochs=1)(space.all_architectures()[:2]))
 
 
 def values(scores: Sequence[Score]) -> list[float]:
