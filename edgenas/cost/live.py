@@ -67,7 +67,7 @@ class LiveCost:
         return [costs[self._space.canonical(arch)] for arch in archs]
 
     def confirm(self, arch: Architecture, limits: Mapping[str, float]) -> Confirmation:
-        """Measure `arch` at the final tier and judge it against `limits`, metric -> limit in its canonical unit."""
+        """Measure `arch` at the final tier and compare it with `limits`, metric -> limit in its canonical unit."""
         tier = Tier.final(self._how, limits.get("latency"))
         outcome = self._pool.one(self.model(self._space.canonical(arch)), tier)
         if isinstance(outcome, Failed):

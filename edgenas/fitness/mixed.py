@@ -101,8 +101,8 @@ class MeanOfRanks:
             "space": space.name,
             "version": VERSION,
         }
-        told = json.dumps(made_from, sort_keys=True)
-        self.fingerprint = "mean of ranks " + hashlib.sha256(told.encode()).hexdigest()
+        content = json.dumps(made_from, sort_keys=True)
+        self.fingerprint = "mean of ranks " + hashlib.sha256(content.encode()).hexdigest()
 
     def __call__(self, archs: Sequence[Architecture]) -> Generator[Score, None, None]:
         """A score for each of `archs`, in order."""
@@ -110,11 +110,11 @@ class MeanOfRanks:
             return
         if self._scales is None:
             self._scales = self._made_scales()
-        # One member after another, for they may rest on each other's scores; the last, and dearest, one by one.
-        *quick, dearest = sorted(self._members, key=lambda name: not self._members[name].exhaustive)
+        # One member after another, for they may rest on each other's scores; the last, and slowest, one by one.
+        *quick, slowest = sorted(self._members, key=lambda name: not self._members[name].exhaustive)
         known = {name: list(self._members[name](archs)) for name in quick}
-        for row, last in enumerate(self._members[dearest](archs)):
-            yield self._mixed({**{name: known[name][row] for name in quick}, dearest: last}, self._scales)
+        for row, last in enumerate(self._members[slowest](archs)):
+            yield self._mixed({**{name: known[name][row] for name in quick}, slowest: last}, self._scales)
 
     def seconds_for(self, archs: Sequence[Architecture]) -> float:
         """About what scoring `archs`, which are canonical, takes here by those of the members that know."""
@@ -131,9 +131,9 @@ class MeanOfRanks:
             if not np.isfinite(score.value):
                 return Score(None, error=f"{name}: {score.value} has no rank")
             total += self._weights[name] * float(scale(score.value))
-        told = [scores[name] for name in self._members]
-        loss = next((each.loss for each in told if each.loss is not None), None)
-        phi = next((each.phi for each in told if each.phi is not None), None)
+        members = [scores[name] for name in self._members]
+        loss = next((each.loss for each in members if each.loss is not None), None)
+        phi = next((each.phi for each in members if each.phi is not None), None)
         return Score(total / sum(self._weights.values()), loss, phi=phi)
 
     def _made_scales(self) -> dict[str, Scale | None]:

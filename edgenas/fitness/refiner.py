@@ -2,7 +2,7 @@
 next; and what the networks are worth on images held out.
 
 The recipe is SGD at a constant rate whose weights are averaged by polynomial decay (Shamir and Zhang, Stochastic
-Gradient Descent for Non-smooth Optimization, ICML 2013, section 4), so that a network can be judged at any time. Its
+Gradient Descent for Non-smooth Optimization, ICML 2013, section 4), so that a network can be evaluated at any time. Its
 weights begin as in live scoring. All classes see the same crops of the same images in the same order, which follow from
 the seed and the number of the step alone: what one has right and another wrong is down to the classes.
 """
@@ -164,10 +164,10 @@ class Refiner:
             torch._foreach_lerp_(averages, live, (settings.averaging + 1) / (step + 1 + settings.averaging))
         states = [_state(network, optimizer, averaged, until) for network in networks]
         calibration = self._calibration()
-        judged = [self._judge(network, averaged, calibration) for network in networks]
+        evaluated = [self._evaluate(network, averaged, calibration) for network in networks]
         seconds = (time.perf_counter() - began_s) / len(jobs)
         outcomes = []
-        for job, state, (loss, right) in zip(jobs, states, judged, strict=True):
+        for job, state, (loss, right) in zip(jobs, states, evaluated, strict=True):
             found = Refined(job.arch, until, len(self.validation), loss, right, seconds)
             if math.isfinite(loss):
                 outcomes.append(Outcome(found, state))
@@ -211,7 +211,7 @@ class Refiner:
         return torch.split(torch.cat([self._batch(step)[0] for step in steps]), _EVALUATION_BATCH)
 
     @torch.no_grad()
-    def _judge(
+    def _evaluate(
         self, network: nn.Module, averaged: dict[nn.Parameter, Tensor], calibration: Sequence[Tensor]
     ) -> tuple[float, bytes]:
         """The loss on the images held out, and which of them are right, packed, of `network` in evaluation mode with
@@ -293,7 +293,7 @@ def create(
         "seed": scoring.seed,
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-    source = f"trained on {kept.sum():,} and judged on {len(validation):,} other images of {images.source}"
+    source = f"trained on {kept.sum():,} and evaluated on {len(validation):,} other images of {images.source}"
     return Ready(refiner, on, fingerprint, source, f"{on.hardware.name} ({precision})")
 
 

@@ -51,10 +51,10 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     lines += [f"  {winner['arch_str']}{number}", ""]
 
     rows = []
-    for metric, price in winner["costs"].items():
-        value = show(price["value"], metric)
+    for metric, cost in winner["costs"].items():
+        value = show(cost["value"], metric)
         limit = f"of {show(limits[metric], metric)}" if metric in limits else ""
-        rows.append([f"  {metric}", value, limit, price["source"] + _uncertainty_text(metric, price)])
+        rows.append([f"  {metric}", value, limit, cost["source"] + _uncertainty_text(metric, cost)])
     label = score_label([header["request"]])
     rows.append([f"  {label}", f"{winner['score']:.4f}", "", header["fitness_source"]])
     if label != "phi" and winner["phi"] is not None:
@@ -83,20 +83,20 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         ),
         "",
         *_refinement_lines(result),
-        f"  {counts['distinct']} cells judged, {counts['trained']} classes scored, {result['seconds']:.2f} s;"
-        f" run {result['run']}",
+        f"  {counts['distinct']} architectures evaluated, {counts['trained']} unique ones scored,"
+        f" {result['seconds']:.2f} s; run {result['run']}",
     ]
     return "\n".join(lines)
 
 
-def _uncertainty_text(metric: str, price: dict[str, Any]) -> str:
+def _uncertainty_text(metric: str, cost: dict[str, Any]) -> str:
     """What is known of how far the cost may be off, like "; 4.2 to 5.3 ms with 95 %, 11 % chance to be over"."""
-    said = f"; the table's own value is {show(price['raw'], metric)}" if "raw" in price else ""
-    if "interval" not in price:
+    said = f"; the table's own value is {show(cost['raw'], metric)}" if "raw" in cost else ""
+    if "interval" not in cost:
         return said
-    low, high = price["interval"]
+    low, high = cost["interval"]
     said += f"; {show(low, metric)} to {show(high, metric)} with 95 % probability"
-    chance = price["chance_over_limit"]
+    chance = cost["chance_over_limit"]
     if chance is None:
         return said
     shown = "under 1 %" if chance < 0.01 else f"{chance:.0%}".replace("%", " %")
@@ -171,8 +171,8 @@ def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         f"  {label}: {header['fitness_source']}",
         "",
         *_refinement_lines(result),
-        f"  {counts['distinct']} cells judged, {counts['trained']} classes scored, {result['seconds']:.2f} s;"
-        f" run {result['run']}",
+        f"  {counts['distinct']} architectures evaluated, {counts['trained']} unique ones scored,"
+        f" {result['seconds']:.2f} s; run {result['run']}",
         f"  the best within a limit: edgenas runs pick {result['run']} --{metric} {METRICS[metric].example}",
     ]
     return "\n".join(lines)

@@ -27,7 +27,7 @@ Genes = Annotated[list[Count], Len(1, 10_000)]
 Metric = Literal["latency", "energy", "macs", "params"]
 
 
-class _Price(TypedDict):
+class _CostEntry(TypedDict):
     value: Amount
     source: Text
     upper: NotRequired[Amount]
@@ -36,15 +36,15 @@ class _Price(TypedDict):
     chance_over_limit: NotRequired[Annotated[float, Ge(0), Le(1)] | None]
 
 
-class _Milliseconds(_Price):
+class _Milliseconds(_CostEntry):
     unit: Literal["ms"]
 
 
-class _Millijoules(_Price):
+class _Millijoules(_CostEntry):
     unit: Literal["mJ"]
 
 
-class _Millions(_Price):
+class _Millions(_CostEntry):
     unit: Literal["M"]
 
 

@@ -1,4 +1,4 @@
-"""Phones behind the commands: a model is timed and judged."""
+"""Phones behind the commands: a model is timed and compared with limits."""
 
 from __future__ import annotations
 

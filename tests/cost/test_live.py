@@ -204,7 +204,7 @@ class Sized(dict[bytes, float]):
 SETTINGS: dict[str, Any] = {"device": "host", "cost": "live", "generations": 3, "population": 5, "seed": 1}
 
 
-def test_a_live_search_ends_with_a_judged_winner(world: World) -> None:
+def test_a_live_search_ends_with_a_confirmed_winner(world: World) -> None:
     job = search(**SETTINGS, latency_ms=3.0, run="runs/a")
     list(job)
     result = job.result()
@@ -249,7 +249,7 @@ def test_no_winner_at_length_is_infeasible(world: World) -> None:
     assert isinstance(job.problem(), InfeasibleError)
 
 
-def test_a_restless_board_judges_nothing(world: World) -> None:
+def test_a_restless_board_decides_nothing(world: World) -> None:
     def restless(name: str, sha256: str, reply: dict[str, Any]) -> None:
         if world.requests[-1]["fresh"]:
             reply["samples_ns"] = [[ns * (1 + 3 * (n % 2)) for n, ns in enumerate(row)] for row in reply["samples_ns"]]

@@ -73,7 +73,7 @@ def test_fitness_is_equation_4_and_unknown_costs_never_win() -> None:
 
 
 @pytest.mark.parametrize("settings", METHODS)
-def test_each_class_is_scored_once_and_each_cell_judged_once(settings: SearchSettings) -> None:
+def test_each_class_is_scored_once_and_each_cell_evaluated_once(settings: SearchSettings) -> None:
     fitness = Sum()
     events = list(evolve(SPACE, fitness, Weighted(), LIMIT, settings))
     trials = [event for event in events if isinstance(event, Trial)]

@@ -1,4 +1,4 @@
-"""regrets.csv, the choices that `edgenas compare` judged, and what they come to."""
+"""regrets.csv, the choices that `edgenas compare` evaluated, and what they come to."""
 
 from __future__ import annotations
 
