@@ -27,7 +27,7 @@ _DELTA = re.compile(
     rf"Memory footprint delta from the start of the tool \(MB\): init={_NUMBER} overall=({_NUMBER})\s*$"
 )
 _MAX_LINE = 2000  # characters: those that count are far shorter, and looking at endless ones takes for ever
-_MOST_DIGITS = 1e-5  # relative: C++ prints six digits of a mean
+_MAX_ROUNDING = 1e-5  # relative: C++ prints six digits of a mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +133,12 @@ def _problem(numbers: dict[str, float], init_us: float, first_us: float, mean_us
     if numbers["count"] < 1 or numbers["min"] <= 0 or mean_us <= 0:
         return "no run that took time"
     ordered = [numbers[name] for name in ("min", "p5", "median", "p95", "max") if name in numbers]
-    slack = 1 + _MOST_DIGITS
+    slack = 1 + _MAX_ROUNDING
     if ordered != sorted(ordered) or not numbers["min"] <= numbers["avg"] * slack <= numbers["max"] * slack * slack:
         return f"times out of order ({', '.join(f'{number:g}' for number in ordered)} us)"
     if numbers["std"] > (numbers["max"] - numbers["min"]) * slack:
         return f"a deviation of {numbers['std']:g} us within {numbers['max'] - numbers['min']:g} us"
-    if not math.isclose(numbers["avg"], mean_us, rel_tol=_MOST_DIGITS):
+    if not math.isclose(numbers["avg"], mean_us, rel_tol=_MAX_ROUNDING):
         return f"two means, {numbers['avg']:g} and {mean_us:g} us"
     return None
 

@@ -80,8 +80,8 @@ def profile_board(
     if path.exists():
         raise UsageError(f"{path} exists; choose another place by -o FILE, or remove it first")
     check_place(path, UsageError, "choose another place by -o FILE")
-    if samples < fewshot.FEWEST:
-        raise UsageError(f"{samples} samples are too few for a predictor; give --samples {fewshot.FEWEST} or more")
+    if samples < fewshot.MIN_SAMPLES:
+        raise UsageError(f"{samples} samples are too few for a predictor; give --samples {fewshot.MIN_SAMPLES} or more")
     check_ranges(samples=samples, seed=seed)
     return Profiling(board, samples, seed, path)
 

@@ -27,7 +27,7 @@ from edgenas.fitness.weights import parse_weights
 
 VERSION = 4  # of how ranks are mixed, and among what
 SAMPLE = 64  # functional classes, at most, to be ranked among where not all of them are
-_MOST_DRAWS = 100 * SAMPLE  # a space may have fewer classes than are wanted
+_MAX_TRIES = 100 * SAMPLE  # a space may have fewer classes than are wanted
 _OUTER = 0.25  # the share of the sample whose slope goes on beyond its end
 
 
@@ -156,7 +156,7 @@ def _drawn(space: SearchSpace, seed: int, count: int) -> list[Architecture]:
     """`count` connected classes: a disconnected network is no yardstick, and never searched for."""
     rng = random.Random(f"{seed} {space.name}")
     drawn: dict[Architecture, None] = {}
-    for _ in range(_MOST_DRAWS):
+    for _ in range(_MAX_TRIES):
         arch = space.canonical(Architecture(space.name, tuple(rng.randrange(each) for each in space.choices)))
         if space.is_connected(arch):
             drawn[arch] = None

@@ -38,9 +38,9 @@ from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented
 from edgenas.train.files import from_bytes, to_bytes, weights
 
 VERSION = 3  # of how outcomes come about; a change that moves them by more than rounding makes it another
-_MOST_OF_A_FOLDER = 5_000  # images a class
-_LEAST_HELD_OUT = 2  # images a class
-_LEAST_SIDE = 16  # pixels of images that were shrunk
+_MAX_PER_CLASS = 5_000  # images a class
+_MIN_HELD_OUT = 2  # images a class
+_MIN_SIDE = 16  # pixels of images that were shrunk
 _EVALUATION_BATCH = 256
 
 
@@ -264,7 +264,7 @@ def create(
     precision = precision_on(on.hardware, scoring.precision)
     scored = images = load_images(dataset)
     if dataset not in DATASETS:
-        images = load_images(dataset, limit=_MOST_OF_A_FOLDER)
+        images = load_images(dataset, limit=_MAX_PER_CLASS)
     batches = [scored.images[batch_indexes(scored, scoring.batch_size, seed)] for seed in dict.fromkeys(seeds)]
     validation = _held_out(images, np.concatenate(batches), settings.val_images)
     kept = np.ones(len(images.labels), bool)
@@ -304,9 +304,9 @@ def _within(settings: RefineSettings, images: int) -> tuple[int, ...]:
 
 
 def _shrink(images: ImageSet, most: int) -> int:
-    """`most`, where that divides the images' sides and leaves _LEAST_SIDE of them, else 1."""
+    """`most`, where that divides the images' sides and leaves _MIN_SIDE of them, else 1."""
     sides = images.images.shape[1:3]
-    return most if all(side % most == 0 and side // most >= _LEAST_SIDE for side in sides) else 1
+    return most if all(side % most == 0 and side // most >= _MIN_SIDE for side in sides) else 1
 
 
 def _held_out(images: ImageSet, scored: NDArray[np.uint8], most: int) -> NDArray[np.int64]:
@@ -321,10 +321,10 @@ def _held_out(images: ImageSet, scored: NDArray[np.uint8], most: int) -> NDArray
     if len(chosen) > most:
         chosen = chosen[np.arange(most) * len(chosen) // most]
     counts = np.bincount(images.labels[chosen], minlength=len(images.class_names))
-    if counts.min() < _LEAST_HELD_OUT:
+    if counts.min() < _MIN_HELD_OUT:
         raise UsageError(
             f"{images.source} has too few images to hold some out for validation: {counts.min()} of class"
-            f" {images.class_names[int(counts.argmin())]}, not {_LEAST_HELD_OUT}; give it more, or give --refine 0"
+            f" {images.class_names[int(counts.argmin())]}, not {_MIN_HELD_OUT}; give it more, or give --refine 0"
         )
     return np.sort(chosen)
 

@@ -13,7 +13,7 @@ from edgenas.run import PHI
 from edgenas.text import printable, printables
 from edgenas.units import METRICS, show
 
-MOST_POINTS = 20  # of a front that a person is shown
+MAX_POINTS = 20  # of a front that a person is shown
 
 
 def table_text(header: list[str], rows: list[list[str]]) -> str:
@@ -132,14 +132,14 @@ def _refinement_lines(result: dict[str, Any]) -> list[str]:
 
 
 def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
-    """As `result_text`, of a search for a front; of a long one MOST_POINTS points, from end to end,
+    """As `result_text`, of a search for a front; of a long one MAX_POINTS points, from end to end,
     and those that were refined."""
     metric, front = result["pareto"], result["front"]
     label = score_label([header["request"]])
     within = f", {constraints_text(result)}" if result["constraints"] else ""
     last = len(front) - 1
-    evenly = {round(i * last / (MOST_POINTS - 1)) for i in range(MOST_POINTS)}
-    shown = sorted(evenly | {i for i in range(last) if front[i].get("refined")}) if last >= MOST_POINTS else None
+    evenly = {round(i * last / (MAX_POINTS - 1)) for i in range(MAX_POINTS)}
+    shown = sorted(evenly | {i for i in range(last) if front[i].get("refined")}) if last >= MAX_POINTS else None
     points = front if shown is None else [front[i] for i in shown]
     metrics = [metric, *(each["metric"] for each in result["constraints"] if each["metric"] != metric)]
     known = front[0]["test_accuracy"] is not None

@@ -90,7 +90,7 @@ def header(value: Any) -> dict[str, Any]:
     if request["space"] is None:
         raise ValueError("request.space names no space")
     for limit, metric in LIMITS.items():
-        if request[limit] is not None and not 0 < request[limit] <= METRICS[metric].largest:
+        if request[limit] is not None and not 0 < request[limit] <= METRICS[metric].maximum:
             raise ValueError(f"request.{limit}: {request[limit]} is no limit")
     if request["pareto"] is not None and request["pareto"] not in METRICS:
         raise ValueError("request.pareto names no metric")

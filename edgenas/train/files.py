@@ -28,7 +28,7 @@ from edgenas.schema.types import Trained as Result
 from edgenas.text import distinct
 
 VERSION = 1  # of checkpoint.pt, model.pt and result.json
-_LARGEST_FILE, _LARGEST_JSON = 1 << 33, 1 << 20  # bytes
+_MAX_FILE_BYTES, _MAX_JSON_BYTES = 1 << 33, 1 << 20  # bytes
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if not os.path.lexists(folder / "result.json"):
         return None
     try:
-        found: dict[str, Any] = checked(Result, parse(read_file(folder / "result.json", _LARGEST_JSON)))
+        found: dict[str, Any] = checked(Result, parse(read_file(folder / "result.json", _MAX_JSON_BYTES)))
     except (DataError, ValueError):
         return None
     return found
@@ -219,7 +219,7 @@ def read_torch(path: Path, advice: str) -> dict[str, Any]:
 
     Raises DataError, its message ending in `advice`, for anything else.
     """
-    content = read_file(path, _LARGEST_FILE, DataError, advice)
+    content = read_file(path, _MAX_FILE_BYTES, DataError, advice)
     try:
         return from_bytes(content)
     except ValueError as error:
