@@ -325,7 +325,7 @@ class Tapped(Protocol):
         classes], for `images` [batch, channels, h, w]; the logits are what the module itself returns."""
 
 
-class Linear(Protocol):
+class LinearCoefficients(Protocol):
     """A linear model of features (edgenas.device.LinearModel)."""
 
     @property
@@ -351,7 +351,7 @@ class Features(Protocol):
     def dense(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
         """(n, d): the features of the last set of `counts`."""
 
-    def linear(self, models: Sequence[Linear], genes: NDArray[np.int64]) -> list[NDArray[np.float64]]:
+    def linear(self, models: Sequence[LinearCoefficients], genes: NDArray[np.int64]) -> list[NDArray[np.float64]]:
         """What each of `models` says, (n,); of one architecture the same, to the bit, as among many."""
 
     def all_used(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -31,7 +31,7 @@ _MAX_ROUNDING = 1e-5  # relative: C++ prints six digits of a mean
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class StartTiming:
     """Statistics of one start of `benchmark_model`; times in ns, known to the microsecond."""
 
     runs: int
@@ -84,7 +84,7 @@ def command(
     return [*pinned, tool, *(f"--{name}={value}" for name, value in options.items())]
 
 
-def parse(printed: str, address: str) -> Timing:
+def parse(printed: str, address: str) -> StartTiming:
     """Read all that `benchmark_model` printed, both streams together.
 
     Raises BoardError where it did not finish, or where its numbers cannot be true.
@@ -105,7 +105,7 @@ def parse(printed: str, address: str) -> Timing:
     def ns(name: str) -> int | None:
         return round(numbers[name] * 1e3) if name in numbers else None
 
-    return Timing(
+    return StartTiming(
         runs=int(numbers["count"]),
         mean_ns=numbers["avg"] * 1e3,
         std_ns=numbers["std"] * 1e3,

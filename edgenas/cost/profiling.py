@@ -11,7 +11,7 @@ from edgenas import device as devices
 from edgenas import plugins, spaces
 from edgenas.architecture import Architecture, Cost
 from edgenas.board import registry
-from edgenas.board.pool import Pool, connect
+from edgenas.board.pool import BoardPool, connect
 from edgenas.board.registry import Board
 from edgenas.cost import fewshot
 from edgenas.cost.live import LiveCost
@@ -53,7 +53,7 @@ class Profiling:
         facts = dict(session.facts)
         session.close()
         identity = _identity(facts, base)
-        live = LiveCost(space, "cifar10", base, Pool([self.board], base))
+        live = LiveCost(space, "cifar10", base, BoardPool([self.board], base))
         try:
             for pair in fewshot.measure_samples(live, space, self.samples, self.seed):
                 self.found.append(pair)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgenas import device as devices
 from edgenas.benchmarks.nasbench201 import fit
 from edgenas.benchmarks.nasbench201.hwnasbench import read_hwnasbench
-from edgenas.cost.regression import Comparison, compared, ridge
+from edgenas.cost.regression import Agreement, compared, ridge
 from edgenas.data import files
 from edgenas.spaces.nasbench201 import NASBench201
 from edgenas.spaces.nasbench201.features import predict
@@ -27,7 +27,7 @@ MAX_PROFILE_BYTES = 40_000
 Values = NDArray[np.float64]
 
 
-def baseline(features: Values, values: Values, runs: NDArray[np.bool_]) -> Comparison:
+def baseline(features: Values, values: Values, runs: NDArray[np.bool_]) -> Agreement:
     train, held_out = fit.split()
     train, held_out = train[runs[train]], held_out[runs[held_out]]
     intercept, coefficients = ridge(features[train], values[train])

@@ -16,7 +16,7 @@ from edgenas import run as runs
 from edgenas.architecture import Architecture, Confirming
 from edgenas.board import registry
 from edgenas.board.model import is_tflite, reference
-from edgenas.board.pool import Pool
+from edgenas.board.pool import BoardPool
 from edgenas.board.store import Store
 from edgenas.cost import live
 from edgenas.cost.live import LiveCost
@@ -50,7 +50,7 @@ def made(tmp_path: Path, small: None) -> Iterator[Callable[..., LiveCost]]:
     opened: list[LiveCost] = []
 
     def make(world: World, device: Device = HOST) -> LiveCost:
-        pool = Pool([board()], device, Store(tmp_path / "measured"), world.connect, patience_s=0.0)
+        pool = BoardPool([board()], device, Store(tmp_path / "measured"), world.connect, patience_s=0.0)
         opened.append(LiveCost(SPACE, "cifar10", device, pool))
         return opened[-1]
 
@@ -187,12 +187,12 @@ def world(small: None, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Worl
     assert isinstance(latency, Sized)
     for name in ("one", "two"):
         registry.add(board(name))
-    init = Pool.__init__
+    init = BoardPool.__init__
 
-    def emulated(self: Pool, boards: Any, device: Device) -> None:
+    def emulated(self: BoardPool, boards: Any, device: Device) -> None:
         init(self, boards, device, connect=world.connect, patience_s=0.0)
 
-    monkeypatch.setattr(Pool, "__init__", emulated)
+    monkeypatch.setattr(BoardPool, "__init__", emulated)
     return world
 
 
