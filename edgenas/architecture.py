@@ -1,5 +1,5 @@
-"""The nouns: what is searched (Architecture, SearchSpace), what it is judged by (Score, Cost, Constraint),
-what a judgement leaves behind (Trial), and what a search is asked (SearchRequest)."""
+"""The nouns: what is searched (Architecture, SearchSpace), what it is evaluated by (Score, Cost, Constraint),
+what an evaluation leaves behind (Trial), and what a search is asked (SearchRequest)."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One architecture judged once: the unit that a run stores."""
+    """One architecture evaluated once: the unit that a run stores."""
 
     number: int
     generation: int
@@ -207,9 +207,9 @@ class SizeOption:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network reads and tells: images float32 [batch, *shape], `shape` being (channels, height, width), whose
-    pixels were scaled to [0, 1] and then, channel by channel, had `mean` taken away and were divided by `std`; and how
-    many `classes` it tells apart."""
+    """What a network reads: images float32 [batch, *shape], `shape` being (channels, height, width), whose pixels were
+    scaled to [0, 1] and then, channel by channel, had `mean` taken away and were divided by `std`; and how many
+    `classes` it distinguishes."""
 
     shape: tuple[int, int, int]
     classes: int
@@ -326,7 +326,7 @@ class Tapped(Protocol):
         classes], for `images` [batch, channels, h, w]; the logits are what the module itself returns."""
 
 
-class Linear(Protocol):
+class LinearCoefficients(Protocol):
     """A linear model of features (edgenas.device.LinearModel)."""
 
     @property
@@ -352,7 +352,7 @@ class Features(Protocol):
     def dense(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
         """(n, d): the features of the last set of `counts`."""
 
-    def linear(self, models: Sequence[Linear], genes: NDArray[np.int64]) -> list[NDArray[np.float64]]:
+    def linear(self, models: Sequence[LinearCoefficients], genes: NDArray[np.int64]) -> list[NDArray[np.float64]]:
         """What each of `models` says, (n,); of one architecture the same, to the bit, as among many."""
 
     def all_used(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -415,12 +415,12 @@ class Fitness(Protocol):
 
 
 class CostProvider(Protocol):
-    """Prices architectures. A limit on any metric not in `metrics` fails before the search starts."""
+    """What architectures cost. A limit on any metric not in `metrics` fails before the search starts."""
 
     kind: str  # the name under which edgenas.cost.create gives it again
     metrics: frozenset[str]
-    fingerprint: str  # equal fingerprints, equal prices
-    exhaustive: bool  # pricing the whole space takes well under a second
+    fingerprint: str  # equal fingerprints, equal costs
+    exhaustive: bool  # the costs of the whole space take well under a second
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]: ...
 
@@ -429,7 +429,7 @@ class CostProvider(Protocol):
 class Sampling(Protocol):
     """A fitness that must score a sample of the space before anything else."""
 
-    sample: Sequence[Architecture]  # canonical and connected; a search begins with them: none is scored in vain
+    sample: Sequence[Architecture]  # canonical and connected; a search begins with them: each score is used
 
 
 @runtime_checkable
@@ -461,10 +461,10 @@ class Uncertain(Protocol):
 
 @runtime_checkable
 class Confirming(Protocol):
-    """A cost provider whose prices, good enough to search by, can be measured again with more care."""
+    """A cost provider whose costs, good enough to search by, can be measured again with more care."""
 
     def confirm(self, arch: Architecture, limits: Mapping[str, float]) -> Confirmation:
-        """Measure `arch` and judge it against `limits`, metric -> limit. Raises BoardError where no board is left."""
+        """Measure `arch` and compare it with `limits`, metric -> limit. Raises BoardError where no board is left."""
 
     def close(self) -> None:
         """Give back what it holds, such as boards."""
@@ -472,13 +472,13 @@ class Confirming(Protocol):
 
 @runtime_checkable
 class Correctable(Confirming, Protocol):
-    """A confirming provider of cheap prices that measurements correct."""
+    """A confirming provider of predicted costs that measurements correct."""
 
     def knows(self, arch: Architecture) -> bool:
-        """Whether the price of `arch` is a measured one."""
+        """Whether the cost of `arch` is a measured one."""
 
     def measure(self, archs: Sequence[Architecture]) -> list[Cost]:
-        """What they cost, as measured; no price changes by it. Raises BoardError where no board is left."""
+        """What they cost, as measured; no predicted cost changes by it. Raises BoardError where no board is left."""
 
     def correct(self, measured: Mapping[Architecture, Cost]) -> None:
         """Take in what `measure` said."""

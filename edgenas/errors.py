@@ -1,6 +1,6 @@
 """Every error EdgeNAS raises on purpose; the command line catches exactly these.
 
-    EdgeNASError                  1   anything foreseen that has no code of its own
+    EdgeNASError                  1   any expected error that has no code of its own
     ├── UsageError                2   the command asks for something that cannot be asked
     │   └── UnknownNameError      2   no device, space, data set, ... of that name
     ├── InfeasibleError           3   nothing seen meets the limits
@@ -27,7 +27,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 class EdgeNASError(Exception):
-    """Base of all foreseen errors; `exit_code` is what the command line exits with."""
+    """Base of all expected errors; `exit_code` is what the command line exits with."""
 
     exit_code = 1
 

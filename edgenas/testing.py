@@ -276,7 +276,7 @@ def _check_stack(space: Stackable, networks: Sequence[Any], images: Tensor) -> N
 
 
 def check_cost(provider: CostProvider, space: SearchSpace, samples: int = 100, seed: int = 0) -> None:
-    """The promises of CostProvider on `samples` random architectures: a price for each metric, or an error."""
+    """The promises of CostProvider on `samples` random architectures: a cost for each metric, or an error."""
     rng = random.Random(seed)
     archs = [random_architecture(space, rng) for _ in range(samples)]
     costs = provider(archs)
@@ -284,12 +284,12 @@ def check_cost(provider: CostProvider, space: SearchSpace, samples: int = 100, s
     assert provider.fingerprint, "a provider needs a fingerprint"
     assert provider.metrics <= frozenset(METRICS), f"{set(provider.metrics)} are not all known metrics"
     assert len(costs) == len(archs), "as many costs as architectures, in order"
-    assert provider(archs[::-1]) == costs[::-1], "a price must not depend on the neighbours or their order"
+    assert provider(archs[::-1]) == costs[::-1], "a cost must not depend on the neighbours or their order"
     assert provider([]) == [], "no architectures, no costs"
     for arch, cost in zip(archs, costs, strict=True):
         if cost.error is not None:
             continue
-        assert set(cost.values) == provider.metrics, f"{arch} is priced in {set(cost.values)}"
+        assert set(cost.values) == provider.metrics, f"{arch} has costs in {set(cost.values)}"
         for metric, value in cost.values.items():
             assert math.isfinite(value), f"{arch} costs {value} in {metric}"
             assert value >= 0, f"{arch} costs {value} in {metric}"

@@ -24,7 +24,7 @@ class Metric:
     unit: str
     factors: dict[str, float]
     example: str
-    largest: float  # in the canonical unit; beyond it a limit is a slip of the pen, not a budget
+    maximum: float  # in the canonical unit; beyond it a limit is a slip of the pen, not a budget
 
 
 METRICS = {
@@ -89,7 +89,7 @@ def parse(text: str, metric: str) -> float:
     value = float(number) * kind.factors[unit]
     if not math.isfinite(value) or value <= 0:
         raise UsageError(f"--{metric} {text} can never be met; give a positive limit like --{metric} {kind.example}")
-    if value > kind.largest:
+    if value > kind.maximum:
         raise UsageError(f"--{metric} {text} limits nothing; give a real budget like --{metric} {kind.example}")
     return value
 

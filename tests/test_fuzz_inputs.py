@@ -147,7 +147,7 @@ def test_quantities() -> None:
             assert "\n" not in said, case
             assert is_clean(said), case
             continue
-        assert 0 < value <= METRICS[metric].largest, case
+        assert 0 < value <= METRICS[metric].maximum, case
         assert math.isclose(parse(show(value, metric), metric), value, rel_tol=1e-3), case
 
 

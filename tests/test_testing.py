@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgenas import cost
 from edgenas import device as devices
-from edgenas.architecture import Architecture, Cost, Linear, SearchSpace, SizeOption
+from edgenas.architecture import Architecture, Cost, LinearCoefficients, SearchSpace, SizeOption
 from edgenas.fitness import FitnessSettings, table
 from edgenas.spaces.nasbench201 import NASBench201
 from edgenas.spaces.nasbench201.features import CellFeatures
@@ -129,7 +129,7 @@ def test_half_an_ability_is_caught() -> None:
         check_space(Half())
 
 
-def summed_at_once(true: CellFeatures, models: Sequence[Linear], genes: NDArray[np.int64]) -> list[Any]:
+def summed_at_once(true: CellFeatures, models: Sequence[LinearCoefficients], genes: NDArray[np.int64]) -> list[Any]:
     """numpy adds up a row in another order where it is alone."""
     dense = np.asfortranarray(true.dense(genes))
     return [

@@ -27,11 +27,11 @@ _DELTA = re.compile(
     rf"Memory footprint delta from the start of the tool \(MB\): init={_NUMBER} overall=({_NUMBER})\s*$"
 )
 _MAX_LINE = 2000  # characters: those that count are far shorter, and looking at endless ones takes for ever
-_MOST_DIGITS = 1e-5  # relative: C++ prints six digits of a mean
+_MAX_ROUNDING = 1e-5  # relative: C++ prints six digits of a mean
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class StartTiming:
     """Statistics of one start of `benchmark_model`; times in ns, known to the microsecond."""
 
     runs: int
@@ -84,7 +84,7 @@ def command(
     return [*pinned, tool, *(f"--{name}={value}" for name, value in options.items())]
 
 
-def parse(printed: str, address: str) -> Timing:
+def parse(printed: str, address: str) -> StartTiming:
     """Read all that `benchmark_model` printed, both streams together.
 
     Raises BoardError where it did not finish, or where its numbers cannot be true.
@@ -105,7 +105,7 @@ def parse(printed: str, address: str) -> Timing:
     def ns(name: str) -> int | None:
         return round(numbers[name] * 1e3) if name in numbers else None
 
-    return Timing(
+    return StartTiming(
         runs=int(numbers["count"]),
         mean_ns=numbers["avg"] * 1e3,
         std_ns=numbers["std"] * 1e3,
@@ -133,12 +133,12 @@ def _problem(numbers: dict[str, float], init_us: float, first_us: float, mean_us
     if numbers["count"] < 1 or numbers["min"] <= 0 or mean_us <= 0:
         return "no run that took time"
     ordered = [numbers[name] for name in ("min", "p5", "median", "p95", "max") if name in numbers]
-    slack = 1 + _MOST_DIGITS
+    slack = 1 + _MAX_ROUNDING
     if ordered != sorted(ordered) or not numbers["min"] <= numbers["avg"] * slack <= numbers["max"] * slack * slack:
         return f"times out of order ({', '.join(f'{number:g}' for number in ordered)} us)"
     if numbers["std"] > (numbers["max"] - numbers["min"]) * slack:
         return f"a deviation of {numbers['std']:g} us within {numbers['max'] - numbers['min']:g} us"
-    if not math.isclose(numbers["avg"], mean_us, rel_tol=_MOST_DIGITS):
+    if not math.isclose(numbers["avg"], mean_us, rel_tol=_MAX_ROUNDING):
         return f"two means, {numbers['avg']:g} and {mean_us:g} us"
     return None
 

@@ -17,7 +17,7 @@ from edgenas.board.registry import Board
 from edgenas.board.runtimes import for_device
 from edgenas.board.ssh_address import read_address, read_addresses
 from edgenas.board.store import Store
-from edgenas.board.verdict import Result, latency_fact, latency_problem
+from edgenas.board.verdict import CommandResult, latency_fact, latency_problem
 from edgenas.errors import BoardError, UsageError
 
 TIERS = {"final": Tier.final, "screen": Tier.screen}
@@ -83,7 +83,7 @@ def check(name: str) -> dict[str, Any]:
         return {"board": name, "facts": dict(session.facts), "findings": [asdict(each) for each in findings]}
 
 
-def bench(name: str) -> Result:
+def bench(name: str) -> CommandResult:
     """How fast the board called `name` answers, and the reference model's latency there. Raises as `check`."""
     entry = registry.board(name)
     with contextlib.closing(pool.connect(entry)) as session:
@@ -92,7 +92,7 @@ def bench(name: str) -> Result:
             Bench(session, device, name, entry.threads, Store(), affinity=entry.affinity, runtime=entry.runtime)
         )
     problem = BoardError(f"{fact['error']}; see: edgenas board check {name}") if "error" in fact else None
-    return Result(fact, problem)
+    return CommandResult(fact, problem)
 
 
 def measure(
@@ -102,7 +102,7 @@ def measure(
     tier: str = "final",
     input_shape: Mapping[str, tuple[int, ...]] | None = None,
     runtime: str = "",
-) -> Result:
+) -> CommandResult:
     """Time the .onnx or .tflite file `model` on the board called `board`, by `runtime` if given, with made-up input.
 
     `latency_ms`: the limit that is to be kept; `tier`: one of TIERS; `input_shape`: shapes of inputs by their names, ""
@@ -115,13 +115,13 @@ def measure(
     device = devices.load(entry.device)
     content = for_device(read(model, dict(input_shape or {})), device, entry.runtime)
     assert device.measurement is not None  # else it would be no board
-    with pool.Pool([entry], device) as boards:
+    with pool.BoardPool([entry], device) as boards:
         outcome = boards.one(content, TIERS[tier](device.measurement, latency_ms))
     fact = latency_fact(outcome, latency_ms)
     problem = latency_problem(fact, str(model), board)
     if problem is not None and fact["error"] is not None:
         raise problem
-    return Result({"model": str(model), "board": board, **fact, **content.facts()}, problem)
+    return CommandResult({"model": str(model), "board": board, **fact, **content.facts()}, problem)
 
 
 def _ssh_options(ssh: str, key: Path | None, jump: str | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenas.board import benchmark_model, phone_shell
-from edgenas.board.benchmark_model import Timing
+from edgenas.board.benchmark_model import StartTiming
 from edgenas.board.replies import RefusedError, result, valid_timing
 from edgenas.board.session import CLOSE_S, REPLY_TIMEOUT_S, File, within
 from edgenas.board.transport import MAX_OUTPUT, SILENCE_S, EndlessError, Reader, Transport
@@ -172,7 +172,7 @@ class PhoneSession:
                 self._claim("release", 0, CLOSE_S / 2)
         self._transport.close()
 
-    def _start(self, path: str, deadline_s: float, options: Mapping[str, Any]) -> Timing:
+    def _start(self, path: str, deadline_s: float, options: Mapping[str, Any]) -> StartTiming:
         """One start of the tool. Raises RefusedError where that is the model's or the tool's fault."""
         code, printed = self._run(benchmark_model.command(self._tool, path, **options), deadline_s)
         if _does_not_start(code, printed):

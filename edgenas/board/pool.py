@@ -46,7 +46,7 @@ class _Job:
     losses: int = 0  # of boards, while it ran
 
 
-class Pool:
+class BoardPool:
     """Boards of `device`, connected when first needed and kept until `close`, after which it is of no more use.
 
     A board that is lost in the middle of a block is connected to again for `patience_s`, while its models go to the
@@ -130,7 +130,7 @@ class Pool:
             self._waiting.put(None)
         within(CLOSE_S, [bench.session.close for bench in benches.values()])
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> BoardPool:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -20,7 +20,7 @@ from edgenas.text import printable
 MAX_ITEMS = 4096  # of any list but samples
 MAX_SAMPLES = 10**6  # of one job, as the agent has it
 MAX_NS = 10**14  # a day, and more than any timeout allows
-BUSIEST = 0.02  # the least share of a board's time that a model gets beside whatever else runs there
+MIN_SHARE = 0.02  # the least share of a board's time that a model gets beside whatever else runs there
 MAX_RUNS = 10**9  # in one sample, or in one start of a tool
 KINDS = frozenset(
     ("request", "missing", "hash", "model", "runtime", "hardware", "wrong", "timeout", "crash", "memory", "busy",
@@ -251,7 +251,7 @@ def valid_timing(
     if sum(lasted_s) > elapsed_s * 1.02 + 0.05:
         _impossible(address, f"samples that sum to {sum(lasted_s):.3g} s within {elapsed_s:.3g} s")
     asked_s = min(plan["min_repeat_ms"] / 1e3, plan["max_repeat_s"])
-    short = sum(each < BUSIEST * asked_s for each in lasted_s)  # they ended for want of time, if at all
+    short = sum(each < MIN_SHARE * asked_s for each in lasted_s)  # they ended for want of time, if at all
     if elapsed_s < 0.5 * asked_s * len(lasted_s) or elapsed_s < 0.9 * plan["max_repeat_s"] * short:
         shortest_ms = min(lasted_s) * 1e3
         _impossible(

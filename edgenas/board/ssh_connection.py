@@ -21,7 +21,7 @@ from edgenas.board.ssh_keys import log_in
 from edgenas.errors import BoardError
 from edgenas.text import printable
 
-MOST_HOPS = 8
+MAX_HOPS = 8
 KEEPALIVE_S = 15
 _PROHIBITED = 1  # reason of a server that opens no channel
 
@@ -34,9 +34,9 @@ class Way:
 
     def __init__(self, target: Endpoint, options: Options, hops: int = 0) -> None:
         """Raises BoardError with nothing left open."""
-        if hops > MOST_HOPS:
+        if hops > MAX_HOPS:
             raise BoardError(
-                f"{target.address}: more than {MOST_HOPS} jump hosts; is ProxyJump in ~/.ssh/config a circle?"
+                f"{target.address}: more than {MAX_HOPS} jump hosts; is ProxyJump in ~/.ssh/config a circle?"
             )
         self._stack = contextlib.ExitStack()
         try:

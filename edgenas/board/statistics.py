@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 Verdict = Literal["PASS", "FAIL", "UNSTABLE"]
 
 ALPHA = 0.05  # that the interval does not hold the median, both ends together
-SHORTEST_SAMPLE_MS = 1.0  # below, the clock and the call weigh in
+MIN_SAMPLE_MS = 1.0  # below, the clock and the call weigh in
 WIDE = 0.03  # of the median to either side: worth a warning
-LARGEST_DRIFT = 0.03  # from the first third to the last, likewise
-LARGEST_SPREAD = 0.10  # standard deviation of the repeats' medians, likewise
+MAX_DRIFT = 0.03  # from the first third to the last, likewise
+MAX_SPREAD = 0.10  # standard deviation of the repeats' medians, likewise
 _PARTS = 4  # into which a single repeat is cut
-_LEAST_PROCESSES = 3  # whose spread says anything
-_WIDEST = 7.0  # in logarithms, a factor of a thousand: what a single sample says
+_MIN_PROCESSES = 3  # whose spread says anything
+_MAX_HALF_WIDTH = 7.0  # in logarithms, a factor of a thousand: what a single sample says
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +109,13 @@ def summarise(
     median = float(np.median(pooled))
     levels = np.log([float(np.median(block)) for block in _blocks(repeats)])
     half = _half(levels, alpha)
-    if len(processes) >= _LEAST_PROCESSES and len(levels) == len(repeats):
+    if len(processes) >= _MIN_PROCESSES and len(levels) == len(repeats):
         means = [float(part.mean()) for part in np.split(levels, np.cumsum(processes)[:-1])]
         half = max(half, _half(np.array(means), alpha))
     first, last = _ends(levels, math.log(median))
     # As far as the first third and the last lie apart, both are inside.
-    below = min(_WIDEST, max(half, math.log(median) - min(first, last))) + math.log1p(drift)
-    above = min(_WIDEST, max(half, max(first, last) - math.log(median))) + math.log1p(drift)
+    below = min(_MAX_HALF_WIDTH, max(half, math.log(median) - min(first, last))) + math.log1p(drift)
+    above = min(_MAX_HALF_WIDTH, max(half, max(first, last) - math.log(median))) + math.log1p(drift)
     p90, p99 = (float(value) for value in np.percentile(pooled, [90, 99]))
     found = Summary(
         n=len(pooled),
@@ -151,11 +151,11 @@ def _blocks(repeats: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]
 
 
 def _half(levels: NDArray[np.float64], alpha: float) -> float:
-    """Half the width of the interval of the mean of `levels`, _WIDEST at most."""
+    """Half the width of the interval of the mean of `levels`, _MAX_HALF_WIDTH at most."""
     if len(levels) < 2:
-        return _WIDEST
+        return _MAX_HALF_WIDTH
     spread = float(levels.std(ddof=1))
-    return min(_WIDEST, student_t(len(levels) - 1, alpha) * spread / math.sqrt(len(levels))) if spread else 0.0
+    return min(_MAX_HALF_WIDTH, student_t(len(levels) - 1, alpha) * spread / math.sqrt(len(levels))) if spread else 0.0
 
 
 def _ends(levels: NDArray[np.float64], middle: float) -> tuple[float, float]:
@@ -173,11 +173,11 @@ def _warnings(found: Summary, levels: NDArray[np.float64], drift: float, sample_
         warnings.append(
             f"the interval reaches {found.width:.0%} beyond the median: something else keeps the board busy"
         )
-    if spread >= LARGEST_SPREAD:
+    if spread >= MAX_SPREAD:
         warnings.append(f"repeats differ by {spread:.0%}")
-    if sample_ms < SHORTEST_SAMPLE_MS:
-        warnings.append(f"samples of {sample_ms:.2g} ms are timed alone (better {SHORTEST_SAMPLE_MS:g} ms at least)")
-    if abs(math.expm1(drift)) > LARGEST_DRIFT:
+    if sample_ms < MIN_SAMPLE_MS:
+        warnings.append(f"samples of {sample_ms:.2g} ms are timed alone (better {MIN_SAMPLE_MS:g} ms at least)")
+    if abs(math.expm1(drift)) > MAX_DRIFT:
         word = "slower" if drift > 0 else "faster"
         warnings.append(f"the last third is {abs(math.expm1(drift)):.0%} {word} than the first")
     if moved > 0:

@@ -37,13 +37,13 @@ class Store:
         if not os.path.lexists(path):
             return None
         from edgenas import schema
-        from edgenas.schema.types import Measurement
+        from edgenas.schema.types import StoredMeasurement
 
         try:
             content = schema.parse(read_file(path, _MAX_BYTES))
             if not isinstance(content, dict) or content.get("fingerprint") != json.loads(json.dumps(fingerprint)):
                 return None
-            found: dict[str, Any] = schema.checked(Measurement, content)
+            found: dict[str, Any] = schema.checked(StoredMeasurement, content)
         except (DataError, ValueError):
             return None
         return found

@@ -38,7 +38,7 @@ _UNSEEN_DRIFT = 0.04
 _NEVER_SEEN = {"screen": 0.025, "final": 0.01}
 _SEEN_BUSY = {1: 1.5, 2: 0.5, 3: 0.25, 4: 0.125}
 PRECISION = {"screen": 0.03, "final": 0.01}  # half of the interval, over the median, at which sampling may end
-_LEAST_ROUNDS = {"screen": 1, "final": 3}  # before it may end without a limit
+_MIN_ROUNDS = {"screen": 1, "final": 3}  # before it may end without a limit
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Tier:
         """Whether sampling may end."""
         if self.limit_ms is not None:
             return summary.verdict(self.limit_ms) != "UNSTABLE"
-        return done >= _LEAST_ROUNDS[self.name] and summary.width <= PRECISION[self.name]
+        return done >= _MIN_ROUNDS[self.name] and summary.width <= PRECISION[self.name]
 
     def plan(self, number: int = 0) -> dict[str, Any]:
         """Of a round, as the wire protocol has it."""

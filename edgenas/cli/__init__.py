@@ -64,7 +64,7 @@ class _Notices(logging.Formatter):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code; a foreseen error is one line on stderr."""
+    """Run the command line and exit with its code; an expected error is one line on stderr."""
     with streams.safe(), guarded():
         # What takes minutes before a search begins, as the training of a reference does, says so on stderr.
         log, notices = logging.getLogger("edgenas"), logging.StreamHandler()

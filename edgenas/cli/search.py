@@ -55,7 +55,7 @@ def search(
     confidence: Annotated[
         str | None,
         option(
-            "Keep the limits with this probability, like 95%, by what is known of the errors of predicted costs.",
+            "Keep the limits with this probability, like 95%, by the known errors of predicted costs.",
             default="the predicted cost itself",
             panel=_HOW,
         ),
@@ -73,12 +73,12 @@ def search(
     ] = None,
     generations: Annotated[int | None, option("Generations.", default="100; 40 with --pareto", panel=_HOW)] = None,
     population: Annotated[
-        int | None, option("Cells in a generation.", default="20; 100 with --pareto, 40 live", panel=_HOW)
+        int | None, option("Architectures in a generation.", default="20; 100 with --pareto, 40 live", panel=_HOW)
     ] = None,
     budget: Annotated[
         int | None,
         option(
-            "End when so many classes are scored.",
+            "End when so many unique architectures are scored.",
             default="80; with --pareto 150 where scores or costs are live, else no end",
             panel=_HOW,
         ),
@@ -86,8 +86,8 @@ def search(
     pool: Annotated[
         int | None,
         option(
-            "Breed so many cells a generation, and judge those that look best to a surrogate, fitted to what was"
-            " judged so far. 0: judge all that is bred.",
+            "Propose so many candidates a generation, and evaluate those that a surrogate, fitted to what was"
+            " evaluated so far, predicts to be the best. 0: evaluate all that are proposed.",
             default="500 live; else 200, with --pareto 0",
             panel=_HOW,
         ),
@@ -110,7 +110,11 @@ def search(
     precision: Annotated[str | None, options.precision(_HOW)] = None,
     halving: Annotated[
         bool | None,
-        option("Stop live trainings that look hopeless after 1/4 and 1/2.", "--halving", panel=_HOW),
+        option(
+            "Stop the worse half of live trainings after 1/4, and again after 1/2, of the steps.",
+            "--halving",
+            panel=_HOW,
+        ),
     ] = None,
     repeats: Annotated[
         int | None,
@@ -125,8 +129,8 @@ def search(
     refine: Annotated[
         int | None,
         option(
-            "Then train so many of the best classes briefly on real images, the better half ever longer, and take"
-            " the winner of these; with --pareto, so many points of the front. 0: none.",
+            "Then train so many of the best architectures briefly on real images, the better half ever longer, and"
+            " take the winner of these; with --pareto, so many points of the front. 0: none.",
             default="8 after live scores",
             panel=_HOW,
         ),

@@ -37,27 +37,27 @@ class Uncounted:
 
 
 class Joined:
-    """MACs and parameters from `counted`, everything else from `priced`; an error of either keeps what is known.
+    """MACs and parameters from `counted`, everything else from `others`; an error of either keeps what is known.
 
-    `confidence`, in (0, 1): limits are held against what the costs of `priced` do not exceed with that probability.
+    `confidence`, in (0, 1): limits are held against what the costs of `others` do not exceed with that probability.
     """
 
-    def __init__(self, counted: CostProvider, priced: CostProvider, confidence: float | None = None) -> None:
+    def __init__(self, counted: CostProvider, others: CostProvider, confidence: float | None = None) -> None:
         self._counted = counted
-        self._priced = priced
-        self._uncertain = priced if isinstance(priced, Uncertain) else None
+        self._others = others
+        self._uncertain = others if isinstance(others, Uncertain) else None
         self._confidence = confidence
-        self.kind = priced.kind
-        self.metrics = counted.metrics | priced.metrics
-        self.fingerprint = f"{counted.fingerprint} + {priced.fingerprint}"
+        self.kind = others.kind
+        self.metrics = counted.metrics | others.metrics
+        self.fingerprint = f"{counted.fingerprint} + {others.fingerprint}"
         if confidence is not None:
             self.fingerprint += f" with {confidence:.6g} confidence"
-        self.exhaustive = counted.exhaustive and priced.exhaustive
+        self.exhaustive = counted.exhaustive and others.exhaustive
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
         found = [
             Cost({**b.values, **a.values}, {**b.sources, **a.sources}, b.error or a.error, raw=b.raw)
-            for a, b in zip(self._counted(archs), self._priced(archs), strict=True)
+            for a, b in zip(self._counted(archs), self._others(archs), strict=True)
         ]
         if self._confidence is None:
             return found
@@ -72,19 +72,19 @@ class Joined:
 
 
 class JoinedConfirming(Joined):
-    """As Joined, where `priced` can be confirmed."""
+    """As Joined, where `others` can be confirmed."""
 
-    def __init__(self, counted: CostProvider, priced: CostProvider, confirming: Confirming) -> None:
-        super().__init__(counted, priced)
+    def __init__(self, counted: CostProvider, others: CostProvider, confirming: Confirming) -> None:
+        super().__init__(counted, others)
         self.confirm = confirming.confirm
         self.close = confirming.close
 
 
 class JoinedCorrectable(JoinedConfirming):
-    """As Joined, where `priced` can be corrected."""
+    """As Joined, where `others` can be corrected."""
 
-    def __init__(self, counted: CostProvider, priced: CostProvider, correctable: Correctable) -> None:
-        super().__init__(counted, priced, correctable)
+    def __init__(self, counted: CostProvider, others: CostProvider, correctable: Correctable) -> None:
+        super().__init__(counted, others, correctable)
         self.knows, self.measure, self.correct = correctable.knows, correctable.measure, correctable.correct
 
 
@@ -96,7 +96,7 @@ def create(
     boards: Sequence[str] = (),
     confidence: float | None = None,
 ) -> CostProvider:
-    """Prices of `space`'s architectures for `dataset` on `device`: MACs and parameters, where it counts them, and
+    """Costs of `space`'s architectures for `dataset` on `device`: MACs and parameters, where it counts them, and
     what `kind` adds.
 
     `kind` is "analytic" (nothing), "table" (HW-NAS-Bench), "predictor" (of the device's profile), "live" (measured on
@@ -107,27 +107,27 @@ def create(
     """
     if boards and kind not in ("live", "hybrid"):
         raise UsageError(f"--cost {kind} asks no board; leave --board out, or measure there by --cost live or hybrid")
-    priced: CostProvider | None
+    others: CostProvider | None
     if kind == "auto":
-        priced = _best(space, dataset, device)
+        others = _best(space, dataset, device)
     elif boards:
-        priced = plugins.load("costs", kind)(space, dataset, device, boards)
+        others = plugins.load("costs", kind)(space, dataset, device, boards)
     else:
-        priced = plugins.load("costs", kind)(space, dataset, device)
-    if confidence is not None and not isinstance(priced, Uncertain):
+        others = plugins.load("costs", kind)(space, dataset, device)
+    if confidence is not None and not isinstance(others, Uncertain):
         raise UsageError(
-            f"--confidence is for predicted costs, and those of --cost {priced.kind if priced else 'analytic'} are"
+            f"--confidence is for predicted costs, and those of --cost {others.kind if others else 'analytic'} are"
             " measured or counted; leave it out"
         )
-    alone = priced is None or priced.kind == "analytic"
+    alone = others is None or others.kind == "analytic"
     counted: CostProvider = Uncounted()
     if alone or isinstance(space, Countable):
         counted = plugins.load("costs", "analytic")(space, dataset, device)
-    if isinstance(priced, Correctable):
-        return JoinedCorrectable(counted, priced, priced)
-    if isinstance(priced, Confirming):
-        return JoinedConfirming(counted, priced, priced)
-    return counted if priced is None or alone else Joined(counted, priced, confidence)
+    if isinstance(others, Correctable):
+        return JoinedCorrectable(counted, others, others)
+    if isinstance(others, Confirming):
+        return JoinedConfirming(counted, others, others)
+    return counted if others is None or alone else Joined(counted, others, confidence)
 
 
 def _best(space: SearchSpace, dataset: str, device: Device) -> CostProvider | None:

@@ -34,8 +34,8 @@ from edgenas.device import ErrorRegion, LinearModel, Measurable, Predictor
 from edgenas.errors import BoardError, UsageError
 
 Values = NDArray[np.float64]
-FEWEST = 5  # samples that a fit needs
-MOST_ATTEMPTS = 3  # times the wanted number of samples, where cells turn out not to run
+MIN_SAMPLES = 5  # samples that a fit needs
+MAX_ATTEMPTS = 3  # times the wanted number of samples, where cells turn out not to run
 CANDIDATES = 600  # cells that a seed draws and the samples are chosen from
 FOLDS = 10
 _AT_ONCE = 8  # cells given to `measure` together, so that progress can be told
@@ -59,7 +59,9 @@ def choose_samples(
     prior = prior or shipped_prior(space.name)
     archs = _connected(space)
     if not 1 <= n <= CANDIDATES - len(taken) - len(failed):
-        raise UsageError(f"{n} samples cannot be chosen; give --samples from {FEWEST} to {CANDIDATES // MOST_ATTEMPTS}")
+        raise UsageError(
+            f"{n} samples cannot be chosen; give --samples from {MIN_SAMPLES} to {CANDIDATES // MAX_ATTEMPTS}"
+        )
     drawn = np.random.default_rng(seed).choice(len(archs), CANDIDATES, replace=False)
     known = {*taken, *failed}
     pool = [*taken, *(archs[i] for i in drawn if archs[i] not in known)]
@@ -92,15 +94,15 @@ def fit_fewshot(
     with everything but the prior fitted again. They speak of cells like the samples: chosen ones are more unlike each
     other than cells at large, which makes ranks easier and values harder to predict. Where three or more cells did
     not run and three or more did, it also learns which, if that beats always giving the commoner answer.
-    Raises UsageError for fewer than FEWEST cells that ran.
+    Raises UsageError for fewer than MIN_SAMPLES cells that ran.
     """
     if not archs:
-        raise UsageError(f"0 measured cells are too few for a predictor; give --samples {FEWEST} or more")
+        raise UsageError(f"0 measurements are too few for a predictor; give --samples {MIN_SAMPLES} or more")
     prior = prior or shipped_prior(archs[0].space)
     genes, every = genes_of(archs), np.array(values, dtype=np.float64)
     runs = np.isfinite(every)
-    if runs.sum() < FEWEST:
-        raise UsageError(f"{runs.sum()} measured cells are too few for a predictor; give --samples {FEWEST} or more")
+    if runs.sum() < MIN_SAMPLES:
+        raise UsageError(f"{runs.sum()} measurements are too few for a predictor; give --samples {MIN_SAMPLES} or more")
     if not (every[runs] > 0).all():
         raise UsageError("a measured cost is not positive; measure that cell again")
     cells, measured = genes[runs], every[runs]
@@ -153,14 +155,14 @@ def measure_samples(
 ) -> Iterator[tuple[Architecture, Cost]]:
     """Every cell measured, in order, until `samples` of them have run.
 
-    For a cell that `measure` gives an error for another is chosen, up to MOST_ATTEMPTS x `samples` cells in all.
+    For a cell that `measure` gives an error for another is chosen, up to MAX_ATTEMPTS x `samples` cells in all.
     Raises UsageError for a number of `samples` that cannot be; what `measure` raises ends it.
     """
-    if samples < FEWEST:
-        raise UsageError(f"{samples} samples are too few for a predictor; give --samples {FEWEST} or more")
+    if samples < MIN_SAMPLES:
+        raise UsageError(f"{samples} samples are too few for a predictor; give --samples {MIN_SAMPLES} or more")
     found: list[tuple[Architecture, Cost]] = []
     while missing := samples - sum(cost.error is None for _, cost in found):
-        missing = min(missing, MOST_ATTEMPTS * samples - len(found))
+        missing = min(missing, MAX_ATTEMPTS * samples - len(found))
         if missing == 0:
             break
         # What failed told nothing of the values: the choice is made as if only the others had been measured.
@@ -182,7 +184,7 @@ def profile(
     `fitted_on` says in words what was measured, for the profile. Raises BoardError where too few of the cells ran.
     """
     good = [cost for _, cost in found if cost.error is None]
-    if len(good) < FEWEST:
+    if len(good) < MIN_SAMPLES:
         reason = next((cost.error for _, cost in found if cost.error is not None), "none was tried")
         raise BoardError(f"only {len(good)} of {len(found)} cells ran ({reason}); run: edgenas board check NAME")
     prior = prior or shipped_prior(found[0][0].space)

@@ -32,9 +32,9 @@ Values = NDArray[np.float64]
 
 
 class HybridCost:
-    """The prices of `predicted`, corrected by what `measured` found so far, or those themselves.
+    """The costs of `predicted`, corrected by what `measured` found so far, or those themselves.
 
-    A class (space.canonical) has one price, as it runs as one network.
+    A class (space.canonical) has one cost, as it runs as one network.
     """
 
     kind = "hybrid"
@@ -51,11 +51,11 @@ class HybridCost:
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
         classes = [self._space.canonical(arch) for arch in archs]
         unknown = list(dict.fromkeys(each for each in classes if each not in self._known))
-        priced = dict(zip(unknown, self._corrected(unknown), strict=True))
-        return [self._known.get(each) or priced[each] for each in classes]
+        corrected = dict(zip(unknown, self._corrected(unknown), strict=True))
+        return [self._known.get(each) or corrected[each] for each in classes]
 
     def knows(self, arch: Architecture) -> bool:
-        """Whether the price of `arch` is a measured one, or known to be none."""
+        """Whether the cost of `arch` is a measured one, or known to be none."""
         return self._space.canonical(arch) in self._known
 
     def correct(self, measured: Mapping[Architecture, Cost]) -> None:

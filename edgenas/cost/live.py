@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgenas.architecture import Architecture, Confirmation, Cost, SearchSpace
 from edgenas.board import registry
 from edgenas.board.measure import Failed, Measured, Outcome, Tier
-from edgenas.board.pool import Pool
+from edgenas.board.pool import BoardPool
 from edgenas.board.runtimes import for_device, model_format, require_compiler, required
 from edgenas.data.inputs import input_of
 from edgenas.device import Device
@@ -35,7 +35,7 @@ class LiveCost:
     kind = "live"
     exhaustive = False
 
-    def __init__(self, space: SearchSpace, dataset: str, device: Device, pool: Pool) -> None:
+    def __init__(self, space: SearchSpace, dataset: str, device: Device, pool: BoardPool) -> None:
         from edgenas.lower import LOWERING_VERSION
 
         if device.measurement is None:
@@ -67,7 +67,7 @@ class LiveCost:
         return [costs[self._space.canonical(arch)] for arch in archs]
 
     def confirm(self, arch: Architecture, limits: Mapping[str, float]) -> Confirmation:
-        """Measure `arch` at the final tier and judge it against `limits`, metric -> limit in its canonical unit."""
+        """Measure `arch` at the final tier and compare it with `limits`, metric -> limit in its canonical unit."""
         tier = Tier.final(self._how, limits.get("latency"))
         outcome = self._pool.one(self.model(self._space.canonical(arch)), tier)
         if isinstance(outcome, Failed):
@@ -165,7 +165,7 @@ def create(space: SearchSpace, dataset: str, device: Device, boards: Sequence[st
         import torch  # noqa: F401  # candidates are built in it
     except ImportError as error:
         raise UsageError(f"--cost live needs {lacking(error)}") from error
-    found = LiveCost(space, dataset, device, Pool(registry.pool(device.name, list(boards)), device))
+    found = LiveCost(space, dataset, device, BoardPool(registry.pool(device.name, list(boards)), device))
     if found.needs_compiler:
         require_compiler()
     return found

@@ -19,7 +19,7 @@ from edgenas.errors import UsageError
 Values = NDArray[np.float64]
 _REFERENCE_CELLS = 2_000  # that the features' means and spreads are taken over
 _PRIOR_CELLS = 150  # of each prior device that the blocks' variances are learned from
-_LEAST_NOISE = 1e-3  # of the variance of the values: repeats within 1 %, of values that differ by 30 %
+_MIN_NOISE = 1e-3  # of the variance of the values: repeats within 1 %, of values that differ by 30 %
 _LOOSE = 3.0  # prior deviation of the log variances common to the prior devices
 
 
@@ -76,7 +76,7 @@ def learn_prior(known: Sequence[Device], space: SearchSpace) -> Prior:
         return Prior(space.features, tuple(each.name for each in known), mean, blocks, log_variances)
 
     # Half of the variance is the devices' and the rest shared evenly, before anything is known.
-    start = np.log(np.array([0.5] + [0.5 / len(fixed)] * len(fixed) + [_LEAST_NOISE]))
+    start = np.log(np.array([0.5] + [0.5 / len(fixed)] * len(fixed) + [_MIN_NOISE]))
     tasks = []
     for number in range(len(models)):
         chosen = features[rng.choice(len(features), _PRIOR_CELLS, replace=False)]
@@ -99,7 +99,7 @@ def likeliest(tasks: Sequence[tuple[Values, Values]], start: Values, deviation: 
         sign = np.sign(slope)
         stride = np.clip(stride * np.select([sign * last > 0, sign * last < 0], [1.2, 0.5], 1.0), 1e-3, 1.0)
         point, last = point + sign * stride, sign
-        point[-1] = max(point[-1], np.log(_LEAST_NOISE))
+        point[-1] = max(point[-1], np.log(_MIN_NOISE))
     return point
 
 

@@ -11,7 +11,7 @@ from edgenas import device as devices
 from edgenas import plugins, spaces
 from edgenas.architecture import Architecture, Cost
 from edgenas.board import registry
-from edgenas.board.pool import Pool, connect
+from edgenas.board.pool import BoardPool, connect
 from edgenas.board.registry import Board
 from edgenas.cost import fewshot
 from edgenas.cost.live import LiveCost
@@ -53,7 +53,7 @@ class Profiling:
         facts = dict(session.facts)
         session.close()
         identity = _identity(facts, base)
-        live = LiveCost(space, "cifar10", base, Pool([self.board], base))
+        live = LiveCost(space, "cifar10", base, BoardPool([self.board], base))
         try:
             for pair in fewshot.measure_samples(live, space, self.samples, self.seed):
                 self.found.append(pair)
@@ -80,8 +80,8 @@ def profile_board(
     if path.exists():
         raise UsageError(f"{path} exists; choose another place by -o FILE, or remove it first")
     check_place(path, UsageError, "choose another place by -o FILE")
-    if samples < fewshot.FEWEST:
-        raise UsageError(f"{samples} samples are too few for a predictor; give --samples {fewshot.FEWEST} or more")
+    if samples < fewshot.MIN_SAMPLES:
+        raise UsageError(f"{samples} samples are too few for a predictor; give --samples {fewshot.MIN_SAMPLES} or more")
     check_ranges(samples=samples, seed=seed)
     return Profiling(board, samples, seed, path)
 

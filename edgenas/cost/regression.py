@@ -48,13 +48,13 @@ def logistic(features: Values, truth: NDArray[np.bool_], steps: int = 15) -> tup
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Agreement:
     """How predictions compare with measured values on held-out cells."""
 
     spearman: float  # in [-1, 1]
     within: float  # share within 10 % of the measured value, in [0, 1]
 
 
-def compared(predicted: Values, measured: Values) -> Comparison:
+def compared(predicted: Values, measured: Values) -> Agreement:
     close = np.abs(predicted - measured) <= WITHIN * measured
-    return Comparison(rank_correlation(predicted, measured), float(close.mean()))
+    return Agreement(rank_correlation(predicted, measured), float(close.mean()))

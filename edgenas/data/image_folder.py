@@ -31,8 +31,8 @@ _TRAIN_FOLDERS = ("train", "training")  # in any letter case; of several the fir
 _TEST_FOLDERS = ("test", "testing", "val", "valid", "validate", "validation")
 _OF_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx", "__pycache__"})  # not worth a word
 _CONVERTIBLE = frozenset({".heic", ".heif", ".avif", ".cr2", ".nef", ".dng", ".psd"})
-_MOST_IMAGES = 50_000
-_MOST_COUNTED = 100_000  # files in folders that are not used
+_MAX_IMAGES = 50_000
+_MAX_COUNTED = 100_000  # files in folders that are not used
 _NAMED = 10  # files or classes at most in a message
 _TEST_EVERY = 5
 
@@ -68,7 +68,7 @@ def read_folder(folder: Path, split: str, limit: int, side: int) -> FolderConten
     except ImportError as error:
         raise DataError(f"reading a folder of images needs {lacking(error)}") from error
     listing = list_folder(folder)
-    limit = min(limit, max(1, _MOST_IMAGES // len(listing.class_names)))
+    limit = min(limit, max(1, _MAX_IMAGES // len(listing.class_names)))
     parts = {"train": _picked(listing.train, limit), "test": _picked(listing.test, limit)}
     part = parts.pop(split)
     (other,) = parts.values()
@@ -236,7 +236,7 @@ def _images_in(folder: str) -> int:
     for _, _, names in os.walk(folder):  # follows no links
         count += sum(os.path.splitext(name)[1].lower() in _ENDINGS for name in names if not name.startswith("."))
         seen += len(names)
-        if seen > _MOST_COUNTED:
+        if seen > _MAX_COUNTED:
             break
     return count
 

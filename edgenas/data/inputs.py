@@ -14,7 +14,7 @@ _KNOWN = {
 def input_of(dataset: str) -> InputSpec:
     """What costs of networks for `dataset` hold for.
 
-    A data set that no benchmark knows (digits, a folder of images) is resized to 32 x 32 and priced as CIFAR-10 is,
+    A data set that no benchmark knows (digits, a folder of images) is resized to 32 x 32 and costs what CIFAR-10 does,
     so that its costs compare with measured ones; its own number of classes changes the last linear layer only.
     """
     return _KNOWN.get(dataset, _KNOWN["cifar10"])

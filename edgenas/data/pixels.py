@@ -21,11 +21,11 @@ from typing import Any, Optional, Tuple  # noqa: UP035  (Python 3.6)
 
 import numpy as np
 
-MOST_PIXELS = 64000000  # of one image; a decompression bomb has billions
-MOST_BYTES = 1 << 30  # of a file
+MAX_PIXELS = 64000000  # of one image; a decompression bomb has billions
+MAX_BYTES = 1 << 30  # of a file
 # As Pillow calls them. It knows more, some of which run other programs.
 KINDS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "WEBP", "PPM", "TIFF", "GIF")
-_TOO_LARGE = f"more than {MOST_PIXELS:,} pixels; make it smaller"
+_TOO_LARGE = f"more than {MAX_PIXELS:,} pixels; make it smaller"
 _BEGINNINGS = {  # of files without Pillow
     b"\xff\xd8\xff": "JPEG",
     b"GIF8": "GIF",
@@ -72,9 +72,9 @@ def _content(path):
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise UnreadableError("no regular file")
-            if status.st_size > MOST_BYTES:
-                raise UnreadableError(f"more than {MOST_BYTES:,} bytes")
-            return stream.read(MOST_BYTES)
+            if status.st_size > MAX_BYTES:
+                raise UnreadableError(f"more than {MAX_BYTES:,} bytes")
+            return stream.read(MAX_BYTES)
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from error
 
@@ -95,7 +95,7 @@ def _in_words(content):
 def _decoded(content, height, width):
     if content.startswith(b"\x93NUMPY"):
         pixels = np.load(io.BytesIO(content), allow_pickle=False)
-        if pixels.size > 3 * MOST_PIXELS:
+        if pixels.size > 3 * MAX_PIXELS:
             raise UnreadableError(_TOO_LARGE)
         return pixels, "NPY", None
     try:
@@ -108,7 +108,7 @@ def _decoded(content, height, width):
             with Image.open(io.BytesIO(content)) as image:
                 if image.format not in KINDS:
                     raise UnreadableError(f"{image.format}; convert it to JPEG or PNG")
-                if image.width * image.height > MOST_PIXELS:
+                if image.width * image.height > MAX_PIXELS:
                     raise UnreadableError(_TOO_LARGE)
                 image.draft("RGB", (_DRAFT * width, _DRAFT * height))
                 image.load()
@@ -194,7 +194,7 @@ def _netpbm(content):
     channels = 3 if content[:2] == b"P6" else 1
     if most != 255:
         raise UnreadableError("more or fewer than 256 levels, which takes Pillow; run: pip install pillow")
-    if width * height > MOST_PIXELS:
+    if width * height > MAX_PIXELS:
         raise UnreadableError(_TOO_LARGE)
     pixels = np.frombuffer(content, np.uint8, width * height * channels, position + 1)
     return np.repeat(pixels.reshape(height, width, channels), 3 // channels, axis=2)
@@ -218,7 +218,7 @@ def _png(content):
         position += size + 12
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
-    if width * height > MOST_PIXELS:
+    if width * height > MAX_PIXELS:
         raise UnreadableError(_TOO_LARGE)
     passes = []
     for left, top, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):

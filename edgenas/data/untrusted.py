@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgenas.errors import DataError
 from edgenas.files import open_file
 
-_LARGEST_FILE = 4 << 30  # bytes; the largest official file read here is below 1 GiB
+_MAX_FILE_BYTES = 4 << 30  # bytes; the largest official file read here is below 1 GiB
 _PLAIN_KINDS = "biufcSU"
 
 
@@ -129,7 +129,7 @@ def restricted_load(source: Path | bytes | IO[bytes], *, encoding: str = "ASCII"
     try:
         if isinstance(source, Path):
             with open_file(source) as file:
-                if os.fstat(file.fileno()).st_size > _LARGEST_FILE:
+                if os.fstat(file.fileno()).st_size > _MAX_FILE_BYTES:
                     raise DataError(f"{called} is larger than any of its kind; get it again from its official source")
                 return _Unpickler(file, encoding=encoding).load()
         stream_ = io.BytesIO(source) if isinstance(source, bytes) else source

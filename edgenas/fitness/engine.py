@@ -23,7 +23,7 @@ Found = TypeVar("Found")  # what is then known of it, like a Score
 _Asked = TypeVar("_Asked", contravariant=True)
 
 # More than this many side by side hide a launch no better, and the first scores come later.
-MOST_STACKED = 64
+MAX_STACKED = 64
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -80,7 +80,7 @@ class LocalEngine:
     def start(self, trainer: Trains[Asked, Found]) -> LocalWorkers[Asked, Found]:
         count = torch.cuda.device_count()
         if count:
-            return LocalWorkers(trainer, [torch.device("cuda", index) for index in range(count)], MOST_STACKED)
+            return LocalWorkers(trainer, [torch.device("cuda", index) for index in range(count)], MAX_STACKED)
         # Threads that share a step of so small a network mostly wait for each other, for ever so long where another
         # program wants the core too; and a score does not depend on how many cores there are.
         keep_freed_memory()

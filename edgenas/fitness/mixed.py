@@ -27,7 +27,7 @@ from edgenas.fitness.weights import parse_weights
 
 VERSION = 4  # of how ranks are mixed, and among what
 SAMPLE = 64  # functional classes, at most, to be ranked among where not all of them are
-_MOST_DRAWS = 100 * SAMPLE  # a space may have fewer classes than are wanted
+_MAX_TRIES = 100 * SAMPLE  # a space may have fewer classes than are wanted
 _OUTER = 0.25  # the share of the sample whose slope goes on beyond its end
 
 
@@ -101,8 +101,8 @@ class MeanOfRanks:
             "space": space.name,
             "version": VERSION,
         }
-        told = json.dumps(made_from, sort_keys=True)
-        self.fingerprint = "mean of ranks " + hashlib.sha256(told.encode()).hexdigest()
+        content = json.dumps(made_from, sort_keys=True)
+        self.fingerprint = "mean of ranks " + hashlib.sha256(content.encode()).hexdigest()
 
     def __call__(self, archs: Sequence[Architecture]) -> Generator[Score, None, None]:
         """A score for each of `archs`, in order."""
@@ -110,11 +110,11 @@ class MeanOfRanks:
             return
         if self._scales is None:
             self._scales = self._made_scales()
-        # One member after another, for they may rest on each other's scores; the last, and dearest, one by one.
-        *quick, dearest = sorted(self._members, key=lambda name: not self._members[name].exhaustive)
+        # One member after another, for they may rest on each other's scores; the last, and slowest, one by one.
+        *quick, slowest = sorted(self._members, key=lambda name: not self._members[name].exhaustive)
         known = {name: list(self._members[name](archs)) for name in quick}
-        for row, last in enumerate(self._members[dearest](archs)):
-            yield self._mixed({**{name: known[name][row] for name in quick}, dearest: last}, self._scales)
+        for row, last in enumerate(self._members[slowest](archs)):
+            yield self._mixed({**{name: known[name][row] for name in quick}, slowest: last}, self._scales)
 
     def seconds_for(self, archs: Sequence[Architecture]) -> float:
         """About what scoring `archs`, which are canonical, takes here by those of the members that know."""
@@ -131,9 +131,9 @@ class MeanOfRanks:
             if not np.isfinite(score.value):
                 return Score(None, error=f"{name}: {score.value} has no rank")
             total += self._weights[name] * float(scale(score.value))
-        told = [scores[name] for name in self._members]
-        loss = next((each.loss for each in told if each.loss is not None), None)
-        phi = next((each.phi for each in told if each.phi is not None), None)
+        members = [scores[name] for name in self._members]
+        loss = next((each.loss for each in members if each.loss is not None), None)
+        phi = next((each.phi for each in members if each.phi is not None), None)
         return Score(total / sum(self._weights.values()), loss, phi=phi)
 
     def _made_scales(self) -> dict[str, Scale | None]:
@@ -156,7 +156,7 @@ def _drawn(space: SearchSpace, seed: int, count: int) -> list[Architecture]:
     """`count` connected classes: a disconnected network is no yardstick, and never searched for."""
     rng = random.Random(f"{seed} {space.name}")
     drawn: dict[Architecture, None] = {}
-    for _ in range(_MOST_DRAWS):
+    for _ in range(_MAX_TRIES):
         arch = space.canonical(Architecture(space.name, tuple(rng.randrange(each) for each in space.choices)))
         if space.is_connected(arch):
             drawn[arch] = None

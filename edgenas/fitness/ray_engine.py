@@ -26,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from edgenas import __version__, children
 from edgenas.errors import EdgeNASError, UsageError
-from edgenas.fitness.engine import MOST_STACKED, Asked, Found, Hardware, Trains, keep_freed_memory, this_machine
+from edgenas.fitness.engine import MAX_STACKED, Asked, Found, Hardware, Trains, keep_freed_memory, this_machine
 from edgenas.fitness.trainer import VERSION
 
 _KNOCK_S = 4.0  # in which an address must take a connection,
@@ -70,7 +70,7 @@ class RayWorkers(Generic[Asked, Found]):
     to be cancelled."""
 
     def __init__(self, trainer: Trains[Asked, Found], unit: str) -> None:
-        self.stack = MOST_STACKED if unit == "GPU" else 1
+        self.stack = MAX_STACKED if unit == "GPU" else 1
         self._unit = unit
         self._device = "cuda" if unit == "GPU" else "cpu"
         self._task = ray.remote(_train).options(max_retries=_LOST_WORKERS, **_share(unit, 1))

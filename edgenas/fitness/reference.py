@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 PRETRAINED_ON = "cifar10"
 EPOCHS = 7
-FEWEST_STEPS, MOST_STEPS = 150, 1_500  # a small set needs some to learn from; two CPU cores take minutes for the most
+MIN_STEPS, MAX_STEPS = 150, 1_500  # a small set needs some to learn from; two CPU cores take minutes for the most
 BATCH_SIZE = 64
 LEARNING_RATE = 0.1
 WEIGHT_DECAY = 5e-4
@@ -166,7 +166,7 @@ def _trained(choice: str, dataset: str, image_set: ImageSet) -> ResNet:
 
     It is always the one that was read: one fresh from its training lies otherwise in memory, and gives other sums.
     """
-    schedule = (EPOCHS, FEWEST_STEPS, MOST_STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY)
+    schedule = (EPOCHS, MIN_STEPS, MAX_STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY)
     key = hashlib.sha256(json.dumps([choice, image_set.fingerprint, schedule]).encode()).hexdigest()
     path = cache_dir() / "references" / f"{choice}-{key[:16]}.pt"
     if path.exists():
@@ -200,14 +200,14 @@ def _trained(choice: str, dataset: str, image_set: ImageSet) -> ResNet:
 def train_reference(image_set: ImageSet, depth: int, steps: int | None = None, seed: int = 0) -> ResNet:
     """A ResNet of `depth` trained on `image_set` by SGD with momentum under a one-cycle schedule.
 
-    By default the steps are those of EPOCHS, within FEWEST_STEPS and MOST_STEPS. The same seed gives the same network
+    By default the steps are those of EPOCHS, within MIN_STEPS and MAX_STEPS. The same seed gives the same network
     on the same kind of machine.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = np.random.default_rng(seed)
     size = min(BATCH_SIZE, len(image_set.images))
     if steps is None:
-        steps = min(max(EPOCHS * len(image_set.images) // size, FEWEST_STEPS), MOST_STEPS)
+        steps = min(max(EPOCHS * len(image_set.images) // size, MIN_STEPS), MAX_STEPS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = ResNet(depth, len(image_set.class_names))

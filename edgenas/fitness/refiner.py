@@ -2,7 +2,7 @@
 next; and what the networks are worth on images held out.
 
 The recipe is SGD at a constant rate whose weights are averaged by polynomial decay (Shamir and Zhang, Stochastic
-Gradient Descent for Non-smooth Optimization, ICML 2013, section 4), so that a network can be judged at any time. Its
+Gradient Descent for Non-smooth Optimization, ICML 2013, section 4), so that a network can be evaluated at any time. Its
 weights begin as in live scoring. All classes see the same crops of the same images in the same order, which follow from
 the seed and the number of the step alone: what one has right and another wrong is down to the classes.
 """
@@ -38,9 +38,9 @@ from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented
 from edgenas.train.files import from_bytes, to_bytes, weights
 
 VERSION = 3  # of how outcomes come about; a change that moves them by more than rounding makes it another
-_MOST_OF_A_FOLDER = 5_000  # images a class
-_LEAST_HELD_OUT = 2  # images a class
-_LEAST_SIDE = 16  # pixels of images that were shrunk
+_MAX_PER_CLASS = 5_000  # images a class
+_MIN_HELD_OUT = 2  # images a class
+_MIN_SIDE = 16  # pixels of images that were shrunk
 _EVALUATION_BATCH = 256
 
 
@@ -164,10 +164,10 @@ class Refiner:
             torch._foreach_lerp_(averages, live, (settings.averaging + 1) / (step + 1 + settings.averaging))
         states = [_state(network, optimizer, averaged, until) for network in networks]
         calibration = self._calibration()
-        judged = [self._judge(network, averaged, calibration) for network in networks]
+        evaluated = [self._evaluate(network, averaged, calibration) for network in networks]
         seconds = (time.perf_counter() - began_s) / len(jobs)
         outcomes = []
-        for job, state, (loss, right) in zip(jobs, states, judged, strict=True):
+        for job, state, (loss, right) in zip(jobs, states, evaluated, strict=True):
             found = Refined(job.arch, until, len(self.validation), loss, right, seconds)
             if math.isfinite(loss):
                 outcomes.append(Outcome(found, state))
@@ -211,7 +211,7 @@ class Refiner:
         return torch.split(torch.cat([self._batch(step)[0] for step in steps]), _EVALUATION_BATCH)
 
     @torch.no_grad()
-    def _judge(
+    def _evaluate(
         self, network: nn.Module, averaged: dict[nn.Parameter, Tensor], calibration: Sequence[Tensor]
     ) -> tuple[float, bytes]:
         """The loss on the images held out, and which of them are right, packed, of `network` in evaluation mode with
@@ -264,7 +264,7 @@ def create(
     precision = precision_on(on.hardware, scoring.precision)
     scored = images = load_images(dataset)
     if dataset not in DATASETS:
-        images = load_images(dataset, limit=_MOST_OF_A_FOLDER)
+        images = load_images(dataset, limit=_MAX_PER_CLASS)
     batches = [scored.images[batch_indexes(scored, scoring.batch_size, seed)] for seed in dict.fromkeys(seeds)]
     validation = _held_out(images, np.concatenate(batches), settings.val_images)
     kept = np.ones(len(images.labels), bool)
@@ -293,7 +293,7 @@ def create(
         "seed": scoring.seed,
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-    source = f"trained on {kept.sum():,} and judged on {len(validation):,} other images of {images.source}"
+    source = f"trained on {kept.sum():,} and evaluated on {len(validation):,} other images of {images.source}"
     return Ready(refiner, on, fingerprint, source, f"{on.hardware.name} ({precision})")
 
 
@@ -304,9 +304,9 @@ def _within(settings: RefineSettings, images: int) -> tuple[int, ...]:
 
 
 def _shrink(images: ImageSet, most: int) -> int:
-    """`most`, where that divides the images' sides and leaves _LEAST_SIDE of them, else 1."""
+    """`most`, where that divides the images' sides and leaves _MIN_SIDE of them, else 1."""
     sides = images.images.shape[1:3]
-    return most if all(side % most == 0 and side // most >= _LEAST_SIDE for side in sides) else 1
+    return most if all(side % most == 0 and side // most >= _MIN_SIDE for side in sides) else 1
 
 
 def _held_out(images: ImageSet, scored: NDArray[np.uint8], most: int) -> NDArray[np.int64]:
@@ -321,10 +321,10 @@ def _held_out(images: ImageSet, scored: NDArray[np.uint8], most: int) -> NDArray
     if len(chosen) > most:
         chosen = chosen[np.arange(most) * len(chosen) // most]
     counts = np.bincount(images.labels[chosen], minlength=len(images.class_names))
-    if counts.min() < _LEAST_HELD_OUT:
+    if counts.min() < _MIN_HELD_OUT:
         raise UsageError(
             f"{images.source} has too few images to hold some out for validation: {counts.min()} of class"
-            f" {images.class_names[int(counts.argmin())]}, not {_LEAST_HELD_OUT}; give it more, or give --refine 0"
+            f" {images.class_names[int(counts.argmin())]}, not {_MIN_HELD_OUT}; give it more, or give --refine 0"
         )
     return np.sort(chosen)
 

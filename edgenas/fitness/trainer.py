@@ -136,7 +136,7 @@ class _Training:
 
     def advance(self, steps: int) -> None:
         for _ in range(steps):
-            _, loss = self._judge()
+            _, loss = self._evaluate()
             self._optimizer.zero_grad()
             torch.autograd.backward(loss.sum())  # each network's weights enter its own loss only
             self._optimizer.step()
@@ -152,10 +152,10 @@ class _Training:
     def read(self) -> tuple[list[float], list[float]]:
         """phi and the loss of each network as it is."""
         with torch.no_grad():
-            phis, losses = self._judge()
+            phis, losses = self._evaluate()
         return phis.clamp(0.0, float(len(self._trainer.targets))).tolist(), losses.tolist()
 
-    def _judge(self) -> tuple[Tensor, Tensor]:
+    def _evaluate(self) -> tuple[Tensor, Tensor]:
         """phi (Eq. 2) and the loss (Eq. 3), [stack] both; the loss has L - phi where the paper writes phi, for it is to
         be minimised."""
         trainer, beta = self._trainer, self._trainer.settings.beta

@@ -22,7 +22,7 @@ from edgenas.lower.tflite import SIGNATURE, to_tflite
 from edgenas.text import parse_json
 
 _GROUP = 32  # calibration images whose extremes are taken together
-_SMALLEST_RANGE = 1e-9  # the quantiser takes no tensor to span less
+_MIN_RANGE = 1e-9  # the quantiser takes no tensor to span less
 _BIAS_LIMIT = 2.0**30  # biases are int32 in steps of input scale x weight scale
 
 
@@ -106,10 +106,10 @@ def _with_biases_that_fit(graph: Graph, ranges: Mapping[str, Any]) -> Graph:
         if isinstance(op, Conv | Linear):
             span = ranges[_tensor_name(graph, op.inputs[0])]
             low, high = min(0.0, float(span["min"].min())), max(0.0, float(span["max"].max()))
-            step = max(high - low, _SMALLEST_RANGE) / 255
+            step = max(high - low, _MIN_RANGE) / 255
             largest = np.abs(op.weight).reshape(len(op.weight), -1).max(axis=1)
             needed = np.abs(op.bias) * 127 / (step * _BIAS_LIMIT)
-            lacking = np.flatnonzero(np.maximum(largest, _SMALLEST_RANGE) < needed)
+            lacking = np.flatnonzero(np.maximum(largest, _MIN_RANGE) < needed)
             if len(lacking):
                 ops[position] = changed = copy(op)
                 changed.weight = _with_peaks(op.weight, lacking, needed)

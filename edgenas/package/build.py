@@ -184,15 +184,15 @@ def _device(request: Mapping[str, Any]) -> Device | None:
 def _costs(
     result: Mapping[str, Any], request: Mapping[str, Any], trained: Trained, device: Device | None
 ) -> dict[str, Any]:
-    """Those that the search found for its winner; another architecture is priced as the search would have."""
+    """Those that the search found for its winner; another architecture costs what the search would say."""
     winner = result.get("winner") or {}
     if winner.get("genes") == list(trained.arch.genes):
         return dict(winner["costs"])
     if device is None:
         return {}
     space = plugins.load("spaces", trained.arch.space)()
-    price = cost.create(request.get("cost", "auto"), space, request["dataset"], device)([trained.arch])[0]
-    return {} if price.error is not None else cost_record(price)
+    found = cost.create(request.get("cost", "auto"), space, request["dataset"], device)([trained.arch])[0]
+    return {} if found.error is not None else cost_record(found)
 
 
 def _archive(content: Mapping[str, bytes]) -> bytes:

@@ -23,11 +23,11 @@ from edgenas import device as devices
 from edgenas.board import registry
 from edgenas.board.measure import Failed, Tier
 from edgenas.board.model import Golden, Model, with_golden
-from edgenas.board.pool import Pool, connect
+from edgenas.board.pool import BoardPool, connect
 from edgenas.board.registry import Board
 from edgenas.board.runtimes import chosen, for_device, model_format, required
 from edgenas.board.session import AgentSession
-from edgenas.board.verdict import Result, latency_fact, latency_problem
+from edgenas.board.verdict import CommandResult, latency_fact, latency_problem
 from edgenas.data.images import check_dataset
 from edgenas.errors import BoardError, EdgeNASError, ExportError, UsageError
 from edgenas.files import check_place, write_whole
@@ -44,7 +44,7 @@ IMAGES = 1000  # of the test split by default, at most: those that the package's
 
 
 @dataclass(frozen=True)
-class Deployed(Result):
+class Deployed(CommandResult):
     """`files`: where the report lies, as JSON and as text."""
 
     files: tuple[Path, ...] = ()
@@ -99,7 +99,7 @@ def deploy(
             accuracy = accuracy_on(entry, session, device, model, manifest, record, images, dataset)
     assert device.measurement is not None  # else it would be no board
     try:
-        with Pool([entry], device) as pool:
+        with BoardPool([entry], device) as pool:
             outcome = pool.one(model, Tier.final(device.measurement, limit_ms))
     except BoardError as error:
         if check["passed"] is not False:

@@ -66,7 +66,7 @@ FORMATS = {
         Format("tflite-int8", "model_int8.tflite", INT8, 0.1, _TFLITE_RUNTIMES),
     )
 }
-EDGETPU = "edgetpu"  # the int8 file, judged (and compiled, where the compiler is installed) for that device
+EDGETPU = "edgetpu"  # the int8 file, examined (and compiled, where the compiler is installed) for that device
 EDGETPU_FILE = "model_edgetpu.tflite"
 ALL_FORMATS = (*FORMATS, EDGETPU)
 

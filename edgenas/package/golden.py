@@ -23,7 +23,7 @@ GOLDEN_IMAGES = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Golden:
+class GoldenImages:
     """`images` uint8 [n, h, w, 3], the same `normalised` float32 [n, 3, h, w], `logits` float32 [n, classes] of torch,
     `labels` int64 [n]."""
 
@@ -33,7 +33,7 @@ class Golden:
     labels: NDArray[np.int64]
 
 
-def choose(trained: Trained, test: ImageSet, models: Collection[bytes]) -> Golden:
+def choose(trained: Trained, test: ImageSet, models: Collection[bytes]) -> GoldenImages:
     """Clear cases, so that the check tests the machine and not the network: of each class in turn the test image that
     torch is as sure of as of most, among those that all files put in torch's class."""
     from edgenas.lower.trace import torch_logits
@@ -60,7 +60,7 @@ def choose(trained: Trained, test: ImageSet, models: Collection[bytes]) -> Golde
             break
     if not chosen:
         raise ExportError("the files agree with torch on no image of the test split; train longer")
-    return Golden(images[chosen], normalised[chosen], logits[chosen], test.labels[some][chosen])
+    return GoldenImages(images[chosen], normalised[chosen], logits[chosen], test.labels[some][chosen])
 
 
 def _normalised(images: NDArray[np.uint8], trained: Trained) -> NDArray[np.float32]:

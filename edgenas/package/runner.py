@@ -55,7 +55,7 @@ def _one_line(text):
     return " ".join(str(text).split())
 
 
-class Model:
+class LoadedModel:
     """A model file and the runtime that executes it; raises ImportError where no runtime for it is installed."""
 
     def __init__(self, folder, record):
@@ -124,7 +124,7 @@ def check(folder, manifest, record):
 
 def _compared(folder, manifest, record):
     """Whether one model does on the golden images what it did where it was made, and how well, in words."""
-    model = Model(folder, record)
+    model = LoadedModel(folder, record)
     images = np.load(os.path.join(folder, manifest["golden"]["input"]), allow_pickle=False)
     expected = np.load(os.path.join(folder, manifest["golden"]["output"]), allow_pickle=False)
     logits = model(images, manifest["preprocessing"])
@@ -160,7 +160,7 @@ def classify(folder, manifest, records, paths, count):
     images = read_images(paths, *size)
     for record in records:
         try:
-            logits = Model(folder, record)(images, manifest["preprocessing"]).astype(np.float64)
+            logits = LoadedModel(folder, record)(images, manifest["preprocessing"]).astype(np.float64)
             exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
             shares = exponentials / exponentials.sum(axis=1, keepdims=True)
             return [

@@ -10,7 +10,7 @@ from edgenas.report.text import table_text
 from edgenas.text import printable, printables
 from edgenas.units import show
 
-MOST_INPUTS = 4  # of a model, that are shown
+MAX_INPUTS = 4  # of a model, that are shown
 
 
 def boards_text(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -81,7 +81,7 @@ def measured_text(fact: Mapping[str, Any]) -> str:
         + (f", as measured at {fact['measured_at']}" if fact["from_store"] else "")
     )
     layout = f", {fact['layout']}" if fact.get("layout") else ""
-    for each in fact.get("inputs", [])[:MOST_INPUTS]:
+    for each in fact.get("inputs", [])[:MAX_INPUTS]:
         shape = " x ".join(map(str, each["shape"])) or "a single value"
         lines.append(f"  input {printable(each['name'], 60)}: {shape} {each['dtype']}{layout}, made up")
     lines += [f"  {printable(note)}" for note in fact.get("notes", [])]

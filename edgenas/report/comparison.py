@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from edgenas.benchmarks.nasbench201.compare import Comparison
-from edgenas.benchmarks.nasbench201.regrets import Summary, by_case
+from edgenas.benchmarks.nasbench201.regrets import MethodSummary, by_case
 from edgenas.errors import DataError
 from edgenas.files import write_whole
 from edgenas.fitness import PAPER, FitnessSettings, size_of
@@ -82,7 +82,7 @@ def draw(comparison: Comparison) -> list[Path]:
     return paths
 
 
-def _row(each: Summary) -> list[str]:
+def _row(each: MethodSummary) -> list[str]:
     simulated = "-" if each.simulated_gpu_seconds is None else f"{each.simulated_gpu_seconds:,.0f}"
     return [
         each.method,

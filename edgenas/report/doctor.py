@@ -69,8 +69,8 @@ def checks_text(checks: list[Check]) -> str:
     """`checks`, one line each."""
     if not checks:
         return "nothing to verify; `edgenas data list` shows what there is to have"
-    told = printables(checks_json(checks))
-    rows = [[each["name"], "good" if each["ok"] else "BAD", each["detail"], each["path"]] for each in told]
+    shown = printables(checks_json(checks))
+    rows = [[each["name"], "good" if each["ok"] else "BAD", each["detail"], each["path"]] for each in shown]
     return table_text(["name", "state", "how it is known", "path"], rows)
 
 
@@ -146,8 +146,8 @@ def _dataset_facts(dataset: str, packages: dict[str, str | None]) -> dict[str, A
     space = plugins.load("spaces", spaces.DEFAULT)()
     problem = None
     try:
-        priced = cost.create("auto", space, dataset, load(_EXAMPLE_DEVICE))(space.all_architectures()[:1])[0]
-        sources = {metric: source for metric, source in priced.sources.items() if metric not in ("macs", "params")}
+        found = cost.create("auto", space, dataset, load(_EXAMPLE_DEVICE))(space.all_architectures()[:1])[0]
+        sources = {metric: source for metric, source in found.sources.items() if metric not in ("macs", "params")}
         costs = "; ".join(f"{metric}: {source}" for metric, source in sources.items()) or "MACs and parameters only"
     except DataError as error:
         costs, problem = "damaged data", str(error)

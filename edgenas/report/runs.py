@@ -74,9 +74,9 @@ def compare_text(compared: dict[str, Any]) -> str:
     winners = [(each["result"] or {}).get("winner") for each in columns]
     rows.append(["cell", *(winner["arch_str"] if winner else "-" for winner in winners)])
     for metric in METRICS:
-        prices = [(winner or {}).get("costs", {}).get(metric) for winner in winners]
-        if any(prices):
-            rows.append([metric, *(show(price["value"], metric) if price else "-" for price in prices)])
+        costs = [(winner or {}).get("costs", {}).get(metric) for winner in winners]
+        if any(costs):
+            rows.append([metric, *(show(cost["value"], metric) if cost else "-" for cost in costs)])
     label = score_label([each["request"] for each in columns])
     for name, key in {label: "score", "phi": "phi"}.items():
         values = [winner and winner[key] for winner in winners]
@@ -86,7 +86,7 @@ def compare_text(compared: dict[str, Any]) -> str:
     rows.append(["accuracy", *(f"{accuracy:.2f} %" if accuracy else "-" for accuracy in accuracies)])
     rows.append(
         [
-            "classes scored",
+            "architectures scored",
             *(str((each["result"] or {}).get("evaluations", {}).get("scored", "-")) for each in columns),
         ]
     )

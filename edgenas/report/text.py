@@ -13,7 +13,7 @@ from edgenas.run import PHI
 from edgenas.text import printable, printables
 from edgenas.units import METRICS, show
 
-MOST_POINTS = 20  # of a front that a person is shown
+MAX_POINTS = 20  # of a front that a person is shown
 
 
 def table_text(header: list[str], rows: list[list[str]]) -> str:
@@ -51,10 +51,10 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     lines += [f"  {winner['arch_str']}{number}", ""]
 
     rows = []
-    for metric, price in winner["costs"].items():
-        value = show(price["value"], metric)
+    for metric, cost in winner["costs"].items():
+        value = show(cost["value"], metric)
         limit = f"of {show(limits[metric], metric)}" if metric in limits else ""
-        rows.append([f"  {metric}", value, limit, price["source"] + _uncertainty_text(metric, price)])
+        rows.append([f"  {metric}", value, limit, cost["source"] + _uncertainty_text(metric, cost)])
     label = score_label([header["request"]])
     rows.append([f"  {label}", f"{winner['score']:.4f}", "", header["fitness_source"]])
     if label != "phi" and winner["phi"] is not None:
@@ -80,8 +80,8 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         *_unknown_accuracy_lines(benchmark, winner, result["dataset"]),
         "",
         *_refinement_lines(result),
-        f"  {counts['distinct']} cells judged, {counts['scored']} classes scored, {result['seconds']:.2f} s;"
-        f" run {result['run']}",
+        f"  {counts['distinct']} architectures evaluated, {counts['scored']} unique ones scored,"
+        f" {result['seconds']:.2f} s; run {result['run']}",
     ]
     return "\n".join(lines)
 
@@ -93,14 +93,14 @@ def _unknown_accuracy_lines(benchmark: TabularBenchmark | None, winner: dict[str
     return [f"  accuracy is not known here: edgenas data import {benchmark.accuracy_file} FILE"]
 
 
-def _uncertainty_text(metric: str, price: dict[str, Any]) -> str:
+def _uncertainty_text(metric: str, cost: dict[str, Any]) -> str:
     """What is known of how far the cost may be off, like "; 4.2 to 5.3 ms with 95 %, 11 % chance to be over"."""
-    said = f"; the table's own value is {show(price['raw'], metric)}" if "raw" in price else ""
-    if "interval" not in price:
+    said = f"; the table's own value is {show(cost['raw'], metric)}" if "raw" in cost else ""
+    if "interval" not in cost:
         return said
-    low, high = price["interval"]
+    low, high = cost["interval"]
     said += f"; {show(low, metric)} to {show(high, metric)} with 95 % probability"
-    chance = price["chance_over_limit"]
+    chance = cost["chance_over_limit"]
     if chance is None:
         return said
     shown = "under 1 %" if chance < 0.01 else f"{chance:.0%}".replace("%", " %")
@@ -136,14 +136,14 @@ def _refinement_lines(result: dict[str, Any]) -> list[str]:
 
 
 def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
-    """As `result_text`, of a search for a front; of a long one MOST_POINTS points, from end to end,
+    """As `result_text`, of a search for a front; of a long one MAX_POINTS points, from end to end,
     and those that were refined."""
     metric, front = result["pareto"], result["front"]
     label = score_label([header["request"]])
     within = f", {constraints_text(result)}" if result["constraints"] else ""
     last = len(front) - 1
-    evenly = {round(i * last / (MOST_POINTS - 1)) for i in range(MOST_POINTS)}
-    shown = sorted(evenly | {i for i in range(last) if front[i].get("refined")}) if last >= MOST_POINTS else None
+    evenly = {round(i * last / (MAX_POINTS - 1)) for i in range(MAX_POINTS)}
+    shown = sorted(evenly | {i for i in range(last) if front[i].get("refined")}) if last >= MAX_POINTS else None
     points = front if shown is None else [front[i] for i in shown]
     metrics = [metric, *(each["metric"] for each in result["constraints"] if each["metric"] != metric)]
     known = front[0]["test_accuracy"] is not None
@@ -175,8 +175,8 @@ def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         f"  {label}: {header['fitness_source']}",
         "",
         *_refinement_lines(result),
-        f"  {counts['distinct']} cells judged, {counts['scored']} classes scored, {result['seconds']:.2f} s;"
-        f" run {result['run']}",
+        f"  {counts['distinct']} architectures evaluated, {counts['scored']} unique ones scored,"
+        f" {result['seconds']:.2f} s; run {result['run']}",
         f"  the best within a limit: edgenas runs pick {result['run']} --{metric} {METRICS[metric].example}",
     ]
     return "\n".join(lines)

@@ -90,7 +90,7 @@ def header(value: Any) -> dict[str, Any]:
     if request["space"] is None:
         raise ValueError("request.space names no space")
     for limit, metric in LIMITS.items():
-        if request[limit] is not None and not 0 < request[limit] <= METRICS[metric].largest:
+        if request[limit] is not None and not 0 < request[limit] <= METRICS[metric].maximum:
             raise ValueError(f"request.{limit}: {request[limit]} is no limit")
     if request["pareto"] is not None and request["pareto"] not in METRICS:
         raise ValueError("request.pareto names no metric")
@@ -162,12 +162,12 @@ def _check_trials(records: Sequence[Mapping[str, Any]], request: Mapping[str, An
     needed = {metric for limit, metric in LIMITS.items() if request[limit] is not None}
     needed |= {request["pareto"]} if request["pareto"] else set()
     for number, each in enumerate(records, 1):
-        priced = each["cost_error"] is None
+        has_costs = each["cost_error"] is None
         if each["trial"] != number - 1:
             raise LineError(number, f"it says trial {each['trial']}")
-        if priced and not needed <= each["costs"].keys():
+        if has_costs and not needed <= each["costs"].keys():
             raise LineError(number, "it lacks a cost that is limited")
-        if (each["fitness"] is not None) != (priced and each["score"] is not None):
+        if (each["fitness"] is not None) != (has_costs and each["score"] is not None):
             raise LineError(number, "its fitness does not fit its score and costs")
         if each["feasible"] and each["fitness"] is None:
             raise LineError(number, "it cannot be feasible")
@@ -176,7 +176,7 @@ def _check_trials(records: Sequence[Mapping[str, Any]], request: Mapping[str, An
 def _check_measured(records: Sequence[Mapping[str, Any]], request: Mapping[str, Any]) -> None:
     """As `_check_trials`, of what boards measured."""
     for number, each in enumerate(records, 1):
-        if each["cost_error"] is None and not all(price["value"] > 0 for price in each["costs"].values()):
+        if each["cost_error"] is None and not all(cost["value"] > 0 for cost in each["costs"].values()):
             raise LineError(number, "it holds a cost of 0")
 
 

@@ -27,7 +27,7 @@ Genes = Annotated[list[Count], Len(1, 10_000)]
 Metric = Literal["latency", "energy", "macs", "params"]
 
 
-class _Price(TypedDict):
+class _CostEntry(TypedDict):
     value: Amount
     source: Text
     upper: NotRequired[Amount]
@@ -36,15 +36,15 @@ class _Price(TypedDict):
     chance_over_limit: NotRequired[Annotated[float, Ge(0), Le(1)] | None]
 
 
-class _Milliseconds(_Price):
+class _Milliseconds(_CostEntry):
     unit: Literal["ms"]
 
 
-class _Millijoules(_Price):
+class _Millijoules(_CostEntry):
     unit: Literal["mJ"]
 
 
-class _Millions(_Price):
+class _Millions(_CostEntry):
     unit: Literal["M"]
 
 
@@ -222,7 +222,7 @@ class Result(TypedDict):
     run: Text
 
 
-class Identity(TypedDict):
+class TrainingIdentity(TypedDict):
     """What a training is of, in train/checkpoint.pt."""
 
     __pydantic_config__ = STRICT  # type: ignore[misc]
@@ -235,7 +235,7 @@ class Identity(TypedDict):
     settings: dict[Text, Any]
 
 
-class Trained(Identity):
+class TrainingResult(TrainingIdentity):
     """train/result.json."""
 
     __pydantic_config__ = STRICT  # type: ignore[misc]
@@ -278,7 +278,7 @@ class _Process(TypedDict):
     peak_memory_kb: NotRequired[Amount | None]
 
 
-class _Attempt(TypedDict):
+class _StoredAttempt(TypedDict):
     __pydantic_config__ = OPEN  # type: ignore[misc]
     samples_ns: Annotated[list[Annotated[list[Annotated[float, Gt(0)]], Len(1)]], Len(1)]
     inner: Positive
@@ -290,7 +290,7 @@ class _Attempt(TypedDict):
     drift: Amount
 
 
-class Measurement(TypedDict):
+class StoredMeasurement(TypedDict):
     """What the store keeps of a measurement, its raw samples and all."""
 
     __pydantic_config__ = OPEN  # type: ignore[misc]
@@ -299,7 +299,7 @@ class Measurement(TypedDict):
     checked: bool
     note: Text
     fingerprint: dict[Text, Any]
-    attempts: Annotated[list[_Attempt], Len(1)]
+    attempts: Annotated[list[_StoredAttempt], Len(1)]
 
 
 class _Tensor(TypedDict):

@@ -23,13 +23,12 @@ from edgenas.architecture import Architecture, InputSpec, SearchSpace, network_s
 from edgenas.errors import DataError, UsageError, out_of_memory
 from edgenas.files import locked, read_file, write_whole
 from edgenas.schema import checked, parse
-from edgenas.schema.types import Identity
-from edgenas.schema.types import Trained as Result
+from edgenas.schema.types import TrainingIdentity, TrainingResult
 from edgenas.text import distinct
 
 VERSION = 1  # of checkpoint.pt, model.pt and result.json
 LOOK_S = 2.0  # beyond which who holds a folder trains there, and does not only look whether another does
-_LARGEST_FILE, _LARGEST_JSON = 1 << 33, 1 << 20  # bytes
+_MAX_FILE_BYTES, _MAX_JSON_BYTES = 1 << 33, 1 << 20  # bytes
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +130,7 @@ def read_identity(run: Path, advice: str) -> dict[str, Any]:
     """What the training in `run` is of, as its checkpoint says; raises DataError ending in `advice`."""
     path = run / "train" / "checkpoint.pt"
     try:
-        identity: dict[str, Any] = checked(Identity, read_torch(path, advice).get("identity"))
+        identity: dict[str, Any] = checked(TrainingIdentity, read_torch(path, advice).get("identity"))
     except ValueError as error:
         raise damaged(path, advice) from error
     return identity
@@ -142,7 +141,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if not os.path.lexists(folder / "result.json"):
         return None
     try:
-        found: dict[str, Any] = checked(Result, parse(read_file(folder / "result.json", _LARGEST_JSON)))
+        found: dict[str, Any] = checked(TrainingResult, parse(read_file(folder / "result.json", _MAX_JSON_BYTES)))
     except (DataError, ValueError):
         return None
     return found
@@ -220,7 +219,7 @@ def read_torch(path: Path, advice: str) -> dict[str, Any]:
 
     Raises DataError, its message ending in `advice`, for anything else.
     """
-    content = read_file(path, _LARGEST_FILE, DataError, advice)
+    content = read_file(path, _MAX_FILE_BYTES, DataError, advice)
     try:
         return from_bytes(content)
     except ValueError as error:

@@ -28,7 +28,7 @@ from edgenas.board.check import round_trip_ms
 from edgenas.board.local import Local
 from edgenas.board.measure import Bench, Failed, Tier
 from edgenas.board.model import Model
-from edgenas.board.pool import Pool
+from edgenas.board.pool import BoardPool
 from edgenas.board.session import WORK, AgentSession
 from edgenas.board.store import Store
 from edgenas.cost.live import LiveCost
@@ -84,7 +84,7 @@ def _overhead(name: str, connect: Callable[[], Any], folder: Path, count: int) -
     device, space = devices.load("host"), NASBench201()
     archs = [space.canonical(each) for each in space.all_architectures()[:: 15625 // (count + 2)]]
     archs = [arch for arch in dict.fromkeys(archs) if space.is_connected(arch)][:count]
-    live = LiveCost(space, "cifar10", device, Pool([], device, Store(folder)))
+    live = LiveCost(space, "cifar10", device, BoardPool([], device, Store(folder)))
     session = AgentSession(connect(), sys.executable)
     session.lease(3600)
     live.model(archs[0])  # imports
@@ -123,7 +123,7 @@ def _overhead(name: str, connect: Callable[[], Any], folder: Path, count: int) -
 def _agreement(folder: Path, rounds: int) -> None:
     device, space = devices.load("host"), NASBench201()
     arch = space.parse("|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|none~0|nor_conv_3x3~1|nor_conv_3x3~2|")
-    model = LiveCost(space, "cifar10", device, Pool([], device, Store(folder))).model(arch)
+    model = LiveCost(space, "cifar10", device, BoardPool([], device, Store(folder))).model(arch)
     path = folder / "model.onnx"
     path.write_bytes(model.content)
     tier = Tier.screen(device.measurement)  # type: ignore[arg-type]

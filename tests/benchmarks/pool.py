@@ -14,7 +14,7 @@ from statistics import median
 
 from edgenas import device as devices
 from edgenas.board.measure import Tier
-from edgenas.board.pool import Pool
+from edgenas.board.pool import BoardPool
 from edgenas.board.store import Store
 from tests.board.boards import World, board, models
 
@@ -42,7 +42,7 @@ def _timed(boards: int, count: int, sleep_s: float) -> float:
     names = [board(f"board-{number}") for number in range(boards)]
     with (
         tempfile.TemporaryDirectory() as folder,
-        Pool(names, devices.load("host"), Store(Path(folder)), world.connect) as pool,
+        BoardPool(names, devices.load("host"), Store(Path(folder)), world.connect) as pool,
     ):
         started_s = time.perf_counter()
         assert len(dict(pool.measure(models(count), tier))) == count

@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 from edgenas import device as devices
 from edgenas.benchmarks.nasbench201 import fit
 from edgenas.benchmarks.nasbench201.hwnasbench import read_hwnasbench
-from edgenas.cost.regression import Comparison, compared, ridge
+from edgenas.cost.regression import Agreement, compared, ridge
 from edgenas.data import files
 from edgenas.spaces.nasbench201 import NASBench201
 from edgenas.spaces.nasbench201.features import predict
 
 TARGETS = {"jetson_tx2": 0.98, "raspi4": 0.97, "edgetpu": 0.99, "pixel3": 0.96, "eyeriss": 0.99, "fpga": 0.999}
-LEAST_ACCURACY = 0.97
-LARGEST_PROFILE_BYTES = 40_000
+MIN_ACCURACY = 0.97
+MAX_PROFILE_BYTES = 40_000
 
 Values = NDArray[np.float64]
 
 
-def baseline(features: Values, values: Values, runs: NDArray[np.bool_]) -> Comparison:
+def baseline(features: Values, values: Values, runs: NDArray[np.bool_]) -> Agreement:
     train, held_out = fit.split()
     train, held_out = train[runs[train]], held_out[runs[held_out]]
     intercept, coefficients = ridge(features[train], values[train])
@@ -58,17 +58,17 @@ def main() -> int:
             ]
             cells = "".join(f"{f'{each.spearman:.4f} / {each.within:4.0%}':<16}" for each in rows)
             print(f"{name:<11}{metric:<9}{cells}{target:<9}{size / 1000:.1f}")
-            if rows[-1].spearman < target or size >= LARGEST_PROFILE_BYTES:
+            if rows[-1].spearman < target or size >= MAX_PROFILE_BYTES:
                 missed.append(f"{name} {metric}")
             if predictor.measurable is not None:
                 says = predict(predictor.measurable.model, genes[held_out]) > 0
                 accuracy = float((says == runs[held_out]).mean())
                 always = max(runs[held_out].mean(), 1 - runs[held_out].mean())
                 print(
-                    f"{name:<11}measurable or not: held-out accuracy {accuracy:.4f}, target {LEAST_ACCURACY}"
+                    f"{name:<11}measurable or not: held-out accuracy {accuracy:.4f}, target {MIN_ACCURACY}"
                     f" (always the same answer: {always:.4f})"
                 )
-                if accuracy < LEAST_ACCURACY:
+                if accuracy < MIN_ACCURACY:
                     missed.append(f"{name} measurable")
     print(f"missed: {', '.join(missed)}" if missed else "all targets met")
     return 1 if missed else 0

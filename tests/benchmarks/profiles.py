@@ -30,7 +30,7 @@ from edgenas.spaces.nasbench201.features import predict
 BOARDS = ("edgetpu", "eyeriss", "fpga", "jetson_tx2", "pixel3", "raspi4")
 TARGETS = {10: 0.93, 30: 0.95, 100: 0.97}
 DRAWS = 20
-JUDGED_DRAWS = 2  # draws whose cross-validated figure is compared with the true one: that takes ten fits each
+CHECKED_REPEATS = 2  # repeats whose cross-validated figure is compared with the true one: that takes ten fits each
 
 Values = NDArray[np.float64]
 
@@ -52,8 +52,8 @@ def main() -> int:
     macs = np.array([space.macs_m(arch) for arch in space.all_architectures()])
     counts = np.stack([(genes == operation).sum(axis=1) for operation in range(1, 5)], axis=1).astype(float)
     means: dict[int, list[float]] = {count: [] for count in TARGETS}
-    print("Spearman against all cells that ran: mean (worst) over 20 draws; within: share of cells within 10 %;")
-    print("held out: what cross-validation said of the first draws, beside their true Spearman")
+    print("Spearman against all cells that ran: mean (worst) over 20 repeats; within: share of cells within 10 %;")
+    print("held out: what cross-validation said of the first repeats, beside their true Spearman")
     print(
         f"{'device':<12}{'n':>4}  {'MACs':<7}{'ridge':<15}{'random':<15}{'profile':<17}{'within':<8}{'tried':<7}"
         "held out"
@@ -72,14 +72,14 @@ def main() -> int:
                 for key, sample in (("profile", ran), ("random", drawn)):
                     smallest = values[sample].min() / 4
                     predicted = np.maximum(predict(regress(genes[sample], values[sample], prior), genes), smallest)
-                    judgement = compared(predicted[runs], values[runs])
-                    figures[key].append(judgement.spearman)
+                    agreement = compared(predicted[runs], values[runs])
+                    figures[key].append(agreement.spearman)
                     if key == "profile":
-                        figures["within"].append(judgement.within)
+                        figures["within"].append(agreement.within)
                 intercept, coefficients = ridge(counts[ran], values[ran])
                 figures["ridge"].append(rank_correlation((intercept + counts @ coefficients)[runs], values[runs]))
                 figures["tried"].append(len(found))
-                if seed < JUDGED_DRAWS:
+                if seed < CHECKED_REPEATS:
                     told = [cost.values.get("latency", float("nan")) for _, cost in found]
                     said = fit_fewshot([arch for arch, _ in found], told, name, prior).held_out_spearman
                     held_out += f"{said:.3f}/{figures['profile'][-1]:.3f} "

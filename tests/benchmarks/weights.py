@@ -31,7 +31,7 @@ from tests.benchmarks.proxies import regrets, values
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, None)  # of phi, that of the MACs being 1; None: phi alone
 
 
-class Judged:
+class Evaluated:
     """Regrets of scores, in `halves` random halves of the classes and among all."""
 
     def __init__(self, halves: int) -> None:
@@ -60,8 +60,8 @@ class Judged:
 
 
 def main(halves: int) -> None:
-    judged = Judged(halves)
-    space = judged.benchmark.space
+    evaluated = Evaluated(halves)
+    space = evaluated.benchmark.space
     deep = FitnessSettings()
     seeds = table.seeds(space.name, DATASET, deep)
     columns: list[tuple[str, list[table.TableFitness]]] = []
@@ -75,7 +75,7 @@ def main(halves: int) -> None:
     for weight in WEIGHTS:
         row = f"{'phi alone' if weight is None else 'macs alone' if weight == 0 else f'{weight:g}':14}"
         for _, made in columns:
-            half, deviation, test, worst = np.mean([judged(phi, weight) for phi in made], axis=0)
+            half, deviation, test, worst = np.mean([evaluated(phi, weight) for phi in made], axis=0)
             row += f"{f'{half:.3f} ({deviation:.3f})  {test:.2f} / {worst:.2f}':>30}"
         print(row, flush=True)
 

@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 from typing import Literal
 
-VERSION, LARGEST_PAYLOAD = 0x01000001, 2**18  # the version from which checksums are not looked at
+VERSION, MAX_PAYLOAD = 0x01000001, 2**18  # the version from which checksums are not looked at
 BANNER = b"device::ro.product.name=blueline;ro.product.model=Pixel 3;ro.product.device=blueline;features=shell_v2,cmd"
 STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)  # packets of shell v2
 TMP = "/data/local/tmp"
@@ -98,7 +98,7 @@ class _Link:
     def _handle(self, command: bytes, arg0: int, arg1: int, payload: bytes) -> None:
         if command in (b"CNXN", b"AUTH"):
             if self._state == "device":
-                self.send(b"CNXN", VERSION, LARGEST_PAYLOAD, BANNER)
+                self.send(b"CNXN", VERSION, MAX_PAYLOAD, BANNER)
             elif self._state == "unauthorized":
                 self.send(b"AUTH", 1, 0, bytes(20))  # another token to sign: no signature will do
         elif command == b"OPEN":
@@ -147,12 +147,12 @@ class _Stream:
 
     def _write(self, data: bytes) -> None:
         with self._writing:
-            for start in range(0, len(data), LARGEST_PAYLOAD):
+            for start in range(0, len(data), MAX_PAYLOAD):
                 self.may_write.wait()
                 if self._ended.is_set():
                     raise EOFError
                 self.may_write.clear()
-                self._link.send(b"WRTE", self._number, self._host_number, data[start : start + LARGEST_PAYLOAD])
+                self._link.send(b"WRTE", self._number, self._host_number, data[start : start + MAX_PAYLOAD])
 
     def _read(self, size: int) -> bytes:
         while len(self._rest) < size:

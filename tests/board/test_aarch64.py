@@ -210,7 +210,7 @@ def test_board_check(pi: Board, workplace: Path, capsys: pytest.CaptureFixture[s
     assert "aarch64" in out
 
 
-def test_a_live_search_ends_with_a_judged_winner(
+def test_a_live_search_ends_with_a_confirmed_winner(
     pi: Board, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch")
@@ -239,9 +239,9 @@ def test_a_live_search_ends_with_a_judged_winner(
     winner = result["winner"]
     assert winner["costs"]["latency"]["value"] > 0
     assert "measured on board pi (ai-edge-litert" in winner["costs"]["latency"]["source"]
-    judged = winner["measured_again"]
-    assert judged["values"]["latency"] > 0
-    assert judged["verdict"] == "PASS", "a limit of a minute is kept by far"
+    confirmed = winner["measured_again"]
+    assert confirmed["values"]["latency"] > 0
+    assert confirmed["verdict"] == "PASS", "a limit of a minute is kept by far"
     assert code == 0, err
 
 

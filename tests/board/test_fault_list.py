@@ -41,7 +41,7 @@ from edgenas.board import session as sessions
 from edgenas.board.local import Local
 from edgenas.board.measure import Failed, Measured, Tier
 from edgenas.board.model import Golden, Model, with_golden
-from edgenas.board.pool import Pool
+from edgenas.board.pool import BoardPool
 from edgenas.board.registry import Board
 from edgenas.board.session import AgentSession
 from edgenas.board.store import Store
@@ -90,12 +90,12 @@ def local(tmp_path: Path, fake_runtime: Path) -> Callable[..., Boards]:
 
 
 @pytest.fixture
-def pooled(tmp_path: Path) -> Iterator[Callable[[Boards], Pool]]:
-    opened: list[Pool] = []
+def pooled(tmp_path: Path) -> Iterator[Callable[[Boards], BoardPool]]:
+    opened: list[BoardPool] = []
 
-    def make(boards: Boards) -> Pool:
+    def make(boards: Boards) -> BoardPool:
         store = Store(tmp_path / "measured")
-        opened.append(Pool([Board("one", "host", "local")], HOST, store, boards, patience_s=openssh.PATIENCE_S))
+        opened.append(BoardPool([Board("one", "host", "local")], HOST, store, boards, patience_s=openssh.PATIENCE_S))
         return opened[-1]
 
     yield make
@@ -111,7 +111,7 @@ def model(number: int = 0) -> Model:
     return Model(f"model {number}".encode(), "onnx", golden)
 
 
-def all_measured(pool: Pool, models: list[Model]) -> None:
+def all_measured(pool: BoardPool, models: list[Model]) -> None:
     found = dict(pool.measure(models, TIER))
     assert sorted(found) == list(range(len(models)))
     for number, outcome in found.items():
@@ -151,7 +151,7 @@ def when_started(boards: Boards, number: int, act: Callable[[], None], after_s: 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.3])
 def test_an_agent_killed_in_the_middle_of_a_job(
-    local: Callable[..., Boards], pooled: Callable[[Boards], Pool], tmp_path: Path, after_s: float
+    local: Callable[..., Boards], pooled: Callable[[Boards], BoardPool], tmp_path: Path, after_s: float
 ) -> None:
     boards = local()
     killing = when_started(boards, 1, lambda: os.kill(boards.agent_pid(), signal.SIGKILL), after_s)
@@ -162,7 +162,7 @@ def test_an_agent_killed_in_the_middle_of_a_job(
 
 
 def test_an_agent_that_is_stopped_is_given_up_and_replaced(
-    local: Callable[..., Boards], pooled: Callable[[Boards], Pool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: Callable[..., Boards], pooled: Callable[[Boards], BoardPool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "REPLY_TIMEOUT_S", SOON_S)
     monkeypatch.setattr(Tier, "timeout_s", lambda self: SOON_S)
@@ -185,7 +185,7 @@ def test_an_agent_that_is_stopped_is_given_up_and_replaced(
 @pytest.mark.parametrize("fault", ["hang", "exit", "memory", "killed", "bad_alloc"])
 def test_a_model_that_misbehaves_is_a_value(
     local: Callable[..., Boards],
-    pooled: Callable[[Boards], Pool],
+    pooled: Callable[[Boards], BoardPool],
     tmp_path: Path,
     fault: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -215,7 +215,7 @@ def test_a_model_that_misbehaves_is_a_value(
 
 
 def test_a_wrong_output_is_a_value(
-    local: Callable[..., Boards], pooled: Callable[[Boards], Pool], tmp_path: Path
+    local: Callable[..., Boards], pooled: Callable[[Boards], BoardPool], tmp_path: Path
 ) -> None:
     right = model(0)
     assert right.golden is not None
@@ -230,7 +230,7 @@ def test_a_wrong_output_is_a_value(
 @pytest.mark.parametrize("factor", [0.001, 1000.0])
 def test_a_clock_that_jumps_is_not_believed(
     local: Callable[..., Boards],
-    pooled: Callable[[Boards], Pool],
+    pooled: Callable[[Boards], BoardPool],
     tmp_path: Path,
     factor: float,
     monkeypatch: pytest.MonkeyPatch,
@@ -286,7 +286,7 @@ def real() -> list[Model]:
 @pytest.mark.parametrize("after_s", [0.0, 0.2, 0.5])
 def test_the_connection_is_cut_at_any_moment(
     spoiled: tuple[Proxy, Boards],
-    pooled: Callable[[Boards], Pool],
+    pooled: Callable[[Boards], BoardPool],
     real: list[Model],
     tmp_path: Path,
     after_s: float,
@@ -301,7 +301,7 @@ def test_the_connection_is_cut_at_any_moment(
 @pytest.mark.parametrize("sent_bytes", [2_000, 20_000, 40_000])
 def test_the_connection_is_cut_during_an_upload(
     spoiled: tuple[Proxy, Boards],
-    pooled: Callable[[Boards], Pool],
+    pooled: Callable[[Boards], BoardPool],
     real: list[Model],
     tmp_path: Path,
     sent_bytes: int,
@@ -323,7 +323,7 @@ def test_the_connection_is_cut_during_an_upload(
 
 def test_a_board_that_lost_power(
     spoiled: tuple[Proxy, Boards],
-    pooled: Callable[[Boards], Pool],
+    pooled: Callable[[Boards], BoardPool],
     real: list[Model],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""Phones behind the commands: a model is timed and judged."""
+"""Phones behind the commands: a model is timed and compared with limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from edgenas.board.measure import Failed, Measured, Tier
 from edgenas.board.model import Model, reference, with_golden
-from edgenas.board.pool import Pool
+from edgenas.board.pool import BoardPool
 from edgenas.board.registry import Board
 from edgenas.board.store import Store
 from edgenas.device import Device
@@ -30,7 +30,7 @@ def test_both_tiers(pixel3: Device, phone: FakePhone, steady_tool: Path, tmp_pat
     model = with_golden(reference("tflite").content, np.zeros((1, 3, 32, 32), np.float32))
     assert model.golden is not None
     board = Board("pixel", "pixel3", "adb", {"serial": phone.serial}, benchmark_model=str(steady_tool))
-    with Pool([board], pixel3, Store(tmp_path / "store")) as pool:
+    with BoardPool([board], pixel3, Store(tmp_path / "store")) as pool:
         for tier, samples in ((Tier.screen(pixel3.measurement), 5), (Tier.final(pixel3.measurement), 15)):
             found = pool.one(model, tier)
             assert isinstance(found, Measured), found
@@ -91,7 +91,7 @@ def test_unplugged_and_plugged_in_again(pixel3: Device, phone: FakePhone, steady
 
     thread = threading.Thread(target=unplug)
     thread.start()
-    with Pool([board], pixel3, Store(tmp_path / "store"), patience_s=PATIENCE_S) as pool:
+    with BoardPool([board], pixel3, Store(tmp_path / "store"), patience_s=PATIENCE_S) as pool:
         found = pool.one(reference("tflite"), Tier.screen(pixel3.measurement))
     thread.join()
     assert isinstance(found, Measured), found

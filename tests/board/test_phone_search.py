@@ -10,7 +10,7 @@ import pytest
 from tests.board.phones import run
 
 
-def test_a_live_search_is_judged(pixel: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_live_search_is_confirmed(pixel: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("ai_edge_litert")
     command = "search --device ./pixel3.toml --latency 5ms --cost live --generations 1 --population 2 --budget 2 --json"

@@ -13,7 +13,7 @@ import pytest
 from edgenas import device as devices
 from edgenas.board.measure import Failed, Measured, Outcome, Tier
 from edgenas.board.model import Model, reference
-from edgenas.board.pool import FRUITLESS, LOSSES, Pool
+from edgenas.board.pool import FRUITLESS, LOSSES, BoardPool
 from edgenas.board.store import Store
 from edgenas.errors import BoardError, UsageError
 from tests.board.boards import Once, World, board, models, refused
@@ -23,12 +23,12 @@ SCREEN = Tier("screen", 1, 3, 20.0, 0, 0.0, 0.0)
 FEW = 12
 
 
-def pool(world: World, folder: Path, boards: int = 1, patience_s: float = 0.0, block: int = 2) -> Pool:
+def pool(world: World, folder: Path, boards: int = 1, patience_s: float = 0.0, block: int = 2) -> BoardPool:
     names = [board(name) for name in ("one", "two", "three", "four")[:boards]]
-    return Pool(names, HOST, Store(folder), world.connect, patience_s, block)
+    return BoardPool(names, HOST, Store(folder), world.connect, patience_s, block)
 
 
-def outcomes(opened: Pool, some: list[Model]) -> list[Outcome]:
+def outcomes(opened: BoardPool, some: list[Model]) -> list[Outcome]:
     found = dict(opened.measure(some, SCREEN))
     return [found[number] for number in range(len(some))]
 
@@ -218,4 +218,4 @@ def test_one_model(tmp_path: Path) -> None:
 
 def test_simulated_devices_are_refused() -> None:
     with pytest.raises(UsageError, match="simulated table only"):
-        Pool([], devices.load("eyeriss"))
+        BoardPool([], devices.load("eyeriss"))

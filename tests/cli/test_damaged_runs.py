@@ -159,12 +159,12 @@ def test_damaged_they_are_a_sentence(
         commands = sorted(OF_A_TRAINING) if name == "trained" else sorted(COMMANDS)
         for command in rng.sample(commands, 2):
             what = f"EDGENAS_FUZZ_SEED={seed} run {number}: {name}, {'; '.join(done)}: edgenas {command}"
-            judge(command, what, capsys)
+            check(command, what, capsys)
         monkeypatch.chdir(tmp_path)
         shutil.rmtree(place)
 
 
-def judge(command: str, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def check(command: str, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Run `command` on the run `damaged`; fail where what came of it is not as it must be."""
     sound_header = header_is_an_object()
     capsys.readouterr()

@@ -50,7 +50,7 @@ def test_a_shortlist_is_refined_told_and_picked_from(capsys: pytest.CaptureFixtu
     assert list(refinement) == ["asked", "skipped", "source", "hardware", "seconds", "images_seen", "classes"]
     assert list(refinement["classes"][0]) == ["genes", "arch_str", "merit", "rungs", "error"]
     assert refinement["classes"][0]["rungs"][-1]["val_loss"] == winner["val_loss"]
-    assert "judged on 100 other images of scikit-learn's digits" in refinement["source"]
+    assert "evaluated on 100 other images of scikit-learn's digits" in refinement["source"]
     header = json.loads(Path("runs/a/run.json").read_text())
     assert header["request"]["refine"] == 4
     assert header["refine_settings"]["rungs"] == [64, 128, 256]

@@ -310,7 +310,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.real_data
-def test_with_the_real_benchmark_the_answer_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_the_real_benchmark_the_answer_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
     from edgenas.data.files import data_dir
 
     if data_dir() is None:

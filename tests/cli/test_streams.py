@@ -47,7 +47,7 @@ def test_a_closed_stream_stops_nothing(closed: str) -> None:
     done = shell(f"EDGENAS {SEARCH} {closed}")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    assert ("40 cells judged" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
+    assert ("40 architectures evaluated" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
     run = runs.open_run("mine")
     assert len(run.trials()) == 40
     assert run.result() is not None

@@ -68,9 +68,9 @@ def test_thirty_samples_of_a_made_up_board_rank_all_cells(space: NASBench201) ->
     assert len(found) == 30
     predictor = fewshot.profile(found, "made up")["latency"]
     predicted = np.maximum(predict(predictor.model, fit.all_genes()), predictor.smallest)
-    judgement = compared(predicted, truth())
-    assert judgement.spearman > 0.98
-    assert judgement.within > 0.9
+    agreement = compared(predicted, truth())
+    assert agreement.spearman > 0.98
+    assert agreement.within > 0.9
     assert predictor.n_train == predictor.n_held_out == 30
     assert predictor.measurable is None
 

@@ -121,14 +121,14 @@ def test_another_boards_predictor_set_right_by_twelve_measurements(hw_nas_bench:
     cost, archs = made(board), cells(400, seed=1)
     true = np.array([truth[SPACE.index_of(arch)] for arch in archs])
 
-    def judged() -> tuple[float, float]:
+    def evaluated() -> tuple[float, float]:
         found = np.array([each.values["latency"] for each in cost(archs)])
         return float(np.abs(np.log(found / true)).mean()), compared(found, true).spearman
 
-    error_before, _ = judged()
+    error_before, _ = evaluated()
     measured = cells(12, seed=2)
     cost.correct(dict(zip(measured, cost.measure(measured), strict=True)))
-    error_after, spearman = judged()
+    error_after, spearman = evaluated()
     assert error_after < error_before / 3
     assert error_after < 0.25
     assert spearman > 0.9

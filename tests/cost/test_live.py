@@ -16,7 +16,7 @@ from edgenas import run as runs
 from edgenas.architecture import Architecture, Confirming
 from edgenas.board import registry
 from edgenas.board.model import is_tflite, reference
-from edgenas.board.pool import Pool
+from edgenas.board.pool import BoardPool
 from edgenas.board.store import Store
 from edgenas.cost import live
 from edgenas.cost.live import LiveCost
@@ -50,7 +50,7 @@ def made(tmp_path: Path, small: None) -> Iterator[Callable[..., LiveCost]]:
     opened: list[LiveCost] = []
 
     def make(world: World, device: Device = HOST) -> LiveCost:
-        pool = Pool([board()], device, Store(tmp_path / "measured"), world.connect, patience_s=0.0)
+        pool = BoardPool([board()], device, Store(tmp_path / "measured"), world.connect, patience_s=0.0)
         opened.append(LiveCost(SPACE, "cifar10", device, pool))
         return opened[-1]
 
@@ -187,12 +187,12 @@ def world(small: None, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Worl
     assert isinstance(latency, Sized)
     for name in ("one", "two"):
         registry.add(board(name))
-    init = Pool.__init__
+    init = BoardPool.__init__
 
-    def emulated(self: Pool, boards: Any, device: Device) -> None:
+    def emulated(self: BoardPool, boards: Any, device: Device) -> None:
         init(self, boards, device, connect=world.connect, patience_s=0.0)
 
-    monkeypatch.setattr(Pool, "__init__", emulated)
+    monkeypatch.setattr(BoardPool, "__init__", emulated)
     return world
 
 
@@ -204,7 +204,7 @@ class Sized(dict[bytes, float]):
 SETTINGS: dict[str, Any] = {"device": "host", "cost": "live", "generations": 3, "population": 5, "seed": 1}
 
 
-def test_a_live_search_ends_with_a_judged_winner(world: World) -> None:
+def test_a_live_search_ends_with_a_confirmed_winner(world: World) -> None:
     job = search(**SETTINGS, latency_ms=3.0, run="runs/a")
     list(job)
     result = job.result()
@@ -249,7 +249,7 @@ def test_no_winner_at_length_is_infeasible(world: World) -> None:
     assert isinstance(job.problem(), InfeasibleError)
 
 
-def test_a_restless_board_judges_nothing(world: World) -> None:
+def test_a_restless_board_decides_nothing(world: World) -> None:
     def restless(name: str, sha256: str, reply: dict[str, Any]) -> None:
         if world.requests[-1]["fresh"]:
             reply["samples_ns"] = [[ns * (1 + 3 * (n % 2)) for n, ns in enumerate(row)] for row in reply["samples_ns"]]

@@ -336,7 +336,7 @@ def test_names_that_make_no_mixture(fitness: str, says: str) -> None:
         mixed.create(fitness, SPACE, "cifar10", FitnessSettings())
 
 
-def judged_before() -> int:
+def scored_before() -> int:
     """Classes in the store of scores of this machine."""
     with contextlib.closing(sqlite3.connect(cache_dir() / "scores.sqlite")) as store:
         return int(store.execute("SELECT count(*) FROM scores2").fetchone()[0])
@@ -386,25 +386,25 @@ class TestSearches:
     def test_a_proxy_alone(self, fitness: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert search_json(f"--device raspi4 --latency 9ms --generations 5 --fitness {fitness}", capsys)["feasible"]
 
-    def test_a_mixture_that_is_judged_live(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_mixture_that_is_scored_live(self, capsys: pytest.CaptureFixture[str]) -> None:
         whole = search_json(f"--macs 60M {self.LIVE} --budget 26 --run a", capsys)
         assert whole["evaluations"]["scored"] == 26
-        assert judged_before() == 26, "none but those that the budget counts"
+        assert scored_before() == 26, "none but those that the budget counts"
         content = Path("runs/a/trials.jsonl").read_bytes()
         Path("runs/a/trials.jsonl").write_bytes(content[: len(content) // 3])
         assert search_json("--resume a", capsys)["winner"] == whole["winner"]
         assert Path("runs/a/trials.jsonl").read_bytes() == content
-        assert judged_before() == 26, "nor any for the resumption"
+        assert scored_before() == 26, "nor any for the resumption"
 
     @pytest.mark.parametrize(("how", "scored"), [("--budget 3", 3), ("--budget 8 --population 4", 8)])
     def test_a_budget_less_than_the_sample(self, how: str, scored: int, capsys: pytest.CaptureFixture[str]) -> None:
         whole = search_json(f"--macs 60M {self.LIVE} {how} --run a", capsys)
-        assert whole["evaluations"]["scored"] == judged_before() == scored
+        assert whole["evaluations"]["scored"] == scored_before() == scored
 
     def test_what_is_rejected_of_the_sample_is_counted(self, capsys: pytest.CaptureFixture[str]) -> None:
         how = "--params 0.2M --method rejection --budget 30"
         whole = search_json(f"{self.LIVE} {how} --run a", capsys)
-        assert whole["evaluations"]["scored"] == judged_before() == 30
+        assert whole["evaluations"]["scored"] == scored_before() == 30
         assert len(Path("runs/a/trials.jsonl").read_text().splitlines()) >= 10
         assert {**search_json("--resume a", capsys), "seconds": 0} == {**whole, "seconds": 0}
 

@@ -1,5 +1,5 @@
 """Brief training on real images: the same to the bit however it is interrupted, the same whatever is trained beside
-it, and judged on images that nothing has seen."""
+it, and evaluated on images that nothing has seen."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edgenas import device as devices
-from edgenas.report.text import MOST_POINTS, constraints_text, device_fact, device_text, result_text, table_text
+from edgenas.report.text import MAX_POINTS, constraints_text, device_fact, device_text, result_text, table_text
 from edgenas.spaces.nasbench201 import NASBench201
 from tests import runs
 from tests.cli.test_terminal import NASTY, is_clean
@@ -80,12 +80,12 @@ def test_what_refinement_found() -> None:
     assert "  not refined: one class within the limits" in skipped
 
 
-@pytest.mark.parametrize(("count", "hidden"), [(MOST_POINTS, 0), (MOST_POINTS + 1, 1), (100, 100 - MOST_POINTS)])
+@pytest.mark.parametrize(("count", "hidden"), [(MAX_POINTS, 0), (MAX_POINTS + 1, 1), (100, 100 - MAX_POINTS)])
 def test_a_long_front_is_cut_for_a_reader(count: int, hidden: int) -> None:
     point = found()
     front = [{**point, "score": number / 100} for number in range(count)]
     shown = text(point, pareto="latency", front=front)
-    assert shown.count(ARCH) == MOST_POINTS
+    assert shown.count(ARCH) == MAX_POINTS
     assert "  0.0000  " in shown
     assert f"  {(count - 1) / 100:.4f}  " in shown
     assert (f"and {hidden} more between these; all {count}: edgenas runs show" in shown) == (hidden > 0)

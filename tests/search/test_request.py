@@ -99,7 +99,7 @@ def test_a_shortlist_that_cannot_be_refined_is_told_where_nobody_asked(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("edgenas.search.request.REFINE", 3)
-    monkeypatch.setattr("edgenas.fitness.refiner._LEAST_HELD_OUT", 10_000)
+    monkeypatch.setattr("edgenas.fitness.refiner._MIN_HELD_OUT", 10_000)
     job = prepare(**LIVE)
     assert (job.refinement, job.run.header["request"]["refine"]) == (None, 0)
     (told,) = caplog.messages

@@ -31,7 +31,7 @@ _OFFICIAL = {
     "imagenet16-120": {"test": ("ImageNet16-120", "x-test"), "valid": ("ImageNet16-120", "x-valid")},
 }
 Tables = dict[str, dict[str, NDArray[np.float64]]]  # data set -> "test_acc", "valid_acc" -> accuracies
-_LARGEST_TEXT = 64 << 20  # bytes of CSV once unpacked; the real one is 2 MB
+_MAX_TEXT_BYTES = 64 << 20  # bytes of CSV once unpacked; the real one is 2 MB
 
 
 def load_accuracies(dataset: str, split: str = "test") -> NDArray[np.float64] | None:
@@ -104,8 +104,8 @@ def _read_npz(path: Path) -> Tables:
 
 def _read_csv(path: Path) -> Tables:
     with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as stream:
-        raw = stream.read(_LARGEST_TEXT + 1)
-    if len(raw) > _LARGEST_TEXT:
+        raw = stream.read(_MAX_TEXT_BYTES + 1)
+    if len(raw) > _MAX_TEXT_BYTES:
         raise ValueError("it is far too large")
     header, *lines = raw.decode().splitlines()
     columns = header.lower().split(",")

@@ -25,7 +25,7 @@ from typing import Any
 from edgenas import __version__, host
 from edgenas.benchmarks.nasbench201 import methods as ways
 from edgenas.benchmarks.nasbench201.methods import PERCENTILES, Benchmark, Choice
-from edgenas.benchmarks.nasbench201.regrets import AGAIN, Key, Row, Summary, ahead, line, read, summary
+from edgenas.benchmarks.nasbench201.regrets import AGAIN, Key, MethodSummary, Row, ahead, line, read, summary
 from edgenas.errors import DataError, UsageError
 from edgenas.files import Growing, appending, locked, read_file, write_whole
 from edgenas.fitness import FitnessSettings
@@ -110,7 +110,7 @@ class Comparison:
         """All that was asked for and done, in the order of devices, limits, methods and seeds."""
         return [self.rows[key] for key in self._wanted if key in self.rows]
 
-    def summaries(self) -> list[Summary]:
+    def summaries(self) -> list[MethodSummary]:
         """One a method that was asked for, in that order; call when all is done."""
         rows = self.choices()
         return [summary(name, [row for row in rows if row.method == name]) for name in self.methods]

@@ -23,7 +23,7 @@ Tables = dict[str, dict[str, NDArray[np.float64]]]
 
 _METRIC = re.compile(r"[a-z0-9]+_(?:latency|energy)", re.A)
 _OFFICIAL_NAMES = {"cifar10": "cifar10", "cifar100": "cifar100", "ImageNet16-120": "imagenet16-120"}
-_LARGEST = 64 << 20  # bytes once unpacked; the real files are below 10 MB
+_MAX_UNPACKED_BYTES = 64 << 20  # bytes once unpacked; the real files are below 10 MB
 _MEND = "run: edgenas data import hw-nas-bench FILE, with the file from https://github.com/GATECH-EIC/HW-NAS-Bench"
 
 
@@ -74,7 +74,7 @@ def _read_pickle(path: Path, only: Collection[str] | None) -> Tables:
 
 def _read_npz(path: Path, only: Collection[str] | None) -> Tables:
     with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > _LARGEST:
+        if sum(member.file_size for member in archive.infolist()) > _MAX_UNPACKED_BYTES:
             raise DataError(f"{path} is far larger than HW-NAS-Bench is; {_MEND}")
     tables: Tables = {}
     with np.load(path, allow_pickle=False) as arrays:
@@ -90,8 +90,8 @@ def _read_npz(path: Path, only: Collection[str] | None) -> Tables:
 
 def _read_csv(path: Path, only: Collection[str] | None) -> dict[str, NDArray[np.float64]]:
     with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as stream:
-        content = stream.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
+        content = stream.read(_MAX_UNPACKED_BYTES + 1)
+    if len(content) > _MAX_UNPACKED_BYTES:
         raise DataError(f"{path} is far larger than HW-NAS-Bench is; {_MEND}")
     first, *lines = content.decode("utf-8").splitlines() or [""]
     header = first.split(",")

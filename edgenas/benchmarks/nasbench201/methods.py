@@ -113,7 +113,7 @@ class Benchmark:
             raise DataError(f"{path} has no accuracies of {DATASET}; run: edgenas data import nasbench201 FILE")
         self.accuracies = accuracies
         self._fitnesses: dict[str, Fitness] = {}
-        self._prices: dict[str, tuple[CostProvider, _Floats]] = {}
+        self._costs: dict[str, tuple[CostProvider, _Floats]] = {}
 
     @cached_property
     def valid_accuracies(self) -> _Floats:
@@ -185,17 +185,17 @@ class Benchmark:
         return classes * self.class_s * _maps(settings) / _maps(FitnessSettings())
 
     def _priced(self, device: str) -> tuple[CostProvider, _Floats]:
-        if device not in self._prices:
+        if device not in self._costs:
             profile = devices.load(device)
             if "latency" not in profile.hwnasbench:
                 raise UsageError(
                     f"HW-NAS-Bench has not measured {device}; give one or more of {', '.join(measured())} as --device"
                 )
             cost = cost_table.create(self.space, DATASET, profile)
-            prices = cost(self.archs)
-            latencies_ms = np.array([np.nan if each.error else each.values["latency"] for each in prices])
-            self._prices[device] = cost, latencies_ms
-        return self._prices[device]
+            costs = cost(self.archs)
+            latencies_ms = np.array([np.nan if each.error else each.values["latency"] for each in costs])
+            self._costs[device] = cost, latencies_ms
+        return self._costs[device]
 
 
 def measured() -> list[str]:

@@ -1,4 +1,4 @@
-"""regrets.csv, the choices that `edgenas compare` judged, and what they come to."""
+"""regrets.csv, the choices that `edgenas compare` evaluated, and what they come to."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Summary:
+class MethodSummary:
     """What a method's rows come to, over all cases and seeds; None where it never chose a cell."""
 
     method: str
@@ -64,12 +64,12 @@ class Summary:
     simulated_gpu_seconds: float | None  # median
 
 
-def summary(name: str, rows: Sequence[Row]) -> Summary:
+def summary(name: str, rows: Sequence[Row]) -> MethodSummary:
     """Of `rows`, one or more, all by the method `name`."""
     regrets = [row.regret for row in rows if row.regret is not None]
     worst = [row.worst_regret for row in rows if row.worst_regret is not None]
     simulated = [row.simulated_gpu_seconds for row in rows if row.simulated_gpu_seconds is not None]
-    return Summary(
+    return MethodSummary(
         method=name,
         mean=statistics.fmean(regrets) if regrets else None,
         median=statistics.median(regrets) if regrets else None,

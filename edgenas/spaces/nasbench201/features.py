@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.architecture import Linear
+from edgenas.architecture import LinearCoefficients
 
 PAIR_FEATURES = "nasbench201-pairs-v1"
 GRAPH_FEATURES = "nasbench201-pairs-graph-v1"  # those and the eight of `graph_features`
@@ -35,7 +35,7 @@ class CellFeatures:
         features[:, _ONE_HOT:] = graph_features(genes)
         return features
 
-    def linear(self, models: Sequence[Linear], genes: _Genes) -> list[_Values]:
+    def linear(self, models: Sequence[LinearCoefficients], genes: _Genes) -> list[_Values]:
         active = active_features(genes)
         found = []
         for model in models:
@@ -82,7 +82,7 @@ class CellFeatures:
         return counts, np.stack([(active == each).mean(axis=1) for each in theirs], axis=1)
 
 
-def predict(model: Linear, genes: _Genes) -> _Values:
+def predict(model: LinearCoefficients, genes: _Genes) -> _Values:
     """What `model` says, (n,)."""
     return CellFeatures().linear([model], genes)[0]
 
