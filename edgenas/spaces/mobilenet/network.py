@@ -19,22 +19,19 @@ class MobileNet(nn.Module):
     def __init__(self, table: Table, stages: Sequence[Sequence[Block]], resolution: int, num_classes: int) -> None:
         super().__init__()
         self.taps = table.taps
-        side, how = resolution, (table.same_padding, table.norm_epsilon)
-        self.stem = _conv(3, table.stem_width, 3, 2, side, table.activation, *how)
+        side = resolution
+        self.stem = ConvNorm(3, table.stem_width, 3, 2, side, table.activation, table)
         side, rows = half(side), []
         for stage in stages:
             blocks = []
             for block in stage:
-                blocks.append(InvertedResidual(block, side, *how))
+                blocks.append(InvertedResidual(block, side, table))
                 side = half(side) if block.stride == 2 else side
             rows.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(rows)
-        self.head = _conv(stages[-1][-1].outputs, table.head_width, 1, 1, side, table.activation, *how)
-        self.mix = (
-            nn.Sequential(nn.Conv2d(table.head_width, table.mix_width, 1, bias=False), _activation(table.activation))
-            if table.mix_width
-            else nn.Identity()
-        )
+        self.head = ConvNorm(stages[-1][-1].outputs, table.head_width, 1, 1, side, table.activation, table)
+        self.mix = nn.Conv2d(table.head_width, table.mix_width, 1, bias=False) if table.mix_width else nn.Identity()
+        self.mix_activation = _activation(table.activation) if table.mix_width else nn.Identity()
         self.classifier = nn.Linear(table.mix_width or table.head_width, num_classes)
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -45,7 +42,7 @@ class MobileNet(nn.Module):
             x = stage(x)
             if number in self.taps:
                 maps.append(x)
-        x = self.mix(self.head(x).mean((2, 3), keepdim=True))
+        x = self.mix_activation(self.mix(self.head(x).mean((2, 3), keepdim=True)))
         return maps, self.classifier(torch.flatten(x, 1))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -55,21 +52,18 @@ class MobileNet(nn.Module):
 class InvertedResidual(nn.Module):
     """`block`, for maps of `side` pixels a side."""
 
-    def __init__(self, block: Block, side: int, same_padding: bool, norm_epsilon: float) -> None:
+    def __init__(self, block: Block, side: int, table: Table) -> None:
         super().__init__()
-        middle, act, how = block.middle, block.activation, (same_padding, norm_epsilon)
-        parts: list[nn.Module] = []
-        if middle != block.inputs:
-            parts.append(_conv(block.inputs, middle, 1, 1, side, act, *how))
-        parts.append(_conv(middle, middle, block.kernel, block.stride, side, act, *how, groups=middle))
-        if block.squeeze is not None:
-            parts.append(SqueezeExcite(middle, block.squeeze))
-        parts.append(_conv(middle, block.outputs, 1, 1, side, None, *how))
-        self.parts = nn.Sequential(*parts)
+        middle, activation = block.middle, block.activation
+        expands = middle != block.inputs
+        self.expand = ConvNorm(block.inputs, middle, 1, 1, side, activation, table) if expands else nn.Identity()
+        self.depthwise = ConvNorm(middle, middle, block.kernel, block.stride, side, activation, table, groups=middle)
+        self.squeeze = SqueezeExcite(middle, block.squeeze) if block.squeeze is not None else nn.Identity()
+        self.project = ConvNorm(middle, block.outputs, 1, 1, side, None, table)
         self.residual = block.residual
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.parts(x)
+        out: Tensor = self.project(self.squeeze(self.depthwise(self.expand(x))))
         return out + x if self.residual else out
 
 
@@ -87,31 +81,34 @@ class SqueezeExcite(nn.Module):
         return x * gates
 
 
-def _conv(
-    inputs: int,
-    outputs: int,
-    kernel: int,
-    stride: int,
-    side: int,
-    activation: str | None,
-    same_padding: bool,
-    norm_epsilon: float,
-    groups: int = 1,
-) -> nn.Sequential:
+class ConvNorm(nn.Module):
     """Convolution, norm, and the activation where there is one, for maps of `side` pixels a side."""
-    before, after = (kernel // 2, kernel // 2)
-    if same_padding:
-        total = max((half(side) - 1 if stride == 2 else side - 1) * stride + kernel - side, 0)
-        before, after = total // 2, total - total // 2
-    parts: list[nn.Module] = []
-    if before != after:
-        parts.append(nn.ZeroPad2d((before, after, before, after)))
-        before = 0
-    parts.append(nn.Conv2d(inputs, outputs, kernel, stride, before, groups=groups, bias=False))
-    parts.append(nn.BatchNorm2d(outputs, eps=norm_epsilon))
-    if activation is not None:
-        parts.append(_activation(activation))
-    return nn.Sequential(*parts)
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int,
+        side: int,
+        activation: str | None,
+        table: Table,
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        before = after = kernel // 2
+        if table.same_padding:
+            total = max(((half(side) if stride == 2 else side) - 1) * stride + kernel - side, 0)
+            before, after = total // 2, total - total // 2
+        even = before == after
+        self.pad = nn.Identity() if even else nn.ZeroPad2d((before, after, before, after))
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, before if even else 0, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(outputs, eps=table.norm_epsilon)
+        self.activation = nn.Identity() if activation is None else _activation(activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.activation(self.norm(self.conv(self.pad(x))))
+        return out
 
 
 def _activation(name: str) -> nn.Module:
