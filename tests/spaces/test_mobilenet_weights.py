@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import pickle
 import random
 from pathlib import Path
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 
 from edgenas.architecture import Architecture
 from edgenas.errors import DataError, UsageError
-from edgenas.spaces.mobilenet import EfficientNetLite0, OFAMobileNetV3W10
+from edgenas.spaces.mobilenet import EfficientNetLite0, OFAMobileNetV3W10, OFAMobileNetV3W12
 from edgenas.spaces.mobilenet.family import Config, ElasticMobileNet
 from edgenas.spaces.mobilenet.network import MobileNet
-from edgenas.spaces.mobilenet.weights import Supernet, read_efficientnet_lite, recalibrate
+from edgenas.spaces.mobilenet.ofa import OFAMobileNetV3
+from edgenas.spaces.mobilenet.weights import Supernet, read_efficientnet_lite, read_ofa, recalibrate
 
-LITE0, W10 = EfficientNetLite0(), OFAMobileNetV3W10()
+LITE0, W10, W12 = EfficientNetLite0(), OFAMobileNetV3W10(), OFAMobileNetV3W12()
 SPACES: list[ElasticMobileNet] = [LITE0, W10]
 every_space = pytest.mark.parametrize("space", SPACES, ids=lambda each: each.name)
 
@@ -205,3 +207,103 @@ def test_the_largest_network_computes_what_the_publisher_s_does() -> None:
     with torch.no_grad():
         ours, theirs = published().subnet(LITE0.largest())(batch), peer(batch)
     assert (ours - theirs).abs().max() / theirs.abs().max() <= 1e-5
+
+
+def official(space: OFAMobileNetV3, nested: str = "conv") -> dict[str, Tensor]:
+    """A checkpoint as Once-for-all publishes it, with made-up weights: names and shapes are those of its 475 keys.
+    `nested`: what a block calls its convolutions."""
+    generator = torch.Generator().manual_seed(0)
+    table, found = space.table, {}
+
+    def put(name: str, *shape: int) -> None:
+        found[name] = 0.1 * torch.randn(shape, generator=generator)
+
+    def norm(name: str, channels: int) -> None:
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            found[f"{name}.{part}"] = torch.rand(channels, generator=generator) + 0.5
+        found[f"{name}.num_batches_tracked"] = torch.tensor(7)
+
+    put("first_conv.conv.weight", table.stem_width, 3, 3, 3)
+    norm("first_conv.bn", table.stem_width)
+    blocks = [block for stage in space.blocks(space.largest()) for block in stage]
+    for number, block in enumerate(blocks):
+        base, deep = f"blocks.{number}.{nested}", ".conv" * (number > 0)
+        if number:
+            put(f"{base}.inverted_bottleneck.conv.conv.weight", block.middle, block.inputs, 1, 1)
+            norm(f"{base}.inverted_bottleneck.bn.bn", block.middle)
+            put(f"{base}.depth_conv.conv.5to3_matrix", 9, 9)
+            put(f"{base}.depth_conv.conv.7to5_matrix", 25, 25)
+        put(f"{base}.depth_conv.conv{deep}.weight", block.middle, 1, block.kernel, block.kernel)
+        norm(f"{base}.depth_conv.bn{'.bn' * (number > 0)}", block.middle)
+        if block.squeeze is not None:
+            put(f"{base}.depth_conv.se.fc.reduce.weight", block.squeeze, block.middle, 1, 1)
+            put(f"{base}.depth_conv.se.fc.reduce.bias", block.squeeze)
+            put(f"{base}.depth_conv.se.fc.expand.weight", block.middle, block.squeeze, 1, 1)
+            put(f"{base}.depth_conv.se.fc.expand.bias", block.middle)
+        put(f"{base}.point_linear.conv{deep}.weight", block.outputs, block.middle, 1, 1)
+        norm(f"{base}.point_linear.bn{'.bn' * (number > 0)}", block.outputs)
+    put("final_expand_layer.conv.weight", table.head_width, table.stages[-1].width, 1, 1)
+    norm("final_expand_layer.bn", table.head_width)
+    assert table.mix_width is not None
+    put("feature_mix_layer.conv.weight", table.mix_width, table.head_width, 1, 1)
+    put("classifier.linear.weight", 1000, table.mix_width)
+    put("classifier.linear.bias", 1000)
+    return found
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("space", [W10, W12], ids=lambda each: each.name)
+def test_the_made_up_checkpoint_is_laid_out_like_the_official_one(space: OFAMobileNetV3) -> None:
+    path = Path(os.environ.get("EDGENAS_DATA_DIR", "nowhere")) / "ofa" / f"state_dict_{space.name[-4:]}.txt"
+    if not path.is_file():
+        pytest.skip(f"needs ofa/{path.name} in EDGENAS_DATA_DIR")
+    rows = [line.split("\t")[:2] for line in path.read_text().splitlines() if line]
+    assert {name: tuple(each.shape) for name, each in official(space).items()} == {
+        name: tuple(int(part) for part in shape.strip("()").split(",") if part.strip()) for name, shape in rows
+    }
+
+
+@pytest.mark.parametrize("nested", ["conv", "mobile_inverted_conv"])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_an_official_checkpoint_is_read(nested: str, wrapped: bool, tmp_path: Path) -> None:
+    stored, path = official(W10, nested), tmp_path / "ofa.pth"
+    assert len(stored) == 475
+    torch.save({"state_dict": stored} if wrapped else stored, path)
+    state, transforms = read_ofa(path, W10)
+    assert len(transforms) == 20
+    supernet = Supernet(W10, state, str(path), transforms, by_importance=False)
+    network = supernet.subnet(small(W10, W10.smallest()))
+    with torch.no_grad():
+        assert network(images(W10)).shape == (2, 1000)
+    first = network.state_dict()["stages.1.0.expand.conv.weight"]
+    assert torch.equal(first, stored[f"blocks.1.{nested}.inverted_bottleneck.conv.conv.weight"][: len(first)])
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda stored: stored.pop("blocks.7.conv.depth_conv.conv.7to5_matrix"), "7to5_matrix"),
+        (lambda stored: stored.pop("first_conv.bn.bias"), "first_conv.bn.bias"),
+        (lambda stored: stored.update({"blocks.3.conv.depth_conv.conv.5to3_matrix": torch.zeros(25, 25)}), "matrices"),
+    ],
+)
+def test_a_checkpoint_that_lacks_something_is_refused(damage: Any, says: str, tmp_path: Path) -> None:
+    stored, path = official(W10), tmp_path / "ofa.pth"
+    damage(stored)
+    torch.save({"state_dict": stored}, path)
+    with pytest.raises(DataError, match=rf"is no checkpoint of ofa-mbv3-w1\.0 \(.*{says}"):
+        read_ofa(path, W10)
+
+
+def test_a_checkpoint_of_the_other_width_or_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ofa.pth"
+    torch.save({"state_dict": official(W12)}, path)
+    state, transforms = read_ofa(path, W10)
+    with pytest.raises(DataError, match=r"does not hold the weights of ofa-mbv3-w1\.0"):
+        Supernet(W10, state, str(path), transforms, by_importance=False)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(DataError, match="is no checkpoint of"):
+        read_ofa(path, W10)
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(DataError, match="is no checkpoint of"):
+        read_ofa(path, W10)

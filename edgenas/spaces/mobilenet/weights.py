@@ -177,3 +177,50 @@ def read_efficientnet_lite(path: Path) -> dict[str, Tensor]:
 def _conv_norm(ours: str, stored: State, conv: str, norm: str) -> dict[str, Tensor]:
     found = {f"{ours}.conv.weight": stored[f"{conv}.weight"]}
     return found | {f"{ours}.norm.{name}": stored[f"{norm}.{name}"] for name in _NORM}
+
+
+def read_ofa(path: Path, space: ElasticMobileNet) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
+    """The weights in an official Once-for-all checkpoint, by the names of the largest network of `space`, and the
+    matrices of its kernels: what `Supernet` takes, with `by_importance` False, for its channels are in order.
+
+    Raises DataError for a file of another width or of anything else; nothing in it is run.
+    """
+    content = read_file(path, _MAX_FILE_BYTES, DataError, f"get it again: edgenas data fetch {space.name}")
+    try:
+        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        stored = stored["state_dict"] if isinstance(stored, dict) and "state_dict" in stored else stored
+        if not isinstance(stored, dict) or not all(isinstance(each, Tensor) for each in stored.values()):
+            raise ValueError("it is no table of weights")
+        stored = {name.replace(".mobile_inverted_conv.", ".conv.", 1): each for name, each in stored.items()}
+        state = {
+            **_conv_norm("stem", stored, "first_conv.conv", "first_conv.bn"),
+            **_conv_norm("head", stored, "final_expand_layer.conv", "final_expand_layer.bn"),
+            "mix.weight": stored["feature_mix_layer.conv.weight"],
+            "classifier.weight": stored["classifier.linear.weight"],
+            "classifier.bias": stored["classifier.linear.bias"],
+        }
+        transforms = {}
+        number = 0
+        for stage, row in enumerate(space.table.stages):
+            for block in range(max(row.depths)):
+                theirs, ours = f"blocks.{number}.conv", f"stages.{stage}.{block}"
+                # What is elastic has its parts one level deeper.
+                conv, norm = (".conv.conv", ".bn.bn") if len(row.kernels) > 1 else (".conv", ".bn")
+                parts = {"depthwise": "depth_conv", "project": "point_linear"}
+                parts |= {"expand": "inverted_bottleneck"} if len(row.expands) > 1 else {}
+                for ours_part, part in parts.items():
+                    state |= _conv_norm(
+                        f"{ours}.{ours_part}", stored, f"{theirs}.{part}{conv}", f"{theirs}.{part}{norm}"
+                    )
+                if row.squeeze:
+                    for layer, kind in ((a, b) for a in ("reduce", "expand") for b in ("weight", "bias")):
+                        state[f"{ours}.squeeze.{layer}.{kind}"] = stored[f"{theirs}.depth_conv.se.fc.{layer}.{kind}"]
+                if len(row.kernels) > 1:
+                    five, three = (stored[f"{theirs}.depth_conv.conv.{name}_matrix"] for name in ("7to5", "5to3"))
+                    if five.shape != (25, 25) or three.shape != (9, 9):
+                        raise ValueError("its kernels' matrices have other shapes")
+                    transforms[f"{ours}.depthwise.conv.weight"] = five, three
+                number += 1
+    except Exception as error:  # torch's reader fails in many ways on a damaged or hostile file
+        raise DataError(f"{path} is no checkpoint of {space.name} ({error})"[:300]) from error
+    return state, transforms
