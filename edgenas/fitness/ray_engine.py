@@ -1,6 +1,6 @@
 """`--engine ray`: candidates are trained on the GPUs, or else the cores, of a Ray cluster.
 
-A task trains one stack on one GPU, or one class on one core, as LocalWorkers do, from a trainer that lies in the
+A task trains one stack on one GPU, or one architecture on one core, as LocalWorkers do, from a trainer that lies in the
 cluster's object store: scores are those of local workers on such hardware. Ray runs again what a lost worker had.
 """
 

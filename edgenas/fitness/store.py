@@ -1,7 +1,7 @@
-"""Scores that were trained on this machine: no class is trained twice in its life.
+"""Scores that were trained on this machine: no architecture is trained twice in its life.
 
 One SQLite file in the user's cache. A score is kept under the fingerprint of its fitness, which holds all that the
-score depends on (data set, reference, batch, settings, seed, version), and the genes of its class.
+score depends on (data set, reference, batch, settings, seed, version), and the genes of its architecture.
 """
 
 from __future__ import annotations

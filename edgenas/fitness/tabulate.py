@@ -1,6 +1,6 @@
 """`edgenas tabulate`: the scores of a whole space, so that a search by them is a look-up.
 
-Every functional class is trained live, one after another, in one order and for each seed. What was trained is in the
+Every unique architecture is trained live, one after another, in one order and for each seed. What was trained is in the
 store of scores at once, so a tabulation that was stopped goes on where it was. What a table of the same making has, be
 it a finished one or the part that a stopped tabulation left, is taken from there: seeds may be added one by one, and a
 part goes on on another machine.
@@ -33,9 +33,9 @@ from edgenas.fitness.table import FREE_SETTINGS, own_tables
 from edgenas.text import as_name
 from edgenas.units import check_ranges
 
-_AT_ONCE = 1024  # classes asked for together: the cores of a cluster all have some
+_AT_ONCE = 1024  # architectures asked for together: the cores of a cluster all have some
 _ADVICE = "make room for it, or give another place with -o, and run it again: nothing is trained twice"
-_AT_RISK = 100  # classes after which the part of the table that there is is written: more are not lost by a kill
+_AT_RISK = 100  # architectures after which the part of the table that there is is written: more are not lost by a kill
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Tabulation:
 
     @property
     def state(self) -> str:
-        return f"{self.done} of {len(self.seeds)} x {len(self.classes)} classes scored"
+        return f"{self.done} of {len(self.seeds)} x {len(self.classes)} architectures scored"
 
     @property
     def part(self) -> Path:
@@ -170,8 +170,8 @@ def tabulate(
     seeds: int = 2,
     output: Path | None = None,
 ) -> Tabulation:
-    """The tabulation of all functional classes of `space` on `dataset`, to be written to `output`, a .json beside which
-    the scores lie; by default among the user's own tables, where every search finds it.
+    """The tabulation of all unique architectures of `space` on `dataset`, to be written to `output`, a .json beside
+    which the scores lie; by default among the user's own tables, where every search finds it.
 
     Raises UsageError for a space that cannot be listed, or less than one seed.
     """
@@ -197,7 +197,7 @@ def tabulate(
 
 
 def classes_of(space: SearchSpace) -> list[Architecture]:
-    """The functional classes whose input reaches their output. Raises UsageError where they cannot be listed."""
+    """The unique architectures whose input reaches their output. Raises UsageError where they cannot be listed."""
     if not isinstance(space, Enumerable):
         raise UsageError(f"the space {space.name} is too large for a table; search it by --fitness live")
     return sorted({space.canonical(arch) for arch in space.all_architectures() if space.is_connected(arch)})

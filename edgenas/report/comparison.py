@@ -32,8 +32,8 @@ def comparison_text(comparison: Comparison) -> str:
             "",
             table_text(header, rows),
             "",
-            "SCORED: classes scored, or networks trained; SECONDS: a choice here, by look-ups; GPU SECONDS: were each"
-            f" class scored ({benchmark.class_s:.3g} s)",
+            "SCORED: architectures scored, or networks trained; SECONDS: a choice here, by look-ups; GPU SECONDS: were"
+            f" each architecture scored ({benchmark.class_s:.3g} s)",
             f"and each network trained (assumed: {benchmark.training_s:g} s); all three are medians. oracle-N knows the"
             " test accuracies: no method, but a bound.",
             *_ahead(comparison),
@@ -101,7 +101,7 @@ def _ahead(comparison: Comparison) -> list[str]:
     points, chance = found
     return [
         f"default is {abs(points):.2f} points {'ahead of' if points >= 0 else 'behind'} random, which scores as many"
-        f" classes; paired over the cases, p = {chance:.2g}"
+        f" architectures; paired over the cases, p = {chance:.2g}"
     ]
 
 

@@ -70,7 +70,7 @@ def test_a_few_measurements_settle_the_level(factor: float) -> None:
     after = [each.values["latency"] for each in cost(archs)]
     assert np.array(after) == pytest.approx(np.array(before) * factor, rel=0.05)
     assert cost.corrections == 4
-    assert "corrected by 4 measured cells" in cost([archs[-1]])[0].sources["latency"]
+    assert "corrected by 4 measured architectures" in cost([archs[-1]])[0].sources["latency"]
 
 
 def test_a_measured_class_costs_what_was_measured() -> None:

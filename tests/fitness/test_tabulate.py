@@ -222,7 +222,7 @@ def test_the_time_left_is_of_what_is_trained(
     job = made()
     progress.follow(job)
     first = capsys.readouterr().err.splitlines()[0]
-    assert first == "7 of 2 x 6 classes scored, about 55 s left"  # six were known, one took 11 s
+    assert first == "7 of 2 x 6 architectures scored, about 55 s left"  # six were known, one took 11 s
     assert job.share_known == 0.5
 
 
@@ -235,7 +235,7 @@ def test_a_table_of_other_classes_is_not_taken_but_made_whole(
         list(made())
         assert table.fits("nasbench201", "digits", QUICK)
     assert not table.fits("nasbench201", "digits", QUICK)
-    with pytest.raises(UsageError, match=r"with today's classes of networks .*`edgenas tabulate` again trains only"):
+    with pytest.raises(UsageError, match=r"with today's unique architectures .*`edgenas tabulate` again trains only"):
         table.create(SPACE, "digits", QUICK)
     monkeypatch.setattr("edgenas.fitness.store.ScoreStore.find", lambda self, archs: {})
     trained.clear()
