@@ -89,14 +89,16 @@ class MeanOfRanks:
         sampled = [name for name in members if name not in self._among_all]
         self.sample = _drawn(space, seed, sample) if sampled else []
         self._scales: dict[str, Scale | None] | None = None  # by member; made when first needed
-        among = f"{len(self.sample)} architectures drawn by seed {seed}" if sampled else "all architectures"
-        if sampled and self._among_all:
-            among = f"all architectures, or by {' and '.join(sampled)} {among},"
+
+        def among(unit: str) -> str:
+            drawn = f"{len(self.sample)} {unit} drawn by seed {seed}" if sampled else f"all {unit}"
+            return f"all {unit}, or by {' and '.join(sampled)} {drawn}," if sampled and self._among_all else drawn
+
         times = {name: "" if weight == 1 else f"{weight:g} x " for name, weight in self._weights.items()}
         parts = " and ".join(f"{times[name]}{name} ({member.source})" for name, member in members.items())
-        self.source = f"mean of the ranks among {among} by {parts}"
+        self.source = f"mean of the ranks among {among('architectures')} by {parts}"
         made_from = {
-            "among": among,
+            "among": among("classes"),  # their first name: what an earlier version scored stays known
             "members": [[name, self._weights[name], member.fingerprint] for name, member in members.items()],
             "space": space.name,
             "version": VERSION,
