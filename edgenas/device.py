@@ -44,7 +44,7 @@ Share = Annotated[float, Range(0, 1)]
 Coefficient = Annotated[float, Range(-MAX_COEFFICIENT, MAX_COEFFICIENT)]
 Count = Annotated[int, Range(0, 10**9)]
 
-# What only running a network (or having run it) tells; MACs and parameters are properties of the network itself.
+# What only running a network (or having run it) shows; MACs and parameters are properties of the network itself.
 DEVICE_METRICS = frozenset(METRICS) - {"macs", "params"}
 
 

@@ -151,7 +151,7 @@ class Run:
 
     def _lines(self, name: str, does: str) -> list[Any]:
         """The records in the file `name`; without it none. What a search `does` that finds no more than the lines
-        before a damaged one is told by the DataError for that."""
+        before a damaged one is in the DataError for that."""
         content = self._content(name)
         if not content:
             return []

@@ -224,9 +224,9 @@ def _check_files(transport: Transport) -> None:
         _refused(lambda: transport.push(absent, old, PATIENCE_S), "a missing file is a BoardError")
         _refused(lambda: transport.push(source, f"{old}/below", PATIENCE_S), "a folder that is a file is a BoardError")
         _refused(lambda: transport.pull("edgenas-check/none", absent, PATIENCE_S), "a missing file is a BoardError")
-        sent, told = "edgenas-check/sent.bin", [0]
-        transport.push(source, sent, PATIENCE_S, lambda: told.append(1))
-        assert sum(told), "who asks is told that something moves"
+        sent, calls = "edgenas-check/sent.bin", [0]
+        transport.push(source, sent, PATIENCE_S, lambda: calls.append(1))
+        assert sum(calls), "who asks is called while something moves"
         _refused(lambda: transport.pull(sent, absent, PATIENCE_S, 999_999), "a file that is too large is a BoardError")
         transport.pull(sent, back, PATIENCE_S, 1_000_000)
         assert not absent.exists(), "a pull that fails leaves nothing"

@@ -127,7 +127,7 @@ def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Model
 
 
 def reference(kind: Format) -> Model:
-    """The pinned model whose time tells whether the board itself changed; `python -m edgenas.board.model` wrote it."""
+    """The pinned model whose time shows whether the board itself changed; `python -m edgenas.board.model` wrote it."""
     path = Path(__file__).with_name(_REFERENCES[kind])
     return Model(path.read_bytes(), kind)
 

@@ -63,7 +63,7 @@ def compare(
     drawn, problem = [], None
     try:
         drawn = draw(job)
-    except DataError as error:  # what was compared is told first
+    except DataError as error:  # what was compared is printed first
         problem = error
     report = {**job.result(), "plots": [str(path) for path in drawn]} if as_json else None
     show(report, as_json, lambda: comparison_text(job), problem)

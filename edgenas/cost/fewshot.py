@@ -38,7 +38,7 @@ MIN_SAMPLES = 5  # samples that a fit needs
 MAX_ATTEMPTS = 3  # times the wanted number of samples, where architectures turn out not to run
 CANDIDATES = 600  # architectures that a seed draws and the samples are chosen from
 FOLDS = 10
-_AT_ONCE = 8  # architectures given to `measure` together, so that progress can be told
+_AT_ONCE = 8  # architectures given to `measure` together, so that progress shows
 _NEAR = 2.0  # prior deviation of a board's log variances from those common to the prior devices
 
 
@@ -50,7 +50,7 @@ def choose_samples(
     taken: Sequence[Architecture] = (),
     failed: Sequence[Architecture] = (),
 ) -> list[Architecture]:
-    """`n` connected architectures, none of `failed`, whose measurement after those `taken` tells most about all others.
+    """`n` connected architectures, none of `failed`, whose measurement after those `taken` says most about all others.
 
     Greedy: of CANDIDATES architectures drawn with `seed`, each time the one that lowers the sum of their posterior
     variances most (integrated-variance design; Seo et al. 2000, "Gaussian process regression: active data selection").
@@ -66,7 +66,7 @@ def choose_samples(
     known = {*taken, *failed}
     pool = [*taken, *(archs[i] for i in drawn if archs[i] not in known)]
     worth = np.ones(len(pool))
-    if failed:  # an architecture that will not run either tells nothing
+    if failed:  # an architecture that will not run either says nothing
         signs = np.array([1.0] * len(taken) + [-1.0] * len(failed))
         runs = _predict(regress(genes_of([*taken, *failed]), signs, prior), genes_of(pool), prior)
         worth = np.clip((1 + runs) / 2, 0.01, 1.0)
@@ -165,7 +165,7 @@ def measure_samples(
         missing = min(missing, MAX_ATTEMPTS * samples - len(found))
         if missing == 0:
             break
-        # What failed told nothing of the values: the choice is made as if only the others had been measured.
+        # What failed says nothing of the values: the choice is made as if only the others had been measured.
         ran = [arch for arch, cost in found if cost.error is None]
         failed = [arch for arch, cost in found if cost.error is not None]
         archs = choose_samples(space, missing, seed, prior, ran, failed)

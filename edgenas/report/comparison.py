@@ -112,8 +112,8 @@ def _paper(comparison: Comparison) -> list[str]:
     used, own = comparison.benchmark.paper_network(), PAPER
     if used == own:
         return []
-    told = [f"{_size(comparison, each)} after {each.epochs} steps" for each in (used, own)]
-    return [f"paper: Algorithm 1 by phi of {told[0]}, for no table of the paper's ({told[1]}) is here"]
+    sizes = [f"{_size(comparison, each)} after {each.epochs} steps" for each in (used, own)]
+    return [f"paper: Algorithm 1 by phi of {sizes[0]}, for no table of the paper's ({sizes[1]}) is here"]
 
 
 def _size(comparison: Comparison, settings: FitnessSettings) -> str:
