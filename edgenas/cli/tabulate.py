@@ -55,5 +55,5 @@ def tabulate(
     with interrupted(lambda: f"interrupted at {job.state}; nothing is lost, run the same command to go on"):
         follow(job)
     description = parse_json(read_file(job.path, MAX_JSON_BYTES))
-    made = f"{len(job.classes)} architectures, {description['made']['failed']} trainings failed"
+    made = f"{len(job.archs)} architectures, {description['made']['failed']} trainings failed"
     show({**description, "path": str(job.path)}, as_json, lambda: f"{job.path}: {description['source']}, {made}")

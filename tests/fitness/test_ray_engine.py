@@ -220,7 +220,7 @@ def test_a_run_goes_on_on_another_engine(cluster: Any, quick_reference: None, tm
 def test_a_table_made_there_is_the_local_one(
     cluster: Any, quick_reference: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tabulate, "classes_of", lambda space: SOME[:3])
+    monkeypatch.setattr(tabulate, "unique_architectures", lambda space: SOME[:3])
     there = tabulate.tabulate("nasbench201", "digits", replace(QUICK, engine=f"ray:{cluster.address}"), 1)
     here = tabulate.tabulate("nasbench201", "digits", QUICK, 1)
     assert there.path == here.path
