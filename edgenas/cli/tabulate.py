@@ -16,7 +16,7 @@ from edgenas.fitness import FitnessSettings
 def tabulate(
     dataset: Annotated[str, options.dataset()] = SearchRequest.dataset,
     space: Annotated[str, options.space()] = spaces.DEFAULT,
-    seeds: Annotated[int, option("Scores are means over so many.")] = 2,
+    seeds: Annotated[int, option("A score is the mean over this many.")] = 2,
     epochs: Annotated[str, option("Training steps on the one batch; several, ascending, are all in the table.")] = str(
         FitnessSettings.epochs
     ),
