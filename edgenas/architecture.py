@@ -33,7 +33,8 @@ class Score:
 
     `value` is None with the reason in `error` where there is none. `phi` is that of Eq. 2, in [0, L] for L taps, where
     the fitness knows it: `value` itself, or what it rests on.
-    `loss` is the last training loss of Eq. 3, where the fitness knows it. `early`: it was stopped as hopeless.
+    `loss` is the last training loss of Eq. 3, where the fitness knows it. `early`: it was stopped,
+    for others were better.
     `learning_curve`: (steps, phi, loss) after fewer steps, where that was asked for; NaN where they were not finite.
     """
 
@@ -178,7 +179,7 @@ class SearchRequest:
     seed: int = 0
     budget: int | None = None
     pool: int | None = None
-    refine: int | None = None  # classes trained briefly after the search, to choose the winner among; 0: none
+    refine: int | None = None  # architectures trained briefly after the search, to choose the winner among; 0: none
 
     def constraints(self) -> list[Constraint]:
         limits = {metric: getattr(self, name) for name, metric in LIMITS.items()}

@@ -44,7 +44,7 @@ Share = Annotated[float, Range(0, 1)]
 Coefficient = Annotated[float, Range(-MAX_COEFFICIENT, MAX_COEFFICIENT)]
 Count = Annotated[int, Range(0, 10**9)]
 
-# What only running a network (or having run it) tells; MACs and parameters are properties of the network itself.
+# What only running a network (or having run it) shows; MACs and parameters are properties of the network itself.
 DEVICE_METRICS = frozenset(METRICS) - {"macs", "params"}
 
 
@@ -96,9 +96,9 @@ class TableNoise:
     """The noise of the table a predictor was fitted to, and how the two are averaged (`edgenas.cost.uncertainty`).
 
     `deviation`: standard deviation of the logarithm of the noise. `weight`, in [0, 1]: the table's in the mean of both
-    logarithms, of cells whose operations are all used. Of others the predictor's error is one of two kinds: in a share
-    `unused_share` of them its standard deviation, in ln, is `unused_small`, else `unused_large`. `drift_rows`: over how
-    many rows the table drifts, 0 where it does not.
+    logarithms, of architectures whose operations are all used. Of others the predictor's error is one of two kinds: in
+    a share `unused_share` of them its standard deviation, in ln, is `unused_small`, else `unused_large`. `drift_rows`:
+    over how many rows the table drifts, 0 where it does not.
     """
 
     deviation: float
@@ -111,8 +111,8 @@ class TableNoise:
 
 @dataclass(frozen=True)
 class ErrorRegion:
-    """How far predictions are off in a region: cells of `group`, "all" for any, predicted to cost `least` or more.
-    `quantiles` of ln(true / predicted) are at `edgenas.cost.uncertainty.LEVELS`."""
+    """How far predictions are off in a region: architectures of `group`, "all" for any, predicted to cost `least` or
+    more. `quantiles` of ln(true / predicted) are at `edgenas.cost.uncertainty.LEVELS`."""
 
     group: str
     least: float

@@ -1,6 +1,6 @@
 """A run is a folder: `run.json` says what was asked, `trials.jsonl` what was seen, one line a trial; where boards
-corrected a predictor, `measured.jsonl` what they said, one line a class; and where a shortlist was trained briefly,
-`refined.jsonl` what came of it, one line a class and rung, and `refine/` what it takes to train on.
+corrected a predictor, `measured.jsonl` what they said, one line an architecture; and where a shortlist was trained
+briefly, `refined.jsonl` what came of it, one line an architecture and rung, and `refine/` what it takes to train on.
 
 Nothing is ever rewritten. A trial is on the disk before the search goes on, so a run that was killed at any moment
 goes on from its folder; only a torn last line is forgiven. `result.json` is added when the run has ended. Whatever is
@@ -69,8 +69,8 @@ class Run:
         self._append("measured.jsonl", lines)
 
     def refined(self) -> dict[Architecture, list[Refined]]:
-        """What brief trainings said so far of each class, fewest images first. Raises DataError for a damaged line that
-        is not the last."""
+        """What brief trainings said so far of each architecture, fewest images first. Raises DataError for a damaged
+        line that is not the last."""
         found: dict[Architecture, dict[int, Refined]] = {}
         for record in self._lines("refined.jsonl", "trains again what it lacks"):
             each = _refined(record)
@@ -149,7 +149,7 @@ class Run:
 
     def _lines(self, name: str, does: str) -> list[Any]:
         """The records in the file `name`; without it none. What a search `does` that finds no more than the lines
-        before a damaged one is told by the DataError for that."""
+        before a damaged one is in the DataError for that."""
         content = self._content(name)
         if not content:
             return []

@@ -166,8 +166,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
 def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch, quick_tiers: None) -> Callable[[str], None]:
     """Brings what a command names into the current folder."""
     monkeypatch.setenv("HOME", str(workplace / "home"))
-    few = tabulate.classes_of(SPACE)[:10]
-    monkeypatch.setattr(tabulate, "classes_of", lambda space: few)  # all of them take a minute
+    few = tabulate.unique_architectures(SPACE)[:10]
+    monkeypatch.setattr(tabulate, "unique_architectures", lambda space: few)  # all of them take a minute
     network = ResNet(20, 10).eval()
     for place in ("live", "reference"):
         monkeypatch.setattr(f"edgenas.fitness.{place}.reference_network", lambda *_: (network, "made up"))

@@ -57,7 +57,7 @@ class Adb:
         self._closed = False
         self._start_server(timeout_s)
         if serial and ":" in serial:
-            with contextlib.suppress(BoardError):  # its state tells more
+            with contextlib.suppress(BoardError):  # its state says more
                 self._adb([*self._client, "connect", serial], timeout_s / 2)
         self._await_device(timeout_s)
         code, _, problem = self._adb([*self._device, "shell", f"mkdir -p {HOME}"], timeout_s)
@@ -75,7 +75,7 @@ class Adb:
             process.kill()
         return process
 
-    # Not by `adb push` and `adb pull`: they cannot go on with what was cut off, and tell nothing while they work.
+    # Not by `adb push` and `adb pull`: they cannot go on with what was cut off, and say nothing while they work.
 
     def push(self, source: Path, target: str, silence_s: float, moving: Callable[[], None] | None = None) -> None:
         push_by_shell(self, source, _path(target), silence_s, moving)
@@ -136,7 +136,7 @@ class Adb:
             time.sleep(0.1)
         _, features, _ = self._adb([*self._device, "features"], timeout_s)
         if "shell_v2" not in features.split():
-            raise BoardError(f"{self.address}: does not tell exit codes; use a phone with Android 7 or newer")
+            raise BoardError(f"{self.address}: does not report exit codes; use a phone with Android 7 or newer")
 
     def _adb(self, command: Sequence[str], timeout_s: float) -> tuple[int, str, str]:
         """Exit code, standard output and standard error of a short adb command."""
@@ -165,7 +165,7 @@ class Adb:
 class AdbProcess:
     """A command on the phone, through an adb client of its own.
 
-    A client whose phone goes away ends like one whose command succeeded, so the command's own end is told by it.
+    A client whose phone goes away ends like one whose command succeeded, so the command itself reports its end.
     """
 
     def __init__(self, phone: Adb, child: Child, token: str) -> None:
@@ -198,7 +198,7 @@ class AdbProcess:
             return head or self._child.receive(max(0.0, deadline_s - time.monotonic()))
 
     def wait(self, timeout_s: float) -> int:
-        """Its exit code; 128 and the number of the signal where one ended it, as the shell tells it."""
+        """Its exit code; 128 and the number of the signal where one ended it, as the shell reports it."""
         client_code = self._child.wait(timeout_s)
         if self._killed:
             return -9

@@ -45,7 +45,7 @@ class StartTiming:
     init_ns: int
     first_ns: int
     peak_memory_kb: int | None  # where asked for
-    memory_growth_kb: int | None  # since its start, where the system tells
+    memory_growth_kb: int | None  # since its start, where the system reports it
 
 
 def command(
@@ -144,7 +144,7 @@ def _problem(numbers: dict[str, float], init_us: float, first_us: float, mean_us
 
 
 def _kilobytes(pattern: re.Pattern[str], lines: Sequence[str]) -> int | None:
-    """Of a number of MB that the system may not tell."""
+    """Of a number of MB that the system may not report."""
     found = [match.group(1) for line in lines if (match := pattern.search(line))]
     megabytes = float(found[-1]) if found else math.nan
     return round(megabytes * 1024) if math.isfinite(megabytes) and megabytes >= 0 else None

@@ -126,7 +126,7 @@ def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Model
 
 
 def reference(kind: Format) -> Model:
-    """The pinned model whose time tells whether the board itself changed (tests/board/reference_models.py wrote it)."""
+    """The pinned model whose time shows whether the board itself changed (tests/board/reference_models.py wrote it)."""
     path = Path(__file__).with_name(REFERENCES[kind])
     return Model(path.read_bytes(), kind)
 

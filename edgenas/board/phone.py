@@ -1,7 +1,7 @@
 """A session with an Android phone, which has no Python: a shell for facts and the lease, TFLite's `benchmark_model` for
 the time.
 
-Each start of `benchmark_model` is one repeat and gives one sample, the mean over its runs, since it tells no run by
+Each start of `benchmark_model` is one repeat and gives one sample, the mean over its runs, since it reports no run by
 itself; statistics are then over starts. It cannot show what a model computes, so nothing is checked there.
 """
 
@@ -62,7 +62,7 @@ class PhoneSession:
         self._there: set[str] = set()
         self._peak_kb: dict[str, int | None] = {}  # by the model's hash
         try:
-            # Its end tells the phone that this program is gone, and with it the lease.
+            # By its end the phone knows that this program is gone, and with it the lease.
             self._shell = transport.run(["sh"])
             self._said = Reader(self._shell, self.address, "the phone's shell")
             self._asking = threading.Lock()
@@ -156,10 +156,10 @@ class PhoneSession:
             "before": before,
             "after": after,
             "child": "fresh",
-            "notes": [f"a sample is the mean over a start of {TOOL}, which tells no run by itself"],
+            "notes": [f"a sample is the mean over a start of {TOOL}, which reports no run by itself"],
         }
-        told = valid_timing(raw, plan, time.monotonic() - begun_s, self.address, fields.get("runtime"))
-        return {**told, "starts": [asdict(each) for each in starts]}
+        timing = valid_timing(raw, plan, time.monotonic() - begun_s, self.address, fields.get("runtime"))
+        return {**timing, "starts": [asdict(each) for each in starts]}
 
     def close(self) -> None:
         within(CLOSE_S, [self._close])

@@ -1,4 +1,4 @@
-"""Command lines for a POSIX shell far away, which tell the process id of what they start."""
+"""Command lines for a POSIX shell far away, which print the process id of what they start."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def command_line(
 
 
 def announced(printed: bytes, token: str) -> tuple[int, bytes] | None:
-    """The process id and the output after it, or None where it has not been told yet. What comes before is dropped:
+    """The process id and the output after it, or None where it has not been printed yet. What comes before is dropped:
     login scripts print."""
     _, mark, after = printed.partition(f"@pid {token} ".encode())
     number, end, rest = after.partition(b"\n")

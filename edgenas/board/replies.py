@@ -67,7 +67,7 @@ class Nothing(_Shape):
 
 
 class State(_Shape):
-    """What decides a timing; None where the board does not tell."""
+    """What decides a timing; None where the board does not say."""
 
     governor: Words | None = None
     clocks_mhz: Numbers | None = None
@@ -219,7 +219,7 @@ def result(op: str, content: Any, address: str) -> dict[str, Any]:
 
 
 def refusal(reply: Mapping[str, Any], address: str) -> RefusedError:
-    """The error that a reply with "ok": false tells."""
+    """The error that a reply with "ok": false means."""
     kind, why = reply.get("kind"), reply.get("error")
     try:
         detail = Detail.model_validate(reply.get("detail") or {}).model_dump(exclude_unset=True)
@@ -239,13 +239,13 @@ def valid_timing(
     each. A repeat may be shorter than was asked where other programs used up its time: a busy board is no liar.
     `runtime`: the one that was to run, and no other.
     """
-    told = result("time", raw, address)
-    samples, inner, loops = told["samples_ns"], told.get("inner", 1), told.get("averaged_runs")
+    timing = result("time", raw, address)
+    samples, inner, loops = timing["samples_ns"], timing.get("inner", 1), timing.get("averaged_runs")
     if len(samples) != plan["repeats"]:
         _impossible(address, f"{len(samples)} repeats where {plan['repeats']} were asked for")
     if loops is not None and not (len(loops) == len(samples) and min(loops) >= inner):
         _impossible(address, f"averages over {loops!s:.40} runs")
-    if runtime is not None and (ran := told.get("runtime") or {"name": "no runtime"})["name"] != runtime:
+    if runtime is not None and (ran := timing.get("runtime") or {"name": "no runtime"})["name"] != runtime:
         _impossible(address, f"a time of {ran['name']} where {runtime} was asked for")
     lasted_s = [sum(repeat) * n / 1e9 for repeat, n in zip(samples, loops or [inner] * len(samples), strict=True)]
     if sum(lasted_s) > elapsed_s * 1.02 + 0.05:
@@ -259,7 +259,7 @@ def valid_timing(
             f"a repeat of {shortest_ms:.3g} ms within {elapsed_s:.3g} s where {len(lasted_s)} of"
             f" {plan['min_repeat_ms']:g} ms were asked for",
         )
-    return told
+    return timing
 
 
 def _impossible(address: str, what: str) -> NoReturn:

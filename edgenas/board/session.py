@@ -160,7 +160,7 @@ class AgentSession:
         within(CLOSE_S, [self._close])
 
     def _close(self) -> None:
-        # The end of its input tells an agent, whatever it does, to end what runs, put the clocks back and give up the
+        # At the end of its input an agent, whatever it does, is to end what runs, put the clocks back and give up the
         # lease. A request would have to wait for the answer to the one before.
         with contextlib.suppress(BoardError):
             self._process.close_input(CLOSE_S / 3)

@@ -19,7 +19,7 @@ CLIENT_S = 30.0  # for `ssh -G`, which may run commands and look names up
 
 
 def openssh() -> str | None:
-    """The path of OpenSSH's client, if there is one that tells what it makes of its configuration."""
+    """The path of OpenSSH's client, if there is one that says what it makes of its configuration."""
     found = shutil.which("ssh")
     return found if found and _tells(found) else None
 

@@ -26,7 +26,7 @@ _OPENSSH_KEY = b"openssh-key-v1\0"
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """A file that a login may use: what it is, and its public half where that can be told without a passphrase."""
+    """A file that a login may use: what it is, and its public half where that can be read without a passphrase."""
 
     path: Path
     public: bytes | None = None
@@ -137,7 +137,7 @@ def _offers(
     target: Endpoint, timeout_s: float, stack: contextlib.ExitStack, problems: list[str]
 ) -> Iterator[tuple[str, paramiko.PKey]]:
     """Keys with their names in messages: those of files, by the agent where the file alone does not do, then the
-    agent's others. Whatever cannot be offered is told in `problems`."""
+    agent's others. Whatever cannot be offered is named in `problems`."""
     agents: list[dict[bytes, AgentKey]] = []  # one at most, asked when it is first needed
 
     def held() -> dict[bytes, AgentKey]:

@@ -22,7 +22,7 @@ GRACE_S = 1.0  # after which a call that cannot be ended alone takes its connect
 
 
 class Connection:
-    """One SSH connection: how its errors and its silence are told."""
+    """One SSH connection: how its errors and its silence are reported."""
 
     def __init__(self, target: Endpoint, options: Options) -> None:
         """Raises BoardError where it does not come about."""
@@ -96,7 +96,7 @@ class Connection:
             return f"{text}; let its user write there: sudo chown -R $(id -un) ~/.edgenas"
         if text == "Channel closed.":
             return "its server refuses to run commands; see ForceCommand and PermitTTY in its sshd_config"
-        if re.search("^size mismatch in put|Failure[)]?$", text):  # all that SFTP tells of most troubles
+        if re.search("^size mismatch in put|Failure[)]?$", text):  # all that SFTP says of most troubles
             return f"{text}; see there whether its disk is full or read-only: df -h ~; mount"
         return text or "the channel was closed"
 
@@ -183,7 +183,7 @@ def _opened(connection: Connection, timeout_s: float, doing: str) -> paramiko.Ch
         except paramiko.ChannelException as error:
             raise _FullError(printable(error.text) or f"reason {error.code}") from error
         except paramiko.SSHException as error:
-            # Where several are refused at once, paramiko tells the reason to one of them only.
+            # Where several are refused at once, paramiko gives the reason to one of them only.
             if str(error) != "Unable to open channel." or connection.gone():
                 raise
             raise _FullError("Connect failed") from error

@@ -66,7 +66,7 @@ def check_shell(link: Link) -> None:
 class SSHProcess:
     """A command on a channel.
 
-    Its first line of output tells its process id; what login scripts print before that is dropped.
+    Its first line of output is its process id; what login scripts print before that is dropped.
     """
 
     def __init__(self, link: Link, connection: Connection, channel: paramiko.Channel, name: str, token: str) -> None:
@@ -86,8 +86,8 @@ class SSHProcess:
     @property
     def running(self) -> bool:
         """Whether nothing is known of its end; a channel closed from here ends no command."""
-        told = self._channel.exit_status != -1 or (self._channel.closed and self._channel.eof_received)
-        return not (told or self._killed)
+        known = self._channel.exit_status != -1 or (self._channel.closed and self._channel.eof_received)
+        return not (known or self._killed)
 
     def send(self, data: bytes, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
@@ -125,14 +125,14 @@ class SSHProcess:
             return -9
         if self._channel.exit_status == -1 and not self._channel.eof_received:
             raise self._connection.lost()
-        return int(self._channel.exit_status)  # -1: ended by a signal, of which paramiko does not tell the number
+        return int(self._channel.exit_status)  # -1: ended by a signal, of which paramiko does not give the number
 
     def kill(self) -> None:
         if self.running:
             kill([self])
 
     def pid(self, timeout_s: float) -> int | None:
-        """Its process id, which is also that of its group; None where the board has not told it in time."""
+        """Its process id, which is also that of its group; None where the board has not printed it in time."""
         with contextlib.suppress(BoardError), self._reading:
             self._find_pid(time.monotonic() + timeout_s, timeout_s)
         return self._pid
@@ -147,7 +147,7 @@ class SSHProcess:
             self._channel.shutdown_write()
 
     def no_shell(self) -> str:
-        """Why it never told its process id: what is there in place of a shell that runs commands."""
+        """Why it never printed its process id: what is there in place of a shell that runs commands."""
         user = self.link.user
         if self._channel.eof_received:  # the exit code comes after the end of the output, on a busy board much later
             self._channel.status_event.wait(SHELL_S)

@@ -215,8 +215,8 @@ def _sent(process: Process, reader: BinaryIO, done: int, total: int, way: Moving
             done += len(chunk)
             way.reached(done)
         _moved(process.close_input, way)
-        told = Reader(process, address, "its shell")
-        while (line := _moved(lambda left_s: told.until(b"\n", time.monotonic() + left_s, CHUNK), way)) is not None:
+        shell = Reader(process, address, "its shell")
+        while (line := _moved(lambda left_s: shell.until(b"\n", time.monotonic() + left_s, CHUNK), way)) is not None:
             if re.fullmatch(rb"\s*[0-9]{1,12}\s*", line):
                 way.reached(int(line))
     except BoardError:
@@ -229,7 +229,7 @@ def _sent(process: Process, reader: BinaryIO, done: int, total: int, way: Moving
 
 
 def _moved(act: Callable[[float], Result], way: Moving) -> Result:
-    """What `act` gives within the time that `way` has left; its silence is told as that of the file."""
+    """What `act` gives within the time that `way` has left; its silence is reported as that of the file."""
     left_s = way.left_s()
     try:
         return act(left_s)

@@ -17,7 +17,7 @@ Verdict = Literal["PASS", "FAIL", "STABLE", "WIDE", "UNSTABLE"]
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command found: `report`, as its --json prints it, and the `problem` that a user must be told by an error
+    """What a command found: `report`, as its --json prints it, and the `problem` that ends the program by an error
     and an exit code, None where all is well."""
 
     report: dict[str, Any]

@@ -133,13 +133,13 @@ def bench(name: BoardName, as_json: Json = False) -> None:
 @app.command()
 def profile(
     name: BoardName,
-    samples: Annotated[int, option("Cells to measure.")] = 30,
-    seed: Annotated[int, options.seed("first cells")] = 0,
+    samples: Annotated[int, option("Architectures to measure.")] = 30,
+    seed: Annotated[int, options.seed("first architectures")] = 0,
     output: Annotated[Path | None, option("The device's file.", "-o", "--output", default="NAME.toml")] = None,
     runtime: Runtime = "",
     as_json: Json = False,
 ) -> None:
-    """Make a device of a board: measure some cells on it and fit a predictor.
+    """Make a device of a board: measure some architectures on it and fit a predictor.
 
     Example: edgenas board profile here --samples 30
     """

@@ -31,7 +31,7 @@ def compare(
         Path, option("Folder of regrets.csv, .png and .svg; an earlier one goes on.", "-o", "--output")
     ] = Path("comparison"),
     class_seconds: Annotated[
-        float | None, option("Simulated GPU seconds to score a class.", default="0.0182: on one H100")
+        float | None, option("Simulated GPU seconds to score an architecture.", default="0.0182: on one H100")
     ] = None,
     training_seconds: Annotated[
         float | None, option("Simulated GPU seconds to train a network in full.", default="3600: assumed")
@@ -63,7 +63,7 @@ def compare(
     drawn, problem = [], None
     try:
         drawn = draw(job)
-    except DataError as error:  # what was compared is told first
+    except DataError as error:  # what was compared is printed first
         problem = error
     report = {**job.result(), "plots": [str(path) for path in drawn]} if as_json else None
     show(report, as_json, lambda: comparison_text(job), problem)

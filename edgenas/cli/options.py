@@ -33,8 +33,8 @@ DeviceName = Annotated[str, typer.Argument(help="A device's name, or the path of
 _LIMITS = {
     "latency": "At most this long, like 5ms.",
     "energy": "At most this much, like 12mJ.",
-    "macs": "At most so many multiply-accumulates, like 60M.",
-    "params": "At most so many parameters, like 0.5M.",
+    "macs": "At most this many multiply-accumulates, like 60M.",
+    "params": "At most this many parameters, like 0.5M.",
 }
 
 

@@ -26,8 +26,8 @@ def search(
     pareto: Annotated[
         str | None,
         option(
-            "Instead of one winner the front of score against latency, energy, macs or params; answers any limit"
-            " by `edgenas runs pick`.",
+            "Instead of one winner, the front of score against latency, energy, macs or params. `edgenas runs pick`"
+            " answers any limit from it.",
             panel=_WHAT,
         ),
     ] = None,
@@ -78,7 +78,7 @@ def search(
     budget: Annotated[
         int | None,
         option(
-            "End when so many unique architectures are scored.",
+            "End when this many unique architectures are scored.",
             default="80; with --pareto 150 where scores or costs are live, else no end",
             panel=_HOW,
         ),
@@ -86,8 +86,8 @@ def search(
     pool: Annotated[
         int | None,
         option(
-            "Propose so many candidates a generation, and evaluate those that a surrogate, fitted to what was"
-            " evaluated so far, predicts to be the best. 0: evaluate all that are proposed.",
+            "Candidates proposed for a generation. Those that a surrogate, fitted to earlier evaluations, predicts"
+            " to be the best are evaluated. 0: no surrogate.",
             default="500 live; else 200, with --pareto 0",
             panel=_HOW,
         ),
@@ -119,9 +119,9 @@ def search(
     repeats: Annotated[
         int | None,
         option(
-            "Live scores are means over so many batches and initial weights.",
+            "A live score is the mean over this many batches and initial weights.",
+            "--draws",  # its first name
             "--repeats",
-            "--draws",
             default=FitnessSettings.repeats,
             panel=_HOW,
         ),
@@ -129,8 +129,8 @@ def search(
     refine: Annotated[
         int | None,
         option(
-            "Then train so many of the best architectures briefly on real images, the better half ever longer, and"
-            " take the winner of these; with --pareto, so many points of the front. 0: none.",
+            "Then train this many of the best architectures briefly on real images, the better half ever longer; the"
+            " winner is one of these. With --pareto, this many points of the front. 0: none.",
             default="8 after live scores",
             panel=_HOW,
         ),

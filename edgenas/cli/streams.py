@@ -29,7 +29,7 @@ def safe() -> Iterator[None]:
 
     A stream that is closed becomes one to nowhere: else the next file that is opened would take its number, and what
     any library prints would go into that. Letters that an encoding lacks are written as escapes. What stdout cannot
-    take raises LostOutputError; what stderr cannot take is dropped, for nothing that is only told to a person may stop
+    take raises LostOutputError; what stderr cannot take is dropped, for nothing that only a person reads may stop
     a run.
     """
     if sys.stdin is None:

@@ -16,8 +16,8 @@ from edgenas.fitness import FitnessSettings
 def tabulate(
     dataset: Annotated[str, options.dataset()] = SearchRequest.dataset,
     space: Annotated[str, options.space()] = spaces.DEFAULT,
-    seeds: Annotated[int, option("Scores are means over so many.")] = 2,
-    epochs: Annotated[str, option("Training steps on the one batch; several, ascending, are all told.")] = str(
+    seeds: Annotated[int, option("A score is the mean over this many.")] = 2,
+    epochs: Annotated[str, option("Training steps on the one batch; several, ascending, are all in the table.")] = str(
         FitnessSettings.epochs
     ),
     size: Annotated[str | None, options.size()] = None,
@@ -32,7 +32,7 @@ def tabulate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score every class of a space, so that searches look scores up. Hours on a CPU; stopped, it goes on.
+    """Score every unique architecture of a space, so that searches look scores up. Hours on a CPU; stopped, it goes on.
 
     Example: edgenas tabulate --dataset digits --seeds 1 --epochs 1,2 --size cells=1,channels=4 --batch-size 8
     """
@@ -55,5 +55,5 @@ def tabulate(
     with interrupted(lambda: f"interrupted at {job.state}; nothing is lost, run the same command to go on"):
         follow(job)
     description = parse_json(read_file(job.path, MAX_JSON_BYTES))
-    made = f"{len(job.classes)} classes, {description['made']['failed']} trainings failed"
+    made = f"{len(job.archs)} architectures, {description['made']['failed']} trainings failed"
     show({**description, "path": str(job.path)}, as_json, lambda: f"{job.path}: {description['source']}, {made}")

@@ -41,7 +41,7 @@ def train(
     patience: Annotated[
         int | None,
         option(
-            "Hold a fifth of the training images out; stop after so many epochs without a gain on them.", panel=_HOW
+            "Hold a fifth of the training images out; stop after this many epochs without a gain on them.", panel=_HOW
         ),
     ] = None,
     resume: Annotated[bool, option("Go on from the last checkpoint.", "--resume")] = False,

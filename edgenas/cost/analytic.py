@@ -11,7 +11,7 @@ from edgenas.errors import UsageError
 
 
 class AnalyticCost:
-    """Prices `macs` (M) and `params` (M) of networks for square images."""
+    """Counts `macs` (M) and `params` (M) of networks for square images."""
 
     kind = "analytic"
     metrics = frozenset({"macs", "params"})

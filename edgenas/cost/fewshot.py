@@ -1,13 +1,13 @@
 """A latency predictor from few measurements: what `edgenas board profile` measures, and what it makes of it.
 
 Bayesian linear regression (Rasmussen and Williams 2006, chapter 2; in its dual form, a Gaussian process): the cost of
-a cell is a weighted sum of features in blocks (`Features.blocks`), the weights of a block having a normal prior of one
-common variance. One block is the predictions of the devices whose profiles are shipped, so a new board starts from
-what is known of six others; the rest are counts of operations, of their places and of pairs of places, and what of a
-cell's graph costs time. The blocks' variances and the noise are type-II maximum likelihood (same book, section 5.4):
-first over the *prior devices*, each predicted from the others, which gives a starting point; then, held near that
-point, over the board's own samples. Every block is linear in the features of `edgenas.cost.predictor`, so what comes
-out is one `LinearModel` that needs no other profile.
+an architecture is a weighted sum of features in blocks (`Features.blocks`), the weights of a block having a normal
+prior of one common variance. One block is the predictions of the devices whose profiles are shipped, so a new board
+starts from what is known of six others; the rest are counts of operations, of their places and of pairs of places, and
+what of a architecture's graph costs time. The blocks' variances and the noise are type-II maximum likelihood (same
+book, section 5.4): first over the *prior devices*, each predicted from the others, which gives a starting point; then,
+held near that point, over the board's own samples. Every block is linear in the features of `edgenas.cost.predictor`,
+so what comes out is one `LinearModel` that needs no other profile.
 
 Where a device plays the board in a test, its profile must not be among the prior devices; nothing is then known of it
 but its samples. What no fit decides was decided in knowledge of all six: which blocks there are, and the least noise
@@ -35,10 +35,10 @@ from edgenas.errors import BoardError, UsageError
 
 Values = NDArray[np.float64]
 MIN_SAMPLES = 5  # samples that a fit needs
-MAX_ATTEMPTS = 3  # times the wanted number of samples, where cells turn out not to run
-CANDIDATES = 600  # cells that a seed draws and the samples are chosen from
+MAX_ATTEMPTS = 3  # times the wanted number of samples, where architectures turn out not to run
+CANDIDATES = 600  # architectures that a seed draws and the samples are chosen from
 FOLDS = 10
-_AT_ONCE = 8  # cells given to `measure` together, so that progress can be told
+_AT_ONCE = 8  # architectures given to `measure` together, so that progress shows
 _NEAR = 2.0  # prior deviation of a board's log variances from those common to the prior devices
 
 
@@ -50,11 +50,11 @@ def choose_samples(
     taken: Sequence[Architecture] = (),
     failed: Sequence[Architecture] = (),
 ) -> list[Architecture]:
-    """`n` connected cells, none of `failed`, whose measurement after those `taken` tells most about all others.
+    """`n` connected architectures, none of `failed`, whose measurement after those `taken` says most about all others.
 
-    Greedy: of CANDIDATES cells drawn with `seed`, each time the one that lowers the sum of their posterior variances
-    most (integrated-variance design; Seo et al. 2000, "Gaussian process regression: active data selection").
-    Raises UsageError for a space that has no prior and for more cells than there are candidates.
+    Greedy: of CANDIDATES architectures drawn with `seed`, each time the one that lowers the sum of their posterior
+    variances most (integrated-variance design; Seo et al. 2000, "Gaussian process regression: active data selection").
+    Raises UsageError for a space that has no prior and for more architectures than there are candidates.
     """
     prior = prior or shipped_prior(space.name)
     archs = _connected(space)
@@ -66,7 +66,7 @@ def choose_samples(
     known = {*taken, *failed}
     pool = [*taken, *(archs[i] for i in drawn if archs[i] not in known)]
     worth = np.ones(len(pool))
-    if failed:  # a cell that will not run either tells nothing
+    if failed:  # an architecture that will not run either says nothing
         signs = np.array([1.0] * len(taken) + [-1.0] * len(failed))
         runs = _predict(regress(genes_of([*taken, *failed]), signs, prior), genes_of(pool), prior)
         worth = np.clip((1 + runs) / 2, 0.01, 1.0)
@@ -88,13 +88,13 @@ def choose_samples(
 def fit_fewshot(
     archs: Sequence[Architecture], values: Sequence[float], fitted_on: str, prior: Prior | None = None
 ) -> Predictor:
-    """The predictor of the measured `values`, positive and in the metric's unit; NaN where a cell did not run.
+    """The predictor of the measured `values`, positive and in the metric's unit; NaN where an architecture did not run.
 
     Its held-out figures come from FOLDS-fold cross-validation, each sample out once (one by one below FOLDS samples),
-    with everything but the prior fitted again. They speak of cells like the samples: chosen ones are more unlike each
-    other than cells at large, which makes ranks easier and values harder to predict. Where three or more cells did
-    not run and three or more did, it also learns which, if that beats always giving the commoner answer.
-    Raises UsageError for fewer than MIN_SAMPLES cells that ran.
+    with everything but the prior fitted again. They speak of architectures like the samples: chosen ones are more
+    unlike each other than architectures at large, which makes ranks easier and values harder to predict. Where three or
+    more architectures did not run and three or more did, it also learns which, if that beats always giving the commoner
+    answer. Raises UsageError for fewer than MIN_SAMPLES architectures that ran.
     """
     if not archs:
         raise UsageError(f"0 measurements are too few for a predictor; give --samples {MIN_SAMPLES} or more")
@@ -104,15 +104,15 @@ def fit_fewshot(
     if runs.sum() < MIN_SAMPLES:
         raise UsageError(f"{runs.sum()} measurements are too few for a predictor; give --samples {MIN_SAMPLES} or more")
     if not (every[runs] > 0).all():
-        raise UsageError("a measured cost is not positive; measure that cell again")
-    cells, measured = genes[runs], every[runs]
+        raise UsageError("a measured cost is not positive; measure that architecture again")
+    ran, measured = genes[runs], every[runs]
     smallest = _rounded(float(measured.min()) / 4)  # a few samples hardly hold the space's smallest value
-    held_out = np.maximum(_cross_validated(cells, measured, prior), smallest)
+    held_out = np.maximum(_cross_validated(ran, measured, prior), smallest)
     comparison = compared(held_out, measured)
     quantiles = few_quantiles(np.log(measured / held_out).tolist())
     record = json.dumps([[list(arch.genes), value] for arch, value in zip(archs, every.tolist(), strict=True)])
     return Predictor(
-        model=regress(cells, measured, prior),
+        model=regress(ran, measured, prior),
         target="value",
         smallest=smallest,
         held_out_spearman=round(comparison.spearman, 4),
@@ -153,10 +153,10 @@ def measure_samples(
     seed: int,
     prior: Prior | None = None,
 ) -> Iterator[tuple[Architecture, Cost]]:
-    """Every cell measured, in order, until `samples` of them have run.
+    """Every architecture measured, in order, until `samples` of them have run.
 
-    For a cell that `measure` gives an error for another is chosen, up to MAX_ATTEMPTS x `samples` cells in all.
-    Raises UsageError for a number of `samples` that cannot be; what `measure` raises ends it.
+    For an architecture that `measure` gives an error for another is chosen, up to MAX_ATTEMPTS x `samples`
+    architectures in all. Raises UsageError for a number of `samples` that cannot be; what `measure` raises ends it.
     """
     if samples < MIN_SAMPLES:
         raise UsageError(f"{samples} samples are too few for a predictor; give --samples {MIN_SAMPLES} or more")
@@ -165,7 +165,7 @@ def measure_samples(
         missing = min(missing, MAX_ATTEMPTS * samples - len(found))
         if missing == 0:
             break
-        # What failed told nothing of the values: the choice is made as if only the others had been measured.
+        # What failed says nothing of the values: the choice is made as if only the others had been measured.
         ran = [arch for arch, cost in found if cost.error is None]
         failed = [arch for arch, cost in found if cost.error is not None]
         archs = choose_samples(space, missing, seed, prior, ran, failed)
@@ -179,14 +179,17 @@ def measure_samples(
 def profile(
     found: Sequence[tuple[Architecture, Cost]], fitted_on: str, prior: Prior | None = None
 ) -> dict[str, Predictor]:
-    """Metric -> a predictor of every metric that all cells in `found`, measured ones, have.
+    """Metric -> a predictor of every metric that all architectures in `found`, measured ones, have.
 
-    `fitted_on` says in words what was measured, for the profile. Raises BoardError where too few of the cells ran.
+    `fitted_on` says in words what was measured, for the profile. Raises BoardError where too few of the architectures
+    ran.
     """
     good = [cost for _, cost in found if cost.error is None]
     if len(good) < MIN_SAMPLES:
         reason = next((cost.error for _, cost in found if cost.error is not None), "none was tried")
-        raise BoardError(f"only {len(good)} of {len(found)} cells ran ({reason}); run: edgenas board check NAME")
+        raise BoardError(
+            f"only {len(good)} of {len(found)} architectures ran ({reason}); run: edgenas board check NAME"
+        )
     prior = prior or shipped_prior(found[0][0].space)
     metrics = sorted(set.intersection(*(set(cost.values) for cost in good)) & devices.DEVICE_METRICS)
     archs = [arch for arch, _ in found]

@@ -1,10 +1,10 @@
 """Costs predicted while the search runs, and measured for its shortlist; each measurement corrects the predictor.
 
-What the boards say of a cell, over what the predictor says, is a factor. Its logarithm is taken to be a Gaussian
-process over cells (Rasmussen and Williams 2006, chapter 2): a level common to all cells, which the first measurements
-settle (another runtime, clock or thread count than the predictor's); a part linear in how many of each operation the
-cell has (one may be slower than predicted); and a part that cells share as far as they share pairs of operations. The
-scales are of maximum marginal likelihood on a grid (section 5.4).
+What the boards say of an architecture, over what the predictor says, is a factor. Its logarithm is taken to be a
+Gaussian process over architectures (Rasmussen and Williams 2006, chapter 2): a level common to all architectures, which
+the first measurements settle (another runtime, clock or thread count than the predictor's); a part linear in how many
+of each operation the architecture has (one may be slower than predicted); and a part that architectures share as far as
+they share pairs of operations. The scales are of maximum marginal likelihood on a grid (section 5.4).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Values = NDArray[np.float64]
 class HybridCost:
     """The costs of `predicted`, corrected by what `measured` found so far, or those themselves.
 
-    A class (space.canonical) has one cost, as it runs as one network.
+    A unique architecture (space.canonical) has one cost, as it runs as one network.
     """
 
     kind = "hybrid"
@@ -45,21 +45,21 @@ class HybridCost:
         self.fingerprint = f"hybrid:{predicted.fingerprint} + {measured.fingerprint}"
         self.confirm, self.close, self.measure = measured.confirm, measured.close, measured
         self._space, self._predicted = space, predicted
-        self._known: dict[Architecture, Cost] = {}  # class -> what the boards said
+        self._known: dict[Architecture, Cost] = {}  # architecture -> what the boards said
         self._corrections: dict[str, Correction] = {}
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
-        classes = [self._space.canonical(arch) for arch in archs]
-        unknown = list(dict.fromkeys(each for each in classes if each not in self._known))
+        unique = [self._space.canonical(arch) for arch in archs]
+        unknown = list(dict.fromkeys(each for each in unique if each not in self._known))
         corrected = dict(zip(unknown, self._corrected(unknown), strict=True))
-        return [self._known.get(each) or corrected[each] for each in classes]
+        return [self._known.get(each) or corrected[each] for each in unique]
 
     def knows(self, arch: Architecture) -> bool:
         """Whether the cost of `arch` is a measured one, or known to be none."""
         return self._space.canonical(arch) in self._known
 
     def correct(self, measured: Mapping[Architecture, Cost]) -> None:
-        """Take in what `measure` said of some cells."""
+        """Take in what `measure` said of some architectures."""
         self._known.update({self._space.canonical(arch): cost for arch, cost in measured.items()})
         ran = [arch for arch, cost in self._known.items() if cost.error is None]
         predicted = dict(zip(ran, self._predicted(ran), strict=True))
@@ -73,7 +73,7 @@ class HybridCost:
         if not self._corrections or not archs:
             return predicted
         factors = {metric: each(genes_of(archs)).tolist() for metric, each in self._corrections.items()}
-        note = f"; corrected by {len(self._known)} measured cells"
+        note = f"; corrected by {len(self._known)} measured architectures"
         return [
             cost
             if cost.error is not None
@@ -102,7 +102,7 @@ class Correction:
 
     def __call__(self, genes: NDArray[np.int64]) -> Values:
         """(n, genes) -> (n,) factors, the posterior's median."""
-        # Row by row: a matrix product may round differently for one cell than for many.
+        # Row by row: a matrix product may round differently for one architecture than for many.
         factors: Values = np.exp(
             (_covariance(*self._features.likeness(genes, self._genes), self._scales) * self._dual).sum(axis=1)
         )

@@ -26,10 +26,11 @@ _CALIBRATION_IMAGES = 8
 
 
 class LiveCost:
-    """Prices `latency` (ms), and `energy` (mJ) where the device has it, by timing networks with random weights.
+    """Measures `latency` (ms), and `energy` (mJ) where the device has it, by timing networks with random weights.
 
-    The network of a class (space.canonical) is what is timed: dead branches are pruned from a model file, so all cells
-    of a class run as the same one. Values are medians of the screening tier; `confirm` measures at the final one.
+    The network of a unique architecture (space.canonical) is what is timed: dead branches are pruned from a model file,
+    so all architectures that compute the same run as the same one. Values are medians of the screening tier; `confirm`
+    measures at the final one.
     """
 
     kind = "live"
@@ -59,10 +60,10 @@ class LiveCost:
         return wanted is not None and wanted.name == LIBEDGETPU
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
-        classes = list(dict.fromkeys(self._space.canonical(arch) for arch in archs))
+        unique = list(dict.fromkeys(self._space.canonical(arch) for arch in archs))
         costs: dict[Architecture, Cost] = {}
         order: list[Architecture] = []
-        for number, outcome in self._pool.measure(self._models(classes, costs, order), Tier.screen(self._how)):
+        for number, outcome in self._pool.measure(self._models(unique, costs, order), Tier.screen(self._how)):
             costs[order[number]] = self._cost(outcome)
         return [costs[self._space.canonical(arch)] for arch in archs]
 
@@ -128,10 +129,11 @@ class LiveCost:
         return for_device(model, self._device, self._asked)
 
     def _models(
-        self, classes: Sequence[Architecture], costs: dict[Architecture, Cost], order: list[Architecture]
+        self, archs: Sequence[Architecture], costs: dict[Architecture, Cost], order: list[Architecture]
     ) -> Iterator[Model]:
-        """A model for each class that gives one, whose class goes to `order`; for the others, why not, to `costs`."""
-        for arch in classes:
+        """A model for each of `archs` that gives one, which then goes to `order`; for the others, why not, to
+        `costs`."""
+        for arch in archs:
             if not self._space.is_connected(arch):
                 costs[arch] = Cost(error="the input never reaches the output, so there is nothing to time")
                 continue

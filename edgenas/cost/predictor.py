@@ -25,7 +25,7 @@ def genes_of(archs: Sequence[Architecture]) -> NDArray[np.int64]:
 
 
 class PredictedCost:
-    """Prices by the predictors in `device`'s profile; never below the smallest value they were fitted to."""
+    """Costs by the predictors in `device`'s profile; never below the smallest value they were fitted to."""
 
     kind = "predictor"
     exhaustive = True

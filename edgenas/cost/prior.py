@@ -104,7 +104,7 @@ def likeliest(tasks: Sequence[tuple[Values, Values]], start: Values, deviation: 
 
 
 def grams_of(projected: Sequence[Values]) -> Values:
-    """(g + 1, n, n): inner products of the cells' features in each block, and the unit matrix of the noise."""
+    """(g + 1, n, n): inner products of the architectures' features in each block, and the unit matrix of the noise."""
     return np.stack([part @ part.T for part in projected] + [np.eye(len(projected[0]))])
 
 

@@ -44,7 +44,7 @@ def write_profile(
     head = {
         "name": name,
         "title": title,
-        "description": f"Profiled by measuring {', '.join(sorted(predictors))} of a few cells on it.",
+        "description": f"Profiled by measuring {', '.join(sorted(predictors))} of a few architectures on it.",
         "kind": "board",
         "runtime": base.runtime,
         "model_format": base.model_format,

@@ -1,4 +1,4 @@
-"""`edgenas board profile`: a new device from some cells measured on a board of it."""
+"""`edgenas board profile`: a new device from some architectures measured on a board of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from edgenas.units import check_ranges
 
 @dataclass
 class Profiling:
-    """A board about to be profiled: iterate over it for the cells as they are measured, then `device` is written."""
+    """A board about to be profiled: iterate over it for the architectures as they are measured, then `device` is
+    written."""
 
     board: Board
     samples: int
@@ -39,12 +40,12 @@ class Profiling:
 
     @property
     def ran(self) -> int:
-        """How many of the cells tried could be measured."""
+        """How many of the architectures tried could be measured."""
         return sum(cost.error is None for _, cost in self.found)
 
     @property
     def state(self) -> str:
-        return f"{self.ran} of {self.samples} cells measured on {self.board.name}"
+        return f"{self.ran} of {self.samples} architectures measured on {self.board.name}"
 
     def __iter__(self) -> Iterator[tuple[Architecture, Cost]]:
         base = devices.load(self.board.device)
@@ -60,7 +61,7 @@ class Profiling:
                 yield pair
         finally:
             live.close()
-        fitted_on = f"{self.ran} cells measured on board {self.board.name}"
+        fitted_on = f"{self.ran} architectures measured on board {self.board.name}"
         predictors = fewshot.profile(self.found, fitted_on)
         title = f"{identity.soc} ({self.board.name})"
         as_timed = replace(base, runtime=live.runtime or base.runtime, model_format=live.model_format)
@@ -72,8 +73,8 @@ def profile_board(
 ) -> Profiling:
     """The profiling of the user's board called `name`, to be written to `output`, by default NAME.toml here.
 
-    `runtime`: what executes the cells, by default what the board or its device names. Raises UsageError for an unknown
-    board or runtime, too few samples, and a file that is there already.
+    `runtime`: what executes the architectures, by default what the board or its device names. Raises UsageError for an
+    unknown board or runtime, too few samples, and a file that is there already.
     """
     board = registry.board(name, runtime)
     path = output or Path(f"{name}.toml")

@@ -49,7 +49,7 @@ def logistic(features: Values, truth: NDArray[np.bool_], steps: int = 15) -> tup
 
 @dataclass(frozen=True)
 class Agreement:
-    """How predictions compare with measured values on held-out cells."""
+    """How predictions compare with measured values on held-out architectures."""
 
     spearman: float  # in [-1, 1]
     within: float  # share within 10 % of the measured value, in [0, 1]

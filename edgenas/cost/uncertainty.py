@@ -1,17 +1,17 @@
 """How far a cost may be off, and what a noisy table says once its noise is averaged with a predictor.
 
-Noise. Two cells of a benchmark that differ in the names of their nodes only, and have no unused operation, run as the
-same network (`twins`): what their costs differ by is the noise of the table. In logarithms the cost of a cell is then
-estimated by `weight * table + (1 - weight) * predictor` (`cleaned`): where table and predictor err independently, that
-is the mean of the posterior, and `weight` is the share of the predictor's error in the variance of their difference.
-Cells with unused operations are predicted as well as others, or, where a runtime executes these, not at all: their
-weight depends on how far table and predictor are apart (`mixture_weights`). A table
-that was measured while the board drifted is freed of the drift first: of what the difference between table and
-predictor has in common over neighbouring rows.
+Noise. Two architectures of a benchmark that differ in the names of their nodes only, and have no unused operation, run
+as the same network (`twins`): what their costs differ by is the noise of the table. In logarithms the cost of an
+architecture is then estimated by `weight * table + (1 - weight) * predictor` (`cleaned`): where table and predictor err
+independently, that is the mean of the posterior, and `weight` is the share of the predictor's error in the variance of
+their difference. Architectures with unused operations are predicted as well as others, or, where a runtime executes
+these, not at all: their weight depends on how far table and predictor are apart (`mixture_weights`). A table that was
+measured while the board drifted is freed of the drift first: of what the difference between table and predictor has in
+common over neighbouring rows.
 
-Error. A profile holds quantiles, at LEVELS, of ln(true / predicted) of cells that a predictor was not fitted to, by
-region: with or without unused operations, and by predicted cost. What of that error is the table's noise is taken out:
-it is scaled to the variance that is left.
+Error. A profile holds quantiles, at LEVELS, of ln(true / predicted) of architectures that a predictor was not fitted
+to, by region: with or without unused operations, and by predicted cost. What of that error is the table's noise is
+taken out: it is scaled to the variance that is left.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edgenas.device import ErrorRegion, TableNoise
 
 Values = NDArray[np.float64]
 LEVELS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99)
-USED, UNUSED = "every operation used", "some operations unused"  # groups of cells that err differently
+USED, UNUSED = "every operation used", "some operations unused"  # groups of architectures that err differently
 _Z = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
 _MAX_RESIDUAL = 0.4  # in logs: more than that is no drift
 _MIN_CHANCE = 0.001  # fewer cases than a thousand were seen
@@ -76,7 +76,7 @@ def few_quantiles(residuals: Sequence[float]) -> tuple[float, ...]:
 
 
 def region_of(regions: Sequence[ErrorRegion], group: str, predicted: float) -> ErrorRegion | None:
-    """The region that a cell of `group` predicted to cost so much is in; None where there is none."""
+    """The region that an architecture of `group` predicted to cost so much is in; None where there is none."""
     fitting = [each for each in regions if each.group in (group, "all") and predicted >= each.least]
     return max(fitting, key=lambda each: each.least, default=None)
 
@@ -84,9 +84,10 @@ def region_of(regions: Sequence[ErrorRegion], group: str, predicted: float) -> E
 def regions(
     log_ratios: Values, predicted: Values, used: NDArray[np.bool_], noise_deviation: float, per_group: int = 3
 ) -> tuple[ErrorRegion, ...]:
-    """`per_group` regions of equally many cells by predicted cost, for cells with and without unused operations.
+    """`per_group` regions of equally many architectures by predicted cost, for architectures with and without unused
+    operations.
 
-    log_ratios (n,): ln(table / predicted) of held-out cells, predicted (n,), used (n,); `noise_deviation`: the
+    log_ratios (n,): ln(table / predicted) of held-out architectures, predicted (n,), used (n,); `noise_deviation`: the
     standard deviation of the logarithm of the table's noise.
     """
     found = []
@@ -116,8 +117,9 @@ def drift_of(residuals: Values, known: NDArray[np.bool_], width: float) -> Value
 
 
 def cleaned(table: Values, predicted: Values, used: NDArray[np.bool_], noise: TableNoise) -> Values:
-    """The costs (n,) of all cells of a benchmark in its order, from its noisy `table` (n,) and `predicted` (n,); `used`
-    (n,): whether every operation of the cell is used. What is not positive in `table` stays as it is."""
+    """The costs (n,) of all architectures of a benchmark in its order, from its noisy `table` (n,) and `predicted`
+    (n,); `used` (n,): whether every operation of the architecture is used. What is not positive in `table` stays as it
+    is."""
     known = np.isfinite(table) & (table > 0)
     logs, guessed = np.log(np.where(known, table, 1.0)), np.log(predicted)
     if noise.drift_rows:
@@ -127,8 +129,8 @@ def cleaned(table: Values, predicted: Values, used: NDArray[np.bool_], noise: Ta
 
 
 def mixture_weights(residuals: Values, noise: TableNoise) -> Values:
-    """The weight of the table (n,) for cells with unused operations: the mean over both kinds of predictor's errors, by
-    how likely each makes `residuals` (n,), ln(table / predicted)."""
+    """The weight of the table (n,) for architectures with unused operations: the mean over both kinds of predictor's
+    errors, by how likely each makes `residuals` (n,), ln(table / predicted)."""
     chances, weights = [], []
     for share, spread in (
         (noise.unused_share, noise.unused_small),

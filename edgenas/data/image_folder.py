@@ -75,7 +75,7 @@ def read_folder(folder: Path, split: str, limit: int, side: int) -> FolderConten
     reader = _Reader(side)
     images = reader.read([path for _, path in part])
     lossless = not reader.kinds & _LOSSY
-    if reader.unreadable or reader.whites:  # rare; then the other part is looked at too, so that all is told at once
+    if reader.unreadable or reader.whites:  # rare; then the other part is looked at too, so that all is said at once
         reader.read([path for _, path in other])
     reader.check(folder)
     labels = np.array([label for label, _ in part], np.int64)
@@ -122,13 +122,13 @@ def list_folder(folder: Path) -> Listing:
             " or more"
         )
     if untested:
-        _say(f"{printable(folder)}: no test image of {_some(untested)}: no accuracy will tell how these are recognised")
+        _say(f"{printable(folder)}: no test image of {_some(untested)}: no accuracy shows how these are recognised")
     return Listing(names, trained, tested)
 
 
 @dataclass
 class _Unused:
-    """What is not used, to be told in a few words."""
+    """What is not used, in a few words."""
 
     counts: Counter[str] = field(default_factory=Counter)
     named: dict[str, list[str]] = field(default_factory=dict)

@@ -4,7 +4,7 @@ Training reads images by this file, and each package's run.py holds its text, so
 Python 3.6, numpy, and Pillow where that is installed; without it PNG, PPM, PGM and NPY are read, to the same pixels.
 
 More than 8 bits a channel are cut to the upper 8, of grey images as Pillow does of coloured ones. Floating-point
-numbers and whole ones of 32 bits do not tell what white is: it is the least of 1 (of floating-point numbers only), 255
+numbers and whole ones of 32 bits do not say what white is: it is the least of 1 (of floating-point numbers only), 255
 and 65,535 that no pixel is above. What is above, or negative, is refused. Transparency is ignored, and of an animation
 the first frame counts.
 """
@@ -49,7 +49,7 @@ class UnreadableError(Exception):
 
 def read_image(path: str, height: int, width: int) -> Tuple[Any, str, Optional[int]]:  # noqa: UP006, UP045
     """The image at `path` as uint8 (height, width, 3), its kind of file, and what its white was taken for where only
-    its pixels tell. Raises UnreadableError for what is no image, damaged or too large."""
+    its pixels say so. Raises UnreadableError for what is no image, damaged or too large."""
     content = _content(path)
     try:
         pixels, kind, white = _decoded(content, height, width)
@@ -119,7 +119,7 @@ def _decoded(content, height, width):
 
 
 def _rgb(image):
-    """The pixels of Pillow's `image` as bytes of RGB, and what its white was taken for where only they tell."""
+    """The pixels of Pillow's `image` as bytes of RGB, and what its white was taken for where only they say."""
     if image.mode not in ("F", "I") and not image.mode.startswith("I;16"):
         try:
             return np.asarray(image.convert("RGB")), None
@@ -140,7 +140,7 @@ def _rgb(image):
 
 
 def _scaled(values, fractions):
-    """Numbers whose range is not told, as 0 to 255, and which of them was taken for white; None where all are 0."""
+    """Numbers whose range is not known, as 0 to 255, and which of them was taken for white; None where all are 0."""
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise UnreadableError("values that are no numbers")
@@ -153,7 +153,7 @@ def _scaled(values, fractions):
 
 def _orientation(image):
     if image.format == "TIFF":
-        return 1  # Pillow has turned it as it was loaded, and some tell of it all the same
+        return 1  # Pillow has turned it as it was loaded, and some say so all the same
     try:
         return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # EXIF data is damaged in many ways
@@ -282,7 +282,7 @@ def _samples(rows, depth, is_colour):
 
 
 def _orientation_in(exif):
-    """The orientation that the bytes of EXIF data tell; 1, upright, where they tell none or are damaged."""
+    """The orientation that the bytes of EXIF data give; 1, upright, where they give none or are damaged."""
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:
         return 1

@@ -50,7 +50,8 @@ class FitnessSettings:
 class RefineSettings:
     """How a shortlist is trained briefly on real images (edgenas.fitness.refiner), by the seed of FitnessSettings.
 
-    `rungs`: images seen at which classes are compared, ascending; after each but the last the better half goes on.
+    `rungs`: images seen at which architectures are compared, ascending; after each but the last the better half goes
+    on.
     """
 
     rungs: tuple[int, ...] = (25_600, 51_200, 102_400)

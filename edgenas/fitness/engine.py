@@ -67,7 +67,7 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """This machine: its GPUs, a stack on each, or else its cores, one class on each."""
+    """This machine: its GPUs, a stack on each, or else its cores, one architecture on each."""
 
     def __init__(self) -> None:
         model, fast = this_machine()

@@ -24,16 +24,16 @@ from edgenas.fitness.store import ScoreStore
 from edgenas.fitness.trainer import VERSION, Trainer
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-TIMED, TIMED_STEPS = 8, 3  # classes, and steps of each, by which it is told how long all will take
-HALVING_GROUP = 8  # classes of which hopeless ones are stopped; a constant, that no score depends on the machine
+TIMED, TIMED_STEPS = 8, 3  # architectures, and steps of each, by which is estimated how long all will take
+HALVING_GROUP = 8  # architectures of which the worse half is stopped; a constant: no score depends on the machine
 
 
 class LiveFitness:
-    """Trains each functional class once, from weights of its own: a score depends on no neighbour and no order.
+    """Trains each unique architecture once, from weights of its own: a score depends on no neighbour and no order.
 
     What `store` knows is not trained again, and what was trained is in it at once, even where nobody waits for it any
-    more. With `settings.halving`, a class that is stopped early gets the score it had then: that depends on the group
-    it was in, and so do its score in the store and `grouped`.
+    more. With `settings.halving`, an architecture that is stopped early gets the score it had then: that depends on the
+    group it was in, and so do its score in the store and `grouped`.
     """
 
     exhaustive = False

@@ -1,11 +1,11 @@
 """Several fitnesses as one: the mean of an architecture's ranks by each of them (`--fitness table+macs`).
 
-The arithmetic mean: the geometric one, as in AZ-NAS (Lee & Ham, CVPR 2024, Eq. 11), ranks all classes a little better,
-but not those that a search ends with (docs/figures.md, "What settings rest on").
+The arithmetic mean: the geometric one, as in AZ-NAS (Lee & Ham, CVPR 2024, Eq. 11), ranks all architectures a little
+better, but not those that a search ends with (docs/figures.md, "What settings rest on").
 
 Ranks are comparable where the scores themselves are not. They are not taken among the neighbours of an architecture,
-which would make its score depend on them, but among all functional classes where the member knows these at once, and
-else among a fixed sample of the space, with which a search begins: no class is trained for the ranks alone.
+which would make its score depend on them, but among all unique architectures where the member knows these at once, and
+else among a fixed sample of the space, with which a search begins: no architecture is trained for the ranks alone.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from edgenas.fitness.proxies import NegativeLoss
 from edgenas.fitness.weights import parse_weights
 
 VERSION = 4  # of how ranks are mixed, and among what
-SAMPLE = 64  # functional classes, at most, to be ranked among where not all of them are
-_MAX_TRIES = 100 * SAMPLE  # a space may have fewer classes than are wanted
+SAMPLE = 64  # unique architectures, at most, to be ranked among where not all of them are
+_MAX_TRIES = 100 * SAMPLE  # a space may have fewer architectures than are wanted
 _OUTER = 0.25  # the share of the sample whose slope goes on beyond its end
 
 
@@ -35,7 +35,7 @@ def create(
     fitness: str, space: SearchSpace, dataset: str, settings: FitnessSettings, sample: int = SAMPLE
 ) -> MeanOfRanks:
     """The mixture of fitness plug-ins that `fitness` names, like `2*table+macs` (edgenas.fitness.weights); `sample`
-    classes are ranked among where not all of them are.
+    architectures are ranked among where not all of them are.
 
     Raises what `parse_weights` does, and what the members' plug-ins raise.
     """
@@ -63,7 +63,7 @@ class MeanOfRanks:
     """The mean of the ranks by each of `members`, by name: 0 is the worst and 1 the best, ties share their mean. Ranks
     count by `weights`, above 0 and by name too; if not given, alike.
 
-    Where a member is exhaustive and the space can be listed, its ranks are among all connected functional classes.
+    Where a member is exhaustive and the space can be listed, its ranks are among all connected unique architectures.
     Else they are among `sample` of them, drawn by `seed`, and interpolated: what is better than the whole sample has a
     rank above 1, what is worse one below 0. These are scored by `whole`, which are the members if not given, when
     a score is first asked for. What a member cannot score has no score.
@@ -89,14 +89,16 @@ class MeanOfRanks:
         sampled = [name for name in members if name not in self._among_all]
         self.sample = _drawn(space, seed, sample) if sampled else []
         self._scales: dict[str, Scale | None] | None = None  # by member; made when first needed
-        among = f"{len(self.sample)} classes drawn by seed {seed}" if sampled else "all classes"
-        if sampled and self._among_all:
-            among = f"all classes, or by {' and '.join(sampled)} {among},"
+
+        def among(unit: str) -> str:
+            drawn = f"{len(self.sample)} {unit} drawn by seed {seed}" if sampled else f"all {unit}"
+            return f"all {unit}, or by {' and '.join(sampled)} {drawn}," if sampled and self._among_all else drawn
+
         times = {name: "" if weight == 1 else f"{weight:g} x " for name, weight in self._weights.items()}
         parts = " and ".join(f"{times[name]}{name} ({member.source})" for name, member in members.items())
-        self.source = f"mean of the ranks among {among} by {parts}"
+        self.source = f"mean of the ranks among {among('architectures')} by {parts}"
         made_from = {
-            "among": among,
+            "among": among("classes"),  # their first name: what an earlier version scored stays known
             "members": [[name, self._weights[name], member.fingerprint] for name, member in members.items()],
             "space": space.name,
             "version": VERSION,
@@ -127,7 +129,7 @@ class MeanOfRanks:
             if score.value is None:
                 return Score(None, error=f"{name}: {score.error}")
             if scale is None:
-                return Score(None, error=f"{name}: it could score none of the classes to be ranked among")
+                return Score(None, error=f"{name}: it could score none of the architectures to be ranked among")
             if not np.isfinite(score.value):
                 return Score(None, error=f"{name}: {score.value} has no rank")
             total += self._weights[name] * float(scale(score.value))
@@ -153,7 +155,7 @@ class MeanOfRanks:
 
 
 def _drawn(space: SearchSpace, seed: int, count: int) -> list[Architecture]:
-    """`count` connected classes: a disconnected network is no yardstick, and never searched for."""
+    """`count` connected architectures: a disconnected network is no yardstick, and never searched for."""
     rng = random.Random(f"{seed} {space.name}")
     drawn: dict[Architecture, None] = {}
     for _ in range(_MAX_TRIES):

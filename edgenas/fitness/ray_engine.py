@@ -1,6 +1,6 @@
 """`--engine ray`: candidates are trained on the GPUs, or else the cores, of a Ray cluster.
 
-A task trains one stack on one GPU, or one class on one core, as LocalWorkers do, from a trainer that lies in the
+A task trains one stack on one GPU, or one architecture on one core, as LocalWorkers do, from a trainer that lies in the
 cluster's object store: scores are those of local workers on such hardware. Ray runs again what a lost worker had.
 """
 
@@ -138,7 +138,7 @@ class RayWorkers(Generic[Asked, Found]):
             try:
                 future.set_result(ray.get(task))
             except RayTaskError as error:
-                # Ours is told as itself, anything else with the traceback from where it happened.
+                # Ours is raised as itself, anything else with the traceback from where it happened.
                 future.set_exception(error.cause if isinstance(error.cause, EdgeNASError) else error)
             except RayError as error:
                 future.set_exception(_lost(error))
@@ -240,7 +240,7 @@ def _connect(address: str) -> None:
                 f"this program is connected to a Ray cluster already; use that, by --engine ray, not {address}"
             )
         return
-    # It prints what becomes of nodes and workers to stdout, where a result is to be, whatever it is told.
+    # It prints what becomes of nodes and workers to stdout, where a result is to be, whatever it is asked.
     setattr(ray._private.worker, "_worker_logs_enabled", False)  # noqa: B010 (not there in every version)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     at = address or os.environ.get("RAY_ADDRESS") or "auto"
@@ -294,7 +294,7 @@ def _last_line(text: str) -> str:
 
 
 def _lost(error: Exception) -> Exception:
-    """What the caller is told where there are no scores."""
+    """What the caller sees where there are no scores."""
     if isinstance(error, TaskCancelledError):
         return CancelledError()
     if not isinstance(error, (RayError, ConnectionError)):

@@ -1,10 +1,11 @@
-"""Brief training of a shortlist on real images, several classes side by side, from one count of images seen to the
-next; and what the networks are worth on images held out.
+"""Brief training of a shortlist on real images, several architectures side by side, from one count of images seen to
+the next; and what the networks are worth on images held out.
 
 The recipe is SGD at a constant rate whose weights are averaged by polynomial decay (Shamir and Zhang, Stochastic
 Gradient Descent for Non-smooth Optimization, ICML 2013, section 4), so that a network can be evaluated at any time. Its
-weights begin as in live scoring. All classes see the same crops of the same images in the same order, which follow from
-the seed and the number of the step alone: what one has right and another wrong is down to the classes.
+weights begin as in live scoring. All architectures see the same crops of the same images in the same order, which
+follow from the seed and the number of the step alone: what one has right and another wrong is down to the
+architectures.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True)
-class Job:
+class RefineJob:
     """To train `arch` until it has seen `until` images: from its beginning, or from the `state` in which another job
     left it after `seen` images."""
 
@@ -56,7 +57,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RefineOutcome:
     """What a job found, and the state to go on from, None where it failed."""
 
     refined: Refined
@@ -72,7 +73,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Refiner:
-    """Trains classes briefly: all that an outcome depends on but the class. It can be pickled.
+    """Trains architectures briefly: all that an outcome depends on but the architecture itself. It can be pickled.
 
     `pixels` uint8 [n, h, w, 3] and `labels` [n], those at `training` to be trained on, those at `validation` held out;
     `mean` and `std` are per channel, of the images scaled to [0, 1]; `mirror`: mirror images are of their class too.
@@ -99,7 +100,7 @@ class Refiner:
         """The same on another device."""
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
-    def __call__(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def __call__(self, jobs: Sequence[RefineJob]) -> list[RefineOutcome]:
         """An outcome for each of `jobs`, which have all seen the same images and are to see the same. They are trained
         side by side as far as the memory allows: what does not fit is halved. None depends on another.
 
@@ -126,7 +127,7 @@ class Refiner:
     def _size(self) -> dict[str, int]:
         return size_of(self.space, self.settings)
 
-    def _train(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def _train(self, jobs: Sequence[RefineJob]) -> list[RefineOutcome]:
         began_s = time.perf_counter()
         seen, until = jobs[0].seen, jobs[0].until
         networks = [self._network(job.arch) for job in jobs]
@@ -170,10 +171,10 @@ class Refiner:
         for job, state, (loss, right) in zip(jobs, states, evaluated, strict=True):
             found = Refined(job.arch, until, len(self.validation), loss, right, seconds)
             if math.isfinite(loss):
-                outcomes.append(Outcome(found, state))
+                outcomes.append(RefineOutcome(found, state))
                 continue
             reason = f"the training diverged within {until:,} images"
-            outcomes.append(Outcome(replace(found, val_loss=None, right=b"", error=reason), None))
+            outcomes.append(RefineOutcome(replace(found, val_loss=None, right=b"", error=reason), None))
         return outcomes
 
     def _network(self, arch: Architecture) -> nn.Module:

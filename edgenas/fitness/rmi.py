@@ -37,7 +37,7 @@ def unit_grams(x: Tensor, centred: bool = True) -> Tensor:
     of RMI do. Leading dimensions are networks, which do not see each other.
 
     All zeros, with zero gradient, where the features are zero or, if centred, do not differ between images: a network
-    that tells no image from another represents nothing.
+    that distinguishes no images represents nothing.
     """
     # Centring the small K is exact whatever offset was taken from X, which therefore needs no gradient; taking the mean
     # from X first keeps the digits that K would lose to a large one.

@@ -1,7 +1,7 @@
-"""Scores that were trained on this machine: no class is trained twice in its life.
+"""Scores that were trained on this machine: no architecture is trained twice in its life.
 
 One SQLite file in the user's cache. A score is kept under the fingerprint of its fitness, which holds all that the
-score depends on (data set, reference, batch, settings, seed, version), and the genes of its class.
+score depends on (data set, reference, batch, settings, seed, version), and the genes of its architecture.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class ScoreStore:
 
     def of_group(self, archs: Sequence[Architecture]) -> ScoreStore:
         """The scores that `archs` have where they are scored together, for each depends on the others."""
-        told = json.dumps([_key(arch) for arch in archs])
-        return ScoreStore(f"{self._fingerprint}, group {hashlib.sha256(told.encode()).hexdigest()}", self.path)
+        group = json.dumps([_key(arch) for arch in archs])
+        return ScoreStore(f"{self._fingerprint}, group {hashlib.sha256(group.encode()).hexdigest()}", self.path)
 
     def find(self, archs: Sequence[Architecture]) -> dict[Architecture, Score]:
         """Those of `archs` whose scores are known."""

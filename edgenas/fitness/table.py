@@ -46,7 +46,7 @@ _SIZE = {"size", "full_size"}  # whose entries stand beside the others
 
 
 class TableFitness:
-    """Looks scores up by functional class; each is the mean over the table's seeds.
+    """Looks scores up by unique architecture; each is the mean over the table's seeds.
 
     `source` says in words where the scores come from, `fingerprint` identifies the table; `exhaustive`: scoring the
     whole space takes no time.
@@ -183,12 +183,12 @@ def _differences(table: dict[str, Any], space_name: str, dataset: str, settings:
     if settings.epochs not in table["epochs"]:
         differing["epochs"] = settings.epochs
     if "space" not in differing and table.get("classes", 1) != classes_version(space_name):
-        differing["classes"] = "today's classes of networks (`edgenas tabulate` again trains only those it lacks)"
+        differing["classes"] = "today's unique architectures (`edgenas tabulate` again trains only those it lacks)"
     return differing
 
 
 def classes_version(space_name: str) -> int:
-    """Of what the space takes for one class, to which a table is tied: 1 where the space does not say."""
+    """Of what the space takes for the same architecture, to which a table is tied: 1 where the space does not say."""
     with suppress(UnknownNameError):
         return int(getattr(plugins.load("spaces", space_name), "classes_version", 1))
     return 1
@@ -245,7 +245,7 @@ def _load(table: dict[str, Any], epochs: int, seeds: Sequence[int] | None) -> di
 
 
 def _arrays(table: dict[str, Any]) -> tuple[_Array, _Array, _Array]:
-    """Genes [class, ...], and phi and the loss [seed, class, epochs]."""
+    """Genes [architecture, ...], and phi and the loss [seed, architecture, epochs]."""
     path = table["folder"] / table["file"]
     try:
         content = read_file(path, MAX_TABLE_BYTES, DataError, table["advice"])

@@ -1,6 +1,6 @@
 """`edgenas tabulate`: the scores of a whole space, so that a search by them is a look-up.
 
-Every functional class is trained live, one after another, in one order and for each seed. What was trained is in the
+Every unique architecture is trained live, one after another, in one order and for each seed. What was trained is in the
 store of scores at once, so a tabulation that was stopped goes on where it was. What a table of the same making has, be
 it a finished one or the part that a stopped tabulation left, is taken from there: seeds may be added one by one, and a
 part goes on on another machine.
@@ -33,9 +33,9 @@ from edgenas.fitness.table import FREE_SETTINGS, own_tables
 from edgenas.text import as_name
 from edgenas.units import check_ranges
 
-_AT_ONCE = 1024  # classes asked for together: the cores of a cluster all have some
+_AT_ONCE = 1024  # architectures asked for together: the cores of a cluster all have some
 _ADVICE = "make room for it, or give another place with -o, and run it again: nothing is trained twice"
-_AT_RISK = 100  # classes after which the part of the table that there is is written: more are not lost by a kill
+_AT_RISK = 100  # architectures after which the part of the table that there is is written: more are not lost by a kill
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Tabulation:
     dataset: str
     settings: FitnessSettings
     seeds: Sequence[int]
-    classes: Sequence[Architecture]
+    archs: Sequence[Architecture]
     path: Path
     done: int = 0
     known: int = 0  # of these, taken from tables
@@ -63,15 +63,15 @@ class Tabulation:
 
     @property
     def share_done(self) -> float:
-        return self.done / (len(self.seeds) * len(self.classes))
+        return self.done / (len(self.seeds) * len(self.archs))
 
     @property
     def share_known(self) -> float:
-        return self.known / (len(self.seeds) * len(self.classes))
+        return self.known / (len(self.seeds) * len(self.archs))
 
     @property
     def state(self) -> str:
-        return f"{self.done} of {len(self.seeds)} x {len(self.classes)} classes scored"
+        return f"{self.done} of {len(self.seeds)} x {len(self.archs)} architectures scored"
 
     @property
     def part(self) -> Path:
@@ -100,11 +100,11 @@ class Tabulation:
             self._hardware = fitness.hardware.name
             self._made_from.append(fitness.made_from)
             known = table.scores_made_from(fitness.made_from, self.epochs, (self.part, self.path))
-            found = {arch: known[arch.genes] for arch in self.classes if arch.genes in known}
+            found = {arch: known[arch.genes] for arch in self.archs if arch.genes in known}
             self._scores.append(found)
             self.done += len(found)
             self.known += len(found)
-            missing = [arch for arch in self.classes if arch not in found]
+            missing = [arch for arch in self.archs if arch not in found]
             for start in range(0, len(missing), _AT_ONCE):
                 asked = missing[start : start + _AT_ONCE]
                 for arch, score in zip(asked, fitness(asked), strict=True):
@@ -129,10 +129,10 @@ class Tabulation:
             last = none if score.value is None or score.loss is None else (score.value, score.loss)
             return [*(curve.get(steps, none) for steps in self.epochs[:-1]), last]
 
-        scores = np.array([[evaluated(found.get(arch)) for arch in self.classes] for found in self._scores], np.float32)
+        scores = np.array([[evaluated(found.get(arch)) for arch in self.archs] for found in self._scores], np.float32)
         seeds = list(self.seeds)[: len(self._scores)]
         stream = io.BytesIO()
-        genes = np.array([arch.genes for arch in self.classes], np.int8)
+        genes = np.array([arch.genes for arch in self.archs], np.int8)
         np.savez_compressed(stream, genes=genes, phi=scores[..., 0], loss=scores[..., 1])
         content = stream.getvalue()
         many = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
@@ -153,7 +153,7 @@ class Tabulation:
                 "hardware": self._hardware,
                 "versions": {"edgenas": __version__, "torch": version("torch"), "python": platform.python_version()},
                 "from": self._made_from,
-                "functional_classes": len(self.classes),
+                "functional_classes": len(self.archs),
                 "failed": sum(score.value is None for found in self._scores for score in found.values()),
             },
         }
@@ -168,13 +168,13 @@ def tabulate(
     seeds: int = 2,
     output: Path | None = None,
 ) -> Tabulation:
-    """The tabulation of all functional classes of `space` on `dataset`, to be written to `output`, a .json beside which
-    the scores lie; by default among the user's own tables, where every search finds it.
+    """The tabulation of all unique architectures of `space` on `dataset`, to be written to `output`, a .json beside
+    which the scores lie; by default among the user's own tables, where every search finds it.
 
     Raises UsageError for a space that cannot be listed, or less than one seed.
     """
     made = plugins.load("spaces", space)()
-    classes = classes_of(made)
+    archs = unique_architectures(made)
     if seeds < 1:
         raise UsageError(f"--seeds {seeds} scores nothing; give 1 or more")
     settings = settings or FitnessSettings()
@@ -191,11 +191,11 @@ def tabulate(
     check_dataset(dataset)
     check_reference(settings.reference)
     check_place(path, UsageError, _ADVICE)
-    return Tabulation(made, dataset, settings, range(seeds), classes, path)
+    return Tabulation(made, dataset, settings, range(seeds), archs, path)
 
 
-def classes_of(space: SearchSpace) -> list[Architecture]:
-    """The functional classes whose input reaches their output. Raises UsageError where they cannot be listed."""
+def unique_architectures(space: SearchSpace) -> list[Architecture]:
+    """The unique architectures whose input reaches their output. Raises UsageError where they cannot be listed."""
     if not isinstance(space, Enumerable):
         raise UsageError(f"the space {space.name} cannot be listed, as a table needs; search it by --fitness live")
     return sorted({space.canonical(arch) for arch in space.all_architectures() if space.is_connected(arch)})

@@ -45,7 +45,7 @@ class _Codes(TorchFunctionMode):
 def kernel(network: nn.Module, images: Tensor) -> NDArray[np.float64]:
     """K_H [batch, batch] of Mellor et al., section 3, for `images` [batch, 3, h, w] on the CPU.
 
-    An image's code tells of every unit before a ReLU, N_A in all, whether it is above 0; K_H is N_A less the Hamming
+    An image's code says of every unit before a ReLU, N_A in all, whether it is above 0; K_H is N_A less the Hamming
     distance of two images' codes. The network is in training mode: its batch norms normalise by the batch.
     """
     codes = _Codes(len(images))

@@ -36,7 +36,7 @@ _START = (
 
 
 class CrashError(ExportError):
-    """The process did not end by itself, or not in peace; `how` tells in a few words."""
+    """The process did not end by itself, or not in peace; `how` says in a few words."""
 
     def __init__(self, how: str) -> None:
         super().__init__(f"the model's process {how}")

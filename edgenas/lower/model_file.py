@@ -1,4 +1,4 @@
-"""What a model file is, told by its content and never by its name: format, inputs, outputs, operators.
+"""What a model file is, by its content and never by its name: format, inputs, outputs, operators.
 
 Such files come from anywhere. `edgenas.board.model.read` therefore looks at them in a process of their own.
 """
@@ -296,7 +296,7 @@ def _by_name(inputs: Sequence[Tensor], shapes: Mapping[str, Sequence[int]], name
 
 
 def _symbols(inputs: Sequence[Tensor], given: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Sizes of the names of open sides, as far as the shapes `given` tell; "?" is nobody's name."""
+    """Sizes of the names of open sides, as far as the shapes `given` say; "?" is nobody's name."""
     sizes: dict[str, set[int]] = defaultdict(set)
     for tensor in inputs:
         for side, size in zip(tensor.shape or (), given.get(tensor.name, ()), strict=False):

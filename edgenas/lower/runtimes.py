@@ -80,7 +80,7 @@ def explained(text: str) -> str:
 def words(error: BaseException) -> str:
     """What a runtime says, as one line: runtimes raise classes of their own, without a common base."""
     text = explained(str(error)) or type(error).__name__
-    return printable(text if len(text) <= 600 else f"{text[:200]} ... {text[-400:]}", 700)  # the end tells most
+    return printable(text if len(text) <= 600 else f"{text[:200]} ... {text[-400:]}", 700)  # the end says most
 
 
 def is_out_of_memory(error: BaseException) -> bool:

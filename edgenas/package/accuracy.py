@@ -38,7 +38,7 @@ def accuracy_on(
     """Of the board's own answers to test images, and how often this computer's runtime gives the same.
 
     At most `count` images, None for all; `folder`: where they are, by default the package's data set by its name.
-    "images" is 0 where nothing could be counted, and "note" says why; "failed" tells whether the model was to blame.
+    "images" is 0 where nothing could be counted, and "note" says why; "failed" says whether the model was to blame.
     """
     dataset = manifest["dataset"]
     runtime = _runtime(session, device, model, entry)

@@ -43,7 +43,7 @@ def verify(path: Path) -> dict[str, Any]:
     """Check the archive at `path`: structure, manifest, every hash, and each model on the golden images.
 
     Returns {"file", "sha256", "files", "manifest", "models": [{"file", "passed", "detail"}], "runner"}; a model that
-    no runtime here can run has passed None. `runner` tells whether run.py is this EdgeNAS's own.
+    no runtime here can run has passed None. `runner` says whether run.py is this EdgeNAS's own.
     Raises DataError for whatever is wrong.
     """
     return verified(path)[0]

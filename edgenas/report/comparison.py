@@ -32,8 +32,8 @@ def comparison_text(comparison: Comparison) -> str:
             "",
             table_text(header, rows),
             "",
-            "SCORED: classes scored, or networks trained; SECONDS: a choice here, by look-ups; GPU SECONDS: were each"
-            f" class scored ({benchmark.class_s:.3g} s)",
+            "SCORED: architectures scored, or networks trained; SECONDS: a choice here, by look-ups; GPU SECONDS: were"
+            f" each architecture scored ({benchmark.class_s:.3g} s)",
             f"and each network trained (assumed: {benchmark.training_s:g} s); all three are medians. oracle-N knows the"
             " test accuracies: no method, but a bound.",
             *_ahead(comparison),
@@ -101,7 +101,7 @@ def _ahead(comparison: Comparison) -> list[str]:
     points, chance = found
     return [
         f"default is {abs(points):.2f} points {'ahead of' if points >= 0 else 'behind'} random, which scores as many"
-        f" classes; paired over the cases, p = {chance:.2g}"
+        f" architectures; paired over the cases, p = {chance:.2g}"
     ]
 
 
@@ -112,8 +112,8 @@ def _paper(comparison: Comparison) -> list[str]:
     used, own = comparison.benchmark.paper_network(), PAPER
     if used == own:
         return []
-    told = [f"{_size(comparison, each)} after {each.epochs} steps" for each in (used, own)]
-    return [f"paper: Algorithm 1 by phi of {told[0]}, for no table of the paper's ({told[1]}) is here"]
+    sizes = [f"{_size(comparison, each)} after {each.epochs} steps" for each in (used, own)]
+    return [f"paper: Algorithm 1 by phi of {sizes[0]}, for no table of the paper's ({sizes[1]}) is here"]
 
 
 def _size(comparison: Comparison, settings: FitnessSettings) -> str:

@@ -72,7 +72,7 @@ def compare_text(compared: dict[str, Any]) -> str:
     rows = [[_label(key), *map(_setting(key), values)] for key, values in compared["differences"].items()]
     rows.append(["state", *(each["state"] for each in columns)])
     winners = [(each["result"] or {}).get("winner") for each in columns]
-    rows.append(["cell", *(winner["arch_str"] if winner else "-" for winner in winners)])
+    rows.append(["architecture", *(winner["arch_str"] if winner else "-" for winner in winners)])
     for metric in METRICS:
         costs = [(winner or {}).get("costs", {}).get(metric) for winner in winners]
         if any(costs):

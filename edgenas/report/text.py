@@ -128,10 +128,10 @@ def _refinement_lines(result: dict[str, Any]) -> list[str]:
     if done["skipped"] is not None:
         return [f"  not refined: {done['skipped']}"]
     failed = sum(each["error"] is not None for each in done["classes"])
-    but = f", {failed} of them in vain" if failed else ""
+    but = f", {failed} of which failed" if failed else ""
     return [
-        f"  refined: {len(done['classes'])} classes{but}, {done['images_seen']:,} images in {done['seconds']:.0f} s of"
-        f" training by {done['hardware']}; {done['source']}"
+        f"  refined: {len(done['classes'])} architectures{but}, {done['images_seen']:,} images in"
+        f" {done['seconds']:.0f} s of training by {done['hardware']}; {done['source']}"
     ]
 
 
@@ -159,7 +159,7 @@ def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         for point in points
     ]
     titles = [f"  {metric.upper()}", *(name.upper() for name in metrics[1:]), label.upper()]
-    titles += [*(["VALIDATION"] if refined else []), *(["ACCURACY"] if known else []), "CELL"]
+    titles += [*(["VALIDATION"] if refined else []), *(["ACCURACY"] if known else []), "ARCHITECTURE"]
     table = table_text(titles, [[f"  {row[0]}", *row[1:]] for row in rows])
     dataset = printable(result["dataset"])
     lines = [f"{result['device']}, {dataset}: front of {label} against {metric}{within}", "", table]
@@ -234,7 +234,7 @@ def device_text(fact: dict[str, Any]) -> str:
         rows.append(
             [
                 f"{metric} predictor",
-                f"fitted on {predictor['fitted_on']}; on cells held out: Spearman"
+                f"fitted on {predictor['fitted_on']}; on architectures held out: Spearman"
                 f" {predictor['held_out_spearman']:.3f}, {share:.0%} within 10 %",
             ]
         )

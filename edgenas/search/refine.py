@@ -30,7 +30,7 @@ from edgenas.run import MAX_BYTES, Run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgenas.fitness.refiner import Job, Outcome, Ready
+    from edgenas.fitness.refiner import Ready, RefineJob, RefineOutcome
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ class Refinement:
         jobs = sorted((self._job(run, arch, before, images) for arch in largest), key=lambda job: -job.seen)
         self.ready.refiner.stop.asked = False
         workers = self.ready.engine.start(self.ready.refiner)
-        training: dict[Future[list[Outcome]], list[Job]] = {}
+        training: dict[Future[list[RefineOutcome]], list[RefineJob]] = {}
         try:
             for _, alike in groupby(jobs, key=lambda job: job.seen):
                 training |= {workers.submit(stack): stack for stack in stacks(list(alike), workers.stack)}
@@ -248,20 +248,20 @@ class Refinement:
             workers.close()
             self._keep_done(run, training)
 
-    def _job(self, run: Run, arch: Architecture, before: int, images: int) -> Job:
+    def _job(self, run: Run, arch: Architecture, before: int, images: int) -> RefineJob:
         """To go on from the weights in the folder of `run`, or, where they are not there or damaged, to start over."""
-        from edgenas.fitness.refiner import Job
+        from edgenas.fitness.refiner import RefineJob
 
         path = _file(run, arch, before)
         if before and path.is_file():
             with contextlib.suppress(DataError):
                 state = read_file(path, MAX_BYTES)
                 if self.ready.refiner.valid(arch, before, state):
-                    return Job(arch, images, before, state)
+                    return RefineJob(arch, images, before, state)
             log.warning("%s is damaged; %s is trained from its beginning again", path, self.space.describe(arch))
-        return Job(arch, images)
+        return RefineJob(arch, images)
 
-    def _keep_done(self, run: Run, training: dict[Future[list[Outcome]], list[Job]]) -> list[Refined]:
+    def _keep_done(self, run: Run, training: dict[Future[list[RefineOutcome]], list[RefineJob]]) -> list[Refined]:
         """Take what has been trained out of `training` and put it into the folder of `run`."""
         found = []
         for future in [each for each in training if each.done()]:

@@ -197,7 +197,7 @@ def tensorboard(folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
         yield lambda line: None
         return
     except OSError as error:
-        log.warning("TensorBoard is not told: %s (%s)", folder / "tensorboard", error.strerror or error)
+        log.warning("TensorBoard gets nothing: %s (%s)", folder / "tensorboard", error.strerror or error)
         yield lambda line: None
         return
 
@@ -244,7 +244,7 @@ def from_bytes(content: bytes) -> dict[str, Any]:
 
 
 def to_bytes(content: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()  # torch tells a full disk by an error that names neither file nor reason
+    buffer = io.BytesIO()  # torch reports a full disk by an error that names neither file nor reason
     torch.save({"version": VERSION, **content}, buffer)
     return buffer.getvalue()
 

@@ -32,7 +32,7 @@ from edgenas.errors import EdgeNASError
 from edgenas.fitness import FitnessSettings, live, size_of
 from edgenas.fitness.engine import LocalEngine, LocalWorkers
 from edgenas.fitness.rmi import unit_gram
-from edgenas.fitness.tabulate import classes_of
+from edgenas.fitness.tabulate import unique_architectures
 from edgenas.fitness.trainer import Trainer, _Training
 from edgenas.spaces.nasbench201 import NASBench201
 
@@ -184,7 +184,7 @@ def gflops_a_step(arch: Architecture, settings: FitnessSettings) -> float:
 
 def main(classes: int, steps: int, cells: int) -> None:
     settings = FitnessSettings(epochs=steps, size={"cells": cells, "channels": 16})
-    archs = random.Random(0).sample(classes_of(SPACE), classes)
+    archs = random.Random(0).sample(unique_architectures(SPACE), classes)
     work = statistics.mean(gflops_a_step(arch, settings) for arch in archs)
     ceilings = {precision: gemm_gflops(precision) for precision in ("float32", "bfloat16")}
     print(f"{classes} classes, {steps} steps, N={cells}, {work:.2f} GFLOP a class and step")
@@ -208,7 +208,7 @@ def main(classes: int, steps: int, cells: int) -> None:
     best = names[2]
     print(f"\ngrowth, {best}: ms a class and step")
     for count in (classes // 2, classes, 2 * classes):
-        more = random.Random(1).sample(classes_of(SPACE), 2 * classes)[:count]
+        more = random.Random(1).sample(unique_architectures(SPACE), 2 * classes)[:count]
         flops = statistics.mean(gflops_a_step(arch, settings) for arch in more)
         took = alone(best, more, settings)[0] / count / (steps + 1 / 3) * 1e3
         print(f"  {count:>4} classes   {took:>7.1f}   {took / flops:>6.2f} a GFLOP")

@@ -25,7 +25,7 @@ from edgenas.architecture import Architecture, Refined
 from edgenas.benchmarks.nasbench201.methods import DATASET, DEFAULT, Benchmark, Case
 from edgenas.fitness import FitnessSettings, table
 from edgenas.fitness.engine import stacks
-from edgenas.fitness.refiner import Job, Ready, create
+from edgenas.fitness.refiner import Ready, RefineJob, create
 from edgenas.run import Run
 from edgenas.search.refine import Refinement
 from edgenas.search.request import REFINE_SETTINGS
@@ -44,7 +44,8 @@ class Trained:
         jobs = []
         for arch in sorted(arch for arch in archs if (arch, images) not in self.known):
             path = self._state(arch, before)
-            jobs.append(Job(arch, images, before, path.read_bytes()) if path.exists() else Job(arch, images))
+            from_state = (before, path.read_bytes()) if path.exists() else ()
+            jobs.append(RefineJob(arch, images, *from_state))
         workers = self.ready.engine.start(self.ready.refiner)
         try:
             groups = [[job for job in jobs if job.seen == seen] for seen in sorted({job.seen for job in jobs})]

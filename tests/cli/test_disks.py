@@ -229,8 +229,8 @@ def test_a_measurement_that_cannot_be_stored_is_shown(
 
 
 def test_a_table_goes_on_once_there_is_room(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = tabulate.classes_of(SPACE)[100:104]
-    monkeypatch.setattr(tabulate, "classes_of", lambda space: few)
+    few = tabulate.unique_architectures(SPACE)[100:104]
+    monkeypatch.setattr(tabulate, "unique_architectures", lambda space: few)
     torch.manual_seed(0)
     network = ResNet(20, 10).eval()
     monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))

@@ -60,7 +60,7 @@ def test_a_shortlist_is_refined_told_and_picked_from(capsys: pytest.CaptureFixtu
     assert f"{winner['val_accuracy']:.2f} ± {winner['standard_error']:.2f} %" in out
     assert "100 images held out, after 256 images of training; " in out
     assert "the runner-up" in out
-    assert "  refined: 4 classes, 640 images in " in out
+    assert "  refined: 4 architectures, 640 images in " in out
 
     picked = json.loads(run("runs pick a --macs 30M --json", capsys)[1])["winner"]
     assert picked["genes"] == result["winner"]["genes"]

@@ -99,7 +99,7 @@ def test_failed_cells_are_kept_replaced_and_learned(space: NASBench201) -> None:
 
 def test_a_board_that_runs_nothing_says_why(space: NASBench201) -> None:
     found = list(fewshot.measure_samples(play(lambda arch: True), space, 10, 0))
-    with pytest.raises(BoardError, match=r"only 0 of 30 cells ran \(does not compile\)"):
+    with pytest.raises(BoardError, match=r"only 0 of 30 architectures ran \(does not compile\)"):
         fewshot.profile(found, "made up")
 
 

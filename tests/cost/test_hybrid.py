@@ -68,7 +68,7 @@ def test_a_few_measurements_settle_the_level(factor: float) -> None:
     cost.correct(dict(zip(measured, cost.measure(measured), strict=True)))
     after = [each.values["latency"] for each in cost(archs)]
     assert np.array(after) == pytest.approx(np.array(before) * factor, rel=0.05)
-    assert "corrected by 4 measured cells" in cost([archs[-1]])[0].sources["latency"]
+    assert "corrected by 4 measured architectures" in cost([archs[-1]])[0].sources["latency"]
 
 
 def test_a_measured_class_costs_what_was_measured() -> None:

@@ -66,7 +66,7 @@ def test_each_class_of_two_images_or_more_has_one_to_test(tmp_path: Path, caplog
     assert [train[name] + test[name] for name in train] == list(range(1, 8))
     few, untested = said(caplog)
     assert "fewer than 5 images to train and test on: class1 (1), class2 (2), class3 (3), class4 (4);" in few
-    assert "no test image of class1: no accuracy will tell" in untested
+    assert "no test image of class1: no accuracy shows" in untested
     both = load_images(str(tmp_path)), load_images(str(tmp_path), "test")
     assert [np.bincount(each.labels, minlength=7).tolist() for each in both] == [
         list(train.values()),

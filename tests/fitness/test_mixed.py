@@ -109,7 +109,7 @@ def test_among_all_classes() -> None:
     )]  # fmt: skip
     ranks = [shares([each.value for each in scores]) for scores in parts]
     np.testing.assert_allclose(values(fitness, classes), np.mean(ranks, axis=0), rtol=1e-9)
-    assert "all classes by table (table of RMI scores" in fitness.source
+    assert "all architectures by table (table of RMI scores" in fitness.source
     check_fitness(fitness, SPACE, samples=40)
 
 
@@ -122,7 +122,12 @@ def test_among_all_classes_or_where_they_are_trained_a_sample() -> None:
     macs = create_macs(SPACE, "cifar10", FitnessSettings())
     live = Trained(lambda genes: float(sum(genes)))
     fitness = MeanOfRanks(SPACE, {"live": live, "macs": macs}, 0, sample=20)
-    assert "among all classes, or by live 20 classes drawn by seed 0, by live (made) and macs (" in fitness.source
+    assert (
+        "among all architectures, or by live 20 architectures drawn by seed 0, by live (made) and macs ("
+        in fitness.source
+    )
+    # That of the first version: by another, what was scored since would be unknown and no run would go on.
+    assert fitness.fingerprint == "mean of ranks f2ec159cc494d46dc6f570367a1126d2ba1371b7bb9dec71c4fe28497966006d"
     classes = sorted({SPACE.canonical(arch) for arch in SPACE.all_architectures() if SPACE.is_connected(arch)})
     assert set(fitness.sample) < set(classes)
     assert live.scored == [], "nothing is scored before it must be"
@@ -354,7 +359,7 @@ class TestSearches:
         assert 0 < whole["winner"]["score"] <= 1 < whole["winner"]["phi"] <= 3
         header = json.loads(Path("runs/a/run.json").read_text())
         assert header["request"]["fitness"] == "table+macs"
-        assert header["fitness_source"].startswith("mean of the ranks among all classes by table (")
+        assert header["fitness_source"].startswith("mean of the ranks among all architectures by table (")
         path = Path("runs/a/trials.jsonl")
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])

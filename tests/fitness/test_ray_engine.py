@@ -25,7 +25,7 @@ from edgenas.fitness.engine import engine
 from edgenas.fitness.live import LiveFitness
 from edgenas.fitness.ray_engine import RayEngine
 from edgenas.fitness.reference import ResNet
-from edgenas.fitness.refiner import Job, create
+from edgenas.fitness.refiner import RefineJob, create
 from edgenas.fitness.store import ScoreStore
 from edgenas.fitness.trainer import Trainer
 from edgenas.search import search
@@ -110,12 +110,12 @@ def test_a_shortlist_is_refined_there_to_the_same_outcomes(cluster: Any, monkeyp
     settings = RefineSettings((64, 128), 16, {"cells": 1, "channels": 8}, calibration_images=32)
     refiner = create(NASBench201(), "digits", replace(QUICK, precision="float32"), settings, [0]).refiner
     workers = RayEngine(cluster.address).start(refiner)
-    ran = [workers.submit([Job(arch, 64)]) for arch in SOME[:3]]
+    ran = [workers.submit([RefineJob(arch, 64)]) for arch in SOME[:3]]
     found = [future.result()[0] for future in ran]
-    going_on = workers.submit([Job(SOME[0], 128, 64, found[0].state)]).result()
+    going_on = workers.submit([RefineJob(SOME[0], 128, 64, found[0].state)]).result()
     workers.close()
     torch.set_num_threads(1)
-    local = [refiner([Job(arch, 64)])[0] for arch in SOME[:3]] + refiner([Job(SOME[0], 128)])
+    local = [refiner([RefineJob(arch, 64)])[0] for arch in SOME[:3]] + refiner([RefineJob(SOME[0], 128)])
     for there, here in zip([*found, *going_on], local, strict=True):
         assert there.state == here.state
         assert replace(there.refined, seconds=0) == replace(here.refined, seconds=0)
@@ -221,7 +221,7 @@ def test_a_run_goes_on_on_another_engine(cluster: Any, quick_reference: None, tm
 def test_a_table_made_there_is_the_local_one(
     cluster: Any, quick_reference: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tabulate, "classes_of", lambda space: SOME[:3])
+    monkeypatch.setattr(tabulate, "unique_architectures", lambda space: SOME[:3])
     there = tabulate.tabulate("nasbench201", "digits", replace(QUICK, engine=f"ray:{cluster.address}"), 1)
     here = tabulate.tabulate("nasbench201", "digits", QUICK, 1)
     assert there.path == here.path

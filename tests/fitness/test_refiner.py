@@ -22,7 +22,7 @@ from edgenas.architecture import Refined
 from edgenas.data.images import ImageSet, load_images, one_batch
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, RefineSettings
-from edgenas.fitness.refiner import Job, Outcome, Refiner, create
+from edgenas.fitness.refiner import RefineJob, RefineOutcome, Refiner, create
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.fitness.test_trainer import SOME, SPACE, Unstackable, spoilt
 from tests.train.worlds import image_folder, image_set
@@ -54,7 +54,7 @@ def refiner(
     return create(space, "digits", replace(SCORING, **scoring), settings, seeds).refiner
 
 
-def losses(outcomes: Sequence[Outcome]) -> list[float]:
+def losses(outcomes: Sequence[RefineOutcome]) -> list[float]:
     assert all(each.refined.error is None for each in outcomes), outcomes
     return [each.refined.val_loss or 0.0 for each in outcomes]
 
@@ -64,11 +64,11 @@ def losses(outcomes: Sequence[Outcome]) -> list[float]:
 @pytest.mark.usefixtures("images")
 def test_going_on_gives_what_an_uninterrupted_training_gives(space: Any, precision: str) -> None:
     made = refiner(space, precision=precision)
-    (whole,) = made([Job(SOME[0], 128)])
-    (half,) = made([Job(SOME[0], 64)])
+    (whole,) = made([RefineJob(SOME[0], 128)])
+    (half,) = made([RefineJob(SOME[0], 64)])
     assert half.state is not None
     assert made.valid(SOME[0], 64, half.state)
-    (rest,) = made([Job(SOME[0], 128, 64, half.state)])
+    (rest,) = made([RefineJob(SOME[0], 128, 64, half.state)])
     assert (rest.state, rest.refined.val_loss, rest.refined.right) == (
         whole.state,
         whole.refined.val_loss,
@@ -92,14 +92,14 @@ def test_large_images_are_shrunk(side: int, shrunk: int, monkeypatch: pytest.Mon
 
 @pytest.mark.usefixtures("images")
 def test_it_learns() -> None:
-    (found,) = refiner()([Job(SOME[0], 640)])
+    (found,) = refiner()([RefineJob(SOME[0], 640)])
     assert found.refined.val_accuracy > 90
 
 
 @pytest.mark.usefixtures("images")
 def test_no_more_than_rounding_keeps_a_stack_and_single_networks_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     in_double(monkeypatch)
-    jobs = [Job(arch, 64) for arch in SOME[:5]]
+    jobs = [RefineJob(arch, 64) for arch in SOME[:5]]
     together = refiner()(jobs)
     alone = [refiner(Unstackable())([job])[0] for job in jobs]
     assert losses(together) == pytest.approx(losses(alone), rel=1e-8)
@@ -132,7 +132,7 @@ def test_the_recipe_is_the_one_that_is_documented(images: ImageSet, monkeypatch:
         scaled = torch.from_numpy(images.images[held_out]).permute(0, 3, 1, 2).double() / 255
         logits = network.eval()((scaled - 0.5) / 0.3)
     wanted = float(F.cross_entropy(logits, torch.from_numpy(images.labels[held_out])))
-    (found,) = made([Job(SOME[1], 128)])
+    (found,) = made([RefineJob(SOME[1], 128)])
     assert found.refined.val_loss == pytest.approx(wanted, rel=1e-5)  # mean and deviation are float32 there
 
 
@@ -144,7 +144,7 @@ def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("images")
 def test_a_network_that_diverges_has_failed_and_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = [Job(arch, 64) for arch in SOME[:3]]
+    jobs = [RefineJob(arch, 64) for arch in SOME[:3]]
     valid = refiner()(jobs)
     monkeypatch.setattr(Refiner, "_network", spoilt(Refiner._network))
     found = refiner()(jobs)
@@ -157,18 +157,18 @@ def test_a_network_that_diverges_has_failed_and_spoils_no_other(monkeypatch: pyt
 def test_what_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     train, sizes = Refiner._train, []
 
-    def scarce(self: Refiner, jobs: Sequence[Job]) -> list[Outcome]:
+    def scarce(self: Refiner, jobs: Sequence[RefineJob]) -> list[RefineOutcome]:
         sizes.append(len(jobs))
         if len(jobs) > 1:
             raise torch.OutOfMemoryError
         return train(self, jobs)
 
     monkeypatch.setattr(Refiner, "_train", scarce)
-    jobs = [Job(arch, 64) for arch in SOME[:3]]
+    jobs = [RefineJob(arch, 64) for arch in SOME[:3]]
     assert [each.refined.arch for each in refiner()(jobs)] == SOME[:3]
     assert sizes == [3, 1, 2, 1, 1]
 
-    def out_of_memory(self: Refiner, jobs: Sequence[Job]) -> list[Outcome]:
+    def out_of_memory(self: Refiner, jobs: Sequence[RefineJob]) -> list[RefineOutcome]:
         raise MemoryError
 
     monkeypatch.setattr(Refiner, "_train", out_of_memory)
@@ -179,18 +179,18 @@ def test_what_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("images")
 def test_jobs_of_a_stack_are_alike() -> None:
     with pytest.raises(ValueError, match="begin and end"):
-        refiner()([Job(SOME[0], 64), Job(SOME[1], 128)])
+        refiner()([RefineJob(SOME[0], 64), RefineJob(SOME[1], 128)])
 
 
 @pytest.mark.usefixtures("images")
 def test_it_travels_and_a_stopped_one_ends() -> None:
     made = refiner()
     copy = pickle.loads(pickle.dumps(made))  # noqa: S301 (our own)
-    assert losses(copy([Job(SOME[0], 64)])) == losses(made([Job(SOME[0], 64)]))
+    assert losses(copy([RefineJob(SOME[0], 64)])) == losses(made([RefineJob(SOME[0], 64)]))
     made.on(torch.device("cpu")).stop.asked = True
     with pytest.raises(CancelledError):
-        made([Job(SOME[0], 64)])
-    assert copy([Job(SOME[0], 64)])
+        made([RefineJob(SOME[0], 64)])
+    assert copy([RefineJob(SOME[0], 64)])
 
 
 @pytest.mark.usefixtures("images")
@@ -277,7 +277,7 @@ class Touching:
 @pytest.mark.usefixtures("images")
 def test_a_damaged_or_strange_state_is_known_and_never_unpickled(tmp_path: Path) -> None:
     made = refiner()
-    (half,) = made([Job(SOME[0], 64)])
+    (half,) = made([RefineJob(SOME[0], 64)])
     state = half.state
     assert state is not None
     assert made.valid(SOME[0], 64, state)
@@ -310,7 +310,7 @@ def test_a_damaged_or_strange_state_is_known_and_never_unpickled(tmp_path: Path)
     assert not made.valid(SOME[1], 64, state)
     assert not (tmp_path / "touched").exists()
     with pytest.raises(ValueError, match="torch"):
-        made([Job(SOME[0], 128, 64, state[:middle])])
+        made([RefineJob(SOME[0], 128, 64, state[:middle])])
 
 
 def test_accuracies_and_their_errors() -> None:

@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from edgenas.errors import DataError, UsageError
-from edgenas.fitness import PAPER, FitnessSettings, table
+from edgenas.fitness import PAPER, FitnessSettings, RefineSettings, identified, table
 from edgenas.spaces.nasbench201 import NASBench201
 
 SPACE = NASBench201()
@@ -85,6 +85,14 @@ def test_a_table_may_have_settings_by_their_former_names(tables: Path) -> None:
     found = table.nearest(SPACE.name, "cifar10", replace(DEFAULT, repeats=3))
     assert found is not None
     assert found.size == {"cells": 5, "channels": 8}
+
+
+def test_fingerprints_keep_the_names_that_settings_first_had() -> None:
+    scoring = identified(SPACE, FitnessSettings(), without={"seed"})
+    refining = identified(SPACE, RefineSettings())
+    assert {"draws", "readings"} < set(scoring)
+    assert "passes" in refining
+    assert not {"repeats", "eval_steps", "max_epochs", "seed"} & {*scoring, *refining}
 
 
 def test_the_default_fits() -> None:

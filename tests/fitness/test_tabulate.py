@@ -18,18 +18,18 @@ from edgenas.errors import DataError, UsageError
 from edgenas.fitness import FitnessSettings, table, tabulate
 from edgenas.fitness.live import LiveFitness, MeanOfRepeats, create, repeated
 from edgenas.fitness.reference import ResNet
-from edgenas.fitness.tabulate import Tabulation, classes_of
+from edgenas.fitness.tabulate import Tabulation, unique_architectures
 from edgenas.fitness.trainer import Trainer
 from edgenas.spaces.nasbench201 import NASBench201
 
 SPACE = NASBench201()
 QUICK = FitnessSettings(epochs=2, batch_size=8, size={"channels": 4})
-FEW = classes_of(SPACE)[100:106]
+FEW = unique_architectures(SPACE)[100:106]
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tabulate, "classes_of", lambda space: FEW)
+    monkeypatch.setattr(tabulate, "unique_architectures", lambda space: FEW)
     torch.manual_seed(0)
     network = ResNet(20, 10).eval()  # to train it would take most of a minute
     monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
@@ -54,7 +54,7 @@ def made(**more: object) -> Tabulation:
 
 
 def test_all_classes() -> None:
-    classes = classes_of(SPACE)
+    classes = unique_architectures(SPACE)
     assert len(classes) == 5424  # 5,425 less the one that computes nothing
     assert all(SPACE.canonical(arch) == arch for arch in classes[::500])
 
@@ -222,7 +222,7 @@ def test_the_time_left_is_of_what_is_trained(
     job = made()
     progress.follow(job)
     first = capsys.readouterr().err.splitlines()[0]
-    assert first == "7 of 2 x 6 classes scored, about 55 s left"  # six were known, one took 11 s
+    assert first == "7 of 2 x 6 architectures scored, about 55 s left"  # six were known, one took 11 s
     assert job.share_known == 0.5
 
 
@@ -231,11 +231,11 @@ def test_a_table_of_other_classes_is_not_taken_but_made_whole(
 ) -> None:
     with pytest.MonkeyPatch.context() as before:
         before.setattr(NASBench201, "classes_version", 1)
-        before.setattr(tabulate, "classes_of", lambda space: FEW[:-1])
+        before.setattr(tabulate, "unique_architectures", lambda space: FEW[:-1])
         list(made())
         assert table.fits("nasbench201", "digits", QUICK)
     assert not table.fits("nasbench201", "digits", QUICK)
-    with pytest.raises(UsageError, match=r"with today's classes of networks .*`edgenas tabulate` again trains only"):
+    with pytest.raises(UsageError, match=r"with today's unique architectures .*`edgenas tabulate` again trains only"):
         table.create(SPACE, "digits", QUICK)
     monkeypatch.setattr("edgenas.fitness.store.ScoreStore.find", lambda self, archs: {})
     trained.clear()

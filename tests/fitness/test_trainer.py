@@ -21,7 +21,7 @@ from edgenas.fitness.engine import LocalWorkers
 from edgenas.fitness.live import LiveFitness
 from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.store import ScoreStore
-from edgenas.fitness.tabulate import classes_of
+from edgenas.fitness.tabulate import unique_architectures
 from edgenas.fitness.trainer import Trainer
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.toy_space import ToySpace
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SPACE = NASBench201()
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
 # Every operation on every edge, nodes that nothing reaches in some, and cells that are alike on some edges only.
-SOME = random.Random(0).sample(classes_of(SPACE), 12)
+SOME = random.Random(0).sample(unique_architectures(SPACE), 12)
 DEGENERATE = [
     SPACE.parse(each)
     for each in (
@@ -189,7 +189,7 @@ def test_it_can_be_sent_to_another_machine() -> None:
 
 def test_half_precision_ranks_alike() -> None:
     half = replace(trainer(epochs=20), precision=torch.bfloat16)
-    few = random.Random(1).sample(classes_of(SPACE), 30)
+    few = random.Random(1).sample(unique_architectures(SPACE), 30)
     assert spearmanr(values(half(few)), values(trainer(epochs=20)(few))).statistic > 0.9
 
 

@@ -21,7 +21,7 @@ from edgenas import run as runs
 from edgenas.architecture import Architecture, Confirmation, Constraint, Refined
 from edgenas.errors import DataError
 from edgenas.fitness import RefineSettings
-from edgenas.fitness.refiner import Job, Outcome, Ready, Stop
+from edgenas.fitness.refiner import Ready, RefineJob, RefineOutcome, Stop
 from edgenas.report.text import _refinement_lines, result_text
 from edgenas.search import Search, refine
 from edgenas.search.refine import Refinement, Rung, selection_score, spread
@@ -54,24 +54,24 @@ class World:
     def start(self, trainer: World) -> World:
         return trainer
 
-    def submit(self, jobs: Sequence[Job]) -> Future[list[Outcome]]:
+    def submit(self, jobs: Sequence[RefineJob]) -> Future[list[RefineOutcome]]:
         assert len({job.seen for job in jobs}) == 1
         assert not self.stop.asked
-        future: Future[list[Outcome]] = Future()
+        future: Future[list[RefineOutcome]] = Future()
         future.set_result([self.outcome(job) for job in jobs])
         return future
 
     def close(self) -> None:
         assert self.stop.asked
 
-    def outcome(self, job: Job) -> Outcome:
+    def outcome(self, job: RefineJob) -> RefineOutcome:
         self.trained.append((job.arch, job.seen, job.until))
         assert (job.state is None) == (job.seen == 0)
         if job.arch in self.bad and job.until > RUNGS[0]:
-            return Outcome(Refined(job.arch, job.until, IMAGES, None, b"", 0.5, "the training diverged"), None)
+            return RefineOutcome(Refined(job.arch, job.until, IMAGES, None, b"", 0.5, "the training diverged"), None)
         right = np.packbits([1] * sum(job.arch.genes) + [0] * (IMAGES - sum(job.arch.genes))).tobytes()
         found = Refined(job.arch, job.until, IMAGES, loss(job.arch) / job.until, right, 0.5)
-        return Outcome(found, state(job.arch, job.until))
+        return RefineOutcome(found, state(job.arch, job.until))
 
     def valid(self, arch: Architecture, seen: int, found: bytes) -> bool:
         return found == state(arch, seen)
@@ -379,7 +379,7 @@ def test_points_of_a_front_are_trained_to_the_end_and_a_pick_weighs_them(tmp_pat
     text = result_text(search.result(), search.run.header)
     assert "VALIDATION" in text
     assert f"{known['val_accuracy']:.2f} ± {known['standard_error']:.2f} %" in text
-    assert "  refined: 3 classes, 768 images in 4 s of training by a fake; trained on made up images" in text
+    assert "  refined: 3 architectures, 768 images in 4 s of training by a fake; trained on made up images" in text
 
 
 def test_a_spread_has_both_ends() -> None:

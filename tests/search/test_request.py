@@ -183,7 +183,7 @@ def test_a_live_mixture_ranks_among_what_the_search_begins_with() -> None:
     for asked, size in (({}, 20), ({"population": 7}, 7), ({"budget": 5}, 5), ({"pareto": "macs"}, 40)):
         job = prepare(dataset="digits", macs_m=20.0, **asked)
         assert len(job.fitness.sample) == size  # type: ignore[attr-defined]
-        assert f"or by live {size} classes drawn by seed 0" in job.fitness.source
+        assert f"or by live {size} architectures drawn by seed 0" in job.fitness.source
 
 
 def as_version(version: int, run: runs.Run) -> None:
