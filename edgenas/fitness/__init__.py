@@ -81,7 +81,7 @@ PAPER = FitnessSettings(epochs=100, full_size=True)
 
 def size_of(space: SearchSpace, settings: FitnessSettings | RefineSettings) -> dict[str, int]:
     """That of the networks that `settings` train. Raises UsageError for one that `space` does not have."""
-    return network_size(space, settings.size, getattr(settings, "full_size", False))
+    return network_size(space, settings.size, isinstance(settings, FitnessSettings) and settings.full_size)
 
 
 def flat(space: SearchSpace, settings: FitnessSettings | RefineSettings) -> dict[str, Any]:
