@@ -304,6 +304,13 @@ class Drawable(Protocol):
 
 
 @runtime_checkable
+class Versioned(Protocol):
+    """A space whose `canonical` takes other architectures for one than it did before."""
+
+    classes_version: int  # of what it takes for one, 2 or more; a table of scores holds for one version only
+
+
+@runtime_checkable
 class Stackable(Protocol):
     """A space whose networks can be computed side by side as one, which is faster where there are many."""
 

@@ -27,6 +27,7 @@ from edgenas.architecture import (
     Parsable,
     SearchSpace,
     Stackable,
+    Versioned,
     network_size,
 )
 from edgenas.board.conformance import check_session as check_session
@@ -79,6 +80,9 @@ def check_space(
         members = [name for name in vars(ability) if not name.startswith("_")]
         lacking = [name for name in members if not hasattr(space, name)]
         assert lacking in ([], members), f"a space that is to be {ability.__name__} needs {' and '.join(lacking)} too"
+    if isinstance(space, Versioned):
+        assert type(space.classes_version) is int, f"classes_version is {space.classes_version!r}, not a whole number"
+        assert space.classes_version >= 2, f"classes_version is {space.classes_version}; spaces without it have 1"
     if isinstance(space, Enumerable):
         _check_enumerable(space, [*archs, *map(space.canonical, archs)])
     if isinstance(space, Countable):

@@ -96,6 +96,8 @@ WIDTH = ToySpace.sizes["width"]
         ({"all_architectures": lambda toy: toy.all_architectures() * 2}, "names one twice"),
         ({"all_architectures": lambda toy: toy.all_architectures()[:40]}, "all_architectures lacks"),
         ({"index_of": lambda toy, arch: toy.index_of(arch) // 2}, r"index_of\(.*\) is not its place, 1"),
+        ({"classes_version": "2"}, "classes_version is '2', not a whole number"),
+        ({"classes_version": 1}, "classes_version is 1; spaces without it have 1"),
         ({"macs_m": lambda toy, arch, **how: float("nan")}, "has nan M MACs"),
         ({"params_m": lambda toy, arch, **how: -1.0}, r"has -1\.0 M parameters"),
         ({"parse": lambda toy, text: toy.all_architectures()[toy.index_of(toy.parse(text)) // 2]}, "is read as"),

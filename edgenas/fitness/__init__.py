@@ -86,7 +86,7 @@ Settings = TypeVar("Settings", FitnessSettings, RefineSettings)
 
 def size_of(space: SearchSpace, settings: FitnessSettings | RefineSettings) -> dict[str, int]:
     """That of the networks that `settings` train. Raises UsageError for one that `space` does not have."""
-    return network_size(space, settings.size, getattr(settings, "full_size", False))
+    return network_size(space, settings.size, isinstance(settings, FitnessSettings) and settings.full_size)
 
 
 def sized(space: SearchSpace, settings: Settings) -> Settings:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Score, SearchSpace, renamed
+from edgenas.architecture import Architecture, Score, SearchSpace, Versioned, renamed
 from edgenas.data.files import cache_dir
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.files import read_file
@@ -190,7 +190,8 @@ def _differences(table: dict[str, Any], space_name: str, dataset: str, settings:
 def classes_version(space_name: str) -> int:
     """Of what the space takes for the same architecture, to which a table is tied: 1 where the space does not say."""
     with suppress(UnknownNameError):
-        return int(getattr(plugins.load("spaces", space_name), "classes_version", 1))
+        space = plugins.load("spaces", space_name)()
+        return space.classes_version if isinstance(space, Versioned) else 1
     return 1
 
 

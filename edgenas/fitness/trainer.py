@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.architecture import Architecture, Score, SearchSpace, Stackable
+from edgenas.architecture import Architecture, Score, SearchSpace, Stack, Stackable
 from edgenas.errors import UsageError, out_of_memory
 from edgenas.fitness import FitnessSettings, size_of
 from edgenas.fitness.engine import Asked, Found
@@ -20,13 +20,6 @@ from edgenas.fitness.network import build
 from edgenas.fitness.rmi import rmi, unit_grams
 
 VERSION = 2  # of how scores come about; a change that moves them by more than rounding makes it another
-
-
-class Stacked(Protocol):
-    """Networks that are computed together."""
-
-    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Taps [stack, batch, features] and logits [stack, batch, classes] for `images` [batch, 3, h, w]."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +108,7 @@ class _Training:
     def __init__(self, trainer: Trainer, networks: Sequence[nn.Module]) -> None:
         self.networks = list(networks)
         self._trainer = trainer
-        self._stacked: Stacked = stacked(trainer.space, self.networks)
+        self._stacked: Stack = stacked(trainer.space, self.networks)
         settings = trainer.settings
         self._optimizer = torch.optim.SGD(
             [each for network in self.networks for each in network.parameters()],
@@ -189,7 +182,7 @@ class _OneByOne:
         return maps, torch.stack([logits for _, logits in found])
 
 
-def stacked(space: SearchSpace, networks: Sequence[nn.Module]) -> Stacked:
+def stacked(space: SearchSpace, networks: Sequence[nn.Module]) -> Stack:
     """`networks` in training mode, as one where their `space` can do that."""
     return space.stack(networks) if isinstance(space, Stackable) else _OneByOne(networks)
 

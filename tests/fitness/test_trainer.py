@@ -47,6 +47,7 @@ class Unstackable:
     """NAS-Bench-201 without its stacks: each network computed as it is used everywhere else."""
 
     name = SPACE.name
+    sizes = SPACE.sizes
 
     def build(self, arch: Architecture, num_classes: int, **size: int) -> nn.Module:
         return SPACE.build(arch, num_classes, **size)
