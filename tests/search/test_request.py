@@ -63,7 +63,7 @@ def test_the_presets_choose_what_is_not_asked(
     assert scoring(prepare(**{"device": "raspi4", "macs_m": 60.0, **asked})) == expected
 
 
-SMALL: dict[str, Any] = {"dataset": "digits", "cells": 1, "epochs": 1, "batch_size": 8, "budget": 6}
+SMALL: dict[str, Any] = {"dataset": "digits", "size": {"cells": 1}, "epochs": 1, "batch_size": 8, "budget": 6}
 LIVE: dict[str, Any] = {
     "dataset": "digits",
     "macs_m": 60.0,
@@ -119,7 +119,14 @@ def test_a_space_that_counts_nothing_is_searched_by_phi_alone(monkeypatch: pytes
     [
         {"device": "raspi4", "latency_ms": 5.0},
         {"device": "raspi4", "pareto": "latency", "seed": 3, "generations": 7},
-        {"device": "raspi4", "latency_ms": 5.0, "preset": "paper", "fitness": "table", "epochs": 50, "cells": 1},
+        {
+            "device": "raspi4",
+            "latency_ms": 5.0,
+            "preset": "paper",
+            "fitness": "table",
+            "epochs": 50,
+            "size": {"cells": 1},
+        },
         {"device": "jetson_tx2", "latency_ms": 5.0, "cost": "predictor", "confidence": 0.9, "refine": 3, **SMALL},
         {**SMALL, "macs_m": 60.0},
         {**SMALL, "macs_m": 60.0, "fitness": "3*live+macs", "pareto": "params"},
@@ -132,7 +139,7 @@ def test_what_is_resolved_trains_and_writes_nothing_and_is_what_run_json_holds(
 ) -> None:
     monkeypatch.setattr("edgenas.search.request.REFINE", 3)
     with monkeypatch.context() as patch:
-        for name in ("live.create", "companions.create_synflow", "companions.create_loss", "refiner.create"):
+        for name in ("live.create", "proxies.create_synflow", "proxies.create_loss", "refiner.create"):
             patch.setattr(f"edgenas.fitness.{name}", None)  # calls end here
         found = resolve(SearchRequest(**asked))
     assert found == resolve(SearchRequest(**asked))
@@ -150,7 +157,7 @@ def test_what_is_resolved_trains_and_writes_nothing_and_is_what_run_json_holds(
 @pytest.mark.parametrize("epochs", [10, 11])
 def test_what_looks_scores_up_is_known_without_making_it(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     image_set = load_images("digits")  # those of CIFAR-10 are not at hand
-    for module in ("live", "companions"):
+    for module in ("live", "proxies"):
         monkeypatch.setattr(f"edgenas.fitness.{module}.load_images", lambda dataset: image_set)
     space, settings = NASBench201(), FitnessSettings(epochs=epochs)
     for name in plugins.names("fitness"):
