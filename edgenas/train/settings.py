@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edgenas.architecture import NetworkSize
 from edgenas.errors import UsageError
 from edgenas.units import check_ranges
 
 if TYPE_CHECKING:
-    from edgenas.architecture import NetworkSize
     from edgenas.data.images import ImageSet
 
 
