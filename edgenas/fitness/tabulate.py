@@ -167,14 +167,15 @@ def tabulate(
     settings: FitnessSettings | None = None,
     seeds: int = 2,
     output: Path | None = None,
+    archs: Sequence[Architecture] | None = None,
 ) -> Tabulation:
-    """The tabulation of all unique architectures of `space` on `dataset`, to be written to `output`, a .json beside
-    which the scores lie; by default among the user's own tables, where every search finds it.
+    """The tabulation of all unique architectures of `space` on `dataset`, or of `archs` alone, to be written to
+    `output`, a .json beside which the scores lie; by default among the user's own tables, where every search finds it.
 
     Raises UsageError for a space that cannot be listed, or less than one seed.
     """
     made = plugins.load("spaces", space)()
-    archs = unique_architectures(made)
+    archs = unique_architectures(made) if archs is None else archs
     if seeds < 1:
         raise UsageError(f"--seeds {seeds} scores nothing; give 1 or more")
     settings = settings or FitnessSettings()

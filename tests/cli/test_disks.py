@@ -230,14 +230,13 @@ def test_a_measurement_that_cannot_be_stored_is_shown(
 
 def test_a_table_goes_on_once_there_is_room(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     few = tabulate.unique_architectures(SPACE)[100:104]
-    monkeypatch.setattr(tabulate, "unique_architectures", lambda space: few)
     torch.manual_seed(0)
     network = ResNet(20, 10).eval()
     monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
     settings = FitnessSettings(epochs=1, size={"cells": 1, "channels": 4}, batch_size=8)
 
     def table() -> Any:
-        return tabulate.tabulate("nasbench201", "digits", settings, 1, disk.path / "table.json")
+        return tabulate.tabulate("nasbench201", "digits", settings, 1, disk.path / "table.json", archs=few)
 
     disk.fill()
     with pytest.raises(UsageError, match=FULL):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,6 @@ FEW = unique_architectures(SPACE)[100:106]
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tabulate, "unique_architectures", lambda space: FEW)
     torch.manual_seed(0)
     network = ResNet(20, 10).eval()  # to train it would take most of a minute
     monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
@@ -49,8 +49,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Architecture]:
     return seen
 
 
-def made(**more: object) -> Tabulation:
-    return tabulate.tabulate("nasbench201", "digits", QUICK, 2, **more)  # type: ignore[arg-type]
+def made(settings: FitnessSettings = QUICK, seeds: int = 2, **more: Any) -> Tabulation:
+    return tabulate.tabulate("nasbench201", "digits", settings, seeds, **{"archs": FEW, **more})
 
 
 def test_all_classes() -> None:
@@ -96,7 +96,7 @@ def test_stopped_it_goes_on_and_trains_nothing_twice(trained: list[Architecture]
 
 def test_scores_after_fewer_steps_are_told_too() -> None:
     several = replace(QUICK, epochs=4, eval_steps=(1, 2))
-    job = tabulate.tabulate("nasbench201", "digits", several, 1)
+    job = made(several, 1)
     list(job)
     for epochs in (1, 2, 4):
         looked_up = list(table.create(SPACE, "digits", replace(QUICK, epochs=epochs))(FEW))
@@ -157,11 +157,11 @@ def test_what_one_repeat_cannot_score_has_no_score(monkeypatch: pytest.MonkeyPat
 def test_a_seed_that_a_table_has_is_taken_from_there(
     trained: list[Architecture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = tabulate.tabulate("nasbench201", "digits", replace(QUICK, eval_steps=(1,)), 1)
+    one = made(replace(QUICK, eval_steps=(1,)), 1)
     list(one)
     monkeypatch.setattr("edgenas.fitness.store.ScoreStore.find", lambda self, archs: {})
     count = len(trained)
-    two = tabulate.tabulate("nasbench201", "digits", replace(QUICK, eval_steps=(1,)), 2)
+    two = made(replace(QUICK, eval_steps=(1,)), 2)
     list(two)
     assert len(trained) == count + len(FEW)
     assert two.share_done == 1.0
@@ -215,7 +215,7 @@ def test_a_kill_loses_little(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_the_time_left_is_of_what_is_trained(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    list(tabulate.tabulate("nasbench201", "digits", QUICK, 1))
+    list(made(QUICK, 1))
     now_s = iter(range(0, 10_000, 11))
     # Of this module alone: locks look at the time too.
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(now_s))))
@@ -231,8 +231,7 @@ def test_a_table_of_other_classes_is_not_taken_but_made_whole(
 ) -> None:
     with pytest.MonkeyPatch.context() as before:
         before.setattr(NASBench201, "classes_version", 1)
-        before.setattr(tabulate, "unique_architectures", lambda space: FEW[:-1])
-        list(made())
+        list(made(archs=FEW[:-1]))
         assert table.fits("nasbench201", "digits", QUICK)
     assert not table.fits("nasbench201", "digits", QUICK)
     with pytest.raises(UsageError, match=r"with today's unique architectures .*`edgenas tabulate` again trains only"):
@@ -263,7 +262,8 @@ def test_a_damaged_table_is_told() -> None:
         table.fits("nasbench201", "digits", QUICK)
 
 
-def test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tabulate, "unique_architectures", lambda space: FEW)
     path = tmp_path / "mine.json"
     command = f"tabulate --dataset digits --seeds 1 --epochs 1 --channels 4 --batch-size 8 -o {path}"
     with pytest.raises(SystemExit) as end:
