@@ -58,7 +58,7 @@ def test_any_name_goes_all_the_way(images: str, tmp_path: Path, capfd: pytest.Ca
     assert "my data (v2) \\xfc" in run_command(capfd, "runs", "compare", "odd", "other")
     run_command(capfd, "runs", "list")
     run_command(capfd, "runs", "list", "--json")
-    trained = run_command(capfd, "train", "odd", "--epochs", "10", "--batch-size", "16", "--learning-rate", "0.03")
+    trained = run_command(capfd, "train", "odd", "--epochs", "30", "--batch-size", "16", "--learning-rate", "0.03")
     assert "of 28 test images of" in trained
     assert "are right, after" in trained
     assert "my data (v2) \\xfc" in run_command(capfd, "export", "odd")
