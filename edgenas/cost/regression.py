@@ -14,7 +14,8 @@ WITHIN = 0.1
 
 
 def rank_correlation(a: Values, b: Values) -> float:
-    """Spearman's rho of `a` and `b`, both (n,): Pearson's correlation of their ranks, tied values sharing a rank."""
+    """Spearman's rho of `a` and `b`, both (n,): Pearson's correlation of their ranks, tied values sharing a rank.
+    0 where all values of either are equal."""
 
     def ranks(values: Values) -> Values:
         _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
@@ -22,6 +23,8 @@ def rank_correlation(a: Values, b: Values) -> float:
         mean_rank: Values = (last - (sizes - 1) / 2)[group]
         return mean_rank
 
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0  # equal values say nothing of an order
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 

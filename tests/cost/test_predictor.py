@@ -176,6 +176,10 @@ def test_a_predictor_written_by_hand_is_not_overwritten(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_equal_values_have_no_order() -> None:
+    assert rank_correlation(np.ones(5), np.arange(5.0)) == rank_correlation(np.arange(5.0), np.ones(5)) == 0.0
+
+
 def test_rank_correlation_is_spearmans_with_ties() -> None:
     random = np.random.default_rng(3)
     for levels in (3, 20, 10_000):
