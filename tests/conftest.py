@@ -4,6 +4,7 @@ its own, and no data sets but for tests marked `real_data`."""
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,11 @@ ARCH = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|nor_conv_1x1~1|avg_pool
 # How long an example takes says more of what else this machine does.
 hypothesis.settings.register_profile("edgenas", deadline=None)
 hypothesis.settings.load_profile("edgenas")
+
+
+# Where the tests run in the background of a script, Ctrl-C is ignored, and so it would be by all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
