@@ -373,7 +373,7 @@ def test_default_is_set_against_random(data: Path) -> None:
     told = found.result()["ahead_of_random"]
     rows = {name: [row for row in found.choices() if row.method == name] for name in ("default", "random")}
     assert (told["points"], told["p"]) == ahead(rows["default"], rows["random"])
-    assert "random, which scores as many classes; paired over the cases, p = " in comparison_text(found)
+    assert "random, which scores as many architectures; paired over the cases, p = " in comparison_text(found)
     alone = run(methods=["default"], output="alone")
     assert alone.result()["ahead_of_random"] is None
     assert "paired over" not in comparison_text(alone)
