@@ -292,20 +292,15 @@ def test_some_images_are_read_at_the_size_asked_for(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for number in range(10):
             Image.new("RGB", (60, 50), colour).save(tmp_path / name / f"{number}.png")
-    (tmp_path / "a" / "9.png").write_bytes(b"damaged, and not asked for")
-    (tmp_path / "a" / "4.png").write_bytes(b"for testing")
-    for seed in range(20):
-        try:
-            found = load_some(str(tmp_path), 6, seed, 48)
-        except DataError as error:
-            assert "9.png" in str(error)  # it was chosen
-            continue
-        assert found.images.shape == (6, 48, 48, 3)
-        assert sorted(found.labels.tolist()) == [0, 0, 1, 1, 2, 2]
-        assert (found.images[found.labels == 1, ..., 1] > 150).all()
-        assert load_some(str(tmp_path), 6, seed, 48).fingerprint == found.fingerprint
-        assert "6 images of 24" in found.source
-        break
+    (tmp_path / "a" / "4.png").write_bytes(b"damaged; it is for testing, so it is not read")
+    found = load_some(str(tmp_path), 6, 0, 48)
+    assert found.images.shape == (6, 48, 48, 3)
+    assert sorted(found.labels.tolist()) == [0, 0, 1, 1, 2, 2]
+    assert (found.images[found.labels == 1, ..., 1] > 150).all()
+    assert load_some(str(tmp_path), 6, 0, 48).fingerprint == found.fingerprint
+    assert "6 images of 24" in found.source
+    with pytest.raises(DataError, match=r"4\.png"):
+        load_some(str(tmp_path), 6, 0, 48, "test")
     with pytest.raises(UsageError, match="a batch of 25 cannot be drawn from 24 images"):
         load_some(str(tmp_path), 25, 0, 48)
 
