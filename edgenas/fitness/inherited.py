@@ -28,7 +28,8 @@ class Supernet(Protocol):
 class InheritedFitness:
     """`images` float32 [batch, 3, h, w], normalised as the supernet was trained, at the largest resolution; a candidate
     sees them at its own. `reference`: the architecture whose maps at the full resolution are the reference's.
-    `source` says in words what the images and the weights are.
+    `source` says in words what the images and the weights are; `precision` is that of a candidate's maps, their Gram
+    matrices are float32.
 
     Candidates are spread over the cores, one a core: each passes through many small operations, which gain little from
     several threads.
@@ -37,15 +38,22 @@ class InheritedFitness:
     exhaustive = False
 
     def __init__(
-        self, space: SearchSpace, supernet: Supernet, images: Tensor, reference: Architecture, source: str
+        self,
+        space: SearchSpace,
+        supernet: Supernet,
+        images: Tensor,
+        reference: Architecture,
+        source: str,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         self.source = source
         self._space, self._supernet = space, supernet
+        self._precision = precision
         self._sides: dict[int, Tensor] = {}
         self._images = images.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             self._targets = [unit_gram(each) for each in supernet.maps(reference, self._images)]
-        digest = hashlib.sha256(images.numpy().tobytes())
+        digest = hashlib.sha256(images.numpy().tobytes() + str(precision).encode())
         for target in self._targets:
             digest.update(target.numpy().tobytes())
         self.fingerprint = f"inherited {digest.hexdigest()}"
@@ -67,14 +75,16 @@ class InheritedFitness:
 
     def _score(self, arch: Architecture) -> Score:
         torch.set_num_threads(1)  # of this thread
+        images = self.seen_by(arch)
         with torch.inference_mode():
-            maps = self._supernet.maps(arch, self._at(arch))
-            phi = float(rmi(self._targets, [unit_gram(each) for each in maps]))
+            with torch.autocast("cpu", self._precision, enabled=self._precision != torch.float32):
+                maps = self._supernet.maps(arch, images)
+            phi = float(rmi(self._targets, [unit_gram(each.float()) for each in maps]))
         if not math.isfinite(phi):
             return Score(None, error="its features are not finite")
         return Score(phi, phi=phi)
 
-    def _at(self, arch: Architecture) -> Tensor:
+    def seen_by(self, arch: Architecture) -> Tensor:
         """The images at the resolution of `arch`."""
         side: int = self._space.config(arch).resolution  # type: ignore[attr-defined]
         if side not in self._sides:

@@ -27,7 +27,13 @@ from edgenas.spaces.mobilenet.table import Block
 
 State = Mapping[str, Tensor]
 _MAX_FILE_BYTES = 1 << 28
-_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "relu6": F.relu6, "hswish": F.hardswish}
+
+
+def _relu6(x: Tensor) -> Tensor:
+    return F.hardtanh_(x, 0.0, 6.0)
+
+
+_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "relu6": _relu6, "hswish": F.hardswish}
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
