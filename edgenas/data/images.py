@@ -135,19 +135,45 @@ def one_batch(
 
 def batch_indexes(image_set: ImageSet, batch_size: int, seed: int) -> NDArray[np.int64]:
     """Which images `one_batch` chooses (b,). Raises UsageError for a batch larger than the set."""
-    count = len(image_set.labels)
+    return _even(image_set.labels, len(image_set.class_names), batch_size, seed)
+
+
+def _even(labels: NDArray[np.int64], classes: int, batch_size: int, seed: int) -> NDArray[np.int64]:
+    """A random choice (b,) of images with these `labels` (n,), with classes as even as can be."""
+    count = len(labels)
     if not 1 <= batch_size <= count:
         raise UsageError(f"a batch of {batch_size} cannot be drawn from {count} images; take a batch of 1 to {count}")
     random = np.random.default_rng(seed)
     shuffled = random.permutation(count)
-    labels = image_set.labels[shuffled]
-    turn = random.permutation(len(image_set.class_names))  # which class goes first, where the batch is no multiple
+    labels = labels[shuffled]
+    turn = random.permutation(classes)  # which class goes first, where the batch is no multiple
     by_class = np.argsort(labels, kind="stable")
     sizes = np.bincount(labels, minlength=len(turn))
     rank = np.empty(count, np.int64)  # the how-manieth of its class each image is
     rank[by_class] = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     chosen: NDArray[np.int64] = shuffled[np.lexsort((turn[labels], rank))[:batch_size]]
     return chosen
+
+
+def load_some(dataset: str, count: int, seed: int, side: int, split: str = "train") -> ImageSet:
+    """`count` images of `dataset`, chosen by `seed` with classes as even as can be, at `side` pixels a side: those of a
+    folder are read at that size, and no others; those of other data sets are resized to it. Raises what `load_images`
+    does, and UsageError for more images than there are."""
+    if dataset in DATASETS:
+        whole = load_images(dataset, split)
+        chosen = batch_indexes(whole, count, seed)
+        from edgenas.data.pixels import fit
+
+        images = np.stack([fit(each, side, side) for each in whole.images[chosen]])
+        return _image_set(whole.name, images, whole.labels[chosen], whole.class_names, whole.source, whole.lossless)
+    check_dataset(dataset)
+    from edgenas.data.image_folder import read_some
+
+    folder = _expanded(dataset)
+    content = read_some(folder, split, lambda labels, classes: _even(labels, classes, count, seed), side)
+    source = f"image folder {printable(folder)} ({split} part: {count:,} images of {content.present:,})"
+    name = printable(os.path.basename(os.path.abspath(folder))) or "images"
+    return _image_set(name, content.images, content.labels, content.class_names, source, content.lossless)
 
 
 def held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:

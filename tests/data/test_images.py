@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgenas.data import images
-from edgenas.data.images import ImageSet, held_out, load_images, one_batch
+from edgenas.data.images import ImageSet, held_out, load_images, load_some, one_batch
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from tests.data.layouts import official, pixels, write_cifar10, write_cifar100, write_imagenet16, write_tar
 
@@ -285,3 +285,27 @@ def test_the_real_sample() -> None:
     np.testing.assert_allclose(train.mean, (0.4914, 0.4822, 0.4465), atol=0.003)  # of all 50,000
     np.testing.assert_allclose(train.std, (0.2470, 0.2435, 0.2616), atol=0.003)
     assert np.bincount(one_batch(train, 32, 0)[1], minlength=10).tolist().count(3) == 8
+
+
+def test_some_images_are_read_at_the_size_asked_for(tmp_path: Path) -> None:
+    for name, colour in (("a", (200, 10, 10)), ("b", (10, 200, 10)), ("c", (10, 10, 200))):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            Image.new("RGB", (60, 50), colour).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "a" / "4.png").write_bytes(b"damaged; it is for testing, so it is not read")
+    found = load_some(str(tmp_path), 6, 0, 48)
+    assert found.images.shape == (6, 48, 48, 3)
+    assert sorted(found.labels.tolist()) == [0, 0, 1, 1, 2, 2]
+    assert (found.images[found.labels == 1, ..., 1] > 150).all()
+    assert load_some(str(tmp_path), 6, 0, 48).fingerprint == found.fingerprint
+    assert "6 images of 24" in found.source
+    with pytest.raises(DataError, match=r"4\.png"):
+        load_some(str(tmp_path), 6, 0, 48, "test")
+    with pytest.raises(UsageError, match="a batch of 25 cannot be drawn from 24 images"):
+        load_some(str(tmp_path), 25, 0, 48)
+
+
+def test_some_of_a_known_data_set_are_resized() -> None:
+    found = load_some("digits", 10, 0, 48)
+    assert found.images.shape == (10, 48, 48, 3)
+    assert sorted(found.labels.tolist()) == list(range(10))

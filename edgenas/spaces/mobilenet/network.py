@@ -96,10 +96,7 @@ class ConvNorm(nn.Module):
         groups: int = 1,
     ) -> None:
         super().__init__()
-        before = after = kernel // 2
-        if table.same_padding:
-            total = max(((half(side) if stride == 2 else side) - 1) * stride + kernel - side, 0)
-            before, after = total // 2, total - total // 2
+        before, after = table.padding(side, kernel, stride)
         even = before == after
         self.pad = nn.Identity() if even else nn.ZeroPad2d((before, after, before, after))
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, before if even else 0, groups=groups, bias=False)

@@ -35,6 +35,13 @@ class Table:
     same_padding: bool
     norm_epsilon: float
 
+    def padding(self, side: int, kernel: int, stride: int) -> tuple[int, int]:
+        """Zeros before and after each row and column of maps of `side` pixels a side, for a convolution."""
+        if not self.same_padding:
+            return kernel // 2, kernel // 2
+        total = max(((half(side) if stride == 2 else side) - 1) * stride + kernel - side, 0)
+        return total // 2, total - total // 2
+
 
 @dataclass(frozen=True)
 class Block:

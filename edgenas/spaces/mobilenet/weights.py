@@ -9,10 +9,11 @@ but for kernels that a matrix makes of larger ones.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -22,9 +23,17 @@ from edgenas.files import read_file
 from edgenas.spaces.mobilenet.efficientnet_lite import EfficientNetLite0
 from edgenas.spaces.mobilenet.family import ElasticMobileNet
 from edgenas.spaces.mobilenet.network import InvertedResidual, MobileNet
+from edgenas.spaces.mobilenet.table import Block
 
 State = Mapping[str, Tensor]
 _MAX_FILE_BYTES = 1 << 28
+
+
+def _relu6(x: Tensor) -> Tensor:
+    return F.hardtanh_(x, 0.0, 6.0)
+
+
+_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "relu6": _relu6, "hswish": F.hardswish}
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -73,6 +82,47 @@ class Supernet:
         if classes != self.num_classes:
             network.classifier = nn.Linear(network.classifier.in_features, classes)
         return network.eval()
+
+    def maps(self, arch: Architecture, images: Tensor) -> list[Tensor]:
+        """The feature maps that `subnet` gives in training mode, its batch norms taking the statistics of `images`
+        [batch, 3, h, w], but without making the network: every weight is a view of the largest network's."""
+        table, found = self.space.table, []
+        x = self._conv_norm("stem", images, 3, table.stem_width, 3, 2, table.activation)
+        for number, row in enumerate(self.space.blocks(arch)):
+            for position, block in enumerate(row):
+                x = self._block(f"stages.{number}.{position}", block, x)
+            if number in table.taps:
+                found.append(x)
+        return found
+
+    def _block(self, name: str, block: Block, x: Tensor) -> Tensor:
+        y, middle = x, block.middle
+        if middle != block.inputs:
+            y = self._conv_norm(f"{name}.expand", y, block.inputs, middle, 1, 1, block.activation)
+        y = self._conv_norm(f"{name}.depthwise", y, 1, middle, block.kernel, block.stride, block.activation)
+        if block.squeeze is not None:
+            gates = y.mean((2, 3), keepdim=True)
+            for layer, outputs, inputs in (("reduce", block.squeeze, middle), ("expand", middle, block.squeeze)):
+                weight, bias = (self._state[f"{name}.squeeze.{layer}.{kind}"] for kind in ("weight", "bias"))
+                gates = F.conv2d(gates, weight[:outputs, :inputs], bias[:outputs])
+                gates = F.relu(gates) if layer == "reduce" else F.hardsigmoid(gates)
+            y = y * gates
+        y = self._conv_norm(f"{name}.project", y, middle, block.outputs, 1, 1, None)
+        return y + x if block.residual else y
+
+    def _conv_norm(
+        self, name: str, x: Tensor, inputs: int, outputs: int, kernel: int, stride: int, activation: str | None
+    ) -> Tensor:
+        """`inputs` 1 stands for a depthwise convolution."""
+        shape = torch.Size((outputs, inputs, kernel, kernel))
+        before, after = self.space.table.padding(x.shape[-1], kernel, stride)
+        if before != after:
+            x, before = F.pad(x, (before, after, before, after)), 0
+        groups = outputs if inputs == 1 else 1
+        x = F.conv2d(x, self._part(f"{name}.conv.weight", shape), None, stride, before, 1, groups)
+        scale, shift = (self._state[f"{name}.norm.{kind}"][:outputs] for kind in ("weight", "bias"))
+        x = F.batch_norm(x, None, None, scale, shift, training=True, eps=self.space.table.norm_epsilon)
+        return x if activation is None else _ACTIVATIONS[activation](x)
 
     def _part(self, name: str, shape: torch.Size) -> Tensor:
         whole = self._state[name]
