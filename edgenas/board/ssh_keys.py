@@ -6,6 +6,7 @@ import base64
 import contextlib
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,7 +193,7 @@ def _agent_keys(
     if target.agent is None:
         return {}
     try:
-        if target.agent:
+        if target.agent and sys.platform != "win32":
             stream = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             stream.settimeout(timeout_s)
             stream.connect(target.agent)

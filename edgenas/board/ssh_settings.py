@@ -12,6 +12,7 @@ import getpass
 import os
 import re
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -202,7 +203,7 @@ def _login_name(address: Address) -> str:
 
 def _account_home() -> Path | None:
     """The home that the system knows of this account; HOME may be another."""
-    if os.name != "posix":
+    if sys.platform == "win32" or os.name != "posix":
         return None
     import pwd
 

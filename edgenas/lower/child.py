@@ -128,9 +128,11 @@ def _last_words(path: Path) -> str:
 
 def _limit() -> None:
     """No more memory than there is, no endless work or files and no core dumps, where the system can see to that."""
+    if sys.platform == "win32":
+        return
     try:
         import resource
-    except ImportError:  # Windows
+    except ImportError:
         return
     wanted = {resource.RLIMIT_FSIZE: MAX_FILE_BYTES, resource.RLIMIT_CORE: 0}
     # All of its time on all cores, for where the program that would end it was killed itself.
