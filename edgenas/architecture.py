@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from edgenas.errors import UsageError
@@ -204,6 +204,13 @@ class SizeOption:
     minimum: int
     maximum: int
     what: str
+
+
+def flat(settings: Any) -> dict[str, Any]:
+    """`settings`, a dataclass whose `size` has all entries, as files and fingerprints hold them: these entries stand
+    beside the others."""
+    others = {name: value for name, value in asdict(settings).items() if name not in ("size", "full_size")}
+    return {**others, **settings.size}
 
 
 @dataclass(frozen=True)

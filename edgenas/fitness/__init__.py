@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from edgenas.architecture import FORMER_NAMES, NetworkSize, SearchSpace, network_size
+from edgenas.architecture import FORMER_NAMES, NetworkSize, SearchSpace, flat, network_size
 from edgenas.errors import UsageError
 from edgenas.text import printable
 
@@ -95,12 +95,6 @@ def sized(space: SearchSpace, settings: Settings) -> Settings:
     if isinstance(settings, FitnessSettings):
         changes["full_size"] = False
     return replace(settings, **changes)
-
-
-def flat(settings: FitnessSettings | RefineSettings) -> dict[str, Any]:
-    """`settings`, which are `sized`, as files and fingerprints hold them: the size's entries beside the others."""
-    others = {name: value for name, value in asdict(settings).items() if name not in ("size", "full_size")}
-    return {**others, **settings.size}
 
 
 def identified(space: SearchSpace, settings: Settings, without: Collection[str] = ()) -> dict[str, Any]:

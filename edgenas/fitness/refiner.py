@@ -29,6 +29,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgenas.architecture import Architecture, Refined, SearchSpace
 from edgenas.data.images import DATASETS, ImageSet, batch_indexes, held_out, load_images
+from edgenas.data.torch_file import weights
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, RefineSettings, identified, size_of
 from edgenas.fitness.engine import Engine, engine
@@ -36,7 +37,7 @@ from edgenas.fitness.live import PRECISIONS, check, precision_on
 from edgenas.fitness.network import build
 from edgenas.fitness.trainer import as_memory_allows, repeatable, stacked
 from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented
-from edgenas.train.files import from_bytes, to_bytes, weights
+from edgenas.train.files import from_bytes, to_bytes
 
 VERSION = 3  # of how outcomes come about; a change that moves them by more than rounding makes it another
 _MAX_PER_CLASS = 5_000  # images a class

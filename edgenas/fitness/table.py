@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Score, SearchSpace, Versioned, renamed
+from edgenas.architecture import Architecture, Score, SearchSpace, Versioned, flat, renamed
 from edgenas.data.files import cache_dir
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.files import read_file
-from edgenas.fitness import HOW_ONLY, FitnessSettings, flat, sized
+from edgenas.fitness import HOW_ONLY, FitnessSettings, sized
 from edgenas.text import MAX_JSON_BYTES, is_name, parse_json, printable
 
 _Array = np.ndarray[Any, np.dtype[Any]]

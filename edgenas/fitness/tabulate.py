@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from edgenas import __version__, plugins, spaces
-from edgenas.architecture import Architecture, Enumerable, Score, SearchSpace
+from edgenas.architecture import Architecture, Enumerable, Score, SearchSpace, flat
 from edgenas.data.images import check_dataset
 from edgenas.errors import UsageError
 from edgenas.files import check_place, locked, write_whole
-from edgenas.fitness import FitnessSettings, check_reference, flat, identified, live, size_of, sized, table
+from edgenas.fitness import FitnessSettings, check_reference, identified, live, size_of, sized, table
 from edgenas.fitness.table import FREE_SETTINGS, own_tables
 from edgenas.text import as_name
 from edgenas.units import check_ranges

@@ -11,10 +11,10 @@ from typing import Any
 from edgenas import cost, plugins, spaces
 from edgenas import device as devices
 from edgenas import run as runs
-from edgenas.architecture import Constraint, CostProvider, Countable, SearchRequest, SearchSpace
+from edgenas.architecture import Constraint, CostProvider, Countable, SearchRequest, SearchSpace, flat
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
-from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, flat, sized, table
+from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, sized, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness.weights import parse_weights
 from edgenas.search.settings import FRONT, SearchSettings

@@ -9,18 +9,19 @@ import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgenas import plugins
 from edgenas.architecture import Architecture, InputSpec, SearchSpace, network_size
-from edgenas.errors import DataError, UsageError, out_of_memory
+from edgenas.data.torch_file import load, weights
+from edgenas.errors import DataError, UsageError
 from edgenas.files import locked, read_file, write_whole
 from edgenas.schema import checked, parse
 from edgenas.schema.types import TrainingIdentity, TrainingResult
@@ -111,19 +112,6 @@ def architecture(space: Any, genes: Any) -> Architecture:
     if len(genes) != len(choices) or not all(0 <= gene < count for gene, count in zip(genes, choices, strict=True)):
         raise ValueError("genes outside of their space")
     return Architecture(space, tuple(genes))
-
-
-def weights(state: Any, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state`, if it is a state dict of finite tensors of the names, shapes and types of `like`; else ValueError."""
-    if not isinstance(state, Mapping) or set(state) != set(like):
-        raise ValueError("no weights of this network")
-    for name, wanted in like.items():
-        value = state[name]
-        if not isinstance(value, Tensor) or value.shape != wanted.shape or value.dtype != wanted.dtype:
-            raise ValueError(f"{name} is of another shape")
-        if not torch.isfinite(value).all():
-            raise ValueError(f"{name} is not finite")
-    return {name: state[name].contiguous() for name in like}
 
 
 def read_identity(run: Path, advice: str) -> dict[str, Any]:
@@ -229,15 +217,9 @@ def read_torch(path: Path, advice: str) -> dict[str, Any]:
 def from_bytes(content: bytes) -> dict[str, Any]:
     """The dict of this VERSION that `to_bytes` wrote, tensors on the CPU, nothing run. Raises ValueError for anything
     else."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if archive.testzip() is not None:  # torch does not look at the checksums
-                raise ValueError("a checksum is wrong")
-        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch names no common base for what a damaged or malicious file makes it raise
-        if out_of_memory(error):
-            raise MemoryError from error
-        raise ValueError("no file of torch's") from error
+    if not zipfile.is_zipfile(io.BytesIO(content)):  # as only other programs write
+        raise ValueError("no file of torch's")
+    found = load(content)
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise ValueError("of another version")
     return found

