@@ -22,6 +22,7 @@ from typing_extensions import TypedDict
 from edgenas import plugins
 from edgenas.architecture import LIMITS, SearchRequest, renamed
 from edgenas.errors import EdgeNASError
+from edgenas.schema import versions
 from edgenas.schema.types import (
     CLOSED,
     OPEN,
@@ -83,7 +84,7 @@ def header(value: Any) -> dict[str, Any]:
     before."""
     found: dict[str, Any] = checked(Header, value)
     datetime.datetime.fromisoformat(found["created"])
-    request = found["request"] = checked(_request(), {**_LATER, **_sized(renamed(found["request"]))})
+    request = found["request"] = checked(_request(), {**_LATER, **versions.request(found["request"])})
     for name in ("fitness_settings", "refine_settings"):
         if found.get(name) is not None:
             found[name] = renamed(found[name])
@@ -95,16 +96,6 @@ def header(value: Any) -> dict[str, Any]:
     if request["pareto"] is not None and request["pareto"] not in METRICS:
         raise ValueError("request.pareto names no metric")
     return found
-
-
-def _sized(request: dict[str, Any]) -> dict[str, Any]:
-    """`request`, in which early versions kept the entries of a size beside the others."""
-    space = request.get("space")
-    if "size" in request or not isinstance(space, str) or space not in plugins.names("spaces"):
-        return request
-    names = request.keys() & plugins.load("spaces", space)().sizes.keys()
-    size = {name: request[name] for name in sorted(names) if request[name] is not None}
-    return {**{name: value for name, value in request.items() if name not in names}, "size": size or None}
 
 
 def lines(name: str, content: bytes, request: Mapping[str, Any], today: Callable[[Any], Any]) -> list[Any]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgenas import plugins
+from edgenas.architecture import renamed
+
 SURVIVAL = {True: "unique", False: "generational"}  # by what `economical` was
 
 
@@ -22,6 +25,17 @@ def header(value: dict[str, Any]) -> dict[str, Any]:
         return value
     kept = {name: each for name, each in settings.items() if name != "economical"}
     return {**value, "search_settings": {**kept, "survival": SURVIVAL[economical]}}
+
+
+def request(value: dict[str, Any]) -> dict[str, Any]:
+    """The request in a run.json, by today's names; early versions kept the entries of a size beside the others."""
+    found = renamed(value)
+    space = found.get("space")
+    if "size" in found or not isinstance(space, str) or space not in plugins.names("spaces"):
+        return found
+    names = found.keys() & plugins.load("spaces", space)().sizes.keys()
+    size = {name: found[name] for name in sorted(names) if found[name] is not None}
+    return {**{name: each for name, each in found.items() if name not in names}, "size": size or None}
 
 
 def record(value: Any, version: int, is_phi: bool) -> Any:
