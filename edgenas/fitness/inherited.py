@@ -63,18 +63,11 @@ class InheritedFitness:
         """A score for each of `archs`, in order; each unique architecture is computed once."""
         keys = [self._space.canonical(arch) for arch in archs]
         new = [key for key in dict.fromkeys(keys) if key not in self._scores]
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(host.cores()) as pool:
-            try:
-                torch.set_num_threads(1)
-                for key, score in zip(new, pool.map(self._score, new), strict=True):
-                    self._scores[key] = score
-            finally:
-                torch.set_num_threads(threads)
+        with ThreadPoolExecutor(host.cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            self._scores.update(zip(new, pool.map(self._score, new), strict=True))
         yield from (self._scores[key] for key in keys)
 
     def _score(self, arch: Architecture) -> Score:
-        torch.set_num_threads(1)  # of this thread
         images = self.seen_by(arch)
         with torch.inference_mode():
             with torch.autocast("cpu", self._precision, enabled=self._precision != torch.float32):
