@@ -164,17 +164,17 @@ def _check_features(features: Features, archs: Sequence[Architecture], rng: rand
         _Model(name, rng.gauss(0, 1), tuple(rng.gauss(0, 1) for _ in range(count)))
         for name, count in features.counts.items()
     ]
-    told = features.linear(models, genes)
-    assert [each.shape for each in told] == [(n,)] * len(models), "linear needs a number of each model for each"
+    predicted = features.linear(models, genes)
+    assert [each.shape for each in predicted] == [(n,)] * len(models), "linear needs a number of each model for each"
     exact = models[-1].intercept + dense @ np.array(models[-1].coefficients)
-    assert np.allclose(told[-1], exact), f"a linear model of {last} says something else than its features do"
+    assert np.allclose(predicted[-1], exact), f"a linear model of {last} says something else than its features do"
     used = features.all_used(genes)
     assert used.shape == (n,), f"all_used gives {used.shape}, not {(n,)}"
     assert used.dtype == bool, "all_used is yes or no"
     for row in range(n):
         one = genes[row : row + 1]
         alone = [features.dense(one)[0], features.all_used(one)[0], *(each[0] for each in features.linear(models, one))]
-        among = [dense[row], used[row], *(each[row] for each in told)]
+        among = [dense[row], used[row], *(each[row] for each in predicted)]
         same = all(np.array_equal(ours, theirs) for ours, theirs in zip(alone, among, strict=True))
         assert same, f"{archs[row]} alone has other features than among others"
     blocks = features.blocks(dense)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edgenas import children
+from tests.processes import at_work, eventually
 
 PATIENCE_S = 240.0  # with a busy machine
 
@@ -52,24 +51,6 @@ def client():
 threading.Thread(target=globals()[sys.argv[3]], daemon=True).start()
 begun.wait()
 """
-
-
-def at_work(home: Path) -> list[int]:
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "cwd").readlink() == home:
-                found.append(int(process.name))
-    return found
-
-
-def eventually(condition: Callable[[], object]) -> bool:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.mark.parametrize("start", ["local", "child", "proxy", "client"])

@@ -234,9 +234,9 @@ class _Transports:
             _refused(
                 lambda: transport.pull("edgenas-check/none", absent, self._patience_s), "a missing file is a BoardError"
             )
-            sent, told = "edgenas-check/sent.bin", [0]
-            transport.push(source, sent, self._patience_s, lambda: told.append(1))
-            assert sum(told), "who asks is told that something moves"
+            sent, calls = "edgenas-check/sent.bin", [0]
+            transport.push(source, sent, self._patience_s, lambda: calls.append(1))
+            assert sum(calls), "who asks is called while something moves"
             _refused(
                 lambda: transport.pull(sent, absent, self._patience_s, 999_999),
                 "a file that is too large is a BoardError",

@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests import processes
+
 AGENT = Path(__file__).parents[2] / "agents" / "edgenas_agent.py"
 PATIENCE_S = 60.0  # what a reply may take on a busy machine before a test fails
 PLAN: dict[str, float] = {
@@ -268,9 +270,4 @@ def gone(pid: int) -> bool:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.01)
-    return True
+    return processes.eventually(condition, PATIENCE_S)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shlex
@@ -26,6 +25,7 @@ from edgenas.board.session import AgentSession
 from edgenas.cli.interrupts import interruptible
 from edgenas.errors import InterruptedRunError
 from tests.agents.conftest import FAKE_ONNXRUNTIME
+from tests.processes import at_work, eventually
 
 PATIENCE_S = 240.0  # with a busy machine
 ROOT = Path(__file__).parents[2]
@@ -61,25 +61,6 @@ def model(path: Path) -> None:
     ends = [oh.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 4, 4]) for name in "ab"]
     graph = oh.make_graph([oh.make_node("Relu", ["a"], ["b"])], "g", ends[:1], ends[1:])
     path.write_bytes(oh.make_model(graph, opset_imports=[oh.make_opsetid("", 13)], ir_version=8).SerializeToString())
-
-
-def at_work(home: Path) -> list[int]:
-    """Processes that run in the home of the board."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "cwd").readlink().is_relative_to(home):
-                found.append(int(process.name))
-    return found
-
-
-def eventually(condition: Callable[[], object]) -> bool:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 MEASURE = "measure model.onnx --board slow"
