@@ -325,6 +325,54 @@ class Stackable(Protocol):
         """`networks`, of one size and on one device; their weights stay where they are."""
 
 
+@runtime_checkable
+class OwnResolution(Protocol):
+    """A space for photos: each of its architectures says at how many pixels a side it reads images, and all read them
+    normalised in one way."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, of images scaled to [0, 1], as an InputSpec has it."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """As an InputSpec has it."""
+
+    @property
+    def resolutions(self) -> Sequence[int]:
+        """All that there are, ascending."""
+
+    def resolution(self, arch: Architecture) -> int:
+        """The side in pixels of the square images that the network of `arch` reads."""
+
+
+@runtime_checkable
+class Inheriting(Protocol):
+    """A space whose networks can begin with the weights of one large trained network."""
+
+    def supernet(self) -> Supernet:
+        """That network's weights, from where they lie on this machine. Raises DataError or UsageError, which name the
+        command that gets them, where they do not."""
+
+
+class Supernet(Protocol):
+    """The weights of a trained network, of which others take a part. It can be pickled."""
+
+    source: str  # in words: what was trained, and on what
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 hex digest of all weights."""
+
+    def subnet(self, arch: Architecture, num_classes: int | None = None) -> nn.Module:
+        """The network of `arch`, in evaluation mode. Where it tells other classes apart, or another number of them, its
+        classifier has weights from torch's generator. Its batch norms are to be estimated anew before it is used."""
+
+    def maps(self, arch: Architecture, images: Tensor) -> list[Tensor]:
+        """The feature maps of `arch`, one a tap, for `images` [batch, 3, h, w] of its resolution, whose statistics its
+        batch norms take."""
+
+
 class Stack(Protocol):
     """Networks computed together, in training mode."""
 

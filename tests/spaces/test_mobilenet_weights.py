@@ -175,12 +175,12 @@ def test_a_file_of_something_else_is_refused(content: bytes, tmp_path: Path, cap
     path = tmp_path / "lite0.pth"
     path.write_bytes(content)
     with pytest.raises(DataError, match="holds no weights of EfficientNet-Lite0"):
-        read_efficientnet_lite(path)
+        read_efficientnet_lite(path, LITE0)
     buffer = io.BytesIO()
     torch.save({"_fc.weight": torch.zeros(1)}, buffer)
     path.write_bytes(buffer.getvalue())
     with pytest.raises(DataError, match="holds no weights of EfficientNet-Lite0"):
-        read_efficientnet_lite(path)
+        read_efficientnet_lite(path, LITE0)
     assert "it ran" not in capfd.readouterr().out
 
 
@@ -193,7 +193,7 @@ def weights_file() -> Path:
 
 def published() -> Supernet:
     path = weights_file()
-    return Supernet(LITE0, read_efficientnet_lite(path), str(path))
+    return Supernet(LITE0, read_efficientnet_lite(path, LITE0), str(path))
 
 
 def test_the_published_weights_are_those_of_the_largest_network() -> None:

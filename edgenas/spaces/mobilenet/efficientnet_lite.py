@@ -6,8 +6,14 @@ or 3, and the image smaller; so every network can begin with a part of its weigh
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 from edgenas.spaces.mobilenet.family import ElasticMobileNet
 from edgenas.spaces.mobilenet.table import Stage, Table
+
+if TYPE_CHECKING:
+    from edgenas.spaces.mobilenet.weights import Supernet
 
 # (most blocks, kernel, stride, expansion, width) of each stage.
 _STAGES = (
@@ -43,4 +49,21 @@ class EfficientNetLite0(ElasticMobileNet):
         taps=(0, 1, 2, 4, 6),  # the last before each stride, and the last of all
         same_padding=True,
         norm_epsilon=1e-3,
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    )
+
+    def supernet(self) -> Supernet:
+        """EfficientNet-Lite0 with its ImageNet weights. Raises UsageError where they are not installed, DataError where
+        they are damaged."""
+        return _supernet()
+
+
+@cache
+def _supernet() -> Supernet:
+    from edgenas.spaces.mobilenet.weights import Supernet, efficientnet_lite_file, read_efficientnet_lite
+
+    space = EfficientNetLite0()
+    return Supernet(
+        space, read_efficientnet_lite(efficientnet_lite_file(), space), "EfficientNet-Lite0 trained on ImageNet"
     )

@@ -114,6 +114,25 @@ class ElasticMobileNet:
         """Always: no stage can be left out."""
         return True
 
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of an InputSpec."""
+        return self.table.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """..."""
+        return self.table.std
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """In pixels a side, ascending."""
+        return self.table.resolutions
+
+    def resolution(self, arch: Architecture) -> int:
+        """... that of `arch`."""
+        return self.config(arch).resolution
+
     def smallest(self) -> Architecture:
         """The architecture of the fewest MACs and parameters."""
         return Architecture(self.name, (0,) * len(self.choices))

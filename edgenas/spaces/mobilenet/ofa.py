@@ -40,6 +40,8 @@ def _table(multiplier: float) -> Table:
         taps=(1, 2, 3, 4, 5),
         same_padding=False,
         norm_epsilon=1e-5,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
     )
 
 

@@ -23,7 +23,8 @@ class Stage:
 class Table:
     """A family of networks. `head_width`: of the 1x1 convolution after the stages; `mix_width`: of the one after the
     global mean, None where there is none. `taps`: the stages after which feature maps are compared, counted from 0.
-    `same_padding`: TensorFlow's, which pads more on the right and below where the stride is 2."""
+    `same_padding`: TensorFlow's, which pads more on the right and below where the stride is 2. `mean` and `std`: as an
+    InputSpec has them."""
 
     stem_width: int
     stages: tuple[Stage, ...]
@@ -34,6 +35,8 @@ class Table:
     taps: tuple[int, ...]
     same_padding: bool
     norm_epsilon: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
     def padding(self, side: int, kernel: int, stride: int) -> tuple[int, int]:
         """Zeros before and after each row and column of maps of `side` pixels a side, for a convolution."""

