@@ -16,6 +16,7 @@ from torch import Tensor
 
 from edgenas.architecture import Architecture, Inheriting, OwnResolution, Score, SearchSpace, Supernet, supernet_for
 from edgenas.data.images import ImageSet, batch_indexes, load_images, load_some, one_batch
+from edgenas.data.inputs import photos_of
 from edgenas.errors import UsageError
 from edgenas.fitness import HOW_ONLY, FitnessSettings, identified
 from edgenas.fitness.engine import Engine, Hardware, LocalEngine, engine, stacks
@@ -199,7 +200,8 @@ def repeated(space: SearchSpace, dataset: str, settings: FitnessSettings) -> lis
     supernet = supernet_for(space, settings.init)
     seeds = range(settings.seed, settings.seed + settings.repeats)
     if isinstance(space, OwnResolution):
-        sets = [photos_of(space, dataset, settings.batch_size, seed) for seed in seeds]
+        side = max(space.resolutions)
+        sets = [photos_of(space, load_some(dataset, settings.batch_size, seed, side)) for seed in seeds]
         reference = _largest_subnet(space)
     else:
         image_set = load_images(dataset)
@@ -230,13 +232,6 @@ def _largest_subnet(space: SearchSpace) -> _Reference:
         return supernet.maps(space.largest(), (scaled - mean.view(3, 1, 1)) / std.view(3, 1, 1))
 
     return _Reference(maps, supernet.source, supernet.fingerprint)
-
-
-def photos_of(space: OwnResolution, dataset: str, batch_size: int, seed: int) -> ImageSet:
-    """The `batch_size` images of `dataset` that `seed` chooses, at the largest resolution of `space` and normalised as
-    its networks want them. Raises what edgenas.data.images.load_some does."""
-    found = load_some(dataset, batch_size, seed, max(space.resolutions))
-    return replace(found, mean=space.mean, std=space.std)
 
 
 def _repeat(

@@ -24,7 +24,7 @@ from edgenas.architecture import (
 )
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
-from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, sized, table
+from edgenas.fitness import HOW_ONLY, PHOTOS_REFINED, FitnessSettings, RefineSettings, sized, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness.weights import parse_weights
 from edgenas.search.settings import FRONT, SearchSettings
@@ -210,12 +210,16 @@ def _decided(
         scoring = preset.scoring.format(scoring)
     looked_up = looks_up(scoring, space, dataset, fitness_settings)
     settings = where_looked_up if looked_up and target.cost.exhaustive else where_not
-    refine = request.refine
+    refine, refine_settings = request.refine, REFINE_SETTINGS
+    inherits = fitness_settings.init == "inherited"
+    if isinstance(space, OwnResolution):
+        refine_settings = PHOTOS_REFINED if inherits else replace(PHOTOS_REFINED, init="random")
     if refine is None:
         trained = PRESETS[request.preset].budgeted and request.pareto is None and not looked_up
-        refine = REFINE if trained else 0
+        # Photos take too long to learn from random weights.
+        refine = REFINE if trained and (inherits or not isinstance(space, OwnResolution)) else 0
     decided = replace(request, space=space.name, fitness=scoring, cost=target.cost.kind, refine=refine)
-    refining = sized(space, REFINE_SETTINGS) if refine else None
+    refining = sized(space, refine_settings) if refine else None
     return ResolvedSearch(decided, settings, sized(space, fitness_settings), refining)
 
 
