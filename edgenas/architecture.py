@@ -349,6 +349,11 @@ class OwnResolution(Protocol):
         """The side in pixels of the square images that the network of `arch` reads."""
 
 
+def resolution_of(space: SearchSpace, arch: Architecture) -> int | None:
+    """At how many pixels a side the network of `arch` reads images; None: as they are."""
+    return space.resolution(arch) if isinstance(space, OwnResolution) else None
+
+
 @runtime_checkable
 class Bounded(Protocol):
     """A space that knows its least and its largest network: whatever can be limited lies between theirs."""

@@ -27,7 +27,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edgenas.architecture import Architecture, OwnResolution, Refined, SearchSpace, Supernet, supernet_for
+from edgenas.architecture import (
+    Architecture,
+    OwnResolution,
+    Refined,
+    SearchSpace,
+    Supernet,
+    resolution_of,
+    supernet_for,
+)
 from edgenas.data.images import DATASETS, ImageSet, batch_indexes, held_out, load_images, load_some
 from edgenas.data.inputs import photos_of
 from edgenas.data.torch_file import weights
@@ -36,7 +44,7 @@ from edgenas.fitness import FitnessSettings, RefineSettings, identified, size_of
 from edgenas.fitness.engine import Engine, engine
 from edgenas.fitness.live import PRECISIONS, check, precision_on
 from edgenas.fitness.network import build
-from edgenas.fitness.trainer import as_memory_allows, repeatable, resized, resolution, stacked
+from edgenas.fitness.trainer import as_memory_allows, repeatable, resized, stacked
 from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented, cropped, parameter_groups
 from edgenas.train.files import from_bytes, to_bytes
 
@@ -171,7 +179,7 @@ class Refiner:
             torch._foreach_lerp_(averages, live, (settings.averaging + 1) / (step + 1 + settings.averaging))
         states = [_state(network, optimizer, averaged, until) for network in networks]
         calibration = self._calibration()
-        sides = [resolution(self.space, job.arch) for job in jobs]
+        sides = [resolution_of(self.space, job.arch) for job in jobs]
         evaluated = [
             self._evaluate(network, averaged, calibration, side) for network, side in zip(networks, sides, strict=True)
         ]

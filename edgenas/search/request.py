@@ -60,7 +60,15 @@ REFINE_SETTINGS = RefineSettings()
 # (docs/figures.md, "What settings rest on"). Of a front all points count.
 BUDGET, FRONT_BUDGET, FRONT_POPULATION, TABLE_POOL, POOL = 80, 150, 40, 200, 500
 # Whether a fitness looks its scores up, so that a search by it answers at once; "loss" does where a table fits.
-_LOOKED_UP = {"table": True, "macs": True, "params": True, "live": False, "naswot": False, "synflow": False}
+_LOOKED_UP = {
+    "table": True,
+    "macs": True,
+    "params": True,
+    "live": False,
+    "subnet": False,
+    "naswot": False,
+    "synflow": False,
+}
 
 
 @dataclass(frozen=True)
