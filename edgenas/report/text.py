@@ -127,10 +127,10 @@ def _refinement_lines(result: dict[str, Any]) -> list[str]:
         return []
     if done["skipped"] is not None:
         return [f"  not refined: {done['skipped']}"]
-    failed = sum(each["error"] is not None for each in done["classes"])
+    failed = sum(each["error"] is not None for each in done["architectures"])
     but = f", {failed} of which failed" if failed else ""
     return [
-        f"  refined: {len(done['classes'])} architectures{but}, {done['images_seen']:,} images in"
+        f"  refined: {len(done['architectures'])} architectures{but}, {done['images_seen']:,} images in"
         f" {done['seconds']:.0f} s of training by {done['hardware']}; {done['source']}"
     ]
 

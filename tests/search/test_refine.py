@@ -144,8 +144,8 @@ def test_the_better_half_goes_on_and_the_best_wins(tmp_path: Path) -> None:
     assert refined["runner_up"]["genes"] == list(order[1].genes)
     assert refined["runner_up"]["ahead"] == pytest.approx(100 * (sum(order[0].genes) - sum(order[1].genes)) / IMAGES)
     told = result["refinement"]
-    assert [each["genes"] for each in told["classes"]] == [list(arch.genes) for arch in order]
-    assert [len(each["rungs"]) for each in told["classes"]] == [3, 3, 2, 2, 1, 1, 1, 1]
+    assert [each["genes"] for each in told["architectures"]] == [list(arch.genes) for arch in order]
+    assert [len(each["rungs"]) for each in told["architectures"]] == [3, 3, 2, 2, 1, 1, 1, 1]
     assert (told["asked"], told["skipped"], told["seconds"]) == (8, None, 7.0)
     assert told["images_seen"] == 8 * 64 + 4 * 64 + 2 * 128
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
@@ -268,8 +268,12 @@ def test_what_diverges_has_failed_and_the_search_has_not(tmp_path: Path) -> None
     assert SPACE.canonical(search.contenders()[-1].arch) == bad
     result = search.result()
     assert result["winner"]["genes"] != list(bad.genes)
-    (failed,) = [each for each in result["refinement"]["classes"] if each["error"]]
-    assert (failed["genes"], failed["error"], failed["merit"]) == (list(bad.genes), "the training diverged", None)
+    (failed,) = [each for each in result["refinement"]["architectures"] if each["error"]]
+    assert (failed["genes"], failed["error"], failed["selection_score"]) == (
+        list(bad.genes),
+        "the training diverged",
+        None,
+    )
     assert failed["rungs"][-1]["val_accuracy"] is None
     again = job(tmp_path / "run", ended := World())
     list(again)
