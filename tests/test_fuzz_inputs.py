@@ -160,7 +160,7 @@ COUNTED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("runs", "pick", "none"): ("latency", "energy", "macs", "params"),
     ("train", "none"): ("epochs", "batch-size", "learning-rate", "weight-decay", "seed", "patience"),
     ("tabulate", "--dataset", "none", "--space", "none"): ("seeds", "epochs", "cells", "channels", "batch-size"),
-    ("compare", "--device", "none"): ("limits", "seeds", "class-seconds", "training-seconds", "workers"),
+    ("compare", "--device", "none"): ("limits", "seeds", "scoring-seconds", "training-seconds", "workers"),
     ("board", "profile", "none"): ("samples", "seed"),
     ("board", "add", "here", "--device", "none", "--local"): ("threads", "cores"),
     ("measure", "none.onnx", "--board", "none"): ("latency",),

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgenas.architecture import Constraint, Fitness, Trial
-from edgenas.benchmarks.nasbench201.methods import DEFAULT, Benchmark, Case, live_scores, measured
+from edgenas.benchmarks.nasbench201.methods import DEFAULT, BenchmarkTables, Case, live_scores, measured
 from edgenas.search.evaluate import Evaluator
 from edgenas.search.genetic import Generation, evolve
 from edgenas.search.pareto import evolve_front
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--live", action="store_true")
     asked = parser.parse_args()
 
-    benchmark = Benchmark()
+    benchmark = BenchmarkTables()
     space, accuracies = benchmark.space, benchmark.accuracies
     by_default = benchmark.fitness(DEFAULT)
     scores = values(by_default, benchmark.archs)
