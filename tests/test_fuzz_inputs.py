@@ -298,11 +298,11 @@ def test_device_profiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         taken += 1
         read = device.load(str(path))
         try:
-            prices = cost.create("auto", space, "cifar10", read)(some)
+            costs = cost.create("auto", space, "cifar10", read)(some)
         except UsageError:
-            prices = []
-        for price in prices:
-            assert all(math.isfinite(value) and value >= 0 for value in price.values.values()), case
+            costs = []
+        for each in costs:
+            assert all(math.isfinite(value) and value >= 0 for value in each.values.values()), case
         if chance.random() < 0.05:
             code, _ = command(case, capsys, "search", "--device", str(path), "--latency", "5ms", "--generations", "1")
             assert code in (0, 2, 3), case

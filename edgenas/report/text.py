@@ -71,8 +71,8 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     if winner["test_accuracy"] is not None:
         best = result["best_possible_accuracy"]
         of, which = ("", "") if best is None else (f"of {best:.2f} %", "; the best possible at these costs")
-        told_by = "" if benchmark is None else f"{benchmark.title}, "
-        rows.append(["  accuracy", f"{winner['test_accuracy']:.2f} %", of, f"{told_by}test{which}"])
+        source = "" if benchmark is None else f"{benchmark.title}, "
+        rows.append(["  accuracy", f"{winner['test_accuracy']:.2f} %", of, f"{source}test{which}"])
     body = table_text(rows[0], rows[1:])
     counts = result["evaluations"]
     lines += [

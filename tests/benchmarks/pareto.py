@@ -95,11 +95,11 @@ def main() -> None:
             f"{max(regrets[name]):>8.2f}{np.mean(classes[name]):>15.0f}{np.median(seconds[name]):>9.3f}"
         )
     added = float(np.mean(regrets[names[1]]) - np.mean(regrets[names[0]]))
-    dearer = float(np.mean(classes[names[1]]) / np.mean(classes[names[0]]))
+    costlier = float(np.mean(classes[names[1]]) / np.mean(classes[names[0]]))
     slower = float(np.median(seconds[names[1]]) / np.median(seconds[names[0]]))
     print(f"\nregret added by the front: {added:+.3f} points (at most {MAX_REGRET_ADDED})")
-    print(f"a front against one search: {dearer:.2f} x the classes, {slower:.2f} x the seconds (at most {MAX_COST:g})")
-    cost = dearer if asked.live else slower
+    print(f"a front against one search: {costlier:.2f} x the scored, {slower:.2f} x the seconds (at most {MAX_COST:g})")
+    cost = costlier if asked.live else slower
     if any(unanswered.values()) or added > MAX_REGRET_ADDED or cost > MAX_COST:
         raise SystemExit("the figure does not hold")
 

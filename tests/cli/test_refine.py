@@ -40,7 +40,7 @@ def lines(name: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda line: (line["images_seen"], line["genes"]))
 
 
-def test_a_shortlist_is_refined_told_and_picked_from(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shortlist_is_refined_shown_and_picked_from(capsys: pytest.CaptureFixture[str]) -> None:
     result = search_json(f"{WHAT} --refine 4 --run a", capsys)
     assert [each["images_seen"] for each in lines("a")] == [64] * 4 + [128] * 2 + [256] * 2
     winner, refinement = result["winner"]["refined"], result["refinement"]
@@ -126,7 +126,7 @@ def test_changed_settings_are_refused(capsys: pytest.CaptureFixture[str], monkey
         (f"{WHAT} --refine 4 --precision float3", 2, "--precision float3 is unknown"),
     ],
 )
-def test_what_it_lacks_is_told_before_the_search(
+def test_what_it_lacks_is_reported_before_the_search(
     asked: str, code: int, problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found, out, err = run(f"search {asked} --run a", capsys)

@@ -113,7 +113,7 @@ def reference(edgenas: Shell) -> str:
     return "reference.pt"
 
 
-def test_a_search_is_not_told_another_space_s_accuracies(edgenas: Shell) -> None:
+def test_a_search_shows_no_accuracies_of_another_space(edgenas: Shell) -> None:
     """Nor what is best possible, though the space can be listed and those of cifar10 are on this machine."""
     found = edgenas.json("search --space toy --macs 3M --fitness macs --run counted")
     arch = SPACE.all_architectures()[found["winner"]["arch_idx"]]

@@ -91,7 +91,7 @@ def test_cells_that_could_not_be_measured_are_in_no_case(data: Path) -> None:
     }
 
 
-def test_cells_of_equal_macs_count_as_their_mean_and_the_worst_is_told(data: Path) -> None:
+def test_cells_of_equal_macs_count_as_their_mean_and_the_worst_is_reported(data: Path) -> None:
     found = run(methods=["most-macs"])
     (row,) = found.choices()  # one: it leaves nothing to chance
     assert row.seed is None
@@ -320,15 +320,17 @@ def test_the_result_is_json(data: Path) -> None:
         ({"device": ["raspi5"]}, UnknownNameError, "did you mean raspi4"),
     ],
 )
-def test_what_cannot_be_asked_is_told(data: Path, asked: dict[str, object], error: type[Exception], words: str) -> None:
-    with pytest.raises(error) as told:
+def test_what_cannot_be_asked_is_reported(
+    data: Path, asked: dict[str, object], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error) as said:
         run(**{"methods": ["most-macs"], **asked})
-    assert words in str(told.value)
+    assert words in str(said.value)
     assert not Path("comparison").exists()
 
 
 @pytest.mark.parametrize("absent", ["hw-nas-bench", "nasbench201"])
-def test_missing_data_are_told_with_the_command_that_brings_them(
+def test_missing_data_are_reported_with_the_command_that_brings_them(
     made_up: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, absent: str
 ) -> None:
     (workplace / "some").mkdir()
@@ -361,7 +363,7 @@ def test_of_the_real_benchmarks(workplace: Path) -> None:
     assert all((row.regret or 0) >= 0 for row in found.choices())
 
 
-def test_whether_one_is_ahead_of_another_is_told_by_cases() -> None:
+def test_whether_one_is_ahead_of_another_is_decided_by_cases() -> None:
     def rows(regrets: Sequence[float | None], seeds: int = 2) -> list[Row]:
         return [
             Row("raspi4", percentile, 1.0, seed, "m", "", 1, None, regret, regret, 0.0, 1, None)
@@ -383,9 +385,9 @@ def test_whether_one_is_ahead_of_another_is_told_by_cases() -> None:
 
 def test_default_is_set_against_random(data: Path) -> None:
     found = run(methods=["default", "random"])
-    told = found.result()["ahead_of_random"]
+    said = found.result()["ahead_of_random"]
     rows = {name: [row for row in found.choices() if row.method == name] for name in ("default", "random")}
-    assert (told["points"], told["p"]) == ahead(rows["default"], rows["random"])
+    assert (said["points"], said["p"]) == ahead(rows["default"], rows["random"])
     assert "random, which scores as many architectures; paired over the cases, p = " in comparison_text(found)
     alone = run(methods=["default"], output="alone")
     assert alone.result()["ahead_of_random"] is None
