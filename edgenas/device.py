@@ -22,7 +22,7 @@ from edgenas.errors import UnknownNameError, UsageError
 from edgenas.files import read_file
 from edgenas.runtimes import NONE, RUNTIMES
 from edgenas.text import NAME_HELP, check_bounds, is_name, printable
-from edgenas.units import METRICS
+from edgenas.units import COUNTED, METRICS
 
 MAX_PROFILE_BYTES = 256 << 10
 MAX_COEFFICIENT = 1e9  # of a predictor, either way: some hundred of them still make a number
@@ -45,7 +45,7 @@ Coefficient = Annotated[float, Range(-MAX_COEFFICIENT, MAX_COEFFICIENT)]
 Count = Annotated[int, Range(0, 10**9)]
 
 # What only running a network (or having run it) shows; MACs and parameters are properties of the network itself.
-DEVICE_METRICS = frozenset(METRICS) - {"macs", "params"}
+DEVICE_METRICS = frozenset(METRICS) - COUNTED
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ METRICS = {
         Metric("params", "M", {"K": 1e-3, "k": 1e-3, "M": 1.0, "G": 1e3}, "1.5M", 1e7),
     )
 }
+COUNTED = frozenset({"macs", "params"})  # what follows from a network alone, on whatever device
 
 # What an option without a unit may be, by its name: beyond is a slip of the pen, which would end in an overflow, or in
 # a search that never does.

@@ -11,7 +11,7 @@ from edgenas.architecture import Drawable, TabularBenchmark
 from edgenas.device import Device
 from edgenas.run import PHI
 from edgenas.text import printable, printables
-from edgenas.units import METRICS, show
+from edgenas.units import COUNTED, METRICS, show
 
 MAX_POINTS = 20  # of a front that a person is shown
 
@@ -196,7 +196,7 @@ def device_fact(device: Device) -> dict[str, Any]:
         "runtime": device.runtime,
         "model_format": device.model_format,
         "identity": {key: getattr(device.identity, key) for key in ("soc", "compute", "memory", "software")},
-        "metrics": sorted(device.metrics | {"macs", "params"}),
+        "metrics": sorted(device.metrics | COUNTED),
         "predictor": {
             metric: {
                 "fitted_on": predictor.fitted_on,
