@@ -27,7 +27,7 @@ from edgenas.text import printable
 
 CHUNK = 2**16  # bytes moved at a time
 MIN_RESUMED = 2**20  # bytes: what is smaller is sent again as a whole
-TELL_S = 10.0  # between two words on how far a transfer is
+REPORT_S = 10.0  # between two words on how far a transfer is
 MIN_BYTES_PER_S = 1024  # on average: what is slower has no use, and a board must not hold us for ever
 _CHECKED_BYTES_PER_S = 5e6  # by a slow board, of its own disk
 _LOOK_S = 240.0  # for what looks at files on the board
@@ -58,10 +58,10 @@ settled() {  # another sends the same content and has taken over
 }
 case $target in (*/*) mkdir -p "${target%/*}" || exit 3;; esac
 if [ -d "$target" ]; then echo "it is a folder" >&2; exit 3; fi
-told=
+teller=
 if [ $tell = 1 ]; then
   while sleep 1 > /dev/null && wc -c < "$partial"; do :; done 2> /dev/null &
-  told=$!
+  teller=$!
 fi
 if [ $from -gt 0 ]; then
   { dd bs=1 seek=$from count=0 conv=notrunc 2> /dev/null; cat; } 1<> "$partial"
@@ -69,7 +69,7 @@ else
   cat > "$partial"
 fi
 code=$?
-[ -n "$told" ] && kill $told 2> /dev/null
+[ -n "$teller" ] && kill $teller 2> /dev/null
 if [ $code != 0 ]; then rm -f "$partial"; exit 3; fi
 if [ ! -f "$partial" ]; then settled; exit 4; fi
 there=$(($(wc -c < "$partial")))
@@ -98,7 +98,7 @@ class Moving:
     ) -> None:
         self._address, self._doing, self._total, self._silence_s = address, doing, total, silence_s
         self._moving = moving
-        self._started_s = self._moved_s = self._told_s = time.monotonic()
+        self._started_s = self._moved_s = self._reported_s = time.monotonic()
         self._done = self._begun_with = 0
 
     def begin(self, done: int) -> None:
@@ -113,8 +113,8 @@ class Moving:
             self._done, self._moved_s = done, now_s
         if self._moving is not None:
             self._moving()
-        if now_s - self._told_s > TELL_S:
-            self._told_s = now_s
+        if now_s - self._reported_s > REPORT_S:
+            self._reported_s = now_s
             rate = (self._done - self._begun_with) / (now_s - self._started_s)
             left = f", about {(self._total - self._done) / rate:.0f} s left" if rate > 0 else ""
             _log.info(

@@ -182,7 +182,7 @@ def create_naswot(space: SearchSpace, dataset: str, settings: FitnessSettings) -
         space,
         evaluate,
         f"NASWOT of the untrained network on {settings.batch_size} images of {image_set.source}",
-        "some images of the batch cannot be told apart by their ReLU codes, so K_H is singular",
+        "some images of the batch have the same ReLU codes, so K_H is singular",
         {
             "score": "naswot",
             "images": image_set.fingerprint,

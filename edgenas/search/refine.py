@@ -194,11 +194,11 @@ class Refinement:
             "hardware": self.ready.hardware,
             "seconds": round(sum(each.seconds for rungs in self.known.values() for each in rungs), 3),
             "images_seen": self._done,
-            "classes": [
+            "architectures": [
                 {
                     "genes": list(arch.genes),
                     "arch_str": self.space.describe(arch),
-                    "merit": self._standing[arch][1] if arch in self._standing else None,
+                    "selection_score": self._standing[arch][1] if arch in self._standing else None,
                     "rungs": [{**in_figures(each), "seconds": round(each.seconds, 3)} for each in self.known[arch]],
                     "error": next((each.error for each in self.known[arch] if each.error), None),
                 }

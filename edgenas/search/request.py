@@ -30,7 +30,7 @@ from edgenas.fitness.weights import parse_weights
 from edgenas.search.settings import FRONT, SearchSettings
 from edgenas.search.settings import PAPER as PAPER_SEARCH
 from edgenas.text import printable
-from edgenas.units import METRICS, check_ranges
+from edgenas.units import COUNTED, METRICS, check_ranges
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +159,11 @@ def load_target(request: SearchRequest) -> Target:
     limited = [each.metric for each in request.constraints()]
     for metric in [*([request.pareto] if request.pareto else []), *limited]:
         if metric not in costs.metrics:
+            if metric in COUNTED:
+                raise UsageError(
+                    f"the space {space.name} does not count MACs and parameters; limit what boards measure, like"
+                    " --latency 5ms"
+                )
             if metric in device.metrics and request.cost not in ("live", "hybrid"):
                 raise UsageError(
                     f"nothing here predicts the {metric} of {device.name}; measure it on a board by --cost"

@@ -27,7 +27,7 @@ from scipy.stats import rankdata, spearmanr
 from torch import Tensor, nn
 
 from edgenas.architecture import Architecture
-from edgenas.benchmarks.nasbench201.methods import Benchmark
+from edgenas.benchmarks.nasbench201.methods import BenchmarkTables
 from edgenas.data.images import load_images, one_batch
 from edgenas.fitness import FitnessSettings, live, size_of
 from edgenas.fitness.reference import ResNet, reference_network
@@ -103,7 +103,7 @@ def scored(task: tuple[str, Architecture]) -> float:
 
 
 def main(count: int, cells: int) -> None:
-    benchmark = Benchmark()
+    benchmark = BenchmarkTables()
     truth = class_accuracies(benchmark)
     least = float(np.quantile(list(truth.values()), 0.9))
     samples = {
