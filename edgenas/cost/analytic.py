@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgenas.architecture import Architecture, Cost, Countable, InputSpec, SearchSpace
+from edgenas.architecture import Architecture, Cost, Countable, InputSpec, OwnResolution, SearchSpace
 from edgenas.data.inputs import input_of
 from edgenas.device import Device
 from edgenas.errors import UsageError
 
 
 class AnalyticCost:
-    """Counts `macs` (M) and `params` (M) of networks for square images."""
+    """Counts `macs` (M) and `params` (M) of networks for square images, as large as given or as is their own."""
 
     kind = "analytic"
     metrics = frozenset({"macs", "params"})
@@ -20,7 +20,8 @@ class AnalyticCost:
     def __init__(self, space: Countable, given: InputSpec) -> None:
         self._space = space
         self._given = given
-        self.fingerprint = f"analytic:{given.classes} classes:{given.image_size} px"
+        side = "own" if isinstance(space, OwnResolution) else given.image_size
+        self.fingerprint = f"analytic:{given.classes} classes:{side} px"
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
         classes, side = self._given.classes, self._given.image_size
@@ -44,4 +45,4 @@ def create(space: SearchSpace, dataset: str, device: Device) -> AnalyticCost:
         raise UsageError(
             f"the space {space.name} does not count MACs and parameters; limit what boards measure, by --cost live"
         )
-    return AnalyticCost(space, input_of(dataset))
+    return AnalyticCost(space, input_of(dataset, space))

@@ -51,7 +51,7 @@ class LiveCost:
         self.runtime: str | None = None  # that ran what was timed last
         self._space, self._device, self._pool = space, device, pool
         self._how = device.measurement
-        self._input = input_of(dataset)
+        self._dataset = dataset
 
     @property
     def needs_compiler(self) -> bool:
@@ -103,12 +103,12 @@ class LiveCost:
         from edgenas.lower.verify import FLOAT32, UNTRAINED, compare, require, run_model
 
         seed = int.from_bytes(hashlib.sha256(repr((arch.space, arch.genes)).encode()).digest()[:8], "big") >> 1
-        shape = self._input.shape
-        images = np.random.default_rng(0).normal(size=(_CALIBRATION_IMAGES, *shape)).astype(np.float32)
+        given = input_of(self._dataset, self._space, arch)
+        images = np.random.default_rng(0).normal(size=(_CALIBRATION_IMAGES, *given.shape)).astype(np.float32)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = self._space.build(arch, self._input.classes).eval()
-        graph = lower(network, torch.zeros(1, *shape))
+            network = self._space.build(arch, given.classes).eval()
+        graph = lower(network, torch.zeros(1, *given.shape))
         metadata = {"space": arch.space, "genes": list(arch.genes), "weights": f"random, seed {seed}"}
         limits = FLOAT32
         if self.model_format == "onnx":

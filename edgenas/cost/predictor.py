@@ -104,7 +104,7 @@ def create(space: SearchSpace, dataset: str, device: Device) -> PredictedCost:
                     f" {len(LEVELS)}; {_FIT_AGAIN}"
                 )
     assert isinstance(space, Featured)  # else its features were refused
-    held, asked = space.features.image_size, input_of(dataset).image_size
+    held, asked = space.features.image_size, input_of(dataset, space).image_size
     if asked != held:
         benchmark = plugins.benchmark_of(space.name)
         table = "" if benchmark is None else f", or run: edgenas data import {benchmark.cost_file} FILE"

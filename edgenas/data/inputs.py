@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from edgenas.architecture import InputSpec
+from dataclasses import replace
+
+from edgenas.architecture import Architecture, InputSpec, OwnResolution, SearchSpace
 
 _KNOWN = {
     "cifar10": InputSpec((3, 32, 32), 10),
@@ -11,10 +13,16 @@ _KNOWN = {
 }
 
 
-def input_of(dataset: str) -> InputSpec:
+def input_of(dataset: str, space: SearchSpace | None = None, arch: Architecture | None = None) -> InputSpec:
     """What costs of networks for `dataset` hold for.
 
     A data set that no benchmark knows (digits, a folder of images) is resized to 32 x 32 and costs what CIFAR-10 does,
     so that its costs compare with measured ones; its own number of classes changes the last linear layer only.
+    Where the networks of `space` have resolutions of their own, the images are of that of `arch`, by default of the
+    largest there is, and are normalised as the space says.
     """
-    return _KNOWN.get(dataset, _KNOWN["cifar10"])
+    known = _KNOWN.get(dataset, _KNOWN["cifar10"])
+    if not isinstance(space, OwnResolution):
+        return known
+    side = space.resolutions[-1] if arch is None else space.resolution(arch)
+    return replace(known, shape=(known.shape[0], side, side), mean=tuple(space.mean), std=tuple(space.std))
