@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas import device as devices
-from edgenas.architecture import Architecture, Cost, Enumerable, SearchSpace
+from edgenas.architecture import Architecture, Cost, SearchSpace
 from edgenas.cost.predictor import genes_of
-from edgenas.cost.prior import Prior, grams_of, likeliest, shipped_prior
+from edgenas.cost.prior import Prior, drawn, grams_of, likeliest, shipped_prior
 from edgenas.cost.regression import compared
 from edgenas.cost.uncertainty import few_quantiles
 from edgenas.device import ErrorRegion, LinearModel, Measurable, Predictor
@@ -49,22 +49,23 @@ def choose_samples(
     prior: Prior | None = None,
     taken: Sequence[Architecture] = (),
     failed: Sequence[Architecture] = (),
+    among: Sequence[Architecture] | None = None,
 ) -> list[Architecture]:
     """`n` connected architectures, none of `failed`, whose measurement after those `taken` says most about all others.
 
-    Greedy: of CANDIDATES architectures drawn with `seed`, each time the one that lowers the sum of their posterior
-    variances most (integrated-variance design; Seo et al. 2000, "Gaussian process regression: active data selection").
-    Raises UsageError for a space that has no prior and for more architectures than there are candidates.
+    Greedy: of `among`, by default CANDIDATES architectures drawn with `seed`, each time the one that lowers the sum of
+    their posterior variances most (integrated-variance design; Seo et al. 2000, "Gaussian process regression: active
+    data selection"). Raises UsageError for a space that has no prior and for more architectures than there are
+    candidates.
     """
     prior = prior or shipped_prior(space.name)
-    archs = _connected(space)
+    candidates = drawn(space, CANDIDATES, np.random.default_rng(seed)) if among is None else among
     if not 1 <= n <= CANDIDATES - len(taken) - len(failed):
         raise UsageError(
             f"{n} samples cannot be chosen; give --samples from {MIN_SAMPLES} to {CANDIDATES // MAX_ATTEMPTS}"
         )
-    drawn = np.random.default_rng(seed).choice(len(archs), CANDIDATES, replace=False)
     known = {*taken, *failed}
-    pool = [*taken, *(archs[i] for i in drawn if archs[i] not in known)]
+    pool = [*taken, *(arch for arch in candidates if arch not in known)]
     worth = np.ones(len(pool))
     if failed:  # an architecture that will not run either says nothing
         signs = np.array([1.0] * len(taken) + [-1.0] * len(failed))
@@ -131,7 +132,9 @@ def regress(genes: NDArray[np.int64], values: Values, prior: Prior) -> LinearMod
     """The posterior mean, given `values` (n,) of the architectures `genes` (n, genes), as one model of its features."""
     features = prior.features.dense(genes)
     projected, level, spread = prior.projected(features), values.mean(), float(values.std()) or 1.0
-    grams, targets = grams_of(projected), (values - level) / spread
+    # Over the geometric mean, so that the variance of the noise is about that of a typical value.
+    noise = (values / np.exp(np.log(np.abs(values)).mean())) ** 2 if prior.relative else None
+    grams, targets = grams_of(projected, noise), (values - level) / spread
     variances = np.exp(likeliest([(grams, targets)], prior.log_variances, _NEAR))
     dual = np.linalg.solve(np.tensordot(variances, grams, 1) + 1.0, targets)
     coefficients = spread * sum(
@@ -141,9 +144,10 @@ def regress(genes: NDArray[np.int64], values: Values, prior: Prior) -> LinearMod
     intercept = float(level + spread * dual.sum() - prior.mean @ coefficients)
     # As many decimals as give the typical value six digits; finer than any board is measured.
     decimals = 6 - int(np.floor(np.log10(np.abs(values).mean())))
-    return LinearModel(
-        list(prior.features.counts)[-1], round(intercept, decimals), tuple(coefficients.round(decimals).tolist())
-    )
+    rounded = coefficients.round(decimals).tolist()
+    counts = prior.features.counts
+    name = next(name for name, count in counts.items() if not any(rounded[count:]))  # the smallest set that says it
+    return LinearModel(name, round(intercept, decimals), tuple(rounded[: counts[name]]))
 
 
 def measure_samples(
@@ -223,11 +227,6 @@ def _measurable(genes: NDArray[np.int64], runs: NDArray[np.bool_], prior: Prior)
 
 def _predict(model: LinearModel, genes: NDArray[np.int64], prior: Prior) -> Values:
     return prior.features.linear([model], genes)[0]
-
-
-def _connected(space: SearchSpace) -> list[Architecture]:
-    archs = space.all_architectures() if isinstance(space, Enumerable) else []
-    return [arch for arch in archs if space.is_connected(arch)]
 
 
 def _rounded(value: float) -> float:
