@@ -45,4 +45,4 @@ def create(space: SearchSpace, dataset: str, device: Device) -> AnalyticCost:
         raise UsageError(
             f"the space {space.name} does not count MACs and parameters; limit what boards measure, by --cost live"
         )
-    return AnalyticCost(space, input_of(dataset, space))
+    return AnalyticCost(space, input_of(dataset))

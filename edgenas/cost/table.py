@@ -105,7 +105,7 @@ def offer(space: SearchSpace, dataset: str, device: Device, raw: bool = False) -
         return None
     source = f"{_title(benchmark)} table ({of})"
     values = {metric: table[name] for metric, name in device.hwnasbench.items()}
-    same_images = isinstance(space, Featured) and input_of(of, space).image_size == space.features.image_size
+    same_images = isinstance(space, Featured) and input_of(of).image_size == space.features.image_size
     columns = _columns(space, values, device, same_images and covers(space, device), raw, source)
     return TableCost(space, columns, device.name, of, "table-raw" if raw else "table")
 
