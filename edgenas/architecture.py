@@ -169,6 +169,7 @@ class SearchRequest:
     generations: int | None = None
     population: int | None = None
     epochs: int | None = None
+    init: str | None = None
     beta: float | None = None
     batch_size: int | None = None
     size: Mapping[str, int] | None = field(default=None, hash=False)

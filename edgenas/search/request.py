@@ -5,13 +5,23 @@ Nothing here trains, and nothing is written.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from edgenas import cost, plugins, spaces
 from edgenas import device as devices
 from edgenas import run as runs
-from edgenas.architecture import Constraint, CostProvider, Countable, SearchRequest, SearchSpace, flat
+from edgenas.architecture import (
+    Constraint,
+    CostProvider,
+    Countable,
+    Inheriting,
+    OwnResolution,
+    SearchRequest,
+    SearchSpace,
+    flat,
+)
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, sized, table
@@ -22,6 +32,8 @@ from edgenas.search.settings import PAPER as PAPER_SEARCH
 from edgenas.text import printable
 from edgenas.units import METRICS, check_ranges
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -31,12 +43,14 @@ class Preset:
     search: SearchSettings
     scoring: str  # the fitness by which is scored, {} being where phi comes from: "table" or "live"
     budgeted: bool  # few are scored, and they are well chosen; where they are trained, the best are refined
+    inheriting: bool  # candidates begin with the weights of their space's supernet, where it has one
 
 
 PRESETS = {
-    "default": Preset(FitnessSettings(), SearchSettings(), "2*{}+macs", budgeted=True),
-    "paper": Preset(PAPER_FITNESS, PAPER_SEARCH, "{}", budgeted=False),
+    "default": Preset(FitnessSettings(), SearchSettings(), "2*{}+macs", budgeted=True, inheriting=True),
+    "paper": Preset(PAPER_FITNESS, PAPER_SEARCH, "{}", budgeted=False, inheriting=False),
 }
+INHERITED_STEPS, PHOTOS_IN_BATCH = 0, 64  # docs/figures.md, "Networks for photos"
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
 REFINE = 8  # unique architectures refined by default, after a search that trains; a search by look-ups answers at once
 REFINE_SETTINGS = RefineSettings()
@@ -96,7 +110,9 @@ def resolve(request: SearchRequest, target: Target | None = None) -> ResolvedSea
     Raises UsageError for what cannot be asked and DataError for data that is missing or damaged.
     """
     check(request)
-    return _decided(request, target or load_target(request), *_settings(request))
+    target = target or load_target(request)
+    fitness_settings, *settings = _settings(request)
+    return _decided(request, target, _for_space(fitness_settings, request, target.space), *settings)
 
 
 def resolve_again(run: runs.Run, request: SearchRequest, target: Target) -> ResolvedSearch:
@@ -161,6 +177,22 @@ def looks_up(scoring: str, space: SearchSpace, dataset: str, settings: FitnessSe
         return plugins.load("fitness", name)(space, dataset, settings).exhaustive if known is None else known
 
     return all(member(name) for name in parse_weights(scoring))
+
+
+def _for_space(settings: FitnessSettings, request: SearchRequest, space: SearchSpace) -> FitnessSettings:
+    """`settings` as they suit `space`, where nothing else was asked: inherited weights, where it has any, and with
+    these no training."""
+    if request.init is None and isinstance(space, Inheriting) and PRESETS[request.preset].inheriting:
+        try:
+            space.supernet()
+            settings = replace(settings, init="inherited")
+        except (DataError, UsageError) as error:
+            log.warning("candidates begin with random weights: %s", error)
+    if request.epochs is None and settings.init == "inherited":
+        settings = replace(settings, epochs=INHERITED_STEPS)
+    if request.batch_size is None and isinstance(space, OwnResolution):
+        settings = replace(settings, batch_size=PHOTOS_IN_BATCH)
+    return settings
 
 
 def _decided(
