@@ -28,14 +28,18 @@ _LOOSE = 3.0  # prior deviation of the log variances common to the prior devices
 @dataclass(frozen=True)
 class Prior:
     """What is known before the first measurement. A block's features are `(features - mean) @ block`, scaled so that
-    their variances over the space sum to 1."""
+    their variances over the space sum to 1.
+
+    `proportional`: a cost is taken to be a sum of features, a network of twice the features costs about twice as much,
+    and noise is a share of the cost. `mean` is then 0, and the mean squares of a block's features sum to 1.
+    """
 
     features: Features
     names: tuple[str, ...]  # of the prior devices
-    mean: Values  # (d,) of the features over the space
+    mean: Values  # (d,) that is taken from the features: theirs over the space
     blocks: tuple[Values, ...]  # (d, k) each: known predictions, where there are some, then `Features.blocks`
     log_variances: Values  # (len(blocks) + 1,): of the blocks' weights, then of the noise, for values of variance 1
-    relative: bool = False  # whether the noise is a share of each value, not the same for all
+    proportional: bool = False
 
     def projected(self, features: Values) -> list[Values]:
         return [(features - self.mean) @ block for block in self.blocks]
@@ -68,7 +72,7 @@ def shipped_prior(space_name: str) -> Prior:
     space = plugins.load("spaces", space_name)()
     known = [name for name in devices.names() if "latency" in devices.load(name).predictor]
     known = [name for name in known if covers(space, devices.load(name))]
-    return prior_of(tuple(known), space_name) if known else broad_prior(space)
+    return prior_of(tuple(known), space_name) if known else _broad_prior_of(space_name)
 
 
 @cache
@@ -77,27 +81,32 @@ def prior_of(names: tuple[str, ...], space_name: str) -> Prior:
     return learn_prior([devices.load(name) for name in names], plugins.load("spaces", space_name)())
 
 
+@cache
+def _broad_prior_of(space_name: str) -> Prior:
+    return broad_prior(plugins.load("spaces", space_name)())
+
+
 def broad_prior(space: SearchSpace, features: Features | None = None, known: Sequence[Values] = ()) -> Prior:
     """The prior where no device is known.
 
-    Most of the variance is taken to be that of `known`, linear models of the features (d,), or where there are none of
-    the first of `Features.blocks`. Latencies of such spaces differ by tens, and are measured within a share.
-    `features`: others than the space's own. Raises UsageError where costs of the space cannot be predicted.
+    Costs are proportional, mostly to `known`, linear models of the features (d,), or where there are none to the first
+    of `Features.blocks`. `features`: others than the space's own. Raises UsageError where costs of the space cannot be
+    predicted.
     """
     if not isinstance(space, Featured):
-        raise _unfit(space)
+        raise unfit(space)
     features = features or space.features
     dense = features.dense(_reference(space, np.random.default_rng(0)))
-    blocks = _blocks(features, dense, np.array(known))
+    blocks = _blocks(features, dense, np.zeros(dense.shape[1]), np.array(known))
     shares = [_KNOWN_SHARE, *[(1 - _KNOWN_SHARE) / max(1, len(blocks) - 1)] * (len(blocks) - 1), _BROAD_NOISE]
-    return Prior(features, (), dense.mean(axis=0), blocks, np.log(shares), relative=True)
+    return Prior(features, (), np.zeros(dense.shape[1]), blocks, np.log(shares), proportional=True)
 
 
 def learn_prior(known: Sequence[Device], space: SearchSpace) -> Prior:
     """The prior from the latency predictors in the profiles `known`, two or more, of the architectures of `space`.
     Raises UsageError where there are fewer, or the space cannot be predicted."""
     if not isinstance(space, Featured):
-        raise _unfit(space)
+        raise unfit(space)
     models = [each.predictor["latency"].model for each in known]
     if len(models) < 2 or any(model.features not in space.features.counts for model in models):
         known_features = " or ".join(space.features.counts)
@@ -109,9 +118,10 @@ def learn_prior(known: Sequence[Device], space: SearchSpace) -> Prior:
         row[: len(model.coefficients)] = model.coefficients
     names = tuple(each.name for each in known)
 
+    mean = features.mean(axis=0)
+
     def prior(rows: Values, log_variances: Values) -> Prior:
-        blocks = _blocks(space.features, features, rows)
-        return Prior(space.features, names, features.mean(axis=0), blocks, log_variances)
+        return Prior(space.features, names, mean, _blocks(space.features, features, mean, rows), log_variances)
 
     # Half of the variance is the devices' and the rest shared evenly, before anything is known.
     fixed = len(space.features.blocks(features))
@@ -124,15 +134,18 @@ def learn_prior(known: Sequence[Device], space: SearchSpace) -> Prior:
     return prior(weights, likeliest(tasks, start, _LOOSE))
 
 
-def likeliest(tasks: Sequence[tuple[Values, Values]], start: Values, deviation: float, steps: int = 40) -> Values:
+def likeliest(
+    tasks: Sequence[tuple[Values, Values]], start: Values, deviation: float, level: float = 1.0, steps: int = 40
+) -> Values:
     """The log variances (g,) of highest posterior density, by Rprop (Riedmiller and Braun 1993): each task, a pair of
-    (g, n, n) Gram matrices and (n,) values, has its marginal likelihood, and all share a normal prior at `start`."""
+    (g, n, n) Gram matrices and (n,) values, has its marginal likelihood, and all share a normal prior at `start`.
+    `level`: the variance of what all values have in common."""
     point, stride, last = start.copy(), np.full(len(start), 0.3), np.zeros(len(start))
     for _ in range(steps):
         slope = (start - point) / deviation**2
         variances = np.exp(point)
         for grams, targets in tasks:
-            inverse = np.linalg.inv(np.tensordot(variances, grams, 1) + 1.0)
+            inverse = np.linalg.inv(np.tensordot(variances, grams, 1) + level)
             dual = inverse @ targets
             slope += variances / 2 * ((np.outer(dual, dual) - inverse) * grams).sum(axis=(1, 2))
         sign = np.sign(slope)
@@ -149,9 +162,10 @@ def grams_of(projected: Sequence[Values], noise: Values | None = None) -> Values
     return np.stack([part @ part.T for part in projected] + [np.diag(diagonal)])
 
 
-def _blocks(features: Features, dense: Values, rows: Values) -> tuple[Values, ...]:
-    """Those of a Prior, from the linear models `rows` (m, d) and the features (n, d) of a sample of the space."""
-    centred = dense - dense.mean(axis=0)
+def _blocks(features: Features, dense: Values, mean: Values, rows: Values) -> tuple[Values, ...]:
+    """Those of a Prior, from the linear models `rows` (m, d), `mean` (d,) and the features `dense` (n, d) of a sample
+    of the space."""
+    centred = dense - mean
     fixed = [_scaled(block, centred) for block in features.blocks(dense)]
     if not len(rows):
         return tuple(fixed)
@@ -166,7 +180,8 @@ def _reference(space: SearchSpace, rng: np.random.Generator) -> NDArray[np.int64
     return genes[rng.choice(len(genes), min(_REFERENCE_ARCHS, len(genes)), replace=False)]
 
 
-def _unfit(space: SearchSpace) -> UsageError:
+def unfit(space: SearchSpace) -> UsageError:
+    """The error that says so of a space whose costs cannot be predicted."""
     featured = [name for name in plugins.names("spaces") if isinstance(plugins.load("spaces", name)(), Featured)]
     return UsageError(
         f"costs of the space {space.name} cannot be predicted, so no device can be profiled by it; give --space one of"
