@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from edgenas import device as devices
 from edgenas import plugins
-from edgenas.architecture import Architecture, Cost, Featured, Features, Part, SearchSpace
+from edgenas.architecture import Architecture, Cost, Featured, Features, SearchSpace
 from edgenas.cost.predictor import genes_of
 from edgenas.cost.prior import Prior, broad_prior, drawn, grams_of, likeliest, shipped_prior
 from edgenas.cost.regression import compared
@@ -190,17 +190,14 @@ def profile(
     found: Sequence[tuple[Architecture, Cost]],
     fitted_on: str,
     prior: Prior | None = None,
-    parts: Sequence[tuple[Part, Cost]] = (),
+    parts: Sequence[Cost] = (),
 ) -> dict[str, Predictor]:
     """Metric -> a predictor of every metric that all architectures in `found`, measured ones, have.
 
     `fitted_on` says in words what was measured, for the profile. `parts`: all that the space's features count, measured
-    one by one; what a network costs is then taken to be about in proportion to their sum, and the architectures say how
-    far it is not. Raises BoardError where too few of the architectures ran, or one of the parts did not.
+    one by one, in their order; what a network costs is then taken to be about in proportion to their sum, and the architectures say how
+    far it is not. Raises BoardError where too few of the architectures ran.
     """
-    broken = next(((part, cost) for part, cost in parts if cost.error is not None), None)
-    if broken is not None:
-        raise BoardError(f"{broken[0].name} did not run ({broken[1].error}); leave --blocks out")
     good = [cost for _, cost in found if cost.error is None]
     if len(good) < MIN_SAMPLES:
         reason = next((cost.error for _, cost in found if cost.error is not None), "none was tried")
@@ -214,7 +211,7 @@ def profile(
     predictors = {}
     for metric in metrics:
         values = [cost.values[metric] if cost.error is None else float("nan") for _, cost in found]
-        known = summed([cost.values[metric] for _, cost in parts], space) if parts else prior
+        known = summed([cost.values[metric] for cost in parts], space) if parts else prior
         predictors[metric] = fit_fewshot(archs, values, fitted_on, known)
     return predictors
 

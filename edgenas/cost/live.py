@@ -103,7 +103,8 @@ class LiveCost:
         return self._file(lambda: self._space.build(arch, given.classes), given.shape, facts, what)
 
     def parts(self, parts: Sequence[Part]) -> Iterator[tuple[Part, Cost]]:
-        """What each of `parts` costs by itself, in no order, as soon as it is known."""
+        """What each of `parts` costs by itself, in no order, as soon as it is known. Raises ExportError for one that
+        cannot be lowered or does not run here."""
 
         def models() -> Iterator[Model]:
             for part in parts:

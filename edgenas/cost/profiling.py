@@ -18,7 +18,7 @@ from edgenas.cost.live import LiveCost
 from edgenas.cost.profile_file import write_profile
 from edgenas.data.inputs import input_of
 from edgenas.device import Device, Identity
-from edgenas.errors import UsageError
+from edgenas.errors import BoardError, UsageError
 from edgenas.files import check_place
 from edgenas.units import check_ranges
 
@@ -66,14 +66,16 @@ class Profiling:
                 self.found.append(pair)
                 yield pair
             for part, cost in live.parts(self.parts):
+                if cost.error is not None:
+                    raise BoardError(f"{part.name} did not run on {self.board.name} ({cost.error}); leave --blocks out")
                 self.timed[part.name] = cost
                 yield part, cost
         finally:
             live.close()
         blocks = f" and {len(self.parts)} blocks" if self.parts else ""
         fitted_on = f"{self.ran} architectures{blocks} measured on board {self.board.name}"
-        known = [(part, self.timed[part.name]) for part in self.parts]
-        predictors = fewshot.profile(self.found, fitted_on, parts=known)
+        timed = [self.timed[part.name] for part in self.parts]
+        predictors = fewshot.profile(self.found, fitted_on, parts=timed)
         title = f"{identity.soc} ({self.board.name})"
         as_timed = replace(base, runtime=live.runtime or base.runtime, model_format=live.model_format)
         self.device = write_profile(self.path, self.board.name, title, as_timed, predictors, identity=identity)
