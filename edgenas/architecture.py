@@ -456,6 +456,24 @@ class Features(Protocol):
         what these have in common."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """A piece of networks that can be timed by itself: its name, the (channels, height, width) of what it reads, and
+    what makes a torch module of it, with random weights, that returns one vector for each image."""
+
+    name: str
+    shape: tuple[int, int, int]
+    build: Callable[[], nn.Module]
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """Features of which the last ones of the last set say how often each part is in a network."""
+
+    def parts(self, num_classes: int) -> Sequence[Part]:
+        """One for each of these features, in their order; `num_classes`: that networks tell apart."""
+
+
 @runtime_checkable
 class Featured(Protocol):
     """A space whose costs can be predicted."""
