@@ -355,6 +355,14 @@ class Inheriting(Protocol):
         command that gets them, where they do not."""
 
 
+@runtime_checkable
+class Published(Protocol):
+    """An Inheriting space whose trained network is a public file: that of edgenas.data.files with the space's name."""
+
+    def read(self, path: Path) -> Supernet:
+        """The weights in the file at `path`, of which nothing is run. Raises DataError where it holds anything else."""
+
+
 class Supernet(Protocol):
     """The weights of a trained network, of which others take a part. It can be pickled."""
 

@@ -298,8 +298,18 @@ def read_ofa(path: Path, space: ElasticMobileNet) -> tuple[dict[str, Tensor], di
                     five, three = (stored[f"{theirs}.depth_conv.conv.{name}_matrix"] for name in ("7to5", "5to3"))
                     if five.shape != (25, 25) or three.shape != (9, 9):
                         raise ValueError("its kernels' matrices have other shapes")
+                    if not (five.isfinite().all() and three.isfinite().all()):
+                        raise ValueError("its kernels' matrices are not finite")
                     transforms[f"{ours}.depthwise.conv.weight"] = five, three
                 number += 1
+        with torch.device("meta"):
+            wanted = space.build(space.largest(), 1000).state_dict()
+        if len(state["stem.conv.weight"]) != space.table.stem_width:
+            raise ValueError("it is of another width")
+        return weights(state, wanted), transforms
     except (ValueError, KeyError) as error:
-        raise DataError(f"{path} is no checkpoint of {space.name} ({printable(error, 160)})") from error
-    return state, transforms
+        what = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise DataError(
+            f"{path} is no checkpoint of {space.name} ({printable(what, 160)}); get the official one by: edgenas data"
+            f" fetch {space.name}"
+        ) from error
