@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from edgenas.architecture import Architecture
 from edgenas.errors import DataError, UsageError
 from edgenas.spaces.mobilenet import EfficientNetLite0, OFAMobileNetV3W10, OFAMobileNetV3W12
+from edgenas.spaces.mobilenet.efficientnet_lite import LITES, EfficientNetLite
 from edgenas.spaces.mobilenet.family import Config, ElasticMobileNet
 from edgenas.spaces.mobilenet.network import MobileNet
 from edgenas.spaces.mobilenet.ofa import OFAMobileNetV3
@@ -180,34 +182,40 @@ def test_a_file_of_something_else_is_refused(content: bytes, tmp_path: Path, cap
     assert "it ran" not in capfd.readouterr().out
 
 
-def weights_file() -> Path:
+@pytest.fixture(params=LITES)
+def published(request: pytest.FixtureRequest) -> Iterator[tuple[EfficientNetLite, Supernet, Path]]:
+    """An EfficientNet-Lite, its published weights, and their file."""
+    space = LITES[request.param]()
     try:
-        return efficientnet_lite_file()
+        yield space, space.supernet(), efficientnet_lite_file(space.name)
     except UsageError as error:
         pytest.skip(str(error))
 
 
-def published() -> Supernet:
-    path = weights_file()
-    return Supernet(LITE0, read_efficientnet_lite(path, LITE0), str(path))
-
-
-def test_the_published_weights_are_those_of_the_largest_network() -> None:
-    supernet = published()
+def test_the_published_weights_are_those_of_the_largest_network(
+    published: tuple[EfficientNetLite, Supernet, Path],
+) -> None:
+    space, supernet, _ = published
     assert supernet.num_classes == 1000
-    network = supernet.subnet(LITE0.largest())
+    network = supernet.subnet(space.largest())
     assert isinstance(network, MobileNet)
-    assert sum(each.numel() for each in network.parameters()) == 4_652_008
+    counts = {"efficientnet-lite0": 4_652_008, "efficientnet-lite1": 5_416_680, "efficientnet-lite2": 6_092_072}
+    assert sum(each.numel() for each in network.parameters()) == counts[space.name]
+    assert space.resolution(space.largest()) == {"0": 224, "1": 240, "2": 260}[space.name[-1]]
 
 
-def test_the_largest_network_computes_what_the_publisher_s_does() -> None:
+def test_the_largest_network_computes_what_the_publisher_s_does(
+    published: tuple[EfficientNetLite, Supernet, Path],
+) -> None:
     if importlib.util.find_spec("efficientnet_lite_pytorch") is None:
         pytest.skip("needs a peer: pip install efficientnet-lite-pytorch")
     peers: Any = importlib.import_module("efficientnet_lite_pytorch")
-    peer = peers.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(weights_file())).eval()
-    batch = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(2))
+    space, supernet, path = published
+    peer = peers.EfficientNet.from_pretrained(space.name, weights_path=str(path)).eval()
+    side = space.resolution(space.largest())
+    batch = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        ours, theirs = published().subnet(LITE0.largest())(batch), peer(batch)
+        ours, theirs = supernet.subnet(space.largest())(batch), peer(batch)
     assert (ours - theirs).abs().max() / theirs.abs().max() <= 1e-5
 
 

