@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
@@ -349,15 +350,23 @@ class OwnResolution(Protocol):
 
 
 @runtime_checkable
-class Inheriting(Protocol):
-    """A space whose networks can begin with the weights of one large trained network."""
+class Bounded(Protocol):
+    """A space that knows its least and its largest network: whatever can be limited lies between theirs."""
+
+    def smallest(self) -> Architecture:
+        """The one of the fewest MACs and parameters."""
+
+    def largest(self) -> Architecture:
+        """... and of the most."""
+
+
+@runtime_checkable
+class Inheriting(Bounded, Protocol):
+    """A space whose networks can begin with the weights of its largest one, which was trained."""
 
     def supernet(self) -> Supernet:
         """That network's weights, from where they lie on this machine. Raises DataError or UsageError, which name the
         command that gets them, where they do not."""
-
-    def largest(self) -> Architecture:
-        """The network that has all of these weights."""
 
 
 @runtime_checkable
@@ -376,6 +385,9 @@ class Supernet(Protocol):
     @property
     def fingerprint(self) -> str:
         """sha256 hex digest of all weights."""
+
+    def on(self, device: torch.device) -> Supernet:
+        """The same on another device."""
 
     def subnet(self, arch: Architecture, num_classes: int | None = None) -> nn.Module:
         """The network of `arch`, in evaluation mode. Where it tells other classes apart, or another number of them, its

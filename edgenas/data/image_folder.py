@@ -31,7 +31,7 @@ _TRAIN_FOLDERS = ("train", "training")  # in any letter case; of several the fir
 _TEST_FOLDERS = ("test", "testing", "val", "valid", "validate", "validation")
 _OF_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx", "__pycache__"})  # not worth a word
 _CONVERTIBLE = frozenset({".heic", ".heif", ".avif", ".cr2", ".nef", ".dng", ".psd"})
-_MAX_IMAGES = 50_000
+_MAX_IMAGES, _MAX_BYTES = 50_000, 1 << 31  # that are read, and what they are when decoded
 _MAX_COUNTED = 100_000  # files in folders that are not used
 _NAMED = 10  # files or classes at most in a message
 _TEST_EVERY = 5
@@ -60,15 +60,16 @@ class Listing:
 def read_folder(folder: Path, split: str, limit: int, side: int) -> FolderContent:
     """The "train" or "test" part of `folder`, each image cropped to a square and resized to `side` pixels.
 
-    At most `limit` images a class and 50,000 in all are read, spread evenly over the names. Raises DataError, which
-    names them, for images that cannot be read or are far too large, and what `list_folder` raises.
+    At most `limit` images a class, 50,000 and 2 GiB in all are read, spread evenly over the names. Raises DataError,
+    which names them, for images that cannot be read or are far too large, and what `list_folder` raises.
     """
     try:
         import PIL  # noqa: F401
     except ImportError as error:
         raise DataError(f"reading a folder of images needs {lacking(error)}") from error
     listing = list_folder(folder)
-    limit = min(limit, max(1, _MAX_IMAGES // len(listing.class_names)))
+    most = min(_MAX_IMAGES, _MAX_BYTES // (3 * side**2))
+    limit = min(limit, max(1, most // len(listing.class_names)))
     parts = {"train": _picked(listing.train, limit), "test": _picked(listing.test, limit)}
     part = parts.pop(split)
     (other,) = parts.values()

@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from edgenas.data.untrusted import restricted_load
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.plugins import lacking
 from edgenas.text import distinct, printable
+
+if TYPE_CHECKING:
+    from edgenas.data.image_folder import FolderContent
 
 DATASETS = ("cifar10", "cifar100", "imagenet16-120", "digits")
 SIDE = 32  # pixels, of folders' images and of the digits once enlarged
@@ -52,8 +55,9 @@ class ImageSet:
     lossless: bool = True
 
 
-def load_images(dataset: str, split: str = "train", limit: int = 1000) -> ImageSet:
-    """The images of `dataset`, one of DATASETS or the path of an image folder; `split` is "train" or "test".
+def load_images(dataset: str, split: str = "train", limit: int = 1000, side: int | None = None) -> ImageSet:
+    """The images of `dataset`, one of DATASETS or the path of an image folder; `split` is "train" or "test". They are
+    `side` pixels a side, those of a folder SIDE where that is None, others as they are.
 
     CIFAR-10 falls back to its 4,000-image sample (3,200 for training, 800 for testing) where the archive is absent.
     `limit` bounds the images read of each class of a folder, spread evenly over it. Raises UnknownNameError for what
@@ -62,7 +66,7 @@ def load_images(dataset: str, split: str = "train", limit: int = 1000) -> ImageS
     """
     if split not in ("train", "test"):
         raise ValueError(f"split is 'train' or 'test', not '{split}'")
-    found = _load(dataset, split, limit)
+    found = _load(dataset, split, limit, side)
     if split == "train" and not (np.ptp(found.images, axis=(0, 1, 2)) > 0).any():
         raise DataError(f"all pixels of {found.source} are the same, so there is nothing to learn; give other images")
     return found
@@ -86,7 +90,19 @@ def check_dataset(dataset: str) -> None:
     raise UnknownNameError("data set", shown, DATASETS, f"known are {', '.join(DATASETS)}, or a folder of images")
 
 
-def _load(dataset: str, split: str, limit: int) -> ImageSet:
+def _load(dataset: str, split: str, limit: int, side: int | None) -> ImageSet:
+    if dataset in DATASETS:
+        found = _load_known(dataset, split)
+        return found if side in (None, found.images.shape[1]) else _at_side(found, np.arange(len(found.labels)), side)
+    folder = _expanded(dataset)
+    if not os.path.isdir(folder):
+        check_dataset(dataset)
+    from edgenas.data.image_folder import read_folder
+
+    return _of_folder(folder, split, read_folder(folder, split, limit, side or SIDE))
+
+
+def _load_known(dataset: str, split: str) -> ImageSet:
     if dataset == "cifar10":
         if files.locate("cifar10") is None and files.locate("cifar10-sample") is not None:
             return _sample(files.require("cifar10-sample"), split)
@@ -95,19 +111,23 @@ def _load(dataset: str, split: str, limit: int) -> ImageSet:
         return _cifar100(files.require("cifar100"), split)
     if dataset == "imagenet16-120":
         return read_imagenet16(files.require("imagenet16-120"), split)
-    if dataset == "digits":
-        return _digits(split)
-    folder = _expanded(dataset)
-    if not os.path.isdir(folder):
-        check_dataset(dataset)
-    from edgenas.data.image_folder import read_folder
+    return _digits(split)
 
-    content = read_folder(folder, split, limit, SIDE)
+
+def _of_folder(folder: Path, split: str, content: FolderContent) -> ImageSet:
     kind = "" if content.lossless else ", some of them JPEG, so not lossless"
     part = f"{split} part: {len(content.images):,} images of {content.present:,}{kind}"
     source = f"image folder {printable(folder)} ({part})"
     name = printable(os.path.basename(os.path.abspath(folder))) or "images"
     return _image_set(name, content.images, content.labels, content.class_names, source, content.lossless)
+
+
+def _at_side(whole: ImageSet, indexes: NDArray[np.int64], side: int) -> ImageSet:
+    """The images at `indexes`, resized."""
+    from edgenas.data.pixels import fit
+
+    images = np.stack([fit(each, side, side) for each in whole.images[indexes]])
+    return _image_set(whole.name, images, whole.labels[indexes], whole.class_names, whole.source, whole.lossless)
 
 
 def _expanded(dataset: str) -> Path:
@@ -161,19 +181,13 @@ def load_some(dataset: str, count: int, seed: int, side: int, split: str = "trai
     does, and UsageError for more images than there are."""
     if dataset in DATASETS:
         whole = load_images(dataset, split)
-        chosen = batch_indexes(whole, count, seed)
-        from edgenas.data.pixels import fit
-
-        images = np.stack([fit(each, side, side) for each in whole.images[chosen]])
-        return _image_set(whole.name, images, whole.labels[chosen], whole.class_names, whole.source, whole.lossless)
+        return _at_side(whole, batch_indexes(whole, count, seed), side)
     check_dataset(dataset)
     from edgenas.data.image_folder import read_some
 
     folder = _expanded(dataset)
     content = read_some(folder, split, lambda labels, classes: _even(labels, classes, count, seed), side)
-    source = f"image folder {printable(folder)} ({split} part: {count:,} images of {content.present:,})"
-    name = printable(os.path.basename(os.path.abspath(folder))) or "images"
-    return _image_set(name, content.images, content.labels, content.class_names, source, content.lossless)
+    return _of_folder(folder, split, content)
 
 
 def held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from edgenas.architecture import InputSpec
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edgenas.architecture import Architecture, InputSpec, OwnResolution, SearchSpace
+
+if TYPE_CHECKING:
+    from edgenas.data.images import ImageSet
 
 _KNOWN = {
     "cifar10": InputSpec((3, 32, 32), 10),
@@ -11,10 +17,25 @@ _KNOWN = {
 }
 
 
-def input_of(dataset: str) -> InputSpec:
-    """What costs of networks for `dataset` hold for.
+def input_of(dataset: str, space: SearchSpace | None = None, arch: Architecture | None = None) -> InputSpec:
+    """What costs of networks for `dataset` hold for; of the network of `arch`, where architectures of `space` say
+    themselves at which resolution they read images.
 
     A data set that no benchmark knows (digits, a folder of images) is resized to 32 x 32 and costs what CIFAR-10 does,
     so that its costs compare with measured ones; its own number of classes changes the last linear layer only.
     """
-    return _KNOWN.get(dataset, _KNOWN["cifar10"])
+    given = _KNOWN.get(dataset, _KNOWN["cifar10"])
+    if arch is None or not isinstance(space, OwnResolution):
+        return given
+    side = space.resolution(arch)
+    return InputSpec((3, side, side), given.classes, space.mean, space.std)
+
+
+def images_for(space: SearchSpace, arch: Architecture, dataset: str, split: str = "train") -> ImageSet:
+    """The images of `dataset` as the network of `arch` reads them; raises what edgenas.data.images.load_images does."""
+    from edgenas.data.images import load_images
+
+    if not isinstance(space, OwnResolution):
+        return load_images(dataset, split)
+    found = load_images(dataset, split, side=space.resolution(arch))
+    return replace(found, mean=space.mean, std=space.std)

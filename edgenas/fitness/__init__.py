@@ -15,6 +15,7 @@ from edgenas.architecture import FORMER_NAMES, Inheriting, NetworkSize, SearchSp
 from edgenas.errors import UsageError
 from edgenas.text import printable
 
+INITS = ("random", "inherited")  # what the weights of a candidate, or of a network to be trained, begin with
 REFERENCES = {"resnet20": 20, "resnet56": 56}  # reference networks by name, and their depth
 SUPERNET = "supernet"  # the reference that is the largest network of a space whose networks inherit weights
 PUBLISHED = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")  # references trained on ImageNet
@@ -29,6 +30,7 @@ class FitnessSettings:
     """
 
     epochs: int = 10  # training steps on the one batch; the paper calls them epochs (N_train)
+    init: str = "random"  # of INITS: where a candidate's weights come from; inherited ones need no step
     beta: float = 0.8  # weight of the representation term in Eq. 3, in [0, 1]
     batch_size: int = 32  # images in the one batch
     size: NetworkSize = field(
@@ -105,7 +107,23 @@ def identified(space: SearchSpace, settings: Settings, without: Collection[str] 
     """`settings` as fingerprints hold them, but those `without` which the same is found: by the names that they first
     had, so that what an earlier version scored is still known."""
     first = {today: former for former, today in FORMER_NAMES.items()}
-    return {first.get(name, name): value for name, value in flat(sized(space, settings)).items() if name not in without}
+    entries = {first.get(name, name): value for name, value in flat(sized(space, settings)).items()}
+    later = {"init": "random"}  # not there before, when all were so
+    return {
+        name: value
+        for name, value in entries.items()
+        if name not in without and (name not in later or value != later[name])
+    }
+
+
+def check_init(space: SearchSpace, init: str) -> None:
+    """Raises UsageError where weights of `space` cannot begin as `init` says, and what Inheriting.supernet raises."""
+    if init not in INITS:
+        raise UsageError(f"--init {printable(init, 40)} is unknown; give {' or '.join(INITS)}")
+    if init == "inherited":
+        if not isinstance(space, Inheriting):
+            raise UsageError(f"space {space.name} has no trained weights to inherit; give --init random")
+        space.supernet()
 
 
 def default_reference(space: SearchSpace) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from edgenas.architecture import Architecture, Score, SearchSpace
-from edgenas.data.images import ImageSet, batch_indexes, load_images, one_batch
+from edgenas.architecture import Architecture, Inheriting, OwnResolution, Score, SearchSpace
+from edgenas.data.images import ImageSet, batch_indexes, load_images, load_some, one_batch
 from edgenas.errors import UsageError
-from edgenas.fitness import HOW_ONLY, FitnessSettings, identified
+from edgenas.fitness import HOW_ONLY, FitnessSettings, check_init, identified
 from edgenas.fitness.engine import Engine, Hardware, LocalEngine, engine, stacks
 from edgenas.fitness.references import Reference, load
 from edgenas.fitness.rmi import unit_gram
@@ -50,7 +50,7 @@ class LiveFitness:
         self.made_from = dict(made_from or {})  # all that the fingerprint is of
         self.source = source
         self.fingerprint = fingerprint
-        self._trainer = trainer
+        self.trainer = trainer
         self._store = store
         self._engine = on or LocalEngine()
         self.hardware = self._engine.hardware
@@ -59,7 +59,7 @@ class LiveFitness:
 
     def __call__(self, archs: Sequence[Architecture]) -> Generator[Score, None, None]:
         """A score for each of `archs`, in order, as soon as it is there."""
-        keys = [self._trainer.space.canonical(arch) for arch in archs]
+        keys = [self.trainer.space.canonical(arch) for arch in archs]
         unscored = [key for key in dict.fromkeys(keys) if key not in self._scores]
         if self._store is not None:
             found = self._store.find(unscored).items()
@@ -73,7 +73,7 @@ class LiveFitness:
         if not unscored:
             yield from (self._scores[key] for key in keys)
             return
-        workers = self._engine.start(self._trainer)
+        workers = self._engine.start(self.trainer)
         parts = groups or stacks(unscored, workers.stack)
         training: list[tuple[list[Architecture], Future[list[Score]]]] = []
         try:
@@ -107,9 +107,9 @@ class LiveFitness:
         few = unscored[:: -(-len(unscored) // TIMED)]
 
         def took_s(steps: int) -> float:
-            settings = replace(self._trainer.settings, epochs=steps, eval_steps=(), halving=False)
+            settings = replace(self.trainer.settings, epochs=steps, eval_steps=(), halving=False)
             began_s = time.perf_counter()
-            workers = self._engine.start(replace(self._trainer, settings=settings))
+            workers = self._engine.start(replace(self.trainer, settings=settings))
             try:
                 for each in [workers.submit(stack) for stack in stacks(few, workers.stack)]:
                     each.result()
@@ -118,11 +118,11 @@ class LiveFitness:
             return time.perf_counter() - began_s
 
         took_s(1)  # what is slow only once
-        return took_s(TIMED_STEPS) / TIMED_STEPS / len(few) * self._trainer.settings.epochs * len(unscored)
+        return took_s(TIMED_STEPS) / TIMED_STEPS / len(few) * self.trainer.settings.epochs * len(unscored)
 
     def _complete(self, score: Score) -> bool:
         """Whether it was evaluated after all the steps that it should be."""
-        settings = self._trainer.settings
+        settings = self.trainer.settings
         wanted = {steps for steps in settings.eval_steps if steps < settings.epochs}
         return score.error is not None or wanted <= {steps for steps, *_ in score.learning_curve}
 
@@ -195,34 +195,45 @@ def repeated(space: SearchSpace, dataset: str, settings: FitnessSettings) -> lis
     check(settings)
     on = engine(settings.engine)
     settings = replace(settings, precision=precision_on(on.hardware, settings.precision))
-    image_set = load_images(dataset)
-    batch_indexes(image_set, settings.batch_size, settings.seed)  # one that is too small is refused before any training
-    reference = load(space, dataset, image_set, settings)
-    return [
-        _repeat(space, replace(settings, seed=seed, repeats=1), on, image_set, reference)
-        for seed in range(settings.seed, settings.seed + settings.repeats)
-    ]
+    check_init(space, settings.init)
+    seeds = range(settings.seed, settings.seed + settings.repeats)
+    if isinstance(space, OwnResolution):
+        reference = load(space, dataset, settings)
+        sets = [photos_of(space, dataset, settings.batch_size, seed) for seed in seeds]
+    else:
+        image_set = load_images(dataset)
+        batch_indexes(image_set, settings.batch_size, settings.seed)  # one too small is refused before any training
+        sets = [image_set] * len(seeds)
+        reference = load(space, dataset, settings, image_set)
+    drawn = [replace(settings, seed=seed, repeats=1) for seed in seeds]
+    return [_repeat(space, each, on, images, reference) for each, images in zip(drawn, sets, strict=True)]
+
+
+def photos_of(space: OwnResolution, dataset: str, batch_size: int, seed: int) -> ImageSet:
+    """The `batch_size` images of `dataset` that `seed` chooses, at the largest resolution of `space` and normalised as
+    its networks want them. Raises what edgenas.data.images.load_some does."""
+    found = load_some(dataset, batch_size, seed, max(space.resolutions))
+    return replace(found, mean=space.mean, std=space.std)
 
 
 def _repeat(
-    space: SearchSpace,
-    settings: FitnessSettings,
-    on: Engine,
-    image_set: ImageSet,
-    reference: Reference,
+    space: SearchSpace, settings: FitnessSettings, on: Engine, image_set: ImageSet, reference: Reference
 ) -> LiveFitness:
     """One batch, chosen by `settings.seed` as the weights are."""
     scaled, labels = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))
     batch = torch.from_numpy(scaled)  # in [0, 1]: reference and candidate each normalise it in their own way
     mean, std = (batch.new_tensor(each).view(3, 1, 1) for each in (image_set.mean, image_set.std))
     targets = [unit_gram(each, settings.centred) for each in reference.maps(batch)]
+    supernet = space.supernet() if settings.init == "inherited" and isinstance(space, Inheriting) else None
     made_from = {
         "settings": identified(space, settings, without=HOW_ONLY | {"halving", "repeats"}),
         "images": image_set.fingerprint,
         "reference": reference.fingerprint(),
         "device": on.hardware.device,
         "version": VERSION,
+        **({} if supernet is None else {"supernet": supernet.fingerprint}),
     }
+    begun = f", begun with weights of {supernet.source}" if supernet is not None else ""
     content = json.dumps(made_from, sort_keys=True)
     stored = "live " + hashlib.sha256(content.encode()).hexdigest()
     return LiveFitness(
@@ -234,9 +245,10 @@ def _repeat(
             targets,
             settings,
             PRECISIONS[settings.precision],
+            supernet,
         ),
         f"RMI measured on {on.hardware.name} ({settings.precision}): {settings.epochs} steps on"
-        f" {settings.batch_size} images of {image_set.source}, reference {reference.source}",
+        f" {settings.batch_size} images of {image_set.source}{begun}, reference {reference.source}",
         stored + (", halving" if settings.halving else ""),
         ScoreStore(stored),
         on,
@@ -251,8 +263,9 @@ def precision_on(hardware: Hardware, asked: str) -> str:
 
 def check(settings: FitnessSettings) -> None:
     """Raises UsageError for settings out of range."""
+    least = 0 if settings.init == "inherited" else 1  # random weights that are not trained say nothing
     for valid, problem in (
-        (settings.epochs >= 1, f"--epochs {settings.epochs} trains nothing; give 1 or more"),
+        (settings.epochs >= least, f"--epochs {settings.epochs} trains nothing; give {least} or more"),
         (settings.repeats >= 1, f"--repeats {settings.repeats} scores nothing; give 1 or more"),
         (0 <= settings.beta <= 1, f"--beta {settings.beta} is no weight; give one from 0 to 1, like 0.8"),
         (settings.batch_size >= 2, f"batch size {settings.batch_size} leaves nothing to compare; give 2 or more"),

@@ -8,16 +8,23 @@ import threading
 import torch
 from torch import nn
 
-from edgenas.architecture import Architecture, SearchSpace
+from edgenas.architecture import Architecture, SearchSpace, Supernet
 
 # Weights are drawn from torch's one generator, which knows no threads.
 _GENERATOR = threading.Lock()
 
 
-def build(space: SearchSpace, arch: Architecture, num_classes: int, seed: int, **size: int) -> nn.Module:
+def build(
+    space: SearchSpace, arch: Architecture, num_classes: int, seed: int, supernet: Supernet | None, **size: int
+) -> nn.Module:
     """The network of `arch` with the weights that its live training begins with, which depend on `seed` and `arch`
-    alone."""
+    alone, or are inherited from `supernet`, but for a classifier of its own."""
     text = f"{seed} {arch.space} {arch.genes}"
     with _GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True))
-        return space.build(arch, num_classes, **size)
+        if supernet is None:
+            return space.build(arch, num_classes, **size)
+        network = supernet.subnet(arch, num_classes)
+    for each in (*network.parameters(), *network.buffers()):
+        each.data = each.data.clone()  # a part of the supernet's until now
+    return network

@@ -220,7 +220,7 @@ def _check(name: str, settings: FitnessSettings) -> None:
 def _network(space: SearchSpace, arch: Architecture, num_classes: int, settings: FitnessSettings) -> nn.Module:
     from edgenas.fitness.network import build
 
-    return build(space, arch, num_classes, settings.seed, **size_of(space, settings))
+    return build(space, arch, num_classes, settings.seed, None, **size_of(space, settings))
 
 
 def _weights(space: SearchSpace, settings: FitnessSettings, num_classes: int) -> dict[str, int]:

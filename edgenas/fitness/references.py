@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edgenas.architecture import Architecture, Inheriting, OwnResolution, SearchSpace, Supernet
-from edgenas.data.images import ImageSet
+from edgenas.data.images import ImageSet, load_images
 from edgenas.data.torch_program import is_program
 from edgenas.errors import UsageError
 from edgenas.fitness import PUBLISHED, REFERENCES, SUPERNET, FitnessSettings, check_reference
@@ -21,7 +20,7 @@ from edgenas.fitness.reference import ResNet, reference_network
 from edgenas.spaces.mobilenet.weights import recalibrate
 from edgenas.text import printable
 
-_ESTIMATED_ON = 16  # images at once, on which batch norms are estimated
+_ESTIMATED_ON = 32  # images at once, on which batch norms are estimated
 
 
 class Reference(Protocol):
@@ -90,41 +89,57 @@ class SubnetReference:
         return in_parts(lambda part: features(part)[0], images)
 
 
-def load(space: SearchSpace, dataset: str, image_set: ImageSet, settings: FitnessSettings) -> Reference:
-    """The reference that `settings` name, for networks of `space` and the `image_set` of `dataset`.
+def load(space: SearchSpace, dataset: str, settings: FitnessSettings, image_set: ImageSet | None = None) -> Reference:
+    """The reference that `settings` name, for networks of `space` and the images of `dataset`, `image_set` where they
+    were loaded.
 
     A CIFAR ResNet without published weights for `dataset` is trained first, once. Raises UsageError for a reference
     that cannot be one of this space's networks, DataError for a file that is missing, damaged or not to be trusted.
     """
-    check_reference(settings.reference, settings.taps)
-    found = _named(space, dataset, image_set, settings)
-    taps, wanted = found.taps, _taps_of(space)
-    if taps is not None and wanted is not None and taps != wanted:
-        raise UsageError(
-            f"networks of {space.name} have {wanted} feature maps to compare and the reference"
-            f" {printable(settings.reference, 80)} gives {taps};"
-            f" {_advice(settings, space, wanted)}"
-        )
-    return found
+    choice, taps, wanted = settings.reference, settings.taps, _taps_of(space)
+    check_reference(choice, taps)
 
-
-def _named(space: SearchSpace, dataset: str, image_set: ImageSet, settings: FitnessSettings) -> Reference:
-    choice = settings.reference
-    if choice == SUPERNET:
-        if not isinstance(space, Inheriting):
+    def check(count: int | None) -> None:
+        if count is not None and wanted is not None and count != wanted:
+            advice = f"name {wanted} layers by --taps" if taps else f"give --reference {_fitting(space, wanted)}"
             raise UsageError(
-                f"networks of {space.name} inherit no weights, so it has no {SUPERNET}; give --reference"
-                f" {next(iter(REFERENCES))}"
+                f"networks of {space.name} have {wanted} feature maps to compare and the reference"
+                f" {printable(choice, 80)} gives {count}; {advice}"
             )
-        return SubnetReference(space, space.supernet(), space.largest(), estimated=True)
-    if choice in PUBLISHED:
-        from edgenas.spaces.mobilenet.efficientnet_lite import LITES
 
-        lite = LITES[choice]()
-        return SubnetReference(lite, lite.supernet(), lite.largest(), estimated=False)
+    if choice == SUPERNET or choice in PUBLISHED:
+        subnet = _supernet(space) if choice == SUPERNET else _published(choice)
+        check(subnet.taps)
+        return subnet
     if choice not in REFERENCES and is_program(path := Path(choice).expanduser()):
-        return OwnNetwork(path, settings.taps)
-    return CifarReference(*reference_network(choice, dataset, image_set))
+        check(len(taps))
+        return OwnNetwork(path, taps)
+    check(CifarReference.taps)  # before it is trained
+    images = load_images(dataset) if image_set is None else image_set
+    return CifarReference(*reference_network(choice, dataset, images))
+
+
+def _supernet(space: SearchSpace) -> SubnetReference:
+    if not isinstance(space, Inheriting):
+        raise UsageError(
+            f"networks of {space.name} inherit no weights, so it has no {SUPERNET}; give --reference"
+            f" {next(iter(REFERENCES))}"
+        )
+    return SubnetReference(space, space.supernet(), space.largest(), estimated=True)
+
+
+def _published(choice: str) -> SubnetReference:
+    from edgenas.spaces.mobilenet.efficientnet_lite import LITES
+
+    lite = LITES[choice]()
+    return SubnetReference(lite, lite.supernet(), lite.largest(), estimated=False)
+
+
+def _fitting(space: SearchSpace, wanted: int) -> str:
+    own = f"a network of your own and {wanted} --taps"
+    if isinstance(space, Inheriting):
+        return f"{SUPERNET}, or {own}"
+    return f"{next(iter(REFERENCES))}, or {own}" if wanted == CifarReference.taps else own
 
 
 def _taps_of(space: SearchSpace) -> int | None:
@@ -136,10 +151,3 @@ def _taps_of(space: SearchSpace) -> int | None:
             return len(space.build(arch, 2).features(torch.zeros(2, 3, side, side))[0])  # type: ignore[operator]
     except (RuntimeError, NotImplementedError, TypeError, ValueError):
         return None
-
-
-def _advice(settings: FitnessSettings, space: SearchSpace, wanted: int | None) -> str:
-    if settings.taps:
-        return f"name {wanted} layers by --taps"
-    fitting: Sequence[str] = [SUPERNET, *PUBLISHED] if isinstance(space, Inheriting) else list(REFERENCES)
-    return f"give --reference {fitting[0]}, or a network of your own with {wanted} --taps"

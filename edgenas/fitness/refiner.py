@@ -147,7 +147,7 @@ class Refiner:
         for job, network in zip(jobs, networks, strict=True):
             if job.state is not None:
                 _restore(network, optimizer, averaged, job.state, seen)
-        together = stacked(self.space, networks)
+        together = stacked(self.space, networks, [job.arch for job in jobs])
         live = [each.detach() for each in parameters]
         for step in range(seen // settings.batch_size, until // settings.batch_size):
             if self.stop.asked:
@@ -180,7 +180,7 @@ class Refiner:
 
     def _network(self, arch: Architecture) -> nn.Module:
         """`arch` with the weights that it begins with, which depend on the seed and on `arch` alone."""
-        network = build(self.space, arch, self.num_classes, self.seed, **self._size)
+        network = build(self.space, arch, self.num_classes, self.seed, None, **self._size)
         return network.to(self.pixels.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload,no-any-return]
 
     @property

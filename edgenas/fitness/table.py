@@ -41,7 +41,7 @@ def own_tables() -> Path:
 
 
 # A table holds several epochs and the mean over its own seeds, and is there already: these tie no search to one table.
-FREE_SETTINGS = HOW_ONLY | {"epochs", "seed", "repeats", "precision", "halving"}
+FREE_SETTINGS = HOW_ONLY | {"epochs", "init", "seed", "repeats", "precision", "halving"}
 _MAY_LACK = {"size", "full_size", "taps"}  # the entries of the first two stand beside the others
 
 

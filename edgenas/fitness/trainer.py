@@ -1,23 +1,25 @@
-"""Training of candidates on the one batch towards the reference's representations, several side by side (Eq. 3)."""
+"""Training of candidates on the one batch towards the reference's representations, several side by side (Eq. 3); or,
+of those that inherit trained weights, one look at their representations, which costs a forward pass (Eq. 2 with no
+step)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.architecture import Architecture, Score, SearchSpace, Stack, Stackable
+from edgenas.architecture import Architecture, OwnResolution, Score, SearchSpace, Stack, Stackable, Supernet
 from edgenas.errors import UsageError, out_of_memory
 from edgenas.fitness import FitnessSettings, size_of
 from edgenas.fitness.engine import Asked, Found
 from edgenas.fitness.network import build
-from edgenas.fitness.rmi import rmi, unit_grams
+from edgenas.fitness.rmi import rmi, unit_gram, unit_grams
 
 VERSION = 2  # of how scores come about; a change that moves them by more than rounding makes it another
 
@@ -26,8 +28,10 @@ VERSION = 2  # of how scores come about; a change that moves them by more than r
 class Trainer:
     """Scores architectures by training them: all that a score depends on but its architecture. It can be pickled.
 
-    `images` [batch, 3, h, w], normalised, and `labels` [batch] are the one batch; `targets` the reference's unit Gram
-    matrices [batch, batch] on it, one a tap; `precision` is that of the feature maps, the rest is float32.
+    `images` [batch, 3, h, w], normalised, and `labels` [batch] are the one batch, at the largest resolution where
+    architectures have one of their own; `targets` the reference's unit Gram matrices [batch, batch] on it, one a tap;
+    `precision` is that of the feature maps, the rest is float32. `supernet`: whose weights candidates inherit; None:
+    they begin with random ones.
     """
 
     space: SearchSpace
@@ -37,12 +41,15 @@ class Trainer:
     targets: Sequence[Tensor]
     settings: FitnessSettings
     precision: torch.dtype = torch.float32
+    supernet: Supernet | None = None
+    _smaller: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)  # by side
 
     def on(self, device: torch.device) -> Trainer:
         """The same on another device."""
         images = self.images.to(device, memory_format=torch.channels_last)
         targets = [each.to(device) for each in self.targets]
-        return replace(self, images=images, labels=self.labels.to(device), targets=targets)
+        supernet = None if self.supernet is None else self.supernet.on(device)
+        return replace(self, images=images, labels=self.labels.to(device), targets=targets, supernet=supernet)
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Score]:
         """A score for each of `archs`, which are trained side by side as far as the memory allows: what does not fit
@@ -56,14 +63,38 @@ class Trainer:
     def network(self, arch: Architecture) -> nn.Module:
         """`arch` with the weights that it begins with, which depend on the seed and on `arch` alone."""
         size = size_of(self.space, self.settings)
-        network = build(self.space, arch, self.num_classes, self.settings.seed, **size)
+        network = build(self.space, arch, self.num_classes, self.settings.seed, self.supernet, **size)
         return network.to(self.images.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload,no-any-return]
 
     def _train(self, archs: Sequence[Architecture]) -> list[Score]:
         """phi and the loss after the last step of SGD on Eq. 3."""
-        training = _Training(self, [self.network(arch) for arch in archs])
+        if self.supernet is not None and not self.settings.epochs:
+            return [self._untrained(self.supernet, arch) for arch in archs]
+        training = _Training(self, [self.network(arch) for arch in archs], archs)
         with repeatable(self.images.device):
             return self._halving(training) if self.settings.halving else self._whole(training)
+
+    def _untrained(self, supernet: Supernet, arch: Architecture) -> Score:
+        """phi of inherited weights as they are. No network is made, and no weight copied."""
+        side = resolution(self.space, arch)
+        images = self.images
+        if side is not None:
+            if side not in self._smaller:
+                self._smaller[side] = resized(self.images, side)
+            images = self._smaller[side]
+        with torch.inference_mode():
+            with self.autocast():
+                maps = supernet.maps(arch, images)
+            check_taps(self.space, len(maps), self.targets)
+            phi = float(rmi(self.targets, [unit_gram(each.float(), self.settings.centred) for each in maps]))
+        if not math.isfinite(phi):
+            return Score(None, error="its features are not finite")
+        phi = min(max(phi, 0.0), float(len(maps)))
+        return Score(phi, phi=phi)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        half = self.precision != torch.float32
+        return torch.autocast(self.images.device.type, self.precision) if half else nullcontext()
 
     def _whole(self, training: _Training) -> list[Score]:
         total, done = self.settings.epochs, 0
@@ -105,10 +136,10 @@ class Trainer:
 class _Training:
     """Some networks between two steps."""
 
-    def __init__(self, trainer: Trainer, networks: Sequence[nn.Module]) -> None:
-        self.networks = list(networks)
+    def __init__(self, trainer: Trainer, networks: Sequence[nn.Module], archs: Sequence[Architecture]) -> None:
+        self.networks, self._archs = list(networks), list(archs)
         self._trainer = trainer
-        self._stacked: Stack = stacked(trainer.space, self.networks)
+        self._stacked: Stack = stacked(trainer.space, self.networks, archs)
         settings = trainer.settings
         self._optimizer = torch.optim.SGD(
             [each for network in self.networks for each in network.parameters()],
@@ -120,7 +151,8 @@ class _Training:
 
     def of(self, indices: Sequence[int]) -> _Training:
         """These of the networks, going on from where they are."""
-        chosen = _Training(self._trainer, [self.networks[index] for index in indices])
+        archs = [self._archs[index] for index in indices]
+        chosen = _Training(self._trainer, [self.networks[index] for index in indices], archs)
         for network in chosen.networks:
             for each in network.parameters():
                 if each in self._optimizer.state:
@@ -152,15 +184,10 @@ class _Training:
         """phi (Eq. 2) and the loss (Eq. 3), [stack] both; the loss has L - phi where the paper writes phi, for it is to
         be minimised."""
         trainer, beta = self._trainer, self._trainer.settings.beta
-        half = trainer.precision != torch.float32
-        with torch.autocast(trainer.images.device.type, trainer.precision) if half else nullcontext():
+        with trainer.autocast():
             maps, logits = self._stacked.features(trainer.images)
-        if len(maps) != len(trainer.targets):
-            raise UsageError(
-                f"networks of {trainer.space.name} have {len(maps)} feature maps and the reference has"
-                f" {len(trainer.targets)}, so live scores cannot compare them; use others, like --fitness naswot+macs"
-            )
-        if half:
+        check_taps(trainer.space, len(maps), trainer.targets)
+        if trainer.precision != torch.float32:
             maps, logits = [each.float() for each in maps], logits.float()
         phi = rmi(trainer.targets, [unit_grams(each, trainer.settings.centred) for each in maps])
         labels = trainer.labels.expand(len(logits), -1)
@@ -169,22 +196,48 @@ class _Training:
 
 
 class _OneByOne:
-    """Networks of a space that cannot be stacked."""
+    """Networks of a space that cannot be stacked; each reads images of its own side, None: as they are."""
 
-    def __init__(self, networks: Sequence[Any]) -> None:
-        self._networks = networks
+    def __init__(self, networks: Sequence[Any], sides: Sequence[int | None]) -> None:
+        self._networks, self._sides = networks, sides
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        found = [network.features(images) for network in self._networks]
+        seen = [images if side is None else resized(images, side) for side in self._sides]
+        found = [network.features(each) for network, each in zip(self._networks, seen, strict=True)]
         maps = [
             torch.stack([each.flatten(1) for each in taps]) for taps in zip(*(maps for maps, _ in found), strict=True)
         ]
         return maps, torch.stack([logits for _, logits in found])
 
 
-def stacked(space: SearchSpace, networks: Sequence[nn.Module]) -> Stack:
-    """`networks` in training mode, as one where their `space` can do that."""
-    return space.stack(networks) if isinstance(space, Stackable) else _OneByOne(networks)
+def stacked(space: SearchSpace, networks: Sequence[nn.Module], archs: Sequence[Architecture]) -> Stack:
+    """`networks` of `archs` in training mode, as one where their `space` can do that. Where architectures have a
+    resolution of their own, each network sees the images at that."""
+    if isinstance(space, Stackable):
+        return space.stack(networks)
+    return _OneByOne(networks, [resolution(space, arch) for arch in archs])
+
+
+def resolution(space: SearchSpace, arch: Architecture) -> int | None:
+    """At how many pixels a side the network of `arch` reads images; None: as they are."""
+    return space.resolution(arch) if isinstance(space, OwnResolution) else None
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """Images float [batch, 3, h, h] at [batch, 3, side, side]."""
+    if images.shape[-1] == side:
+        return images
+    found = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    return found.contiguous(memory_format=torch.channels_last)
+
+
+def check_taps(space: SearchSpace, count: int, targets: Sequence[Tensor]) -> None:
+    """Raises UsageError where networks have another number of feature maps than the reference."""
+    if count != len(targets):
+        raise UsageError(
+            f"networks of {space.name} have {count} feature maps and the reference has {len(targets)}, so live scores"
+            " cannot compare them; use others, like --fitness naswot+macs"
+        )
 
 
 def as_memory_allows(

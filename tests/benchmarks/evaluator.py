@@ -72,7 +72,7 @@ def trainer(settings: FitnessSettings, space: Any = SPACE) -> Trainer:
     """On the one batch of CIFAR-10 towards ResNet-20, or made up where these are not here."""
     try:
         load_images("cifar10")
-        made = live.repeated(SPACE, "cifar10", settings)[0]._trainer
+        made = live.repeated(SPACE, "cifar10", settings)[0].trainer
     except EdgeNASError:
         generator = torch.Generator().manual_seed(0)
         batch = settings.batch_size
@@ -111,7 +111,7 @@ def score(way: str, archs: Sequence[Architecture], settings: FitnessSettings) ->
 
 def _by_graph(plain: Trainer, archs: Sequence[Architecture]) -> list[Score]:
     """As `plain`, but a step is recorded once and then replayed; not run yet on a GPU."""
-    training = _Training(plain, [plain.network(arch) for arch in archs])
+    training = _Training(plain, [plain.network(arch) for arch in archs], archs)
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):  # the first steps make what later ones use again, such as momentum

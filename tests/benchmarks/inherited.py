@@ -8,22 +8,25 @@ and passing the photos through it on all cores. Asked are 40 s and 1.5 GB for 1,
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import statistics
 import sys
+import tempfile
 import time
+from typing import Any
 
 import numpy as np
 import torch
 
 from edgenas.architecture import Architecture
 from edgenas.cost.regression import rank_correlation
-from edgenas.data.images import load_some
-from edgenas.fitness.inherited import InheritedFitness
+from edgenas.fitness import FitnessSettings
+from edgenas.fitness.live import repeated
 from edgenas.fitness.rmi import rmi, unit_gram
+from edgenas.fitness.trainer import resized
 from edgenas.spaces.mobilenet import EfficientNetLite0
-from edgenas.spaces.mobilenet.weights import Supernet, efficientnet_lite_file, read_efficientnet_lite
 
 SPACE = EfficientNetLite0()
 MAX_MACS_M, MAX_SIDE = 30.0, 128
@@ -40,18 +43,13 @@ def drawn(count: int) -> list[Architecture]:
 
 
 def main(photos: str, count: int, batch: int) -> None:
-    path = efficientnet_lite_file()
-    supernet = Supernet(SPACE, read_efficientnet_lite(path, SPACE), path.name)
-    began_s = time.perf_counter()
-    found = load_some(photos, batch, 0, SPACE.table.resolutions[-1])
-    images = (torch.from_numpy(found.images).permute(0, 3, 1, 2).float() - 127) / 128
-    print(f"{batch} photos read in {time.perf_counter() - began_s:.1f} s")
     archs = drawn(count)
     macs_m = statistics.fmean(SPACE.macs_m(arch) for arch in archs)
     print(f"{len(archs) - 2} architectures of {macs_m:.1f} M MACs on average, {torch.get_num_threads()} cores")
     values = {}
-    for precision in (torch.bfloat16, torch.float32):
-        fitness = InheritedFitness(SPACE, supernet, images, SPACE.largest(), "benchmark", precision)
+    for precision in ("bfloat16", "float32"):
+        settings = FitnessSettings(init="inherited", epochs=0, batch_size=batch, precision=precision)
+        (fitness,) = repeated(SPACE, photos, settings)
         list(fitness(archs[:2]))  # what is slow only once
         began_s = time.perf_counter()
         scores = list(fitness(archs[2:]))
@@ -63,14 +61,15 @@ def main(photos: str, count: int, batch: int) -> None:
     print(
         f"Spearman of the two precisions {alike:.4f}, at most {np.ptp(list(values.values()), axis=0).max():.4f} apart"
     )
+    trainer = fitness.trainer
+    assert trainer.supernet is not None
     with torch.inference_mode():
-        targets = [unit_gram(each) for each in supernet.maps(SPACE.largest(), images)]
         began_s = time.perf_counter()
         for arch, score in zip(archs[2:22], scores, strict=False):
-            network = supernet.subnet(arch).train()
-            maps, _ = network.features(fitness.seen_by(arch))
+            network: Any = trainer.supernet.subnet(arch).train()
+            maps, _ = network.features(resized(trainer.images, SPACE.resolution(arch)))
             assert score.value is not None
-            assert abs(float(rmi(targets, [unit_gram(each) for each in maps])) - score.value) < 1e-3
+            assert abs(float(rmi(trainer.targets, [unit_gram(each) for each in maps])) - score.value) < 1e-3
         built_s = (time.perf_counter() - began_s) / min(20, len(scores))
     memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"by float32 networks that are built: {1000 * built_s:.0f} s; {memory_gb:.2f} GB at most")
@@ -80,4 +79,6 @@ if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit((__doc__ or "").partition("\n\n")[0])
     given = [int(each) for each in sys.argv[2:]]
-    main(sys.argv[1], *(given + [200, 64][len(given) :]))
+    with tempfile.TemporaryDirectory() as cache:  # where no score is known
+        os.environ["EDGENAS_CACHE_DIR"] = cache
+        main(sys.argv[1], *(given + [200, 64][len(given) :]))

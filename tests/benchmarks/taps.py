@@ -78,7 +78,7 @@ def blocks(reference: ResNet, images: Tensor) -> list[list[Tensor]]:
 
 
 def trainers(settings: FitnessSettings) -> dict[str, Trainer]:
-    by_stage = live.repeated(NASBench201(), "cifar10", settings)[0]._trainer
+    by_stage = live.repeated(NASBench201(), "cifar10", settings)[0].trainer
     image_set = load_images("cifar10")
     reference, _ = reference_network(settings.reference, "cifar10", image_set)
     scaled, _ = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))

@@ -78,7 +78,7 @@ def test_naswot_is_its_definition() -> None:
 
 
 def test_every_relu_that_is_computed_counts() -> None:
-    network = build(SPACE, CONV, 10, 0, channels=4, cells=1)
+    network = build(SPACE, CONV, 10, 0, None, channels=4, cells=1)
     stages = 4 * 64 + 8 * 16 + 16 * 4  # one convolution in a cell
     joins = (4 * 64 + 8 * 16) + (8 * 16 + 16 * 4)
     diagonal = zero_cost.kernel(network, images(3, 3, 8, 8)).diagonal()
@@ -128,7 +128,7 @@ def test_synflow_of_a_deep_network_does_not_overflow() -> None:
 def test_weights_are_those_of_the_class_and_the_seed() -> None:
     torch.manual_seed(3)
     state = torch.random.get_rng_state()
-    first, again, other = (build(SPACE, CONV, 10, seed, channels=4, cells=1) for seed in (0, 0, 1))
+    first, again, other = (build(SPACE, CONV, 10, seed, None, channels=4, cells=1) for seed in (0, 0, 1))
     assert torch.equal(torch.random.get_rng_state(), state)
     pairs = zip(first.parameters(), again.parameters(), strict=True)
     assert all(torch.equal(mine, yours) for mine, yours in pairs)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 
@@ -80,6 +81,13 @@ class Supernet:
             if not name.endswith("num_batches_tracked"):
                 digest.update(name.encode() + each.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def on(self, device: torch.device) -> Supernet:
+        """The same on another device."""
+        moved = copy(self)
+        moved._state = {name: each.to(device) for name, each in self._state.items()}
+        moved._transforms = {name: (a.to(device), b.to(device)) for name, (a, b) in self._transforms.items()}
+        return moved
 
     def subnet(self, arch: Architecture, num_classes: int | None = None) -> MobileNet:
         """The network of `arch` with weights of the largest one, in evaluation mode. Where `num_classes` are not those
