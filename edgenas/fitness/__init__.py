@@ -140,7 +140,7 @@ def check_reference(choice: str, taps: Sequence[str] = ()) -> None:
     if not named and not os.path.isfile(path):
         known = ", ".join((*REFERENCES, SUPERNET, *PUBLISHED))
         raise UsageError(
-            f"no reference '{printable(choice)}'; give {known}, or the path of a file of weights or of a network"
+            f"no reference '{printable(choice)}'; give {known} or the path of a file of weights or of a network"
         )
     from edgenas.data.torch_program import is_program  # here: most commands look at no such file
 

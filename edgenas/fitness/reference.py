@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,7 +25,7 @@ from edgenas.data.files import cache_dir, require
 from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, UsageError
 from edgenas.files import write_whole
-from edgenas.fitness import REFERENCES
+from edgenas.fitness import PUBLISHED, REFERENCES, SUPERNET, check_reference
 from edgenas.text import printable
 
 log = logging.getLogger(__name__)
@@ -112,7 +111,8 @@ def reference_network(choice: str, dataset: str, image_set: ImageSet) -> tuple[R
     a file of weights of such a network. Raises UsageError for anything else, DataError for a file that is missing,
     damaged or not to be trusted.
     """
-    if choice not in REFERENCES and not os.path.isfile(os.path.expanduser(choice)):
+    check_reference(choice)
+    if choice in (SUPERNET, *PUBLISHED):
         raise UsageError(f"reference {printable(choice)} is no CIFAR ResNet; give {' or '.join(REFERENCES)}")
     if choice in REFERENCES and dataset == PRETRAINED_ON:
         network, source = load_weights(require(choice)), f"{choice} pretrained on {dataset}"

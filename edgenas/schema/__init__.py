@@ -32,6 +32,7 @@ from edgenas.schema.types import (
     Result,
     TrialRecord,
     Word,
+    Words,
 )
 from edgenas.text import printable
 from edgenas.units import METRICS
@@ -251,7 +252,7 @@ def _configured(record: Any, config: ConfigDict) -> Any:
 
 def _types(kind: Any) -> dict[str, Any]:
     words: dict[Any, Any] = {str: Word, str | None: Word | None}
-    words |= {tuple[str, ...]: tuple[Word, ...], tuple[str, ...] | None: tuple[Word, ...] | None}
+    words |= {tuple[str, ...]: Words, tuple[str, ...] | None: Words | None}
     return {name: words.get(hint, hint) for name, hint in get_type_hints(kind).items()}
 
 
