@@ -169,6 +169,7 @@ class SearchRequest:
     generations: int | None = None
     population: int | None = None
     epochs: int | None = None
+    init: str | None = None
     beta: float | None = None
     batch_size: int | None = None
     size: Mapping[str, int] | None = field(default=None, hash=False)
@@ -193,6 +194,7 @@ def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
 
 
+INITS = ("random", "inherited")  # what the weights of a candidate, or of a network to be trained, begin with
 NetworkSize = Mapping[str, int]  # how large a network is made, by the names that its space declares in `sizes`
 
 
@@ -465,6 +467,18 @@ class Featured(Protocol):
 
     @property
     def features(self) -> Features: ...
+
+
+def supernet_for(space: SearchSpace, init: str) -> Supernet | None:
+    """What networks of `space` take their weights from, where they begin as `init`, one of INITS, says; None: random
+    ones. Raises UsageError where they cannot begin so, and what Inheriting.supernet raises."""
+    if init not in INITS:
+        raise UsageError(f"--init {printable(init, 40)} is unknown; give {' or '.join(INITS)}")
+    if init == "random":
+        return None
+    if not isinstance(space, Inheriting):
+        raise UsageError(f"space {space.name} has no trained weights to inherit; give --init random")
+    return space.supernet()
 
 
 class TabularBenchmark(Protocol):

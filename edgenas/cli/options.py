@@ -77,6 +77,11 @@ def parse_taps(text: str | None) -> tuple[str, ...]:
     return tuple(each.strip() for each in text.split(",")) if text is not None else ()
 
 
+def init(panel: str | None = None) -> Any:
+    help = "Weights that networks begin with: random, or inherited from the space's trained network."
+    return option(help, default="inherited where the space has them", panel=panel)
+
+
 def size(panel: str | None = None) -> Any:
     help = "How large the scored network is, by what its space calls that, like cells=5,channels=8."
     return option(help, default="as the space declares", panel=panel)
@@ -104,7 +109,7 @@ def parse_size(text: str | None, **aliases: int | None) -> dict[str, int]:
 
 
 def batch_size(panel: str | None = None) -> Any:
-    return option("Images in the batch.", default=FitnessSettings.batch_size, panel=panel)
+    return option("Images in the batch.", default=f"{FitnessSettings.batch_size}; 64 photos", panel=panel)
 
 
 def precision(panel: str | None = None) -> Any:

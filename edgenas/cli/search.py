@@ -97,10 +97,12 @@ def search(
         int | None,
         option(
             "Training steps on the one batch.",
-            default=f"{FitnessSettings.epochs}, which suits mixtures; phi alone ranks better after 50",
+            default=f"{FitnessSettings.epochs}, which suits mixtures; phi alone ranks better after 50; none with"
+            " inherited weights",
             panel=_HOW,
         ),
     ] = None,
+    init: Annotated[str | None, options.init(_HOW)] = None,
     beta: Annotated[
         float | None, option("Weight of the similarity in Eq. 3.", default=FitnessSettings.beta, panel=_HOW)
     ] = None,
@@ -173,6 +175,7 @@ def search(
         "budget": budget,
         "pool": pool,
         "epochs": epochs,
+        "init": init,
         "beta": beta,
         "batch_size": batch_size,
         "size": options.parse_size(size, cells=cells, channels=channels) or None,

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgenas.architecture import FORMER_NAMES, Inheriting, NetworkSize, SearchSpace, flat, network_size
+from edgenas.architecture import FORMER_NAMES, NetworkSize, SearchSpace, flat, network_size
 from edgenas.errors import UsageError
 from edgenas.text import printable
 
-INITS = ("random", "inherited")  # what the weights of a candidate, or of a network to be trained, begin with
 REFERENCES = {"resnet20": 20, "resnet56": 56}  # reference networks by name, and their depth
 SUPERNET = "supernet"  # the reference that is the largest network of a space whose networks inherit weights
 PUBLISHED = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")  # references trained on ImageNet
@@ -30,7 +29,7 @@ class FitnessSettings:
     """
 
     epochs: int = 10  # training steps on the one batch; the paper calls them epochs (N_train)
-    init: str = "random"  # of INITS: where a candidate's weights come from; inherited ones need no step
+    init: str = "random"  # or inherited: where a candidate's weights come from; inherited ones need no step
     beta: float = 0.8  # weight of the representation term in Eq. 3, in [0, 1]
     batch_size: int = 32  # images in the one batch
     size: NetworkSize = field(
@@ -114,21 +113,6 @@ def identified(space: SearchSpace, settings: Settings, without: Collection[str] 
         for name, value in entries.items()
         if name not in without and (name not in later or value != later[name])
     }
-
-
-def check_init(space: SearchSpace, init: str) -> None:
-    """Raises UsageError where weights of `space` cannot begin as `init` says, and what Inheriting.supernet raises."""
-    if init not in INITS:
-        raise UsageError(f"--init {printable(init, 40)} is unknown; give {' or '.join(INITS)}")
-    if init == "inherited":
-        if not isinstance(space, Inheriting):
-            raise UsageError(f"space {space.name} has no trained weights to inherit; give --init random")
-        space.supernet()
-
-
-def default_reference(space: SearchSpace) -> str:
-    """What networks of `space` are compared with where nothing is asked."""
-    return SUPERNET if isinstance(space, Inheriting) else FitnessSettings.reference
 
 
 def check_reference(choice: str, taps: Sequence[str] = ()) -> None:

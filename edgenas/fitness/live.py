@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from edgenas.architecture import Architecture, Inheriting, OwnResolution, Score, SearchSpace
+from edgenas.architecture import Architecture, OwnResolution, Score, SearchSpace, Supernet, supernet_for
 from edgenas.data.images import ImageSet, batch_indexes, load_images, load_some, one_batch
 from edgenas.errors import UsageError
-from edgenas.fitness import HOW_ONLY, FitnessSettings, check_init, identified
+from edgenas.fitness import HOW_ONLY, FitnessSettings, identified
 from edgenas.fitness.engine import Engine, Hardware, LocalEngine, engine, stacks
 from edgenas.fitness.references import Reference, load
 from edgenas.fitness.rmi import unit_gram
@@ -195,7 +195,7 @@ def repeated(space: SearchSpace, dataset: str, settings: FitnessSettings) -> lis
     check(settings)
     on = engine(settings.engine)
     settings = replace(settings, precision=precision_on(on.hardware, settings.precision))
-    check_init(space, settings.init)
+    supernet = supernet_for(space, settings.init)
     seeds = range(settings.seed, settings.seed + settings.repeats)
     if isinstance(space, OwnResolution):
         reference = load(space, dataset, settings)
@@ -206,7 +206,7 @@ def repeated(space: SearchSpace, dataset: str, settings: FitnessSettings) -> lis
         sets = [image_set] * len(seeds)
         reference = load(space, dataset, settings, image_set)
     drawn = [replace(settings, seed=seed, repeats=1) for seed in seeds]
-    return [_repeat(space, each, on, images, reference) for each, images in zip(drawn, sets, strict=True)]
+    return [_repeat(space, supernet, each, on, images, reference) for each, images in zip(drawn, sets, strict=True)]
 
 
 def photos_of(space: OwnResolution, dataset: str, batch_size: int, seed: int) -> ImageSet:
@@ -217,14 +217,18 @@ def photos_of(space: OwnResolution, dataset: str, batch_size: int, seed: int) ->
 
 
 def _repeat(
-    space: SearchSpace, settings: FitnessSettings, on: Engine, image_set: ImageSet, reference: Reference
+    space: SearchSpace,
+    supernet: Supernet | None,
+    settings: FitnessSettings,
+    on: Engine,
+    image_set: ImageSet,
+    reference: Reference,
 ) -> LiveFitness:
     """One batch, chosen by `settings.seed` as the weights are."""
     scaled, labels = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))
     batch = torch.from_numpy(scaled)  # in [0, 1]: reference and candidate each normalise it in their own way
     mean, std = (batch.new_tensor(each).view(3, 1, 1) for each in (image_set.mean, image_set.std))
     targets = [unit_gram(each, settings.centred) for each in reference.maps(batch)]
-    supernet = space.supernet() if settings.init == "inherited" and isinstance(space, Inheriting) else None
     made_from = {
         "settings": identified(space, settings, without=HOW_ONLY | {"halving", "repeats"}),
         "images": image_set.fingerprint,

@@ -17,8 +17,8 @@ from edgenas.fitness import PUBLISHED, REFERENCES, SUPERNET, FitnessSettings, ch
 from edgenas.fitness.own_network import OwnNetwork
 from edgenas.fitness.parts import in_parts, resized
 from edgenas.fitness.reference import ResNet, reference_network
-from edgenas.spaces.mobilenet.weights import recalibrate
 from edgenas.text import printable
+from edgenas.train.inherited import recalibrate
 
 _ESTIMATED_ON = 32  # images at once, on which batch norms are estimated
 

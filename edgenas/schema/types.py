@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, NotRequired
 
 from annotated_types import Ge, Gt, Le, Len
-from pydantic import ConfigDict, InstanceOf
+from pydantic import BeforeValidator, ConfigDict, InstanceOf
 from typing_extensions import TypedDict  # pydantic cannot read that of typing before Python 3.12
 
 STRICT = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)

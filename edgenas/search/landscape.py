@@ -5,21 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgenas import plugins
-from edgenas.architecture import Constraint, CostProvider, Enumerable, SearchSpace
+from edgenas.architecture import Bounded, Constraint, Correctable, CostProvider, Enumerable, SearchSpace
 
 
 @dataclass(frozen=True)
 class Landscape:
     """What is known of the whole space before a search begins."""
 
-    feasible: int  # connected cells that meet every limit
-    smallest: dict[str, tuple[float, str]]  # metric -> smallest cost of a connected cell, and its source
+    feasible: int  # connected architectures that meet every limit
+    smallest: dict[str, tuple[float, str]]  # metric -> smallest cost of a connected one, and its source
     best_accuracy: float | None  # benchmark test accuracy in % of the best feasible cell, where it is on this machine
 
 
-def survey(space: SearchSpace, prices: CostProvider, constraints: list[Constraint], dataset: str) -> Landscape | None:
-    """None where the space is too large, or a price too dear, to see it all."""
-    if not (isinstance(space, Enumerable) and prices.exhaustive):
+def survey(space: SearchSpace, costs: CostProvider, constraints: list[Constraint], dataset: str) -> Landscape | None:
+    """None where the space is too large, or a cost too expensive, to see it all, and its smallest network is within the
+    limits or not known."""
+    if isinstance(space, Bounded):
+        return _of_smallest(space, costs, constraints)
+    if not (isinstance(space, Enumerable) and costs.exhaustive):
         return None
     archs = space.all_architectures()
     benchmark = plugins.benchmark_of(space.name)
@@ -27,14 +30,23 @@ def survey(space: SearchSpace, prices: CostProvider, constraints: list[Constrain
     feasible = 0
     best_accuracy: float | None = None
     smallest: dict[str, tuple[float, str]] = {}
-    for index, (arch, price) in enumerate(zip(archs, prices(archs), strict=True)):
-        if price.error is not None or not space.is_connected(arch):
+    for index, (arch, cost) in enumerate(zip(archs, costs(archs), strict=True)):
+        if cost.error is not None or not space.is_connected(arch):
             continue
-        for metric, value in price.values.items():
+        for metric, value in cost.values.items():
             if metric not in smallest or value < smallest[metric][0]:
-                smallest[metric] = (value, price.sources[metric])
-        if all(each.penalty(price) == 0 for each in constraints):
+                smallest[metric] = (value, cost.sources[metric])
+        if all(each.penalty(cost) == 0 for each in constraints):
             feasible += 1
             if accuracies is not None:
                 best_accuracy = max(float(accuracies[index]), best_accuracy or 0.0)
     return Landscape(feasible, smallest, best_accuracy)
+
+
+def _of_smallest(space: Bounded, costs: CostProvider, constraints: list[Constraint]) -> Landscape | None:
+    """That nothing is within the limits, where the smallest network is not; what boards can measure is measured."""
+    smallest = space.smallest()
+    (cost,) = costs.measure([smallest]) if isinstance(costs, Correctable) else costs([smallest])
+    if cost.error is not None or all(each.penalty(cost) == 0 for each in constraints):
+        return None
+    return Landscape(0, {name: (value, cost.sources[name]) for name, value in cost.values.items()}, None)

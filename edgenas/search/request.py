@@ -5,22 +5,34 @@ Nothing here trains, and nothing is written.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from edgenas import cost, plugins, spaces
 from edgenas import device as devices
 from edgenas import run as runs
-from edgenas.architecture import Constraint, CostProvider, Countable, SearchRequest, SearchSpace, flat
+from edgenas.architecture import (
+    Constraint,
+    CostProvider,
+    Countable,
+    Inheriting,
+    OwnResolution,
+    SearchRequest,
+    SearchSpace,
+    flat,
+)
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
-from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, default_reference, sized, table
+from edgenas.fitness import HOW_ONLY, PUBLISHED, SUPERNET, FitnessSettings, RefineSettings, sized, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness.weights import parse_weights
 from edgenas.search.settings import FRONT, SearchSettings
 from edgenas.search.settings import PAPER as PAPER_SEARCH
 from edgenas.text import printable
 from edgenas.units import METRICS, check_ranges
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,12 +43,14 @@ class Preset:
     search: SearchSettings
     scoring: str  # the fitness by which is scored, {} being where phi comes from: "table" or "live"
     budgeted: bool  # few are scored, and they are well chosen; where they are trained, the best are refined
+    inheriting: bool  # candidates begin with the weights of their space's supernet, where it has one
 
 
 PRESETS = {
-    "default": Preset(FitnessSettings(), SearchSettings(), "2*{}+macs", budgeted=True),
-    "paper": Preset(PAPER_FITNESS, PAPER_SEARCH, "{}", budgeted=False),
+    "default": Preset(FitnessSettings(), SearchSettings(), "2*{}+macs", budgeted=True, inheriting=True),
+    "paper": Preset(PAPER_FITNESS, PAPER_SEARCH, "{}", budgeted=False, inheriting=False),
 }
+INHERITED_STEPS, PHOTOS_IN_BATCH = 0, 64  # docs/figures.md, "Networks for photos"
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
 REFINE = 8  # unique architectures refined by default, after a search that trains; a search by look-ups answers at once
 REFINE_SETTINGS = RefineSettings()
@@ -96,7 +110,9 @@ def resolve(request: SearchRequest, target: Target | None = None) -> ResolvedSea
     Raises UsageError for what cannot be asked and DataError for data that is missing or damaged.
     """
     check(request)
-    return _decided(request, target or load_target(request), *_settings(request))
+    target = target or load_target(request)
+    fitness_settings, *settings = _settings(request)
+    return _decided(request, target, _for_space(fitness_settings, request, target.space), *settings)
 
 
 def resolve_again(run: runs.Run, request: SearchRequest, target: Target) -> ResolvedSearch:
@@ -163,6 +179,29 @@ def looks_up(scoring: str, space: SearchSpace, dataset: str, settings: FitnessSe
     return all(member(name) for name in parse_weights(scoring))
 
 
+def _for_space(settings: FitnessSettings, request: SearchRequest, space: SearchSpace) -> FitnessSettings:
+    """`settings` as they suit `space`, where nothing else was asked: inherited weights, where it has any, with these no
+    training, and as the reference the network that has all of them."""
+    if isinstance(space, Inheriting):
+        inherits = request.init is None and PRESETS[request.preset].inheriting
+        init, reference = "inherited", SUPERNET
+        try:
+            space.supernet()
+        except (DataError, UsageError) as error:
+            init, reference = "random", PUBLISHED[0]
+            if inherits:
+                log.warning("candidates begin with random weights: %s", error)
+        if inherits:
+            settings = replace(settings, init=init)
+        if request.reference is None:
+            settings = replace(settings, reference=reference)
+    if request.epochs is None and settings.init == "inherited":
+        settings = replace(settings, epochs=INHERITED_STEPS)
+    if request.batch_size is None and isinstance(space, OwnResolution):
+        settings = replace(settings, batch_size=PHOTOS_IN_BATCH)
+    return settings
+
+
 def _decided(
     request: SearchRequest,
     target: Target,
@@ -171,8 +210,6 @@ def _decided(
     where_not: SearchSettings,
 ) -> ResolvedSearch:
     space, dataset = target.space, request.dataset
-    if request.reference is None:
-        fitness_settings = replace(fitness_settings, reference=default_reference(space))
     scoring = request.fitness
     if scoring == "auto":
         scoring = "table" if table.fits(space.name, dataset, fitness_settings) else "live"

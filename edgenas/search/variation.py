@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Container, Iterator, Sequence
 
-from edgenas.architecture import Architecture, Trial
+from edgenas.architecture import Architecture, Bounded, Trial
 from edgenas.search.evaluate import Evaluator
 from edgenas.search.settings import SearchSettings
 from edgenas.search.surrogate import predicted_trials
@@ -19,12 +19,16 @@ class Variation:
     def __init__(self, evaluator: Evaluator, settings: SearchSettings) -> None:
         self.sampled = 0  # candidates drawn, those rejected included
         self._evaluator, self._space, self._settings = evaluator, evaluator.space, settings
+        self._mutation_rate = settings.mutation_rate or 1 / len(evaluator.space.choices)
         self._rng = random.Random(settings.seed)
         self._draw = self._rng.random  # by the thousand, so by the quickest of its methods
 
     def sample(self) -> Iterator[Architecture]:
-        """What the fitness must score first, then random candidates without end."""
+        """What the fitness must score first, then the smallest network, which keeps limits if any does, then random
+        candidates without end."""
         yield from self._evaluator.sample
+        if isinstance(self._space, Bounded):
+            yield self._space.smallest()
         while True:
             yield self._random()
 
@@ -46,9 +50,9 @@ class Variation:
         return Architecture(self._space.name, tuple(genes))
 
     def mutate(self, place: int) -> int | None:
-        """A random value for the gene at `place`, with probability settings.mutation_rate, else None."""
+        """A random value for the gene at `place`, with the probability of a mutation, else None."""
         draw = self._draw
-        return int(draw() * self._space.choices[place]) if draw() < self._settings.mutation_rate else None
+        return int(draw() * self._space.choices[place]) if draw() < self._mutation_rate else None
 
     def propose(
         self, proposals: Iterator[Architecture], count: int, taken: Container[Architecture] = ()

@@ -27,8 +27,8 @@ from edgenas.spaces.mobilenet.weights import (
     efficientnet_lite_file,
     read_efficientnet_lite,
     read_ofa,
-    recalibrate,
 )
+from edgenas.train.inherited import recalibrate
 from tests.spaces.checkpoints import Evil, official
 
 LITE0, W10, W12 = EfficientNetLite0(), OFAMobileNetV3W10(), OFAMobileNetV3W12()
