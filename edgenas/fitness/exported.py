@@ -139,6 +139,8 @@ class _Node:
         self._made = node["outputs"]
         self.inputs = [name for _, argument in self._arguments for name in _names(argument)]
         self.outputs = [name for each in self._made for name in _names(each)]
+        if any(name in ("train", "training") and argument.get("as_bool") for name, argument in self._arguments):
+            raise ValueError("it was exported in training mode")
         stack = node["metadata"].get("nn_module_stack", "")
         self.modules = [each.split(",")[1] for each in stack.split(";") if each.count(",") and each.split(",")[1]]
 

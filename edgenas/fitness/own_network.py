@@ -1,98 +1,84 @@
-"""A reference of the user's own: a network's file, by torch.export or TorchScript, and the layers that are compared."""
+"""A reference of the user's own: a network's file, by torch.export or TorchScript, and the layers that are compared.
+
+It is loaded and computed in a process of its own, which ends where such a file crashes torch.
+"""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from edgenas.data.torch_program import read_program
-from edgenas.errors import DataError, UsageError, out_of_memory
-from edgenas.fitness.exported import Exported
-from edgenas.fitness.parts import in_parts, resized
-from edgenas.fitness.scripted import Scripted
+from edgenas.errors import DataError, ExportError, UsageError
+from edgenas.fitness.loaded_network import MEAN, STD, LoadedNetwork
+from edgenas.lower.child import CrashError, in_child
 from edgenas.text import printable
 
-# As most published networks expect images: those of ImageNet.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_NEAR = 3
+_NETWORK, _IMAGES, _MAPS = "network", "images.npy", "maps.npz"
 
 
 class OwnNetwork:
-    """The network at `path`, from which maps are taken at `taps`, names of modules, or of values of a graph that
-    torch.export wrote.
-
-    It sees images normalised by the mean and deviation of ImageNet, at the resolution that it was exported for, or,
-    where that is any, as they come. Raises DataError for a file that is damaged or not to be trusted, UsageError for
-    taps that it does not have.
-    """
+    """The network at `path`, from which maps are taken at `taps`, as a Reference (edgenas.fitness.references);
+    LoadedNetwork says how it sees images. Raises DataError for a file that is damaged or not to be trusted, UsageError
+    for taps that it does not have."""
 
     def __init__(self, path: Path, taps: Sequence[str]) -> None:
         self._called, self._taps, self.taps = printable(path), list(taps), len(taps)
-        program = read_program(path)
-        try:
-            self._network = Exported(program.parts) if program.kind == "export" else Scripted(program)
-        except ValueError as error:
-            raise DataError(
-                f"{path} cannot be a reference ({printable(error, 160)}); export a network in evaluation mode on the"
-                " CPU, by torch.export.save"
-            ) from error
-        for tap in taps:
-            if tap not in self._network.names:
-                raise UsageError(f"{self._called} has no layer '{printable(tap, 60)}' for --taps; {self._near(tap)}")
+        self._program = read_program(path)
         self.source = f"{self._called} at {printable(', '.join(taps), 200)}"
-        digest = hashlib.sha256(repr((list(taps), MEAN, STD)).encode())
-        for name, part in sorted(program.parts.items()):
-            digest.update(name.encode() + hashlib.sha256(part).digest())
-        self._fingerprint = digest.hexdigest()
-
-    def _near(self, tap: str) -> str:
-        names = list(self._network.names)
-        near = difflib.get_close_matches(tap, names, _NEAR, 0.5) or names[:_NEAR]
-        return f"the nearest are {printable(', '.join(near), 200)}" if near else "it has none"
+        if self._program.kind == "export":
+            LoadedNetwork(self._program, self._called, self._taps)  # only looked at, nothing is computed
+        else:
+            self._apart("check")
 
     def fingerprint(self) -> str:
         """sha256 hex digest of all that its maps depend on."""
-        return self._fingerprint
+        digest = hashlib.sha256(repr((self._taps, MEAN, STD)).encode())
+        for name, part in sorted(self._program.parts.items()):
+            digest.update(name.encode() + hashlib.sha256(part).digest())
+        return digest.hexdigest()
 
-    @torch.no_grad()
     def maps(self, scaled: Tensor) -> list[Tensor]:
         """Its maps [batch, channels, h, w], one a tap, for images [batch, 3, h, w] in [0, 1]. Raises UsageError where
         it cannot compute them, or gives something else."""
-        mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
-        found = in_parts(self._checked, (resized(scaled, self._network.size) - mean) / std, self._network.batch)
-        for tap, each in zip(self._taps, found, strict=True):
-            if not each.isfinite().all():
-                raise UsageError(f"{self._called} gives numbers that are not finite at '{tap}'; give another network")
-        return found
+        return self._apart("compute", scaled)
 
-    def _checked(self, images: Tensor) -> list[Tensor]:
-        count, _, height, width = images.shape
+    def _apart(self, task: str, scaled: Tensor | None = None) -> list[Tensor]:
         try:
-            found = self._network.maps(images, self._taps)
-        except MemoryError:
-            raise
-        except Exception as error:  # torch names no common base for what a network that does not fit makes it raise
-            if out_of_memory(error):
-                raise
-            why = str(error) if isinstance(error, ValueError) else str(error).strip().rpartition("\n")[2]
-            raise UsageError(
-                f"{self._called} cannot compute {count} images of {height} x {width} pixels ({printable(why, 120)});"
-                " export it for any batch size and resolution"
+            with tempfile.TemporaryDirectory() as name:
+                folder = Path(name)
+                (folder / _NETWORK).write_bytes(self._program.archive())
+                if scaled is not None:
+                    np.save(folder / _IMAGES, scaled.numpy())
+                in_child(f"{__name__}:{task}", folder, called=self._called, taps=self._taps)
+                if scaled is None:
+                    return []
+                with np.load(folder / _MAPS) as found:
+                    return [torch.from_numpy(found[each]) for each in found.files]
+        except CrashError as error:
+            raise DataError(
+                f"{self._called} cannot be a reference (its process {error.how}); write it again, by torch.export.save"
             ) from error
-        for tap, each in zip(self._taps, found, strict=True):
-            if not isinstance(each, Tensor) or each.dim() != 4 or not each.is_floating_point():
-                shape = list(each.shape) if isinstance(each, Tensor) else "no tensor"
-                raise UsageError(
-                    f"{self._called} gives {shape} at '{tap}', which is no map [batch, channels, height, width]; name"
-                    " layers before the pooling by --taps"
-                )
-            if len(each) != count:
-                raise UsageError(
-                    f"{self._called} gives {len(each)} maps for {count} images at '{tap}'; export it for any batch size"
-                )
-        return [each.float() for each in found]
+        except (ExportError, OSError) as error:
+            raise UsageError(
+                f"{self._called} could not be computed ({printable(error, 160)}); free memory and space, or give a"
+                " smaller network by --reference"
+            ) from error
+
+
+def check(folder: Path, called: str, taps: Sequence[str]) -> None:
+    """In a process of its own: whether the network can be loaded and has `taps`."""
+    LoadedNetwork(read_program(folder / _NETWORK), called, taps)
+
+
+def compute(folder: Path, called: str, taps: Sequence[str]) -> None:
+    """... and what it gives for the images."""
+    network = LoadedNetwork(read_program(folder / _NETWORK), called, taps)
+    found = network.maps(torch.from_numpy(np.load(folder / _IMAGES)))
+    np.savez(folder / _MAPS, *(each.contiguous().numpy() for each in found))
