@@ -351,6 +351,11 @@ class OwnResolution(Protocol):
         """The side in pixels of the square images that the network of `arch` reads."""
 
 
+def resolution_of(space: SearchSpace, arch: Architecture) -> int | None:
+    """At how many pixels a side the network of `arch` reads images; None: as they are."""
+    return space.resolution(arch) if isinstance(space, OwnResolution) else None
+
+
 @runtime_checkable
 class Bounded(Protocol):
     """A space that knows its least and its largest network: whatever can be limited lies between theirs."""
@@ -459,6 +464,24 @@ class Features(Protocol):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """How alike each of `genes` is to each of `others`, twice (n, m): by what they are made of, and by the share of
         what these have in common."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of networks that can be timed by itself: its name, the (channels, height, width) of what it reads, and
+    what makes a torch module of it, with random weights, that returns one vector for each image."""
+
+    name: str
+    shape: tuple[int, int, int]
+    build: Callable[[], nn.Module]
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """Features of which the last ones of the last set say how often each part is in a network."""
+
+    def parts(self, num_classes: int) -> Sequence[Part]:
+        """One for each of these features, in their order; `num_classes`: that networks tell apart."""
 
 
 @runtime_checkable

@@ -75,11 +75,29 @@ class RefineSettings:
     # After the first rung the training images are not gone through more often: a small set is learnt by heart, and the
     # loss on what was held out says less (docs/figures.md, "What settings rest on").
     max_epochs: int = 10
+    # Of networks that begin with inherited weights, as edgenas.train.settings has them.
+    init: str = "random"
+    classifier_rate: float = 1.0
+    min_crop: float = 1.0
 
     def __post_init__(self) -> None:
         if any(images % self.batch_size for images in (*self.rungs, self.calibration_images)):
             raise ValueError(f"rungs and calibration are to be whole batches of {self.batch_size} images")
 
+
+# How photos are: as deployed, only briefly; nothing is shrunk, for an architecture has its own resolution.
+PHOTOS_REFINED = RefineSettings(
+    rungs=(1_600, 3_200, 6_400),
+    batch_size=32,
+    shrink=1,
+    learning_rate=0.01,
+    weight_decay=1e-4,
+    calibration_images=512,
+    val_images=1000,
+    init="inherited",
+    classifier_rate=5.0,
+    min_crop=0.5,
+)
 
 # No score depends on these.
 HOW_ONLY = frozenset({"eval_steps", "engine"})
@@ -107,7 +125,7 @@ def identified(space: SearchSpace, settings: Settings, without: Collection[str] 
     had, so that what an earlier version scored is still known."""
     first = {today: former for former, today in FORMER_NAMES.items()}
     entries = {first.get(name, name): value for name, value in flat(sized(space, settings)).items()}
-    later = {"init": "random"}  # not there before, when all were so
+    later = {"init": "random", "classifier_rate": 1.0, "min_crop": 1.0}  # not there before, when all were so
     return {
         name: value
         for name, value in entries.items()

@@ -179,10 +179,10 @@ class _Rung(TypedDict):
     seconds: Amount
 
 
-class _Class(TypedDict):
+class _RefinedArchitecture(TypedDict):
     genes: Genes
     arch_str: Text
-    merit: float | None
+    selection_score: float | None
     rungs: list[_Rung]
     error: Text | None
 
@@ -194,7 +194,7 @@ class _Refinement(TypedDict):
     hardware: Text
     seconds: Amount
     images_seen: Count
-    classes: list[_Class]
+    architectures: list[_RefinedArchitecture]
 
 
 class _Evaluations(TypedDict):
