@@ -148,7 +148,7 @@ needs_weights = pytest.mark.skipif(
 @needs_weights
 def test_photos_are_scored_by_inherited_weights(photos: Path) -> None:
     archs = small(LITE0, 2)
-    settings = FitnessSettings(init="inherited", epochs=0, batch_size=6, precision="float32")
+    settings = FitnessSettings(init="inherited", epochs=0, batch_size=6, precision="float32", reference="supernet")
     fitness = live.create(LITE0, str(photos), settings)
     first, second = fitness(archs)
     assert first.value is not None
