@@ -350,6 +350,9 @@ class OwnResolution(Protocol):
     def resolution(self, arch: Architecture) -> int:
         """The side in pixels of the square images that the network of `arch` reads."""
 
+    def at_resolution(self, arch: Architecture, side: int) -> Architecture:
+        """`arch`, but for its resolution, which is to be one of `resolutions`."""
+
 
 def resolution_of(space: SearchSpace, arch: Architecture) -> int | None:
     """At how many pixels a side the network of `arch` reads images; None: as they are."""
