@@ -27,7 +27,7 @@ from edgenas.fitness import RefineSettings, tabulate
 from edgenas.fitness.reference import ResNet
 from edgenas.search import request
 from edgenas.spaces.nasbench201 import NASBench201
-from tests.fitness.own_networks import ThreeStages, write
+from tests.fitness import own_networks
 from tests.pages import ALL, PAGES, ROOT, Command, comparable, maker, reprint, runs_named
 from tests.stand_ins import StandInBoard
 from tests.train.worlds import image_folder
@@ -205,7 +205,8 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch, quick_
         if names("--dataset photos"):
             shutil.copytree(made.photos(), workplace / "photos")
         if names(r"net\.pt2"):
-            write(network(ThreeStages), workplace / "net.pt2", "any")
+            made_own = own_networks.network(own_networks.ThreeStages)
+            own_networks.write(made_own, workplace / "net.pt2", "any")
         if names("edgenas compare"):
             monkeypatch.setenv("EDGENAS_DATA_DIR", str(made.tables()))
         if names("data import"):
