@@ -29,6 +29,7 @@ from edgenas.fitness.reference import ResNet
 from edgenas.search import request
 from edgenas.spaces.mobilenet import OFAMobileNetV3W12
 from edgenas.spaces.nasbench201 import NASBench201
+from tests.fitness import own_networks
 from tests.pages import ALL, PAGES, ROOT, Command, comparable, maker, reprint, runs_named
 from tests.spaces.checkpoints import official
 from tests.stand_ins import StandInBoard
@@ -217,6 +218,9 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch, quick_
             shutil.copy(made.checkpoint(), workplace)
             if names("search"):
                 assert run(f"edgenas data import ofa-mbv3-w1.2 {made.checkpoint()}") == 0
+        if names(r"net\.pt2"):
+            made_own = own_networks.network(own_networks.ThreeStages)
+            own_networks.write(made_own, workplace / "net.pt2", "any")
         if names("edgenas compare"):
             monkeypatch.setenv("EDGENAS_DATA_DIR", str(made.tables()))
         if names("data import"):

@@ -310,10 +310,12 @@ def request_again(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
     for name, value in asked.items():
         if name in _ELSEWHERE:
             continue
-        if getattr(stored, name) != value:
+        before = getattr(stored, name)
+        if before != value:
             flag = "--" + name.removesuffix("_ms").removesuffix("_mj").removesuffix("_m").replace("_", "-")
+            was, asked_now = (",".join(each) if isinstance(each, tuple) else each for each in (before, value))
             raise UsageError(
-                f"run {run.path} was made with {flag} {printable(getattr(stored, name))}, not {value}; leave {flag} out"
-                " to go on with it, or start a new run"
+                f"run {run.path} was made with {flag} {printable(was)}, not {asked_now}; leave {flag} out to go on with"
+                " it, or start a new run"
             )
     return replace(stored, **{name: asked[name] for name in _ELSEWHERE & set(asked)})
