@@ -195,8 +195,8 @@ def profile(
     """Metric -> a predictor of every metric that all architectures in `found`, measured ones, have.
 
     `fitted_on` says in words what was measured, for the profile. `parts`: all that the space's features count, measured
-    one by one, in their order; what a network costs is then taken to be about in proportion to their sum, and the architectures say how
-    far it is not. Raises BoardError where too few of the architectures ran.
+    one by one, in their order; what a network costs is then taken to be about in proportion to their sum, and the
+    architectures say how far it is not. Raises BoardError where too few of the architectures ran.
     """
     good = [cost for _, cost in found if cost.error is None]
     if len(good) < MIN_SAMPLES:
