@@ -193,6 +193,7 @@ def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
 
 
+INITS = ("random", "inherited")  # what the weights of a candidate, or of a network to be trained, begin with
 NetworkSize = Mapping[str, int]  # how large a network is made, by the names that its space declares in `sizes`
 
 
@@ -348,6 +349,11 @@ class OwnResolution(Protocol):
         """The side in pixels of the square images that the network of `arch` reads."""
 
 
+def resolution_of(space: SearchSpace, arch: Architecture) -> int | None:
+    """At how many pixels a side the network of `arch` reads images; None: as they are."""
+    return space.resolution(arch) if isinstance(space, OwnResolution) else None
+
+
 @runtime_checkable
 class Bounded(Protocol):
     """A space that knows its least and its largest network: whatever can be limited lies between theirs."""
@@ -474,6 +480,18 @@ class Featured(Protocol):
 
     @property
     def features(self) -> Features: ...
+
+
+def supernet_for(space: SearchSpace, init: str) -> Supernet | None:
+    """What networks of `space` take their weights from, where they begin as `init`, one of INITS, says; None: random
+    ones. Raises UsageError where they cannot begin so, and what Inheriting.supernet raises."""
+    if init not in INITS:
+        raise UsageError(f"--init {printable(init, 40)} is unknown; give {' or '.join(INITS)}")
+    if init == "random":
+        return None
+    if not isinstance(space, Inheriting):
+        raise UsageError(f"space {space.name} has no trained weights to inherit; give --init random")
+    return space.supernet()
 
 
 class TabularBenchmark(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from edgenas.errors import BoardError
 
-TELL_S = 10.0  # between two words on how far a transfer is
+REPORT_S = 10.0  # between two words on how far a transfer is
 MIN_BYTES_PER_S = 1024  # on average: what is slower has no use, and a board must not hold us for ever
 _CHECKED_BYTES_PER_S = 5e6  # by a slow board, of its own disk
 _log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ class Moving:
     ) -> None:
         self._address, self._doing, self._total, self._silence_s = address, doing, total, silence_s
         self._moving = moving
-        self._started_s = self._moved_s = self._told_s = time.monotonic()
+        self._started_s = self._moved_s = self._reported_s = time.monotonic()
         self._done = self._begun_with = 0
 
     def begin(self, done: int) -> None:
@@ -37,8 +37,8 @@ class Moving:
             self._done, self._moved_s = done, now_s
         if self._moving is not None:
             self._moving()
-        if now_s - self._told_s > TELL_S:
-            self._told_s = now_s
+        if now_s - self._reported_s > REPORT_S:
+            self._reported_s = now_s
             rate = (self._done - self._begun_with) / (now_s - self._started_s)
             left = f", about {(self._total - self._done) / rate:.0f} s left" if rate > 0 else ""
             _log.info(

@@ -58,10 +58,10 @@ settled() {  # another sends the same content and has taken over
 }
 case $target in (*/*) mkdir -p "${target%/*}" || exit 3;; esac
 if [ -d "$target" ]; then echo "it is a folder" >&2; exit 3; fi
-told=
+teller=
 if [ $tell = 1 ]; then
   while sleep 1 > /dev/null && wc -c < "$partial"; do :; done 2> /dev/null &
-  told=$!
+  teller=$!
 fi
 if [ $from -gt 0 ]; then
   { dd bs=1 seek=$from count=0 conv=notrunc 2> /dev/null; cat; } 1<> "$partial"
@@ -69,7 +69,7 @@ else
   cat > "$partial"
 fi
 code=$?
-[ -n "$told" ] && kill $told 2> /dev/null
+[ -n "$teller" ] && kill $teller 2> /dev/null
 if [ $code != 0 ]; then rm -f "$partial"; exit 3; fi
 if [ ! -f "$partial" ]; then settled; exit 4; fi
 there=$(($(wc -c < "$partial")))

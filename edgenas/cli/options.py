@@ -20,6 +20,11 @@ def option(help: str, *flags: str, default: object = None, panel: str | None = N
     return typer.Option(*flags, help=help, rich_help_panel=panel, show_default=shown, **how)
 
 
+def former(*flags: str) -> Any:
+    """An option by its name in earlier versions, which still works and no help text shows."""
+    return typer.Option(*flags, hidden=True)
+
+
 Json = Annotated[bool, option("Print JSON.", "--json")]
 BoardName = Annotated[str, typer.Argument(help="The board's name.")]
 OnBoard = Annotated[str, option("The board's name.", "--board")]

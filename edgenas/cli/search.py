@@ -122,12 +122,11 @@ def search(
         int | None,
         option(
             "A live score is the mean over this many batches and initial weights.",
-            "--draws",  # its first name
-            "--repeats",
             default=FitnessSettings.repeats,
             panel=_HOW,
         ),
     ] = None,
+    draws: Annotated[int | None, options.former("--draws")] = None,
     refine: Annotated[
         int | None,
         option(
@@ -179,7 +178,7 @@ def search(
         "size": options.parse_size(size, cells=cells, channels=channels) or None,
         "precision": precision,
         "halving": halving,
-        "repeats": repeats,
+        "repeats": draws if repeats is None else repeats,
         "refine": refine,
         "engine": engine,
         "seed": seed,

@@ -10,10 +10,15 @@ from edgenas import spaces
 from edgenas.cli import options
 from edgenas.cli.options import Json, option
 from edgenas.cli.results import interrupted, show
-from edgenas.train.settings import TrainSettings
+from edgenas.train.settings import FINE_TUNING, TrainSettings
 
 _WHAT = "What is trained"
 _HOW = "How it is trained"
+
+
+def _default(name: str) -> str:
+    """What `name` is for random and for inherited weights, in words."""
+    return f"{getattr(TrainSettings, name):g}; {FINE_TUNING[name]:g} with inherited weights"
 
 
 def train(
@@ -28,14 +33,41 @@ def train(
         option("Name or folder for what is trained.", "--run", "-o", default="runs/trained-DATASET", panel=_WHAT),
     ] = None,
     distill: Annotated[bool, option("Learn from the reference network too.", "--distill", panel=_HOW)] = False,
-    epochs: Annotated[int | None, option("Times each image is seen.", default="by the data set", panel=_HOW)] = None,
-    batch_size: Annotated[int | None, option("Images in a step.", default=TrainSettings.batch_size, panel=_HOW)] = None,
+    epochs: Annotated[
+        int | None,
+        option(
+            "Times each image is seen.",
+            default=f"by the data set; {FINE_TUNING['epochs']} with inherited weights",
+            panel=_HOW,
+        ),
+    ] = None,
+    init: Annotated[str | None, options.init(_HOW)] = None,
+    batch_size: Annotated[int | None, option("Images in a step.", default=_default("batch_size"), panel=_HOW)] = None,
     learning_rate: Annotated[
         float | None,
-        option("At the start; a cosine brings it to 0.", default=TrainSettings.learning_rate, panel=_HOW),
+        option("At the start; a cosine brings it to 0.", default=_default("learning_rate"), panel=_HOW),
     ] = None,
     weight_decay: Annotated[
-        float | None, option("Pulls the weights towards 0.", default=TrainSettings.weight_decay, panel=_HOW)
+        float | None, option("Pulls the weights towards 0.", default=_default("weight_decay"), panel=_HOW)
+    ] = None,
+    warmup_epochs: Annotated[
+        int | None, option("Epochs in which the rate rises.", default=_default("warmup_epochs"), panel=_HOW)
+    ] = None,
+    classifier_rate: Annotated[
+        float | None,
+        option(
+            "The classifier's learning rate, in those of the other weights.",
+            default=_default("classifier_rate"),
+            panel=_HOW,
+        ),
+    ] = None,
+    min_crop: Annotated[
+        float | None,
+        option(
+            "Below 1: train on random crops of at least this share of an image's area; at 1, images are shifted a bit.",
+            default=_default("min_crop"),
+            panel=_HOW,
+        ),
     ] = None,
     seed: Annotated[int | None, options.seed("weights on a CPU", _HOW)] = None,
     patience: Annotated[
@@ -66,9 +98,13 @@ def train(
         resume=resume,
         restart=restart,
         epochs=epochs,
+        init=init,
         batch_size=batch_size,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
+        warmup_epochs=warmup_epochs,
+        classifier_rate=classifier_rate,
+        min_crop=min_crop,
         seed=seed,
         patience=patience,
     )

@@ -8,13 +8,14 @@ from edgenas.architecture import Architecture, Cost, Countable, InputSpec, OwnRe
 from edgenas.data.inputs import input_of
 from edgenas.device import Device
 from edgenas.errors import UsageError
+from edgenas.units import COUNTED
 
 
 class AnalyticCost:
     """Counts `macs` (M) and `params` (M) of networks for square images, as large as given or as is their own."""
 
     kind = "analytic"
-    metrics = frozenset({"macs", "params"})
+    metrics = COUNTED
     exhaustive = True
 
     def __init__(self, space: Countable, given: InputSpec) -> None:

@@ -16,7 +16,6 @@ but its samples. What no fit decides was decided in knowledge of all six: which 
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +28,7 @@ from edgenas import plugins
 from edgenas.architecture import Architecture, Cost, Featured, Features, SearchSpace
 from edgenas.cost.predictor import genes_of
 from edgenas.cost.prior import Prior, broad_prior, drawn, grams_of, likeliest, shipped_prior
-from edgenas.cost.regression import compared
+from edgenas.cost.regression import compared, predictor_of
 from edgenas.cost.uncertainty import few_quantiles
 from edgenas.device import ErrorRegion, LinearModel, Measurable, Predictor
 from edgenas.errors import BoardError, UsageError
@@ -117,16 +116,13 @@ def fit_fewshot(
     comparison = compared(held_out, measured)
     quantiles = few_quantiles(np.log(measured / held_out).tolist())
     record = json.dumps([[list(arch.genes), value] for arch, value in zip(archs, every.tolist(), strict=True)])
-    return Predictor(
-        model=regress(ran, measured, prior),
-        target="value",
-        smallest=smallest,
-        held_out_spearman=round(comparison.spearman, 4),
-        held_out_within_10_percent=round(comparison.within, 4),
-        n_train=len(measured),
-        n_held_out=len(measured),
+    return predictor_of(
+        regress(ran, measured, prior),
+        smallest,
+        comparison,
+        fitted=len(measured),
+        held_out=len(measured),
         fitted_on=fitted_on,
-        fitted_at=datetime.datetime.now(datetime.UTC).date().isoformat(),
         data_sha256=hashlib.sha256(record.encode()).hexdigest(),
         measurable=_measurable(genes, runs, prior),
         errors=(ErrorRegion("all", 0.0, tuple(round(each, 5) for each in quantiles)),),

@@ -10,11 +10,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from edgenas.architecture import FORMER_NAMES, Inheriting, NetworkSize, SearchSpace, flat, network_size
+from edgenas.architecture import FORMER_NAMES, NetworkSize, SearchSpace, flat, network_size
 from edgenas.errors import UsageError
 from edgenas.text import printable
 
-INITS = ("random", "inherited")  # what the weights of a candidate, or of a network to be trained, begin with
 REFERENCES = {"resnet20": 20, "resnet56": 56}  # reference networks by name, and their depth
 
 
@@ -27,7 +26,7 @@ class FitnessSettings:
     """
 
     epochs: int = 10  # training steps on the one batch; the paper calls them epochs (N_train)
-    init: str = "random"  # of INITS: where a candidate's weights come from; inherited ones need no step
+    init: str = "random"  # or inherited: where a candidate's weights come from; inherited ones need no step
     beta: float = 0.8  # weight of the representation term in Eq. 3, in [0, 1]
     batch_size: int = 32  # images in the one batch
     size: NetworkSize = field(
@@ -72,11 +71,29 @@ class RefineSettings:
     # After the first rung the training images are not gone through more often: a small set is learnt by heart, and the
     # loss on what was held out says less (docs/figures.md, "What settings rest on").
     max_epochs: int = 10
+    # Of networks that begin with inherited weights, as edgenas.train.settings has them.
+    init: str = "random"
+    classifier_rate: float = 1.0
+    min_crop: float = 1.0
 
     def __post_init__(self) -> None:
         if any(images % self.batch_size for images in (*self.rungs, self.calibration_images)):
             raise ValueError(f"rungs and calibration are to be whole batches of {self.batch_size} images")
 
+
+# How photos are: as deployed, only briefly; nothing is shrunk, for an architecture has its own resolution.
+PHOTOS_REFINED = RefineSettings(
+    rungs=(1_600, 3_200, 6_400),
+    batch_size=32,
+    shrink=1,
+    learning_rate=0.01,
+    weight_decay=1e-4,
+    calibration_images=512,
+    val_images=1000,
+    init="inherited",
+    classifier_rate=5.0,
+    min_crop=0.5,
+)
 
 # No score depends on these.
 HOW_ONLY = frozenset({"eval_steps", "engine"})
@@ -104,22 +121,12 @@ def identified(space: SearchSpace, settings: Settings, without: Collection[str] 
     had, so that what an earlier version scored is still known."""
     first = {today: former for former, today in FORMER_NAMES.items()}
     entries = {first.get(name, name): value for name, value in flat(sized(space, settings)).items()}
-    later = {"init": "random"}  # not there before, when all were so
+    later = {"init": "random", "classifier_rate": 1.0, "min_crop": 1.0}  # not there before, when all were so
     return {
         name: value
         for name, value in entries.items()
         if name not in without and (name not in later or value != later[name])
     }
-
-
-def check_init(space: SearchSpace, init: str) -> None:
-    """Raises UsageError where weights of `space` cannot begin as `init` says, and what Inheriting.supernet raises."""
-    if init not in INITS:
-        raise UsageError(f"--init {printable(init, 40)} is unknown; give {' or '.join(INITS)}")
-    if init == "inherited":
-        if not isinstance(space, Inheriting):
-            raise UsageError(f"space {space.name} has no trained weights to inherit; give --init random")
-        space.supernet()
 
 
 def check_reference(choice: str) -> None:

@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from edgenas.architecture import Architecture, Inheriting, OwnResolution, Score, SearchSpace
+from edgenas.architecture import Architecture, Inheriting, OwnResolution, Score, SearchSpace, Supernet, supernet_for
 from edgenas.data.images import ImageSet, batch_indexes, load_images, load_some, one_batch
+from edgenas.data.inputs import photos_of
 from edgenas.errors import UsageError
-from edgenas.fitness import HOW_ONLY, FitnessSettings, check_init, identified
+from edgenas.fitness import HOW_ONLY, FitnessSettings, identified
 from edgenas.fitness.engine import Engine, Hardware, LocalEngine, engine, stacks
 from edgenas.fitness.reference import reference_network
 from edgenas.fitness.rmi import unit_gram
@@ -27,6 +28,20 @@ from edgenas.fitness.trainer import VERSION, Trainer
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TIMED, TIMED_STEPS = 8, 3  # architectures, and steps of each, by which is estimated how long all will take
 HALVING_GROUP = 8  # architectures of which the worse half is stopped; a constant: no score depends on the machine
+
+
+class Scores(Protocol):
+    """What a LiveFitness runs on workers: see edgenas.fitness.engine.Trains."""
+
+    @property
+    def space(self) -> SearchSpace: ...
+    @property
+    def settings(self) -> FitnessSettings: ...
+    def briefly(self, steps: int) -> Scores:
+        """The same with so many training steps, for their time alone."""
+
+    def on(self, device: torch.device) -> Scores: ...
+    def __call__(self, archs: Sequence[Architecture]) -> list[Score]: ...
 
 
 class LiveFitness:
@@ -41,17 +56,19 @@ class LiveFitness:
 
     def __init__(
         self,
-        trainer: Trainer,
+        trainer: Scores,
         source: str,
         fingerprint: str,
         store: ScoreStore | None = None,
         on: Engine | None = None,
         made_from: Mapping[str, Any] | None = None,
+        is_phi: bool = True,
     ) -> None:
         self.made_from = dict(made_from or {})  # all that the fingerprint is of
         self.source = source
         self.fingerprint = fingerprint
         self.trainer = trainer
+        self._is_phi = is_phi  # the score itself
         self._store = store
         self._engine = on or LocalEngine()
         self.hardware = self._engine.hardware
@@ -64,7 +81,7 @@ class LiveFitness:
         unscored = [key for key in dict.fromkeys(keys) if key not in self._scores]
         if self._store is not None:
             found = self._store.find(unscored).items()
-            self._scores |= {key: replace(each, phi=each.value) for key, each in found if self._complete(each)}
+            self._scores |= {key: self._stored(each) for key, each in found if self._complete(each)}
             unscored = [key for key in unscored if key not in self._scores]
         groups: list[list[Architecture]] = []
         if self.grouped:
@@ -95,8 +112,12 @@ class LiveFitness:
         if len(found) < len(group):
             return False
         for key, each in found.items():
-            self._scores[key] = replace(each, phi=each.value, early=bool(each.learning_curve))
+            self._scores[key] = replace(self._stored(each), early=bool(each.learning_curve))
         return True
+
+    def _stored(self, score: Score) -> Score:
+        """What the store knows, which holds no phi apart from the score."""
+        return replace(score, phi=score.value) if self._is_phi else score
 
     def seconds_for(self, archs: Sequence[Architecture]) -> float:
         """About what scoring `archs`, which are canonical, takes here: as many steps of those that are not known as it
@@ -106,11 +127,11 @@ class LiveFitness:
         if not unscored:
             return 0.0
         few = unscored[:: -(-len(unscored) // TIMED)]
+        total = self.trainer.settings.epochs
 
         def took_s(steps: int) -> float:
-            settings = replace(self.trainer.settings, epochs=steps, eval_steps=(), halving=False)
             began_s = time.perf_counter()
-            workers = self._engine.start(replace(self.trainer, settings=settings))
+            workers = self._engine.start(self.trainer.briefly(steps))
             try:
                 for each in [workers.submit(stack) for stack in stacks(few, workers.stack)]:
                     each.result()
@@ -118,8 +139,9 @@ class LiveFitness:
                 workers.close()
             return time.perf_counter() - began_s
 
-        took_s(1)  # what is slow only once
-        return took_s(TIMED_STEPS) / TIMED_STEPS / len(few) * self.trainer.settings.epochs * len(unscored)
+        took_s(min(1, total))  # what is slow only once
+        each_s = took_s(TIMED_STEPS) / TIMED_STEPS * total if total else took_s(0)
+        return each_s / len(few) * len(unscored)
 
     def _complete(self, score: Score) -> bool:
         """Whether it was evaluated after all the steps that it should be."""
@@ -196,10 +218,11 @@ def repeated(space: SearchSpace, dataset: str, settings: FitnessSettings) -> lis
     check(settings)
     on = engine(settings.engine)
     settings = replace(settings, precision=precision_on(on.hardware, settings.precision))
-    check_init(space, settings.init)
+    supernet = supernet_for(space, settings.init)
     seeds = range(settings.seed, settings.seed + settings.repeats)
     if isinstance(space, OwnResolution):
-        sets = [photos_of(space, dataset, settings.batch_size, seed) for seed in seeds]
+        side = max(space.resolutions)
+        sets = [photos_of(space, load_some(dataset, settings.batch_size, seed, side)) for seed in seeds]
         reference = _largest_subnet(space)
     else:
         image_set = load_images(dataset)
@@ -208,7 +231,7 @@ def repeated(space: SearchSpace, dataset: str, settings: FitnessSettings) -> lis
         network, source = reference_network(settings.reference, dataset, image_set)
         reference = _Reference(lambda batch: network.features(batch)[0], source, network.fingerprint())
     drawn = [replace(settings, seed=seed, repeats=1) for seed in seeds]
-    return [_repeat(space, each, on, images, reference) for each, images in zip(drawn, sets, strict=True)]
+    return [_repeat(space, supernet, each, on, images, reference) for each, images in zip(drawn, sets, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -232,15 +255,13 @@ def _largest_subnet(space: SearchSpace) -> _Reference:
     return _Reference(maps, supernet.source, supernet.fingerprint)
 
 
-def photos_of(space: OwnResolution, dataset: str, batch_size: int, seed: int) -> ImageSet:
-    """The `batch_size` images of `dataset` that `seed` chooses, at the largest resolution of `space` and normalised as
-    its networks want them. Raises what edgenas.data.images.load_some does."""
-    found = load_some(dataset, batch_size, seed, max(space.resolutions))
-    return replace(found, mean=space.mean, std=space.std)
-
-
 def _repeat(
-    space: SearchSpace, settings: FitnessSettings, on: Engine, image_set: ImageSet, reference: _Reference
+    space: SearchSpace,
+    supernet: Supernet | None,
+    settings: FitnessSettings,
+    on: Engine,
+    image_set: ImageSet,
+    reference: _Reference,
 ) -> LiveFitness:
     """One batch, chosen by `settings.seed` as the weights are."""
     scaled, labels = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))
@@ -248,7 +269,6 @@ def _repeat(
     mean, std = (batch.new_tensor(each).view(3, 1, 1) for each in (image_set.mean, image_set.std))
     with torch.no_grad():
         targets = [unit_gram(each, settings.centred) for each in reference.maps(batch)]
-    supernet = space.supernet() if settings.init == "inherited" and isinstance(space, Inheriting) else None
     made_from = {
         "settings": identified(space, settings, without=HOW_ONLY | {"halving", "repeats"}),
         "images": image_set.fingerprint,

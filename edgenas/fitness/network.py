@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from edgenas.architecture import Architecture, SearchSpace, Supernet
+from edgenas.train.inherited import own
 
 # Weights are drawn from torch's one generator, which knows no threads.
 _GENERATOR = threading.Lock()
@@ -24,7 +25,4 @@ def build(
         torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True))
         if supernet is None:
             return space.build(arch, num_classes, **size)
-        network = supernet.subnet(arch, num_classes)
-    for each in (*network.parameters(), *network.buffers()):
-        each.data = each.data.clone()  # a part of the supernet's until now
-    return network
+        return own(supernet.subnet(arch, num_classes))

@@ -46,13 +46,13 @@ def accuracy_on(
         return not_counted("the runtimes there show no outputs, so answers could not be counted")
     if folder is None and dataset["name"] not in DATASETS:  # a name from elsewhere is no path to look at
         return not_counted("it was trained on a folder of images that is not known here; give it by --dataset")
+    preprocessing = manifest["preprocessing"]
     try:
-        test = load_images(folder or dataset["name"], "test")
+        test = load_images(folder or dataset["name"], "test", side=preprocessing["height"])
     except EdgeNASError as error:
         return not_counted(f"the test images are not on this machine ({error})")
     if test.fingerprint != dataset["test_sha256"]:
         return not_counted(f"{test.source} is not the test split that the package was made with")
-    preprocessing = manifest["preprocessing"]
     mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
     total = len(test.labels)
     # The same draw as the package's own, which is of 1,000 at most: equal counts are equal images.

@@ -119,7 +119,7 @@ def _export(trained: Trained, folder: Path, formats: Sequence[str], calibration_
     """Write the files into `folder`, the record last."""
     from edgenas.lower.trace import torch_logits
 
-    test = load_images(trained.dataset, "test")
+    test = load_images(trained.dataset, "test", side=trained.given.image_size)
     images, labels = one_batch(test, min(CHECK_IMAGES, len(test.labels)), 0, trained.given.mean, trained.given.std)
     expected = torch_logits(trained.network, images)
     graph = lower(trained.network, _example(images))
@@ -219,7 +219,7 @@ def _model(name: str, graph: Graph, metadata: Mapping[str, Any], trained: Traine
             return float16(to_tflite(graph, metadata))
     except ImportError as error:
         raise ExportError(f"{name} needs {lacking(error)}") from error
-    train = load_images(trained.dataset, "train")
+    train = load_images(trained.dataset, "train", side=trained.given.image_size)
     if train.fingerprint != trained.dataset_fingerprint:
         raise DataError(
             f"{train.source} is not what the network was trained on; bring those images back or train again"

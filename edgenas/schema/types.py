@@ -177,10 +177,10 @@ class _Rung(TypedDict):
     seconds: Amount
 
 
-class _Class(TypedDict):
+class _RefinedArchitecture(TypedDict):
     genes: Genes
     arch_str: Text
-    merit: float | None
+    selection_score: float | None
     rungs: list[_Rung]
     error: Text | None
 
@@ -192,7 +192,7 @@ class _Refinement(TypedDict):
     hardware: Text
     seconds: Amount
     images_seen: Count
-    classes: list[_Class]
+    architectures: list[_RefinedArchitecture]
 
 
 class _Evaluations(TypedDict):

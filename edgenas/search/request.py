@@ -24,13 +24,13 @@ from edgenas.architecture import (
 )
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
-from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, sized, table
+from edgenas.fitness import HOW_ONLY, PHOTOS_REFINED, FitnessSettings, RefineSettings, sized, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness.weights import parse_weights
 from edgenas.search.settings import FRONT, SearchSettings
 from edgenas.search.settings import PAPER as PAPER_SEARCH
 from edgenas.text import printable
-from edgenas.units import METRICS, check_ranges
+from edgenas.units import COUNTED, METRICS, check_ranges
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,15 @@ REFINE_SETTINGS = RefineSettings()
 # (docs/figures.md, "What settings rest on"). Of a front all points count.
 BUDGET, FRONT_BUDGET, FRONT_POPULATION, TABLE_POOL, POOL = 80, 150, 40, 200, 500
 # Whether a fitness looks its scores up, so that a search by it answers at once; "loss" does where a table fits.
-_LOOKED_UP = {"table": True, "macs": True, "params": True, "live": False, "naswot": False, "synflow": False}
+_LOOKED_UP = {
+    "table": True,
+    "macs": True,
+    "params": True,
+    "live": False,
+    "subnet": False,
+    "naswot": False,
+    "synflow": False,
+}
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,11 @@ def load_target(request: SearchRequest) -> Target:
     limited = [each.metric for each in request.constraints()]
     for metric in [*([request.pareto] if request.pareto else []), *limited]:
         if metric not in costs.metrics:
+            if metric in COUNTED:
+                raise UsageError(
+                    f"the space {space.name} does not count MACs and parameters; limit what boards measure, like"
+                    " --latency 5ms"
+                )
             if metric in device.metrics and request.cost not in ("live", "hybrid"):
                 raise UsageError(
                     f"nothing here predicts the {metric} of {device.name}; measure it on a board by --cost"
@@ -210,12 +223,16 @@ def _decided(
         scoring = preset.scoring.format(scoring)
     looked_up = looks_up(scoring, space, dataset, fitness_settings)
     settings = where_looked_up if looked_up and target.cost.exhaustive else where_not
-    refine = request.refine
+    refine, refine_settings = request.refine, REFINE_SETTINGS
+    inherits = fitness_settings.init == "inherited"
+    if isinstance(space, OwnResolution):
+        refine_settings = PHOTOS_REFINED if inherits else replace(PHOTOS_REFINED, init="random")
     if refine is None:
         trained = PRESETS[request.preset].budgeted and request.pareto is None and not looked_up
-        refine = REFINE if trained else 0
+        # Photos take too long to learn from random weights.
+        refine = REFINE if trained and (inherits or not isinstance(space, OwnResolution)) else 0
     decided = replace(request, space=space.name, fitness=scoring, cost=target.cost.kind, refine=refine)
-    refining = sized(space, REFINE_SETTINGS) if refine else None
+    refining = sized(space, refine_settings) if refine else None
     return ResolvedSearch(decided, settings, sized(space, fitness_settings), refining)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgenas import plugins, spaces
 from edgenas import run as runs
-from edgenas.architecture import Parsable
-from edgenas.data.images import ImageSet, load_images
+from edgenas.architecture import Inheriting, Parsable, SearchSpace
+from edgenas.data.images import ImageSet
+from edgenas.data.inputs import images_for
 from edgenas.errors import DataError, UsageError
 from edgenas.files import check_place
 from edgenas.text import as_name, printable
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from edgenas.fitness.reference import ResNet
     from edgenas.train import TrainSettings
     from edgenas.train.loop import Training
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -81,19 +85,19 @@ def train(
     except ValueError as error:
         raise DataError(f"{path} names no architecture ({error}); start a new run") from error
 
-    images, test = load_images(what["dataset"], "train"), load_images(what["dataset"], "test")
+    space_object = plugins.load("spaces", network.space)()
+    images, test = (images_for(space_object, network, what["dataset"], split) for split in ("train", "test"))
     asked = {name: value for name, value in settings.items() if value is not None}
     if resume:
         assert path is not None
         chosen = _settings_before(path, what, asked, distill)
         distill = what["teacher"] is not None
     else:
-        chosen = _settings(asked, images)
+        chosen = _settings(asked, images, space_object)
     teacher, source = _teacher(path, what["dataset"], images) if distill else (None, None)
     made = None
     if path is None:
         path = made = runs.place(None, f"trained-{as_name(Path(what['dataset']).absolute().name)}")
-    space_object = plugins.load("spaces", network.space)()
     begun = (what["dataset"], images, test, chosen, teacher, source, resume, restart)
     try:
         return Training(path / "train", space_object, network, *begun)
@@ -144,9 +148,19 @@ def _trained_in(path: Path, resume: bool) -> dict[str, Any]:
     }
 
 
-def _settings(asked: dict[str, Any], images: ImageSet) -> TrainSettings:
-    from edgenas.train import TrainSettings, default_epochs
+def _settings(asked: dict[str, Any], images: ImageSet, space: SearchSpace) -> TrainSettings:
+    """What was `asked`, and else a recipe that suits how the network begins."""
+    from edgenas.train import FINE_TUNING, TrainSettings, default_epochs
 
+    init = asked.get("init")
+    if init is None and isinstance(space, Inheriting):
+        try:
+            space.supernet()
+            init = "inherited"
+        except (DataError, UsageError) as error:
+            log.warning("the network begins with random weights: %s", error)
+    if init == "inherited":
+        return TrainSettings(**{**FINE_TUNING, "init": init, **asked})
     epochs = default_epochs(images, asked.get("batch_size", TrainSettings.batch_size))
     return TrainSettings(**{"epochs": epochs, **asked})
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -34,6 +38,38 @@ def augmented(pixels: Tensor, indexes: NDArray[np.int64], random: np.random.Gene
         columns[mirrored] = columns[mirrored, ::-1]
     chosen, down, across = (torch.from_numpy(each).to(pixels.device) for each in (indexes, rows, columns))
     return pixels[chosen[:, None, None], down[:, :, None], across[:, None, :]].permute(0, 3, 1, 2)
+
+
+def cropped(
+    pixels: Tensor, indexes: NDArray[np.int64], random: np.random.Generator, mirror: bool, min_share: float
+) -> Tensor:
+    """Random crops of the images of `pixels`, uint8 [n, h, w, 3], at `indexes`, each `min_share` of the area or more
+    and about as high as wide, at the images' size: float [b, 3, h, w] in [0, 255]. With `mirror`, half of them are
+    mirrored (as Szegedy et al., CVPR 2015, train)."""
+    count = len(indexes)
+    area = random.uniform(min_share, 1.0, count)
+    ratio = np.exp(random.uniform(-1, 1, count) * math.log(4 / 3) / 2)
+    across, down = (np.minimum(np.sqrt(area) * each, 1.0) for each in (ratio, 1 / ratio))
+    # Where a crop's centre lies, from -1 to 1 across the image.
+    left, top = ((1 - share) * random.uniform(-1, 1, count) for share in (across, down))
+    if mirror:
+        across = across * random.choice((-1.0, 1.0), count)
+    zeros = np.zeros(count)
+    moves = np.stack([np.stack([across, zeros, left], 1), np.stack([zeros, down, top], 1)], 1)
+    chosen = pixels[torch.from_numpy(indexes).to(pixels.device)].permute(0, 3, 1, 2).float()
+    grid = F.affine_grid(chosen.new_tensor(moves), list(chosen.shape), align_corners=False)
+    return F.grid_sample(chosen, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def parameter_groups(network: nn.Module, classifier_rate: float) -> list[dict[str, Any]]:
+    """What an optimizer steps: all weights of `network`, or those of its last linear layer apart. Each group's rate is
+    to be `times` that of the training."""
+    if classifier_rate == 1.0:
+        return [{"params": list(network.parameters()), "times": 1.0}]
+    *_, last = (each for each in network.modules() if isinstance(each, nn.Linear))
+    new = set(last.parameters())
+    others = [each for each in network.parameters() if each not in new]
+    return [{"params": others, "times": 1.0}, {"params": list(last.parameters()), "times": classifier_rate}]
 
 
 def normalised(scaled: Tensor, image_set: ImageSet) -> Tensor:

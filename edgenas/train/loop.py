@@ -12,6 +12,7 @@ state, and going on from it gives, on the same CPU, the very weights that an uni
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Generator, Iterator
@@ -22,15 +23,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgenas.architecture import Architecture, SearchSpace, flat, network_size
+from edgenas.architecture import Architecture, SearchSpace, flat, network_size, supernet_for
 from edgenas.data.images import ImageSet, held_out
 from edgenas.data.torch_file import weights
 from edgenas.errors import DataError, EdgeNASError, UsageError
 from edgenas.schema import checked
 from edgenas.schema.types import Best, Epoch
-from edgenas.train.batches import NOT_FLIPPED, PADDING, accuracy, augmented, normalised
+from edgenas.train.batches import NOT_FLIPPED, PADDING, accuracy, augmented, cropped, normalised, parameter_groups
 from edgenas.train.files import (
     check_state,
     clear,
@@ -44,9 +46,13 @@ from edgenas.train.files import (
     write_json,
     write_torch,
 )
-from edgenas.train.settings import TrainSettings
+from edgenas.train.inherited import own, recalibrate
+from edgenas.train.settings import LATER, TrainSettings
+
+log = logging.getLogger(__name__)
 
 MOMENTUM = 0.9
+CALIBRATION_IMAGES, _CALIBRATION_BATCH = 1024, 64  # by which batch norms of inherited weights are estimated
 TEMPERATURE, TEACHER_WEIGHT = 4.0, 0.5  # of distillation
 
 
@@ -102,12 +108,10 @@ class Training:
         self.history: list[dict[str, Any]] = []  # the lines of metrics.jsonl
         self.best: dict[str, Any] | None = None  # of the validation: accuracy and weights
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            self.network = space.build(arch, len(images.class_names), **self.size)
+        self.network = self._begin_network(space, arch)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
+            parameter_groups(self.network, settings.classifier_rate),
             settings.learning_rate,
             MOMENTUM,
             weight_decay=settings.weight_decay,
@@ -118,6 +122,42 @@ class Training:
         self.labels = torch.from_numpy(images.labels).to(self.device)
         if resume:
             self._restore()
+
+    def _begin_network(self, space: SearchSpace, arch: Architecture) -> nn.Module:
+        """With random weights, or with those it inherits, its batch norms estimated anew on the images to train on."""
+        supernet = supernet_for(space, self.settings.init)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            if supernet is None:
+                return space.build(arch, len(self.images.class_names), **self.size)
+            network = own(supernet.subnet(arch, len(self.images.class_names)))
+        if not self.resume:
+            began_s = time.perf_counter()
+            chosen = _spread(self.train_indexes, CALIBRATION_IMAGES)
+            parts = [chosen[start : start + _CALIBRATION_BATCH] for start in range(0, len(chosen), _CALIBRATION_BATCH)]
+            count = recalibrate(network, (self._plain(part) for part in parts))
+            took_s = time.perf_counter() - began_s
+            log.info("weights of %s; batch norms estimated anew on %d images in %.1f s", supernet.source, count, took_s)
+        return network
+
+    def _rate(self) -> float:
+        """The learning rate of the next step: it rises for some epochs, then a cosine brings it to 0."""
+        settings, steps = self.settings, self.steps_per_epoch
+        warm, total = settings.warmup_epochs * steps, settings.epochs * steps
+        if self.steps_done < warm:
+            return settings.learning_rate * (self.steps_done + 1) / warm
+        return settings.learning_rate * (1 + math.cos(math.pi * (self.steps_done - warm) / (total - warm))) / 2
+
+    def _augmented(self, indexes: NDArray[np.int64], random: np.random.Generator) -> Tensor:
+        mirror = self.images.name not in NOT_FLIPPED
+        if self.settings.min_crop < 1:
+            return cropped(self.pixels, indexes, random, mirror, self.settings.min_crop)
+        return augmented(self.pixels, indexes, random, mirror)
+
+    def _plain(self, indexes: NDArray[np.int64]) -> Tensor:
+        """The images at `indexes` as they are, normalised."""
+        pixels = torch.from_numpy(self.images.images[indexes]).permute(0, 3, 1, 2)
+        return normalised(pixels.float() / 255, self.images).contiguous(memory_format=torch.channels_last)
 
     def __iter__(self) -> Iterator[int]:
         """Train; yields the number of steps done. A checkpoint is on the disk before the next epoch begins.
@@ -166,16 +206,17 @@ class Training:
 
     def _epoch(self, epoch: int) -> Generator[int, None, tuple[float, float]]:
         """Show the network every image once; the mean loss, and the learning rate of the last step."""
-        settings, total_steps = self.settings, self.settings.epochs * self.steps_per_epoch
+        settings = self.settings
         self.network.train()
         loss_sum = torch.zeros((), device=self.device)
         order = np.random.default_rng([settings.seed, 0, epoch]).permutation(self.train_indexes)
         for start in range(0, self.steps_per_epoch * self.batch_size, self.batch_size):
             random = np.random.default_rng([settings.seed, 1, self.steps_done])
-            rate = settings.learning_rate * (1 + math.cos(math.pi * self.steps_done / total_steps)) / 2
-            self.optimizer.param_groups[0]["lr"] = rate
+            rate = self._rate()
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate * group["times"]
             indexes = order[start : start + self.batch_size]
-            images = augmented(self.pixels, indexes, random, mirror=self.images.name not in NOT_FLIPPED)
+            images = self._augmented(indexes, random)
             loss = self._loss(images, self.labels[indexes], seed=int(random.integers(2**62)))
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -232,7 +273,7 @@ class Training:
         if not self.finished or not (self.folder / "model.pt").is_file():
             return False
         found = read_result(self.folder)
-        made = None if found is None else {name: found[name] for name in self.identity}
+        made = None if found is None else _today({name: found[name] for name in self.identity})
         return found is not None and made == self.identity and found["epochs"] == len(self.history)
 
     @property
@@ -274,7 +315,7 @@ class Training:
     def _restore(self) -> None:
         path = self.folder / "checkpoint.pt"
         content = read_torch(path, restart(self.folder.parent))
-        stored = content.get("identity")
+        stored = _today(content.get("identity"))
         if stored != self.identity:
             names = sorted(
                 name
@@ -293,9 +334,10 @@ class Training:
             if self.best is not None:
                 weights(self.best["network"], shapes)
             self.network.load_state_dict(weights(content["network"], shapes))
-            parameters = list(self.network.parameters())
+            parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
             momenta, ours = content["optimizer"]["state"], self.optimizer.state_dict()
-            if [each["params"] for each in content["optimizer"]["param_groups"]] != [list(range(len(parameters)))]:
+            places = [[each["params"] for each in whose["param_groups"]] for whose in (content["optimizer"], ours)]
+            if places[0] != places[1]:
                 raise ValueError("steps of another network")
             for number, state in momenta.items():
                 if state["momentum_buffer"].shape != parameters[number].shape:
@@ -340,6 +382,19 @@ class Training:
             "seconds": round(sum(line["seconds"] for line in self.history), 3),
         }
         write_json(self.folder / "result.json", result, self._advice)
+
+
+def _today(identity: Any) -> Any:
+    """`identity` as a file has it, with the settings that came later."""
+    if not isinstance(identity, dict) or not isinstance(identity.get("settings"), dict):
+        return identity
+    return {**identity, "settings": {**LATER, **identity["settings"]}}
+
+
+def _spread(indexes: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most `most` of `indexes`, evenly along them."""
+    count = min(most, len(indexes))
+    return indexes[np.arange(count) * len(indexes) // count]
 
 
 def _finite(network: nn.Module) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgenas.architecture import NetworkSize
+from edgenas.architecture import INITS, NetworkSize
 from edgenas.errors import UsageError
+from edgenas.text import printable
 from edgenas.units import check_ranges
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ class TrainSettings:
     weight_decay: float = 5e-4
     seed: int = 0
     patience: int | None = None
+    init: str = "random"  # or "inherited": the weights that the network begins with
+    warmup_epochs: int = 0  # in which the rate rises from 0
+    classifier_rate: float = 1.0  # the classifier's rate is so many times that of the other weights
+    min_crop: float = 1.0  # below 1, images are crops of at least this share of their area; else they are shifted a bit
     size: NetworkSize = field(default_factory=dict, hash=False)  # what it lacks is as the space deploys its networks
 
     def __post_init__(self) -> None:
@@ -35,11 +41,36 @@ class TrainSettings:
             (0 < self.learning_rate < math.inf, f"--learning-rate {self.learning_rate} is not positive; give 0.1"),
             (0 <= self.weight_decay < math.inf, f"--weight-decay {self.weight_decay} is negative; give 0.0005"),
             (self.seed >= 0, f"--seed {self.seed} is negative; give 0 or more"),
+            (self.init in INITS, f"--init {printable(self.init, 40)} is unknown; give {' or '.join(INITS)}"),
+            (
+                0 <= self.warmup_epochs <= self.epochs,
+                f"--warmup-epochs {self.warmup_epochs} are not within the {self.epochs} of the training; give fewer",
+            ),
+            (
+                0 < self.classifier_rate < math.inf,
+                f"--classifier-rate {self.classifier_rate} is not positive; give 1 or more",
+            ),
+            (0 < self.min_crop <= 1, f"--min-crop {self.min_crop} is no share of an image; give one like 0.5"),
             (self.patience is None or self.patience >= 1, f"--patience {self.patience} never waits; give 1 or more"),
         ):
             if not valid:
                 raise UsageError(problem)
         check_ranges(**vars(self))
+
+
+# What came later than the first trainings, and what these had.
+LATER = {"init": "random", "warmup_epochs": 0, "classifier_rate": 1.0, "min_crop": 1.0}
+
+# How a network that begins with inherited weights is trained on photos (docs/figures.md, "Networks for photos").
+FINE_TUNING: Mapping[str, Any] = {
+    "epochs": 12,
+    "batch_size": 32,
+    "learning_rate": 0.02,
+    "weight_decay": 1e-4,
+    "warmup_epochs": 1,
+    "classifier_rate": 5.0,
+    "min_crop": 0.4,
+}
 
 
 def default_epochs(image_set: ImageSet, batch_size: int = TrainSettings.batch_size) -> int:

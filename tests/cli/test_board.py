@@ -172,7 +172,7 @@ def test_the_final_tier_is_the_default(
     assert fact["peak_memory_mb"] > 1
 
 
-def test_a_board_that_is_not_there_is_told_at_once(
+def test_a_board_that_is_not_there_is_reported_at_once(
     models: Models,  # noqa: F811
     workplace: Path,
     capsys: pytest.CaptureFixture[str],

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from edgenas import plugins
 from edgenas.architecture import Architecture, SearchSpace
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, live
@@ -159,6 +160,16 @@ def test_photos_are_scored_by_inherited_weights(photos: Path) -> None:
     assert other.fingerprint != fitness.fingerprint
     (random,) = live.create(LITE0, str(photos), replace(settings, init="random", epochs=1))(archs[:1])
     assert random.loss is not None
+
+
+@pytest.mark.parametrize("name", ["naswot", "synflow", "macs", "params"])
+def test_zero_cost_proxies_see_each_architecture_at_its_own_resolution(name: str, photos: Path) -> None:
+    least, *others = small(LITE0, 2)
+    larger = LITE0.architecture(replace(LITE0.config(least), resolution=96))
+    fitness = plugins.load("fitness", name)(LITE0, str(photos), FitnessSettings(batch_size=6))
+    scores = [each.value for each in fitness([least, larger, *others])]
+    assert None not in scores
+    assert len(set(scores)) == (2 if name == "params" else 3)
 
 
 @pytest.mark.parametrize(

@@ -188,13 +188,13 @@ def test_the_cluster_s_gpus_are_what_a_score_depends_on(
         cluster.remove_node(node, allow_graceful=False)
 
 
-def test_a_node_of_another_version_is_told(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_of_another_version_is_reported(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_engine, "_introduce", lambda: ("edgenas 0.0.1 (scores 1)", False, "Old", False))
     with pytest.raises(UsageError, match=r"has edgenas 0.0.1 \(scores 1\), not edgenas .*; run on every node .*: pip"):
         RayEngine(cluster.address)
 
 
-def test_a_node_that_lacks_something_is_told(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_lacks_something_is_reported(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def introduce() -> None:
         raise ModuleNotFoundError("No module named 'torch'")
 

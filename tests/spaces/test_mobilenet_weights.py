@@ -25,8 +25,8 @@ from edgenas.spaces.mobilenet.weights import (
     efficientnet_lite_file,
     read_efficientnet_lite,
     read_ofa,
-    recalibrate,
 )
+from edgenas.train.inherited import recalibrate
 
 LITE0, W10, W12 = EfficientNetLite0(), OFAMobileNetV3W10(), OFAMobileNetV3W12()
 SPACES: list[ElasticMobileNet] = [LITE0, W10]

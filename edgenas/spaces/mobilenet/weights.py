@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgenas.architecture import Architecture
 from edgenas.data.torch_file import load, weights
@@ -190,33 +189,6 @@ def _sort_channels(network: MobileNet) -> None:
             if block.squeeze.reduce.bias is not None:
                 block.squeeze.reduce.bias.data = block.squeeze.reduce.bias.data[inner]
             block.squeeze.expand.weight.data = block.squeeze.expand.weight.data[:, inner]
-
-
-@torch.no_grad()
-def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Estimate the statistics of `network`'s batch norms anew: the mean over `batches`, each [batch, 3, h, w]. Returns
-    the number of images. `network` shares no statistics with others afterwards, and is in evaluation mode.
-
-    Raises UsageError where there is no image."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        assert norm.running_mean is not None
-        norm.running_mean = torch.zeros_like(norm.running_mean)
-        norm.running_var = torch.ones_like(norm.running_mean)
-        norm.num_batches_tracked = torch.zeros((), dtype=torch.long)
-        norm.momentum = None  # the mean over all batches, not a moving one
-    network.train()
-    count = 0
-    for images in batches:
-        network(images)
-        count += len(images)
-    network.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    if not count:
-        raise UsageError("batch norms cannot be estimated without images; give some")
-    return count
 
 
 def efficientnet_lite_file() -> Path:

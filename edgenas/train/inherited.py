@@ -1,0 +1,45 @@
+"""Networks that begin with a part of a trained network's weights (edgenas.architecture.Inheriting)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from edgenas.errors import UsageError
+
+
+def own(network: nn.Module) -> nn.Module:
+    """`network` with weights of its own, which were a part of a supernet's."""
+    for each in (*network.parameters(), *network.buffers()):
+        each.data = each.data.clone()
+    return network
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> int:
+    """Estimate the statistics of `network`'s batch norms anew: the mean over `batches`, each [batch, 3, h, w]. Returns
+    the number of images. `network` shares no statistics with others afterwards, and is in evaluation mode.
+
+    Raises UsageError where there is no image."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        assert norm.running_mean is not None
+        norm.running_mean = torch.zeros_like(norm.running_mean)
+        norm.running_var = torch.ones_like(norm.running_mean)
+        norm.num_batches_tracked = torch.zeros((), dtype=torch.long)
+        norm.momentum = None  # the mean over all batches, not a moving one
+    network.train()
+    count = 0
+    for images in batches:
+        network(images)
+        count += len(images)
+    network.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    if not count:
+        raise UsageError("batch norms cannot be estimated without images; give some")
+    return count
