@@ -115,6 +115,18 @@ def test_thirty_samples_tell_the_latency_of_others(tmp_path: Path) -> None:
     assert predictor(archs) == [each for arch in archs for each in predictor([arch])]
 
 
+def test_a_few_disturbed_measurements_do_not_spoil_the_rest() -> None:
+    """Six of thirty were made while the board was busy."""
+    samples = fewshot.choose_samples(LITE0, 30, 0)
+    values = np.array([network_ms(arch) for arch in samples])
+    values[::5] *= np.linspace(1.3, 2.2, 6)
+    model = fewshot.regress(genes_of(samples), values, broad_prior(LITE0))
+    predicted = LITE0.features.linear([model], genes_of(others(300)))[0]
+    agreed = compared(predicted, np.array([network_ms(arch) for arch in others(300)]))
+    assert agreed.within > 0.9
+    assert agreed.spearman > 0.99
+
+
 def test_with_measured_blocks_a_few_samples_do(tmp_path: Path) -> None:
     parts = [Cost({"latency": part_ms(part)}) for part in LITE0.features.parts(10)]
     with_parts = agreement(predictor_of(6, tmp_path / "parts.toml", parts))
