@@ -174,6 +174,7 @@ class SearchRequest:
     batch_size: int | None = None
     size: Mapping[str, int] | None = field(default=None, hash=False)
     reference: str | None = None
+    taps: tuple[str, ...] | None = None
     precision: str | None = None
     halving: bool | None = None
     repeats: int | None = None
@@ -211,8 +212,9 @@ class SizeOption:
 
 def flat(settings: Any) -> dict[str, Any]:
     """`settings`, a dataclass whose `size` has all entries, as files and fingerprints hold them: these entries stand
-    beside the others."""
-    others = {name: value for name, value in asdict(settings).items() if name not in ("size", "full_size")}
+    beside the others. `taps`, which came later, stand there where there are any."""
+    left_out = {"size", "full_size"} | ({"taps"} if not getattr(settings, "taps", ()) else set())
+    others = {name: value for name, value in asdict(settings).items() if name not in left_out}
     return {**others, **settings.size}
 
 
@@ -348,6 +350,9 @@ class OwnResolution(Protocol):
     def resolution(self, arch: Architecture) -> int:
         """The side in pixels of the square images that the network of `arch` reads."""
 
+    def at_resolution(self, arch: Architecture, side: int) -> Architecture:
+        """`arch`, but for its resolution, which is to be one of `resolutions`."""
+
 
 def resolution_of(space: SearchSpace, arch: Architecture) -> int | None:
     """At how many pixels a side the network of `arch` reads images; None: as they are."""
@@ -372,6 +377,14 @@ class Inheriting(Bounded, Protocol):
     def supernet(self) -> Supernet:
         """That network's weights, from where they lie on this machine. Raises DataError or UsageError, which name the
         command that gets them, where they do not."""
+
+
+@runtime_checkable
+class Published(Protocol):
+    """An Inheriting space whose trained network is a public file: that of edgenas.data.files with the space's name."""
+
+    def read(self, path: Path) -> Supernet:
+        """The weights in the file at `path`, of which nothing is run. Raises DataError where it holds anything else."""
 
 
 class Supernet(Protocol):

@@ -169,7 +169,7 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch, quick_
     few = tabulate.unique_architectures(SPACE)[:10]
     monkeypatch.setattr(tabulate, "unique_architectures", lambda space: few)  # all of them take a minute
     network = ResNet(20, 10).eval()
-    for place in ("live", "reference"):
+    for place in ("references", "reference"):
         monkeypatch.setattr(f"edgenas.fitness.{place}.reference_network", lambda *_: (network, "made up"))
     monkeypatch.setattr(request, "REFINE_SETTINGS", RefineSettings((64, 128, 256), 64))  # a minute else
 

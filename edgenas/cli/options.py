@@ -9,7 +9,7 @@ import typer
 from edgenas import spaces
 from edgenas.architecture import SearchRequest
 from edgenas.errors import UsageError
-from edgenas.fitness import REFERENCES, FitnessSettings
+from edgenas.fitness import PUBLISHED, REFERENCES, SUPERNET, FitnessSettings
 from edgenas.text import printable
 
 
@@ -68,8 +68,18 @@ def seed(same: str, panel: str | None = None) -> Any:
 
 
 def reference(panel: str | None = None) -> Any:
-    help = f"Reference network: {', '.join(REFERENCES)}, or a file of weights."
-    return option(help, default=FitnessSettings.reference, panel=panel)
+    names = ", ".join((*REFERENCES, SUPERNET, *PUBLISHED))
+    help = f"Reference network: {names}, a file of weights, or with --taps a file of torch.export or TorchScript."
+    return option(help, default=f"{FitnessSettings.reference}; {SUPERNET} where networks inherit weights", panel=panel)
+
+
+def taps(panel: str | None = None) -> Any:
+    help = "Layers, like layer1,layer2, of your own reference whose maps are compared, one for each of a candidate's."
+    return option(help, panel=panel)
+
+
+def parse_taps(text: str | None) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(",")) if text is not None else ()
 
 
 def init(panel: str | None = None) -> Any:

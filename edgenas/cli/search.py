@@ -34,6 +34,7 @@ def search(
     space: Annotated[str | None, options.space(_WHAT)] = None,
     dataset: Annotated[str | None, options.dataset(panel=_WHAT)] = None,
     reference: Annotated[str | None, options.reference(_WHAT)] = None,
+    taps: Annotated[str | None, options.taps(_WHAT)] = None,
     fitness: Annotated[
         str | None,
         option(
@@ -161,6 +162,7 @@ def search(
         "space": space,
         "dataset": dataset,
         "reference": reference,
+        "taps": options.parse_taps(taps) or None,
         "fitness": fitness,
         "cost": cost,
         "confidence": confidence and parse_share(confidence, "confidence"),

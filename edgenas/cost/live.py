@@ -57,6 +57,11 @@ class LiveCost:
         self._dataset = dataset
 
     @property
+    def boards(self) -> Sequence[registry.Board]:
+        """Those that measure."""
+        return self._pool.boards
+
+    @property
     def needs_compiler(self) -> bool:
         """Whether every candidate is compiled for an Edge TPU."""
         wanted = required(self._device, self._asked)

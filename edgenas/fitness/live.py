@@ -6,21 +6,20 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
-from edgenas.architecture import Architecture, Inheriting, OwnResolution, Score, SearchSpace, Supernet, supernet_for
+from edgenas.architecture import Architecture, OwnResolution, Score, SearchSpace, Supernet, supernet_for
 from edgenas.data.images import ImageSet, batch_indexes, load_images, load_some, one_batch
 from edgenas.data.inputs import photos_of
 from edgenas.errors import UsageError
 from edgenas.fitness import HOW_ONLY, FitnessSettings, identified
 from edgenas.fitness.engine import Engine, Hardware, LocalEngine, engine, stacks
-from edgenas.fitness.reference import reference_network
+from edgenas.fitness.references import Reference, load
 from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.store import ScoreStore
 from edgenas.fitness.trainer import VERSION, Trainer
@@ -207,7 +206,7 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
 
     Raises UsageError for settings out of range or an engine that is not there, and DataError for images or reference
     weights that are missing or damaged. Where no pretrained reference exists for the data set, one is trained first
-    (edgenas.fitness.reference).
+    (edgenas.fitness.references).
     """
     repeats = repeated(space, dataset, settings)
     return repeats[0] if len(repeats) == 1 else MeanOfRepeats(repeats)
@@ -221,38 +220,16 @@ def repeated(space: SearchSpace, dataset: str, settings: FitnessSettings) -> lis
     supernet = supernet_for(space, settings.init)
     seeds = range(settings.seed, settings.seed + settings.repeats)
     if isinstance(space, OwnResolution):
+        reference = load(space, dataset, settings)
         side = max(space.resolutions)
         sets = [photos_of(space, load_some(dataset, settings.batch_size, seed, side)) for seed in seeds]
-        reference = _largest_subnet(space)
     else:
         image_set = load_images(dataset)
         batch_indexes(image_set, settings.batch_size, settings.seed)  # one too small is refused before any training
         sets = [image_set] * len(seeds)
-        network, source = reference_network(settings.reference, dataset, image_set)
-        reference = _Reference(lambda batch: network.features(batch)[0], source, network.fingerprint())
+        reference = load(space, dataset, settings, image_set)
     drawn = [replace(settings, seed=seed, repeats=1) for seed in seeds]
     return [_repeat(space, supernet, each, on, images, reference) for each, images in zip(drawn, sets, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """`maps`: from images [batch, 3, h, w] scaled to [0, 1] to feature maps, one a tap; `source` is what it is, in
-    words."""
-
-    maps: Callable[[Tensor], list[Tensor]]
-    source: str
-    fingerprint: str
-
-
-def _largest_subnet(space: SearchSpace) -> _Reference:
-    if not isinstance(space, Inheriting) or not isinstance(space, OwnResolution):
-        raise UsageError("no reference")
-    supernet, mean, std = space.supernet(), torch.tensor(space.mean), torch.tensor(space.std)
-
-    def maps(scaled: Tensor) -> list[Tensor]:
-        return supernet.maps(space.largest(), (scaled - mean.view(3, 1, 1)) / std.view(3, 1, 1))
-
-    return _Reference(maps, supernet.source, supernet.fingerprint)
 
 
 def _repeat(
@@ -261,18 +238,17 @@ def _repeat(
     settings: FitnessSettings,
     on: Engine,
     image_set: ImageSet,
-    reference: _Reference,
+    reference: Reference,
 ) -> LiveFitness:
     """One batch, chosen by `settings.seed` as the weights are."""
     scaled, labels = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))
     batch = torch.from_numpy(scaled)  # in [0, 1]: reference and candidate each normalise it in their own way
     mean, std = (batch.new_tensor(each).view(3, 1, 1) for each in (image_set.mean, image_set.std))
-    with torch.no_grad():
-        targets = [unit_gram(each, settings.centred) for each in reference.maps(batch)]
+    targets = [unit_gram(each, settings.centred) for each in reference.maps(batch)]
     made_from = {
         "settings": identified(space, settings, without=HOW_ONLY | {"halving", "repeats"}),
         "images": image_set.fingerprint,
-        "reference": reference.fingerprint,
+        "reference": reference.fingerprint(),
         "device": on.hardware.device,
         "version": VERSION,
         **({} if supernet is None else {"supernet": supernet.fingerprint}),

@@ -24,7 +24,7 @@ from edgenas.architecture import (
 )
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
-from edgenas.fitness import HOW_ONLY, PHOTOS_REFINED, FitnessSettings, RefineSettings, sized, table
+from edgenas.fitness import HOW_ONLY, PHOTOS_REFINED, PUBLISHED, SUPERNET, FitnessSettings, RefineSettings, sized, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness.weights import parse_weights
 from edgenas.search.settings import FRONT, SearchSettings
@@ -193,14 +193,21 @@ def looks_up(scoring: str, space: SearchSpace, dataset: str, settings: FitnessSe
 
 
 def _for_space(settings: FitnessSettings, request: SearchRequest, space: SearchSpace) -> FitnessSettings:
-    """`settings` as they suit `space`, where nothing else was asked: inherited weights, where it has any, and with
-    these no training."""
-    if request.init is None and isinstance(space, Inheriting) and PRESETS[request.preset].inheriting:
+    """`settings` as they suit `space`, where nothing else was asked: inherited weights, where it has any, with these no
+    training, and as the reference the network that has all of them."""
+    if isinstance(space, Inheriting):
+        inherits = request.init is None and PRESETS[request.preset].inheriting
+        init, reference = "inherited", SUPERNET
         try:
             space.supernet()
-            settings = replace(settings, init="inherited")
         except (DataError, UsageError) as error:
-            log.warning("candidates begin with random weights: %s", error)
+            init, reference = "random", PUBLISHED[0]
+            if inherits:
+                log.warning("candidates begin with random weights: %s", error)
+        if inherits:
+            settings = replace(settings, init=init)
+        if request.reference is None:
+            settings = replace(settings, reference=reference)
     if request.epochs is None and settings.init == "inherited":
         settings = replace(settings, epochs=INHERITED_STEPS)
     if request.batch_size is None and isinstance(space, OwnResolution):

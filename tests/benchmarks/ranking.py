@@ -1,10 +1,11 @@
-"""How well scores rank networks for photos: `python -m tests.benchmarks.ranking PHOTOS STORE [SEEDS] [COUNT]`.
+"""How well scores rank networks for photos: `python -m tests.benchmarks.ranking PHOTOS STORE [SEEDS] [COUNT] [slow]`.
 
 PHOTOS is a folder of photos, one sub-folder a class. Two samples of COUNT (40) random subnets of EfficientNet-Lite0 at
 64 to 128 pixels: of equal MACs (within 10 % of 15 M), and over the whole range (5 M to 60 M). Each is fine-tuned from
 inherited weights, by one recipe on the same 200 photos a class, with SEEDS (3) seeds; its accuracy is the mean on 100
 other photos a class. What was trained is kept in the file STORE, so a benchmark that was stopped goes on. Then the
-Spearman correlation of each score with the accuracy is printed, beside that of the MACs and the parameters.
+Spearman correlation of each score with the accuracy is printed, beside that of the MACs and the parameters; with
+`slow`, that of phi after more steps too.
 """
 
 from __future__ import annotations
@@ -15,17 +16,24 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from edgenas import host
+from edgenas import host, plugins
 from edgenas.architecture import Architecture
+from edgenas.cost.regression import rank_correlation
 from edgenas.data.images import load_some
+from edgenas.fitness import FitnessSettings
+from edgenas.fitness.live import repeated
+from edgenas.fitness.rmi import unit_gram
+from edgenas.fitness.trainer import Trainer, resized
 from edgenas.spaces.mobilenet import EfficientNetLite0
 from edgenas.train.batches import cropped
 from edgenas.train.inherited import own, recalibrate
@@ -117,14 +125,86 @@ def known_in(store: Path) -> dict[tuple[tuple[int, ...], int], float]:
     return {(tuple(each["genes"]), each["seed"]): each["accuracy"] for each in lines}
 
 
-def main(folder: str, store: str, seeds: int, count: int) -> None:
-    equal, whole = sample(count, 0.95 * EQUAL_M, 1.05 * EQUAL_M, 1), sample(count, *RANGE_M, 2)
-    for _ in accuracies(folder, Path(store), [*equal, *whole], range(seeds)):
+LIVE: dict[str, dict[str, Any]] = {  # how live scores come about: a name -> settings
+    "phi, inherited, no step": {"init": "inherited", "epochs": 0},
+    "  1 step": {"init": "inherited", "epochs": 1},
+    "  3 steps": {"init": "inherited", "epochs": 3},
+    "  10 steps": {"init": "inherited", "epochs": 10},
+    "  not centred": {"init": "inherited", "epochs": 0, "centred": False},
+    "  32 images": {"init": "inherited", "epochs": 0, "batch_size": 32},
+    "  128 images": {"init": "inherited", "epochs": 0, "batch_size": 128},
+    "  mean of 3 batches": {"init": "inherited", "epochs": 0, "repeats": 3},
+    "phi, random, 10 steps": {"init": "random", "epochs": 10},
+    "phi, random, 100 steps": {"init": "random", "epochs": 100},
+}
+SLOW = ("  10 steps", "phi, random, 10 steps", "phi, random, 100 steps")  # minutes or hours
+
+
+def scores(folder: str, archs: Sequence[Architecture], slow: bool) -> dict[str, NDArray[np.float64]]:
+    """By name the scores of `archs`."""
+    settings = FitnessSettings(init="inherited", epochs=0, batch_size=64)
+    wanted = {name: ("live", replace(settings, **how)) for name, how in LIVE.items() if slow or name not in SLOW}
+    wanted |= {name: (name, settings) for name in ("subnet", "naswot", "synflow", "macs", "params")}
+    found = {}
+    for name, (plug_in, how) in wanted.items():
+        began_s = time.perf_counter()
+        fitness = plugins.load("fitness", plug_in)(SPACE, folder, how)
+        found[name] = np.array([np.nan if each.value is None else each.value for each in fitness(archs)], np.float64)
+        print(f"{name.strip()}: {time.perf_counter() - began_s:.0f} s", file=sys.stderr, flush=True)
+    return found
+
+
+def by_tap(folder: str, archs: Sequence[Architecture]) -> NDArray[np.float64]:
+    """The terms of phi with inherited weights and no step, (architectures, taps)."""
+    settings = FitnessSettings(init="inherited", epochs=0, batch_size=64, precision="float32")
+    trainer = repeated(SPACE, folder, settings)[0].trainer
+    assert isinstance(trainer, Trainer)
+    rows = []
+    with torch.inference_mode():
+        for arch in archs:
+            maps = SPACE.supernet().maps(arch, resized(trainer.images, SPACE.resolution(arch)))
+            pairs = zip(trainer.targets, maps, strict=True)
+            rows.append([float((ours * unit_gram(each)).sum()) for ours, each in pairs])
+    return np.array(rows)
+
+
+def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.argsort(np.argsort(values)).astype(np.float64)
+
+
+def main(folder: str, store: str, seeds: int, count: int, slow: bool) -> None:
+    samples = {
+        "equal MACs": sample(count, 0.95 * EQUAL_M, 1.05 * EQUAL_M, 1),
+        "whole range": sample(count, *RANGE_M, 2),
+    }
+    for _ in accuracies(folder, Path(store), [*samples["equal MACs"], *samples["whole range"]], range(seeds)):
         pass
+    known = known_in(Path(store))
+    table: dict[str, list[str]] = {}
+    for archs in samples.values():
+        truth = np.array([[known[arch.genes, seed] for seed in range(seeds)] for arch in archs])
+        mean, noise = truth.mean(1), truth.std(1, ddof=1).mean() if seeds > 1 else float("nan")
+        print(f"{len(archs)} networks: {mean.min():.1f} to {mean.max():.1f} %, between seeds {noise:.1f} points")
+        found = scores(folder, archs, slow)
+        taps = by_tap(folder, archs)
+        phi, macs, subnet = found["phi, inherited, no step"], found["macs"], found["subnet"]
+        found |= {f"  tap {number} alone": column for number, column in enumerate(taps.T, 1)}
+        found["  last 2 taps"] = taps[:, -2:].sum(1)
+        found["  last 3 taps"] = taps[:, -3:].sum(1)
+        found["2 phi + macs"] = 2 * ranks(phi) + ranks(macs)
+        found["phi + macs"] = ranks(phi) + ranks(macs)
+        found["phi + subnet"] = ranks(phi) + ranks(subnet)
+        found["phi + subnet + macs"] = ranks(phi) + ranks(subnet) + ranks(macs)
+        for name, values in found.items():
+            table.setdefault(name, []).append(f"{rank_correlation(values, mean):8.2f}")
+    print(f"{'Spearman with the accuracy':<30}" + "".join(f"{name:>14}" for name in samples))
+    for name, cells in table.items():
+        print(f"{name:<30}" + "".join(f"{cell:>14}" for cell in cells))
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit((__doc__ or "").partition("\n\n")[0])
-    given = [int(each) for each in sys.argv[3:]]
-    main(sys.argv[1], sys.argv[2], *(given + [3, 40][len(given) :]))
+    given = [int(each) for each in sys.argv[3:] if each != "slow"]
+    seeds, count = given + [3, 40][len(given) :]
+    main(sys.argv[1], sys.argv[2], seeds, count, "slow" in sys.argv)

@@ -62,7 +62,7 @@ def unconnected(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     network = ResNet(20, 10).eval()  # to train it would take most of a minute
-    monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
+    monkeypatch.setattr("edgenas.fitness.references.reference_network", lambda *_: (network, "made up"))
 
 
 class Noting(NASBench201):

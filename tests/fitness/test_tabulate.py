@@ -32,7 +32,7 @@ FEW = unique_architectures(SPACE)[100:106]
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     network = ResNet(20, 10).eval()  # to train it would take most of a minute
-    monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
+    monkeypatch.setattr("edgenas.fitness.references.reference_network", lambda *_: (network, "made up"))
 
 
 @pytest.fixture

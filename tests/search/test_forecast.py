@@ -29,7 +29,7 @@ CLASSES = sorted({SPACE.canonical(SPACE.from_index(index)) for index in range(20
 @pytest.fixture(autouse=True)
 def no_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
     network = ResNet(20, 10).eval()
-    monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
+    monkeypatch.setattr("edgenas.fitness.references.reference_network", lambda *_: (network, "made up"))
 
 
 @pytest.fixture

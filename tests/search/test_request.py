@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("workplace")
 @pytest.fixture(autouse=True)
 def _no_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
     network = ResNet(20, 10).eval()
-    monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
+    monkeypatch.setattr("edgenas.fitness.references.reference_network", lambda *_: (network, "made up"))
 
 
 def scoring(job: Search) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -149,6 +149,10 @@ class ElasticMobileNet:
     def resolution(self, arch: Architecture) -> int:
         """... that of `arch`."""
         return self.config(arch).resolution
+
+    def at_resolution(self, arch: Architecture, side: int) -> Architecture:
+        """`arch` at another resolution. Raises UsageError for one that the space does not have."""
+        return self.architecture(replace(self.config(arch), resolution=side))
 
     def smallest(self) -> Architecture:
         """The architecture of the fewest MACs and parameters."""
