@@ -23,6 +23,7 @@ from edgenas.spaces.mobilenet import EfficientNetLite0, OFAMobileNetV3W10, OFAMo
 from edgenas.spaces.mobilenet.family import ElasticMobileNet
 from edgenas.spaces.mobilenet.table import Block, half
 from tests import ofa_latencies
+from tests.toy_space import ToySpace
 
 LITE0 = EfficientNetLite0()
 SPACES: list[ElasticMobileNet] = [OFAMobileNetV3W10(), OFAMobileNetV3W12(), LITE0]
@@ -155,6 +156,13 @@ def test_a_profile_holds_for_the_space_it_was_measured_with(tmp_path: Path) -> N
         cost.create("predictor", SPACES[1], "cifar10", profiled)
     with pytest.raises(UsageError, match="hold for nasbench201, not efficientnet-lite0"):
         cost.create("predictor", LITE0, "cifar10", device.load("raspi4"))
+
+
+def test_a_space_whose_costs_cannot_be_predicted_is_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"of the space toy cannot be predicted.*give --space one of efficientnet-lite0"
+    ):
+        broad_prior(ToySpace())
 
 
 def test_networks_that_do_not_run_are_learned() -> None:
