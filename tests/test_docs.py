@@ -155,10 +155,10 @@ class Made:
             torch.save({"state_dict": official(OFAMobileNetV3W12())}, path)
         return path
 
-    def profile(self) -> Path:
-        path = self.folder / "here.toml"
+    def profile(self, name: str, space: str) -> Path:
+        path = self.folder / name
         if not path.exists():
-            assert run(f"edgenas board profile here --samples 5 -o {path}") == 0
+            assert run(f"edgenas board profile here --space {space} --samples 5 -o {path}") == 0
         return path
 
     def tables(self) -> Path:
@@ -191,10 +191,12 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch, quick_
         for name in runs_named(command):
             if name != "mine-trained":
                 shutil.copytree(made.run(name), workplace / "runs" / name)
-        if names("--board here|board (check|bench|profile|remove) here|here.toml"):
+        if names("--board here|board (check|bench|profile|remove) here|device (here|photos).toml"):
             steady_board(workplace / "board")
-        if names("here.toml"):
-            shutil.copy(made.profile(), workplace)
+        if names("device here.toml"):
+            shutil.copy(made.profile("here.toml", SPACE.name), workplace)
+        if names("device photos.toml"):
+            shutil.copy(made.profile("photos.toml", "efficientnet-lite0"), workplace)
         if names("board add phone"):
             (workplace / "benchmark_model").touch()
         if names("board remove phone"):
