@@ -207,7 +207,7 @@ def test_a_node_that_lacks_something_is_reported(cluster: Any, monkeypatch: pyte
 
 def test_a_run_goes_on_on_another_engine(cluster: Any, quick_reference: None, tmp_path: Path) -> None:
     limits: dict[str, Any] = {"device": "host", "dataset": "digits", "fitness": "live", "macs_m": 20.0}
-    asked = {**limits, "generations": 1, "population": 4, "budget": 3, "epochs": 2, "batch_size": 8}
+    asked = {**limits, "generations": 1, "population": 4, "budget": 3, "epochs": 2, "batch_size": 8, "refine": 0}
     asked["size"] = {"channels": 4}
     job = search(run=str(tmp_path / "run"), engine=f"ray:{cluster.address}", **asked)
     trials = [event for event in job if hasattr(event, "number")]
