@@ -22,7 +22,7 @@ QUICK: dict[str, Any] = {
     "final_attempts": 1,
     "reference_repeat_ms": 5.0,
 }
-INSTANT = {"repeats": 2, "min_repeat_ms": 0.0, "final_process_s": 0.0, "reference_repeat_ms": 0.0}
+INSTANT = {"repeats": 2, "min_repeat_ms": 0.001, "final_process_s": 0.001, "reference_repeat_ms": 0.001}
 
 
 def quick_profile(folder: Path, name: str = "host", **changes: Any) -> Path:
