@@ -7,7 +7,6 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,12 @@ from ai_edge_quantizer.utils.qsv_utils import min_max_update
 from numpy.typing import NDArray
 
 from edgenas.errors import ExportError
-from edgenas.lower.graph import Array, Conv, Graph, Linear, Value
+from edgenas.lower.biases import mean_inputs, with_integer_biases
+from edgenas.lower.graph import Graph
 from edgenas.lower.tflite import SIGNATURE, to_tflite
 from edgenas.text import parse_json
 
 _GROUP = 32  # calibration images whose extremes are taken together
-_MIN_RANGE = 1e-9  # the quantiser takes no tensor to span less
-_BIAS_LIMIT = 2.0**30  # biases are int32 in steps of input scale x weight scale
 
 
 def float16(model: bytes) -> bytes:
@@ -53,7 +51,7 @@ def full_int8(graph: Graph, metadata: Mapping[str, Any], images: NDArray[np.floa
     """The TFLite model of `graph` in integers throughout, int8 input and output included.
 
     `images`: float32 [n, channels, h, w], normalised as the network expects; the ranges of all activations are those
-    seen on them. Weights are quantised per channel. The same arguments give the same bytes.
+    seen on them. Weights are quantised per channel, and biases make up for it. The same arguments give the same bytes.
     Raises ExportError where there are no images, or some of another size or not finite.
     """
     batch, *size = graph.input.shape
@@ -66,10 +64,8 @@ def full_int8(graph: Graph, metadata: Mapping[str, Any], images: NDArray[np.floa
     with _quiet():
         static_recipe = recipe.static_wi8_ai8()
         ranges = _ranges(model, batches, static_recipe)
-        holding = _with_biases_that_fit(graph, ranges)
-        if holding is not graph:
-            model = to_tflite(holding, metadata)
-        return _quantized(quantizer.Quantizer(model, static_recipe), ranges)
+        shifted = with_integer_biases(graph, ranges, mean_inputs(graph, model, batches))
+        return _quantized(quantizer.Quantizer(to_tflite(shifted, metadata), static_recipe), ranges)
 
 
 def _ranges(model: bytes, batches: NDArray[np.float32], static_recipe: Any) -> dict[str, Any]:
@@ -92,38 +88,6 @@ def _ranges(model: bytes, batches: NDArray[np.float32], static_recipe: Any) -> d
         name: {end: np.mean([group[name][end] for group in groups], axis=0) for end in groups[0][name]}
         for name in groups[0]
     }
-
-
-def _with_biases_that_fit(graph: Graph, ranges: Mapping[str, Any]) -> Graph:
-    """`graph`, or a copy that differs in a few weights.
-
-    A bias is stored in steps of input scale x weight scale, so that of a channel whose weights or inputs are next to
-    nothing would overflow. Such a channel gets one weight just large enough: against the bias, what it adds is
-    at most 127 * 255 / 2^30, far below a step of int8.
-    """
-    ops = list(graph.ops)
-    for position, op in enumerate(ops):
-        if isinstance(op, Conv | Linear):
-            span = ranges[_tensor_name(graph, op.inputs[0])]
-            low, high = min(0.0, float(span["min"].min())), max(0.0, float(span["max"].max()))
-            step = max(high - low, _MIN_RANGE) / 255
-            largest = np.abs(op.weight).reshape(len(op.weight), -1).max(axis=1)
-            needed = np.abs(op.bias) * 127 / (step * _BIAS_LIMIT)
-            lacking = np.flatnonzero(np.maximum(largest, _MIN_RANGE) < needed)
-            if len(lacking):
-                ops[position] = changed = copy(op)
-                changed.weight = _with_peaks(op.weight, lacking, needed)
-    return graph if ops == graph.ops else Graph(graph.input, graph.output, ops)
-
-
-def _with_peaks(weight: Array, channels: NDArray[np.intp], peaks: NDArray[np.floating[Any]]) -> Array:
-    raised = weight.reshape(len(weight), -1).copy()
-    raised[channels, np.abs(raised[channels]).argmax(axis=1)] = peaks[channels]
-    return raised.reshape(weight.shape)
-
-
-def _tensor_name(graph: Graph, value: Value) -> str:
-    return "input" if value is graph.input else "output" if value is graph.output else value.name
 
 
 def _quantized(prepared: Any, ranges: Any = None) -> bytes:

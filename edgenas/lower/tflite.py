@@ -65,6 +65,22 @@ def last(shape: Shape) -> Shape:
     return tuple(shape[axis] for axis in _CHANNELS_LAST) if len(shape) == 4 else shape
 
 
+def tensor_name(graph: Graph, value: Value) -> str:
+    """What the model of `graph` calls the tensor of `value`, which is no constant."""
+    return "input" if value is graph.input else "output" if value is graph.output else value.name
+
+
+def channels_first(graph: Graph, value: Value, content: NDArray[Any]) -> NDArray[Any]:
+    """`content` of the tensor of `value` in the order of the graph; the batch may be of another size."""
+    if content.ndim == 4:
+        return content.transpose(_CHANNELS_FIRST)
+    flattened = _flattened_images(graph).get(value)
+    if flattened is None:
+        return content
+    channels, rows, columns = flattened
+    return content.reshape(-1, rows, columns, channels).transpose(_CHANNELS_FIRST).reshape(content.shape)
+
+
 class _Buffer(schema.BufferT):  # type: ignore[misc]
     """Data of a tensor, copied in one go and aligned as the schema asks."""
 

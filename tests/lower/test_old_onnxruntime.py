@@ -20,6 +20,7 @@ from edgenas.lower import lower
 from edgenas.lower.onnx import to_onnx
 from edgenas.lower.trace import torch_logits
 from edgenas.lower.verify import FLOAT32, compare
+from edgenas.spaces.mobilenet import EfficientNetLite0, OFAMobileNetV3W10
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.benchmarks.parity import DEGENERATE
 from tests.lower.networks import Mixed, MobileNetLike, with_statistics
@@ -47,7 +48,12 @@ def networks() -> dict[str, Callable[[], nn.Module]]:
         name: lambda genes=genes: space.build(Architecture(space.name, genes), 10, cells=2)  # type: ignore[misc]
         for name, genes in NASBENCH201.items()
     }
-    return {"mobilenet-like": MobileNetLike, "mixed": Mixed, **cells}
+    lite, ofa = EfficientNetLite0(), OFAMobileNetV3W10()
+    photos: dict[str, Callable[[], nn.Module]] = {
+        "efficientnet-lite0": lambda: lite.build(lite.largest(), 10),
+        "ofa-mbv3": lambda: ofa.build(ofa.largest(), 10),
+    }
+    return {"mobilenet-like": MobileNetLike, "mixed": Mixed, **photos, **cells}
 
 
 def test_onnxruntime_1_10_computes_what_torch_computes(tmp_path: Path) -> None:
