@@ -61,7 +61,8 @@ def _of(graph: Graph, op: Any, ranges: Mapping[str, Any], means: Mapping[Value, 
     low, high = min(0.0, float(span["min"].min())), max(0.0, float(span["max"].max()))
     step = max(high - low, MIN_RANGE) / 255
     needed = np.abs(op.bias) * 127 / (step * _BIAS_LIMIT)
-    lacking = np.flatnonzero(np.maximum(_largest(op.weight), MIN_RANGE) < needed)
+    largest = _largest(op.weight)
+    lacking = np.flatnonzero(np.maximum(largest.max() if isinstance(op, Linear) else largest, MIN_RANGE) < needed)
     changed = copy(op)
     if len(lacking):
         changed.weight = _with_peaks(op.weight, lacking, needed)
@@ -72,8 +73,11 @@ def _of(graph: Graph, op: Any, ranges: Mapping[str, Any], means: Mapping[Value, 
 
 
 def as_integers(weight: Array) -> Array:
-    """`weight` [out, ...] as its int8 stands for it: symmetric, a scale for each output channel."""
-    steps = np.maximum(_largest(weight), np.float32(MIN_RANGE)) / np.float32(127)
+    """`weight` [out, ...] as its int8 stands for it: symmetric, with a scale for each output channel of a convolution
+    and one for a linear layer."""
+    largest = _largest(weight)
+    largest = np.full_like(largest, largest.max()) if weight.ndim == 2 else largest
+    steps = np.maximum(largest, np.float32(MIN_RANGE)) / np.float32(127)
     steps = steps.reshape(-1, *[1] * (weight.ndim - 1))
     rounded: Array = (np.rint(weight / steps) * steps).astype(np.float32)
     return rounded

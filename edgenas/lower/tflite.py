@@ -96,6 +96,18 @@ class _Buffer(schema.BufferT):  # type: ignore[misc]
         return int(schema.BufferEnd(builder))
 
 
+def pack(model: schema.ModelT) -> bytes:
+    """The bytes of `model`, all of its weights inside the flatbuffer: runtimes before 2.14 look nowhere else."""
+    for number, buffer in enumerate(model.buffers):
+        if buffer.data is not None and not isinstance(buffer, _Buffer):
+            model.buffers[number] = _Buffer(np.frombuffer(bytes(buffer.data), np.uint8))
+    size = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
+    size += sum(512 * (len(graph.tensors) + len(graph.operators)) for graph in model.subgraphs)
+    builder = flatbuffers.Builder(size + 4096)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 class _Writer:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -126,10 +138,7 @@ class _Writer:
             buffers=self._buffers,
             signatureDefs=[schema.SignatureDefT(*maps, SIGNATURE, 0)],
         )
-        weights_bytes = sum(len(buffer.data) for buffer in self._buffers if buffer.data is not None)
-        builder = flatbuffers.Builder(weights_bytes + 512 * (len(self._tensors) + len(self._operators)) + 4096)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        return pack(model)
 
     def write(self, op: Op) -> None:
         if isinstance(op, Conv):

@@ -6,8 +6,8 @@ in an OFA space; their batch norms are estimated anew on the photos. Printed for
 against torch (the largest difference of an image's logits over its largest |logit|; median and worst of subnets, each
 by its worst of a few photos). Of every fourth subnet (--every) also int8, and of Lite0's the share of photos put in
 torch's class, by the float file and by int8: with a linear probe on PHOTOS' own classes, and with the 1000 classes of
-ImageNet, most of which a subnet that was not trained further cannot tell apart. Ranges of int8 come from 64 photos; no photo that counts was
-seen before. Ctrl-C ends it early. Exits with 1 on any failure.
+ImageNet, most of which a subnet that was not trained further cannot tell apart. Ranges of int8 come from 64 photos; no
+photo that counts was seen before. Ctrl-C ends it early. Exits with 1 on any failure.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
@@ -170,6 +171,24 @@ def test_small_formats_of_random_subnets_run(space: ElasticMobileNet, side: int)
     for model in (dynamic_int8(single), full_int8(graph, {}, images(side, 4, 1))):
         assert len(model) < 0.4 * len(single)
         assert np.isfinite(run_model(model, given)).all()
+
+
+@every_space
+def test_small_formats_run_on_runtimes_of_old_boards(space: ElasticMobileNet, side: int) -> None:
+    """Seen in tflite-runtime 2.7 and 2.11: weights behind the flatbuffer are not found, and a linear layer with a scale
+    for each output is computed with the first for all."""
+    graph = lowered(space, side)[1]
+    single = to_tflite(graph, {})
+    for model in (single, float16(single), dynamic_int8(single), full_int8(graph, {}, images(side, 2))):
+        parsed = schema.ModelT.InitFromPackedBuf(model)
+        assert not any(buffer.offset or buffer.size for buffer in parsed.buffers)
+        tensors = parsed.subgraphs[0].tensors
+        weights = [each for each in tensors if each.name.endswith(b".weight")]
+        assert len(weights) == sum(isinstance(op, Conv | Linear) for op in graph.ops)
+        assert all(parsed.buffers[each.buffer].data is not None for each in weights)
+        (classifier,) = (each for each in weights if len(each.shape) == 2)
+        scales = classifier.quantization.scale if classifier.quantization else None
+        assert scales is None or len(scales) == 1
 
 
 @pytest.mark.parametrize("activation", ["relu", "relu6", "hswish"])
