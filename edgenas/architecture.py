@@ -174,6 +174,7 @@ class SearchRequest:
     batch_size: int | None = None
     size: Mapping[str, int] | None = field(default=None, hash=False)
     reference: str | None = None
+    taps: tuple[str, ...] | None = None
     precision: str | None = None
     halving: bool | None = None
     repeats: int | None = None
@@ -211,8 +212,9 @@ class SizeOption:
 
 def flat(settings: Any) -> dict[str, Any]:
     """`settings`, a dataclass whose `size` has all entries, as files and fingerprints hold them: these entries stand
-    beside the others."""
-    others = {name: value for name, value in asdict(settings).items() if name not in ("size", "full_size")}
+    beside the others. `taps`, which came later, stand there where there are any."""
+    left_out = {"size", "full_size"} | ({"taps"} if not getattr(settings, "taps", ()) else set())
+    others = {name: value for name, value in asdict(settings).items() if name not in left_out}
     return {**others, **settings.size}
 
 
@@ -348,6 +350,14 @@ class OwnResolution(Protocol):
     def resolution(self, arch: Architecture) -> int:
         """The side in pixels of the square images that the network of `arch` reads."""
 
+    def at_resolution(self, arch: Architecture, side: int) -> Architecture:
+        """`arch`, but for its resolution, which is to be one of `resolutions`."""
+
+
+def resolution_of(space: SearchSpace, arch: Architecture) -> int | None:
+    """At how many pixels a side the network of `arch` reads images; None: as they are."""
+    return space.resolution(arch) if isinstance(space, OwnResolution) else None
+
 
 @runtime_checkable
 class Bounded(Protocol):
@@ -367,6 +377,14 @@ class Inheriting(Bounded, Protocol):
     def supernet(self) -> Supernet:
         """That network's weights, from where they lie on this machine. Raises DataError or UsageError, which name the
         command that gets them, where they do not."""
+
+
+@runtime_checkable
+class Published(Protocol):
+    """An Inheriting space whose trained network is a public file: that of edgenas.data.files with the space's name."""
+
+    def read(self, path: Path) -> Supernet:
+        """The weights in the file at `path`, of which nothing is run. Raises DataError where it holds anything else."""
 
 
 class Supernet(Protocol):
@@ -449,6 +467,24 @@ class Features(Protocol):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """How alike each of `genes` is to each of `others`, twice (n, m): by what they are made of, and by the share of
         what these have in common."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of networks that can be timed by itself: its name, the (channels, height, width) of what it reads, and
+    what makes a torch module of it, with random weights, that returns one vector for each image."""
+
+    name: str
+    shape: tuple[int, int, int]
+    build: Callable[[], nn.Module]
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """Features of which the last ones of the last set say how often each part is in a network."""
+
+    def parts(self, num_classes: int) -> Sequence[Part]:
+        """One for each of these features, in their order; `num_classes`: that networks tell apart."""
 
 
 @runtime_checkable

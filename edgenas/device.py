@@ -22,7 +22,7 @@ from edgenas.errors import UnknownNameError, UsageError
 from edgenas.files import read_file
 from edgenas.runtimes import NONE, RUNTIMES
 from edgenas.text import NAME_HELP, check_bounds, is_name, printable
-from edgenas.units import METRICS
+from edgenas.units import COUNTED, METRICS
 
 MAX_PROFILE_BYTES = 256 << 10
 MAX_COEFFICIENT = 1e9  # of a predictor, either way: some hundred of them still make a number
@@ -45,7 +45,7 @@ Coefficient = Annotated[float, Range(-MAX_COEFFICIENT, MAX_COEFFICIENT)]
 Count = Annotated[int, Range(0, 10**9)]
 
 # What only running a network (or having run it) shows; MACs and parameters are properties of the network itself.
-DEVICE_METRICS = frozenset(METRICS) - {"macs", "params"}
+DEVICE_METRICS = frozenset(METRICS) - COUNTED
 
 
 @dataclass(frozen=True)
@@ -199,10 +199,10 @@ def read(path: Path) -> Device:
         table = tomllib.loads(text)
         check_bounds(table)
     except RecursionError:
-        raise UsageError(f"the device profile {path} is not valid TOML: nested too deeply; mend it") from None
+        raise UsageError(f"the device profile {path} is not valid TOML: nested too deeply; repair it") from None
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
         problem = printable(error, 200)
-        raise UsageError(f"the device profile {path} is not valid TOML: {problem}; mend that line") from error
+        raise UsageError(f"the device profile {path} is not valid TOML: {problem}; correct that line") from error
     device: Device = _typed(Device, table, "", path)
     _check(device, path)
     return Device(**{**vars(device), "path": path, "sha256": hashlib.sha256(content).hexdigest()})
@@ -222,7 +222,7 @@ def _check(device: Device, path: Path) -> None:
     form = device.model_format.removesuffix("-int8")
     if device.kind != "simulated" and RUNTIMES[device.runtime].format != form:
         takes = RUNTIMES[device.runtime].format
-        raise UsageError(f"{path}: {device.runtime} takes {takes} files, not {form}; mend runtime or model_format")
+        raise UsageError(f"{path}: {device.runtime} takes {takes} files, not {form}; change runtime or model_format")
     for table, named in (("hwnasbench", device.hwnasbench), ("predictor", device.predictor)):
         for metric in sorted(set(named) - device.metrics):
             raise UsageError(f"{path}: [{table}] speaks of {metric}; add \"{metric}\" to the list 'metrics' as well")
@@ -242,7 +242,7 @@ def _typed(kind: Any, value: Any, key: str, path: Path) -> Any:
         return _typed(args[0], value, key, path)
     if origin is Literal:
         if value not in args:
-            raise UsageError(f"{path}: {key} = {_told(value)} is not known; use one of {', '.join(args)}")
+            raise UsageError(f"{path}: {key} = {_shown(value)} is not known; use one of {', '.join(args)}")
         return value
     if origin is Mapping:
         table = _builtin(dict, value, key, path)
@@ -276,11 +276,11 @@ def _builtin(kind: type[Any], value: Any, key: str, path: Path) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind or (kind is float and not abs(value) < float("inf")):
-        raise UsageError(f"{path}: {key} must be {_WORDS[kind]}, not {_told(value)}")
+        raise UsageError(f"{path}: {key} must be {_WORDS[kind]}, not {_shown(value)}")
     return value
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     """`value` in an error: what it is where it is long, else itself."""
     if isinstance(value, dict | list):
         return _WORDS[type(value)]

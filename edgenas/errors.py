@@ -10,7 +10,7 @@
     ├── DataError                 7   a file that is needed is missing, damaged or not to be trusted
     └── InterruptedRunError     130   stopped by the user; the run can be resumed
 
-A message is one sentence: what is wrong, and the command or the change that mends it.
+A message is one sentence: what is wrong, and the command or the change that repairs it.
 """
 
 from __future__ import annotations

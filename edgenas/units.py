@@ -36,6 +36,7 @@ METRICS = {
         Metric("params", "M", {"K": 1e-3, "k": 1e-3, "M": 1.0, "G": 1e3}, "1.5M", 1e7),
     )
 }
+COUNTED = frozenset({"macs", "params"})  # what follows from a network alone, on whatever device
 
 # What an option without a unit may be, by its name: beyond is a slip of the pen, which would end in an overflow, or in
 # a search that never does.
@@ -44,7 +45,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "beta": (0, 1),
     "budget": (1, 10_000_000),
     "calibration": (1, 1_000_000),
-    "class_seconds": (0, 1e9),
     "epochs": (1, 1_000_000),
     "generations": (1, 1_000_000),
     "images": (1, 1_000_000_000),
@@ -55,6 +55,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "refine": (0, 1_000_000),
     "repeats": (1, 1000),
     "samples": (1, 1_000_000),
+    "scoring_seconds": (0, 1e9),
     "seed": (0, 2**32 - 1),
     "seeds": (1, 1000),
     "threads": (1, 4096),

@@ -172,7 +172,7 @@ def test_no_prediction_overflows(tmp_path: Path) -> None:
         text = MINE + FITTED.replace('target = "value"', f'target = "{target}"')
         text = text.replace("[1.0, 2.0]", f"[{largest}]").replace("intercept = 1.0", "intercept = 1e9")
         space = NASBench201()
-        prices = cost.create("auto", space, "cifar10", device.load(write(tmp_path, text)))(
+        costs = cost.create("auto", space, "cifar10", device.load(write(tmp_path, text)))(
             space.all_architectures()[:50]
         )
-        assert all(math.isfinite(price.values["latency"]) for price in prices)
+        assert all(math.isfinite(each.values["latency"]) for each in costs)

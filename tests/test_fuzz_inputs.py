@@ -160,7 +160,7 @@ COUNTED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("runs", "pick", "none"): ("latency", "energy", "macs", "params"),
     ("train", "none"): ("epochs", "batch-size", "learning-rate", "weight-decay", "seed", "patience"),
     ("tabulate", "--dataset", "none", "--space", "none"): ("seeds", "epochs", "cells", "channels", "batch-size"),
-    ("compare", "--device", "none"): ("limits", "seeds", "class-seconds", "training-seconds", "workers"),
+    ("compare", "--device", "none"): ("limits", "seeds", "scoring-seconds", "training-seconds", "workers"),
     ("board", "profile", "none"): ("samples", "seed"),
     ("board", "add", "here", "--device", "none", "--local"): ("threads", "cores"),
     ("measure", "none.onnx", "--board", "none"): ("latency",),
@@ -298,11 +298,11 @@ def test_device_profiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         taken += 1
         read = device.load(str(path))
         try:
-            prices = cost.create("auto", space, "cifar10", read)(some)
+            costs = cost.create("auto", space, "cifar10", read)(some)
         except UsageError:
-            prices = []
-        for price in prices:
-            assert all(math.isfinite(value) and value >= 0 for value in price.values.values()), case
+            costs = []
+        for each in costs:
+            assert all(math.isfinite(value) and value >= 0 for value in each.values.values()), case
         if chance.random() < 0.05:
             code, _ = command(case, capsys, "search", "--device", str(path), "--latency", "5ms", "--generations", "1")
             assert code in (0, 2, 3), case

@@ -133,8 +133,8 @@ def test_costs_of_another_network_than_the_winner_are_priced_anew(run_copy: Run,
 
 def test_files_that_changed_are_exported_again(run_copy: Run, archive: Path, tmp_path: Path) -> None:
     (run_copy.path / "export" / "model.onnx").write_bytes(b"of another network")
-    build(run_copy, tmp_path / "mended.tar.gz")
-    assert (tmp_path / "mended.tar.gz").read_bytes() == archive.read_bytes()
+    build(run_copy, tmp_path / "again.tar.gz")
+    assert (tmp_path / "again.tar.gz").read_bytes() == archive.read_bytes()
 
 
 BLOCKER = """
@@ -363,7 +363,9 @@ def test_a_full_disk_or_a_wrong_place_leaves_nothing(
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_a_run_that_is_not_trained_is_told(run_copy: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_run_that_is_not_trained_is_reported(
+    run_copy: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     shutil.rmtree(run_copy.path / "train")
     assert run_command("export", str(run_copy.path)) == 7
     assert run_command("package", str(run_copy.path), "-o", str(tmp_path / "a.tar.gz")) == 7

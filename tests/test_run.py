@@ -171,7 +171,7 @@ def test_a_run_without_its_trials_begins_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["run.json", "trials.jsonl", "result.json", "measured.jsonl", "refined.jsonl"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "nowhere"])
-def test_what_is_no_file_is_told_and_not_waited_for(tmp_path: Path, name: str, kind: str) -> None:
+def test_what_is_no_file_is_reported_and_not_waited_for(tmp_path: Path, name: str, kind: str) -> None:
     run = new_run(tmp_path / "r", 1)
     path = run.path / name
     path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgenas import children
 from edgenas.board.local import Child, start
-from edgenas.board.remote_shell import MAX_NOISE, announced, command_line, told_end
+from edgenas.board.remote_shell import MAX_NOISE, announced, announced_end, command_line
 from edgenas.board.transfer import pull_by_shell, push_by_shell
 from edgenas.board.transport import MAX_FILE, Reader
 from edgenas.errors import BoardError
@@ -177,7 +177,7 @@ class AdbProcess:
 
     @property
     def stderr_tail(self) -> str:
-        end = told_end(self._child.stderr_tail, self._token)
+        end = announced_end(self._child.stderr_tail, self._token)
         return self._child.stderr_tail if end is None else end[1]
 
     @property
@@ -202,7 +202,7 @@ class AdbProcess:
         client_code = self._child.wait(timeout_s)
         if self._killed:
             return -9
-        end = told_end(self._child.stderr_tail, self._token)
+        end = announced_end(self._child.stderr_tail, self._token)
         if end is None:
             raise self._phone.error(self._child.stderr_tail or f"error: closed (adb ended with {client_code})")
         return end[0]

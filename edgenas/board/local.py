@@ -284,7 +284,7 @@ class Local:
         return child
 
     def push(self, source: Path, target: str, silence_s: float, moving: Callable[[], None] | None = None) -> None:
-        push_by_shell(self, source, _in_home(target), silence_s, moving)
+        push_by_shell(self, source, _in_home(target), silence_s, moving, pack=False)
 
     def pull(self, source: str, target: Path, silence_s: float, max_bytes: int = MAX_FILE) -> None:
         pull_by_shell(self, _in_home(source), target, silence_s, max_bytes)

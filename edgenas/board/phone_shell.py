@@ -109,23 +109,23 @@ def pairs(printed: str) -> list[tuple[str, str]]:
 
 def facts(printed: str, address: str) -> dict[str, Any]:
     """What FACTS printed, as `info` of the wire protocol, and `present`, the numbers of the cores."""
-    told = dict(pairs(printed))
-    present = cores(told.get("present", ""))
-    kilobytes = told.get("memory", "")
+    said = dict(pairs(printed))
+    present = cores(said.get("present", ""))
+    kilobytes = said.get("memory", "")
     return {
         "protocol": None,
         "python": None,
-        "platform": f"Android {told.get('android', 'of unknown version')}",
-        "build": told.get("build"),
-        "machine": told.get("machine"),
-        "kernel": told.get("kernel"),
-        "model": " ".join(told[name] for name in ("maker", "model") if name in told) or None,
-        "cpu": told.get("hardware") or told.get("soc") or told.get("platform"),
+        "platform": f"Android {said.get('android', 'of unknown version')}",
+        "build": said.get("build"),
+        "machine": said.get("machine"),
+        "kernel": said.get("kernel"),
+        "model": " ".join(said[name] for name in ("maker", "model") if name in said) or None,
+        "cpu": said.get("hardware") or said.get("soc") or said.get("platform"),
         "cores": len(present) if present else None,
         "present": present,
         "memory_mb": int(kilobytes) // 1024 if _WHOLE.fullmatch(kilobytes) else None,
-        "boot_id": told.get("boot"),
-        "board_id": hashlib.sha256((told.get("serial") or address).encode()).hexdigest()[:16],
+        "boot_id": said.get("boot"),
+        "board_id": hashlib.sha256((said.get("serial") or address).encode()).hexdigest()[:16],
         "host": None,
     }
 

@@ -100,7 +100,7 @@ def boards() -> dict[str, Board]:
         return {}
     from edgenas import schema
 
-    advice = "mend it, or remove it and add your boards again"
+    advice = "repair it, or remove it and add your boards again"
     content = read_file(path, MAX_JSON_BYTES, DataError, advice)
     try:
         entries = schema.parse(content)["boards"]

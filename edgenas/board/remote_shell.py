@@ -46,7 +46,7 @@ def announced(printed: bytes, token: str) -> tuple[int, bytes] | None:
     return (int(number), rest) if mark and end and _NUMBER.fullmatch(number.decode("latin-1").strip()) else None
 
 
-def told_end(stderr: str, token: str) -> tuple[int, str] | None:
+def announced_end(stderr: str, token: str) -> tuple[int, str] | None:
     """The exit code that `tell_end` printed and the standard error before it, or None."""
     before, mark, code = stderr.rpartition(f"@end {token} ")
     return (int(code), before.rstrip()) if mark and _NUMBER.fullmatch(code.strip()) else None

@@ -29,7 +29,7 @@ class Store:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or data_dir() / "measurements"
-        self._told = False
+        self._warned = False
 
     def find(self, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
         """What was measured under `fingerprint`, or None. A file that is damaged counts as none."""
@@ -57,9 +57,9 @@ class Store:
         try:
             write_whole(path, json.dumps(content, allow_nan=False).encode(), BoardError, advice)
         except BoardError as error:
-            if not self._told:
+            if not self._warned:
                 log.warning("what is measured now is not kept, and will be measured again: %s", error)
-            self._told = True
+            self._warned = True
             return None
         return path
 

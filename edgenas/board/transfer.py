@@ -3,23 +3,26 @@
 What limits a transfer is silence, not its length; what has arrived is said now and then. A large file that was cut off
 stays on the board as `.HASH.TOKEN.part`, HASH of its content, and who sends the same content into the same folder goes
 on with it. It is claimed by renaming it, and written at its own place, so that nobody can spoil it for another.
+What gets much smaller by it is sent compressed, where the board has gzip.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import posixpath
 import re
 import secrets
+import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import IO, BinaryIO, TypeVar
 
+from edgenas.board.moving import Moving
 from edgenas.board.transport import Process, Reader, Transport, output
 from edgenas.errors import BoardError
 from edgenas.files import replace
@@ -27,14 +30,11 @@ from edgenas.text import printable
 
 CHUNK = 2**16  # bytes moved at a time
 MIN_RESUMED = 2**20  # bytes: what is smaller is sent again as a whole
-TELL_S = 10.0  # between two words on how far a transfer is
-MIN_BYTES_PER_S = 1024  # on average: what is slower has no use, and a board must not hold us for ever
-_CHECKED_BYTES_PER_S = 5e6  # by a slow board, of its own disk
+MIN_PACKED = 2**18  # bytes: what is smaller is not compressed
 _LOOK_S = 240.0  # for what looks at files on the board
 _LAST_WORDS_S = 1.0
 _OTHER = 5  # exit code of _TAKE: the file is there to its last byte, and another
 Result = TypeVar("Result")
-_log = logging.getLogger(__name__)
 
 # What of earlier transfers of the same content is there: the longest becomes ours. Prints its size and its sha256.
 _CLAIM = """
@@ -58,10 +58,10 @@ settled() {  # another sends the same content and has taken over
 }
 case $target in (*/*) mkdir -p "${target%/*}" || exit 3;; esac
 if [ -d "$target" ]; then echo "it is a folder" >&2; exit 3; fi
-told=
+teller=
 if [ $tell = 1 ]; then
   while sleep 1 > /dev/null && wc -c < "$partial"; do :; done 2> /dev/null &
-  told=$!
+  teller=$!
 fi
 if [ $from -gt 0 ]; then
   { dd bs=1 seek=$from count=0 conv=notrunc 2> /dev/null; cat; } 1<> "$partial"
@@ -69,7 +69,7 @@ else
   cat > "$partial"
 fi
 code=$?
-[ -n "$told" ] && kill $told 2> /dev/null
+[ -n "$teller" ] && kill $teller 2> /dev/null
 if [ $code != 0 ]; then rm -f "$partial"; exit 3; fi
 if [ ! -f "$partial" ]; then settled; exit 4; fi
 there=$(($(wc -c < "$partial")))
@@ -82,6 +82,18 @@ if [ $there != $total ] || [ "${1:-$sha}" != "$sha" ]; then rm -f "$partial"; ex
 [ $executable = 1 ] && chmod 755 "$partial"
 mv -f "$partial" "$target" 2> /dev/null || settled
 """
+# Makes $2, of $3 bytes, from the gzip file $1, which goes either way. $4: it can be executed.
+_UNPACK = """
+packed=$1 target=$2 total=$3 executable=$4
+if [ -d "$target" ]; then rm -f "$packed"; echo "it is a folder" >&2; exit 3; fi
+code=4
+if gzip -dc < "$packed" > "$packed.part" && [ $(($(wc -c < "$packed.part"))) = $total ]; then
+  [ $executable = 1 ] && chmod 755 "$packed.part"
+  mv -f "$packed.part" "$target" && code=0
+fi
+rm -f "$packed" "$packed.part"
+exit $code
+"""
 _CURES = {
     "No space left": "free some space there",
     "Disk quota": "free some space there",
@@ -90,62 +102,20 @@ _CURES = {
 }
 
 
-class Moving:
-    """A file on its way, `total` bytes of it: when its silence, or all of it, takes too long, and how far it is."""
-
-    def __init__(
-        self, address: str, doing: str, total: int, silence_s: float, moving: Callable[[], None] | None = None
-    ) -> None:
-        self._address, self._doing, self._total, self._silence_s = address, doing, total, silence_s
-        self._moving = moving
-        self._started_s = self._moved_s = self._told_s = time.monotonic()
-        self._done = self._begun_with = 0
-
-    def begin(self, done: int) -> None:
-        """So many bytes are there from before."""
-        self._done = self._begun_with = done
-        self._moved_s = time.monotonic()
-
-    def reached(self, done: int) -> None:
-        """So many bytes are there; where that is no other number than before, nothing has moved."""
-        now_s = time.monotonic()
-        if done != self._done:
-            self._done, self._moved_s = done, now_s
-        if self._moving is not None:
-            self._moving()
-        if now_s - self._told_s > TELL_S:
-            self._told_s = now_s
-            rate = (self._done - self._begun_with) / (now_s - self._started_s)
-            left = f", about {(self._total - self._done) / rate:.0f} s left" if rate > 0 else ""
-            _log.info(
-                "%s: %s, %.1f of %.1f MB%s", self._address, self._doing, self._done / 1e6, self._total / 1e6, left
-            )
-
-    def left_s(self) -> float:
-        """For how long it may stay silent from now on. Raises BoardError where no time is left."""
-        now_s = time.monotonic()
-        checking_s = self._total / _CHECKED_BYTES_PER_S if self._done >= self._total else 0.0
-        left_s = self._moved_s + self._silence_s + checking_s - now_s
-        if left_s <= 0 or self._silence_s <= 0:
-            raise BoardError(
-                f"{self._address}: {self._doing} did not move on within {self._silence_s:g} s ({self._done:,} of"
-                f" {self._total:,} bytes); see that the board is on and the network works, then run the command again"
-            )
-        most_s = self._silence_s + self._total / MIN_BYTES_PER_S
-        if now_s - self._started_s > most_s:
-            raise BoardError(
-                f"{self._address}: {self._doing} takes more than {most_s:.0f} s; use a faster link, then run the"
-                " command again"
-            )
-        return left_s
-
-
 def push_by_shell(
-    transport: Transport, source: Path, target: str, silence_s: float, moving: Callable[[], None] | None = None
+    transport: Transport,
+    source: Path,
+    target: str,
+    silence_s: float,
+    moving: Callable[[], None] | None = None,
+    pack: bool = True,
 ) -> None:
-    """`Transport.push` for boards with a POSIX shell and its usual commands."""
+    """`Transport.push` for boards with a POSIX shell and its usual commands; `pack`: over a link that is slower than
+    compressing."""
     with _opened(source, transport.address) as reader:
         total = os.fstat(reader.fileno()).st_size
+        if pack and total >= MIN_PACKED and _pushed_packed(transport, reader, total, target, silence_s, moving):
+            return
         way = Moving(transport.address, f"sending {posixpath.basename(target)}", total, silence_s, moving)
         way.left_s()  # raises where there is no time at all
         code, said = _pushed(transport, reader, total, target, way, resume=total >= MIN_RESUMED)
@@ -154,6 +124,48 @@ def push_by_shell(
     if code:
         cure = next((cure for sign, cure in _CURES.items() if sign in said), "run the command again")
         raise BoardError(f"{transport.address}: cannot receive {target}: {said}; {cure}")
+
+
+def _pushed_packed(
+    transport: Transport,
+    reader: BinaryIO,
+    total: int,
+    target: str,
+    silence_s: float,
+    moving: Callable[[], None] | None,
+) -> bool:
+    """Whether the file is there, having been sent compressed; not so where that saves little, or the board cannot."""
+    with tempfile.TemporaryFile() as packed:
+        size = _packed(reader, total, packed)
+        if size is None:
+            return False
+        way = Moving(transport.address, f"sending {posixpath.basename(target)}", size, silence_s, moving)
+        way.left_s()
+        name = f".{posixpath.basename(target)[:64]}.{secrets.token_hex(4)}.gz"
+        arrived = posixpath.join(posixpath.dirname(target), name)
+        code, _ = _pushed(transport, packed, size, arrived, way, resume=size >= MIN_RESUMED)
+    if code:
+        return False
+    executable = str(int(bool(os.fstat(reader.fileno()).st_mode & 0o100)))
+    unpack = ["sh", "-c", _UNPACK, "sh", arrived, target, str(total), executable]
+    return output(transport, unpack, _LOOK_S, max_bytes=CHUNK).exit_code == 0
+
+
+def _packed(reader: BinaryIO, total: int, packed: IO[bytes]) -> int | None:
+    """The size of `packed`, to which the gzip form of the file is written; None where it is not less than half."""
+    size, done = 0, 0
+    reader.seek(0)
+    compress = zlib.compressobj(1, wbits=31)  # as gzip; the fastest
+    while done < total:
+        chunk = reader.read(min(MIN_PACKED, total - done))
+        if not chunk:
+            return None
+        done += len(chunk)
+        size += packed.write(compress.compress(chunk))
+        if 2 * size > done + MIN_PACKED:
+            return None
+    size += packed.write(compress.flush())
+    return size if 2 * size <= total else None
 
 
 def _pushed(

@@ -130,7 +130,7 @@ def _tell(problem: str) -> None:
 
 
 def _about(error: OSError) -> str:
-    """A sentence about what the system refused where nothing nearer foresaw it."""
+    """A sentence about what the system refused where nothing nearer handled it."""
     where = f"{printable(error.filename)}: " if error.filename is not None else ""
     cures = {
         errno.ENOSPC: "make room",
@@ -142,5 +142,5 @@ def _about(error: OSError) -> str:
         errno.EMFILE: "raise the limit on open files (ulimit -n)",
         errno.ENOMEM: "free some memory or raise its limit",
     }
-    cure = cures.get(error.errno or 0, "mend that")
+    cure = cures.get(error.errno or 0, "change that")
     return f"{where}{printable(error.strerror or error)}; {cure}, then run the same command again"

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgenas import spaces
 from edgenas.cli import options
 from edgenas.cli.options import BoardName, Json, OnBoard, Runtime, option
 from edgenas.cli.results import interrupted, show
@@ -137,9 +138,16 @@ def profile(
     seed: Annotated[int, options.seed("first architectures")] = 0,
     output: Annotated[Path | None, option("The device's file.", "-o", "--output", default="NAME.toml")] = None,
     runtime: Runtime = "",
+    space: Annotated[str, options.space()] = spaces.DEFAULT,
+    blocks: Annotated[
+        bool,
+        option("Measure the blocks that networks consist of as well, one by one; some hundred.", "--blocks"),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a device of a board: measure some architectures on it and fit a predictor.
+
+    Run it again after an interruption, and what was measured is not measured again.
 
     Example: edgenas board profile here --samples 30
     """
@@ -147,12 +155,13 @@ def profile(
     from edgenas.cost.profiling import profile_board
     from edgenas.report.text import device_fact, device_text
 
-    job = profile_board(name, samples, seed, output, runtime)
+    job = profile_board(name, samples, seed, output, runtime, space, blocks)
     with interrupted(lambda: f"interrupted, {job.state}; nothing measured is lost, run the same command to go on"):
         follow(job)
     assert job.device is not None
     fact = {**device_fact(job.device), "samples": job.ran, "failed": len(job.found) - job.ran}
-    then = f"search for it by: edgenas search --device {job.path} --latency 5ms"
+    within = f" --space {space}" if space != spaces.DEFAULT else ""
+    then = f"search for it by: edgenas search --device {job.path}{within} --latency 5ms"
     show(fact, as_json, lambda: f"{device_text(fact)}\n\n{then}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from edgenas.cli.options import Json, numbers, option
+from edgenas.cli.options import Json, former, numbers, option
 from edgenas.cli.results import interrupted, show
 from edgenas.errors import DataError
 
@@ -21,7 +21,7 @@ def compare(
     methods: Annotated[
         str | None,
         option(
-            "Comma-separated: paper, default, rejection, live, live-unforeseen (without the surrogate), most-macs,"
+            "Comma-separated: paper, default, rejection, live, live-no-surrogate, most-macs,"
             " random, evolution, evolution-N, evolution-free, oracle-N, or a fitness or a mixture, like table or"
             " 2*table+macs, or, by the small network (N=1, C=16) after 10, 25 or 50 steps, table@50n1.",
             default="those that need no torch",
@@ -30,12 +30,13 @@ def compare(
     output: Annotated[
         Path, option("Folder of regrets.csv, .png and .svg; an earlier one goes on.", "-o", "--output")
     ] = Path("comparison"),
-    class_seconds: Annotated[
+    scoring_seconds: Annotated[
         float | None, option("Simulated GPU seconds to score an architecture.", default="0.0182: on one H100")
     ] = None,
     training_seconds: Annotated[
         float | None, option("Simulated GPU seconds to train a network in full.", default="3600: assumed")
     ] = None,
+    class_seconds: Annotated[float | None, former("--class-seconds")] = None,
     workers: Annotated[int | None, option("Processes.", default="one a core")] = None,
     as_json: Json = False,
 ) -> None:
@@ -52,7 +53,7 @@ def compare(
     percentiles = numbers("--limits", limits, float, "percentiles", "5,20,50")
     asked: dict[str, Any] = {
         "methods": None if methods is None else [each.strip() for each in methods.split(",") if each.strip()],
-        "class_seconds": class_seconds,
+        "scoring_seconds": class_seconds if scoring_seconds is None else scoring_seconds,
         "training_seconds": training_seconds,
         "workers": workers,
     }

@@ -9,7 +9,7 @@ import typer
 from edgenas import spaces
 from edgenas.architecture import SearchRequest
 from edgenas.errors import UsageError
-from edgenas.fitness import REFERENCES, FitnessSettings
+from edgenas.fitness import PUBLISHED, REFERENCES, SUPERNET, FitnessSettings
 from edgenas.text import printable
 
 
@@ -18,6 +18,11 @@ def option(help: str, *flags: str, default: object = None, panel: str | None = N
     words."""
     shown = True if default is None else str(default)
     return typer.Option(*flags, help=help, rich_help_panel=panel, show_default=shown, **how)
+
+
+def former(*flags: str) -> Any:
+    """An option by its name in earlier versions, which still works and no help text shows."""
+    return typer.Option(*flags, hidden=True)
 
 
 Json = Annotated[bool, option("Print JSON.", "--json")]
@@ -63,8 +68,18 @@ def seed(same: str, panel: str | None = None) -> Any:
 
 
 def reference(panel: str | None = None) -> Any:
-    help = f"Reference network: {', '.join(REFERENCES)}, or a file of weights."
-    return option(help, default=FitnessSettings.reference, panel=panel)
+    names = ", ".join((*REFERENCES, SUPERNET, *PUBLISHED))
+    help = f"Reference network: {names}, a file of weights, or with --taps a file of torch.export or TorchScript."
+    return option(help, default=f"{FitnessSettings.reference}; {SUPERNET} where networks inherit weights", panel=panel)
+
+
+def taps(panel: str | None = None) -> Any:
+    help = "Layers, like layer1,layer2, of your own reference whose maps are compared, one for each of a candidate's."
+    return option(help, panel=panel)
+
+
+def parse_taps(text: str | None) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(",")) if text is not None else ()
 
 
 def init(panel: str | None = None) -> Any:

@@ -23,15 +23,11 @@ def export(
 
     Example: edgenas export digits --format onnx,tflite,tflite-f16,tflite-int8,edgetpu
     """
-    from edgenas.package.export import export as write
-    from edgenas.package.export import parse_formats
+    from edgenas.package import commands
     from edgenas.report.package import export_text
-    from edgenas.run import open_trained
 
-    asked, opened = parse_formats(formats), open_trained(run)
-    folder = Path(output) if output else opened.path / "export"
-    record = write(opened, asked, folder, calibration)
-    show(record, as_json, lambda: export_text(record, folder))
+    found = commands.export(run, formats, Path(output) if output else None, calibration)
+    show(found.record, as_json, lambda: export_text(found.record, found.folder))
 
 
 def package(
@@ -43,11 +39,10 @@ def package(
 
     Example: edgenas package digits -o digits.tar.gz
     """
-    from edgenas.package.build import build
+    from edgenas.package import commands
     from edgenas.report.package import package_text
-    from edgenas.run import open_trained
 
-    manifest = build(open_trained(run), Path(output))
+    manifest = commands.package(run, Path(output))
     show(manifest, as_json, lambda: package_text(manifest, Path(output)))
 
 

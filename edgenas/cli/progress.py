@@ -46,12 +46,12 @@ def follow(job: Steps) -> None:
             for _ in job:
                 bar.update(task, completed=job.share_done, description=printable(job.state))
         return
-    told_at_s = started_at_s = time.monotonic()
+    printed_at_s = started_at_s = time.monotonic()
     done_before = job.share_done
     for _ in job:
         now_s = time.monotonic()
-        if now_s - told_at_s > 10:
-            told_at_s = now_s
+        if now_s - printed_at_s > 10:
+            printed_at_s = now_s
             gained = job.share_done - (job.share_known if isinstance(job, Knowing) else done_before)
             left_s = (now_s - started_at_s) * (1 - job.share_done) / gained if gained > 0 else None
             estimate = "" if left_s is None else f", about {left_s:.0f} s left"

@@ -34,11 +34,10 @@ def show(run: RunName, as_json: Json = False) -> None:
 
     Example: edgenas runs show raspi4-latency-5ms
     """
-    from edgenas.report.runs import run_text, summary
-    from edgenas.run import open_run
+    from edgenas.report.runs import run_report, run_text
 
-    opened = open_run(run)
-    show_result(summary(opened), as_json, lambda: run_text(opened))
+    found = run_report(run)
+    show_result(found.facts, as_json, lambda: run_text(found))
 
 
 @app.command()

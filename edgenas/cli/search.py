@@ -34,6 +34,7 @@ def search(
     space: Annotated[str | None, options.space(_WHAT)] = None,
     dataset: Annotated[str | None, options.dataset(panel=_WHAT)] = None,
     reference: Annotated[str | None, options.reference(_WHAT)] = None,
+    taps: Annotated[str | None, options.taps(_WHAT)] = None,
     fitness: Annotated[
         str | None,
         option(
@@ -122,12 +123,11 @@ def search(
         int | None,
         option(
             "A live score is the mean over this many batches and initial weights.",
-            "--draws",  # its first name
-            "--repeats",
             default=FitnessSettings.repeats,
             panel=_HOW,
         ),
     ] = None,
+    draws: Annotated[int | None, options.former("--draws")] = None,
     refine: Annotated[
         int | None,
         option(
@@ -162,6 +162,7 @@ def search(
         "space": space,
         "dataset": dataset,
         "reference": reference,
+        "taps": options.parse_taps(taps) or None,
         "fitness": fitness,
         "cost": cost,
         "confidence": confidence and parse_share(confidence, "confidence"),
@@ -179,7 +180,7 @@ def search(
         "size": options.parse_size(size, cells=cells, channels=channels) or None,
         "precision": precision,
         "halving": halving,
-        "repeats": repeats,
+        "repeats": draws if repeats is None else repeats,
         "refine": refine,
         "engine": engine,
         "seed": seed,

@@ -25,6 +25,7 @@ def tabulate(
     channels: Annotated[int | None, options.channels()] = None,
     batch_size: Annotated[int, options.batch_size()] = FitnessSettings.batch_size,
     reference: Annotated[str, options.reference()] = FitnessSettings.reference,
+    taps: Annotated[str | None, options.taps()] = None,
     precision: Annotated[str, options.precision()] = FitnessSettings.precision,
     engine: Annotated[str, options.engine()] = FitnessSettings.engine,
     output: Annotated[
@@ -48,6 +49,7 @@ def tabulate(
         size=options.parse_size(size, cells=cells, channels=channels),
         batch_size=batch_size,
         reference=reference,
+        taps=options.parse_taps(taps),
         precision=precision,
         engine=engine,
     )

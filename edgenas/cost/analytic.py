@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgenas.architecture import Architecture, Cost, Countable, InputSpec, SearchSpace
+from edgenas.architecture import Architecture, Cost, Countable, InputSpec, OwnResolution, SearchSpace
 from edgenas.data.inputs import input_of
 from edgenas.device import Device
 from edgenas.errors import UsageError
+from edgenas.units import COUNTED
 
 
 class AnalyticCost:
-    """Counts `macs` (M) and `params` (M) of networks for square images."""
+    """Counts `macs` (M) and `params` (M) of networks for square images, as large as given or as is their own."""
 
     kind = "analytic"
-    metrics = frozenset({"macs", "params"})
+    metrics = COUNTED
     exhaustive = True
 
     def __init__(self, space: Countable, given: InputSpec) -> None:
         self._space = space
         self._given = given
-        self.fingerprint = f"analytic:{given.classes} classes:{given.image_size} px"
+        side = "own" if isinstance(space, OwnResolution) else given.image_size
+        self.fingerprint = f"analytic:{given.classes} classes:{side} px"
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
         classes, side = self._given.classes, self._given.image_size

@@ -9,20 +9,31 @@ they share pairs of operations. The scales are of maximum marginal likelihood on
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.architecture import Architecture, Cost, Features, SearchSpace
+from edgenas import device as devices
+from edgenas.architecture import Architecture, Cost, Featured, Features, SearchSpace
 from edgenas.board import registry
 from edgenas.cost import live, predictor
 from edgenas.cost.predictor import genes_of
+from edgenas.cost.profiling import Profiling
+from edgenas.data.files import cache_dir
 from edgenas.device import Device
 from edgenas.errors import UsageError
+from edgenas.files import check_place
 
+log = logging.getLogger(__name__)
+
+SAMPLES = 12  # architectures that a predictor is fitted to, where a device has none
 _COUNT_SCALES = (0.01, 0.03, 0.1, 0.3)  # of what an operation more changes, in log units
 _PAIR_SCALES = (0.02, 0.05, 0.1, 0.2, 0.4)  # of what the pairs do
 _NOISE_SCALES = (0.005, 0.02, 0.05, 0.1)  # of a measurement
@@ -114,14 +125,34 @@ def _covariance(counts: Values, pairs: Values, scales: tuple[float, ...]) -> Val
 
 
 def create(space: SearchSpace, dataset: str, device: Device, boards: Sequence[str] = ()) -> HybridCost:
-    """The predictor of `device`'s profile, corrected on the user's boards of it, or on those called `boards`.
+    """The predictor of `device`'s profile, corrected on the user's boards of it, or on those called `boards`. Where the
+    profile has none for `space`, a few architectures are measured first.
 
-    Raises UsageError for a device without a predictor or without hardware, BoardError where there is no board of it.
+    Raises UsageError for a device without hardware or a space whose costs cannot be predicted, BoardError where there
+    is no board of it.
     """
     registry.refuse_simulated(device)
-    if not device.predictor:
-        raise UsageError(
-            f"{device.name} has no predictor to begin with; measure one on a board of it, by `edgenas board profile"
-            " BOARD`, and search with the device file that makes, or search by --cost live"
+    measured = live.create(space, dataset, device, boards)
+    profile = device if predictor.covers(space, device) else _profiled(space, device, measured)
+    return HybridCost(space, predictor.create(space, dataset, profile), measured)
+
+
+def _profiled(space: SearchSpace, device: Device, measured: live.LiveCost) -> Device:
+    """`device` with a predictor, of few architectures measured on the first of the boards of `measured`. It is kept in
+    the user's cache: a search that goes on must predict what it did."""
+    if not isinstance(space, Featured):
+        raise UsageError(f"latencies of {space.name} cannot be predicted; search by --cost live")
+    board = measured.boards[0]
+    made_from = [device.sha256, space.name, [*space.features.counts], measured.fingerprint, asdict(board), SAMPLES]
+    name = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    path = cache_dir() / "profiles" / f"{name}.toml"
+    if not path.is_file():
+        check_place(path.parent, UsageError, "free some space, or set EDGENAS_CACHE_DIR to another folder", folder=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log.info(
+            "%s has no predictor for %s: measuring %d architectures on board %s first",
+            *(device.name, space.name, SAMPLES, board.name),
         )
-    return HybridCost(space, predictor.create(space, dataset, device), live.create(space, dataset, device, boards))
+        for _ in Profiling(board, space, SAMPLES, 0, path):
+            pass
+    return devices.load(str(path))

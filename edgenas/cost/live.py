@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from edgenas.architecture import Architecture, Confirmation, Cost, SearchSpace
+from edgenas.architecture import Architecture, Confirmation, Cost, Part, SearchSpace
 from edgenas.board import registry
 from edgenas.board.measure import Failed, Measured, Outcome, Tier
 from edgenas.board.pool import BoardPool
@@ -20,13 +20,16 @@ from edgenas.runtimes import LIBEDGETPU
 from edgenas.units import show
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from edgenas.board.model import Model
 
 _CALIBRATION_IMAGES = 8
+_DIFFERENT_WEIGHTS = 1021  # in a tensor of a network that is timed: 4 kB, which compressors remember
 
 
 class LiveCost:
-    """Measures `latency` (ms), and `energy` (mJ) where the device has it, by timing networks with random weights.
+    """Measures `latency` (ms), and `energy` (mJ) where the device has it, by timing networks with made-up weights.
 
     The network of a unique architecture (space.canonical) is what is timed: dead branches are pruned from a model file,
     so all architectures that compute the same run as the same one. Values are medians of the screening tier; `confirm`
@@ -51,7 +54,12 @@ class LiveCost:
         self.runtime: str | None = None  # that ran what was timed last
         self._space, self._device, self._pool = space, device, pool
         self._how = device.measurement
-        self._input = input_of(dataset)
+        self._dataset = dataset
+
+    @property
+    def boards(self) -> Sequence[registry.Board]:
+        """Those that measure."""
+        return self._pool.boards
 
     @property
     def needs_compiler(self) -> bool:
@@ -90,10 +98,32 @@ class LiveCost:
         self._pool.close()
 
     def model(self, arch: Architecture) -> Model:
-        """The model file that stands for `arch`, checked here: random weights that follow from the architecture alone.
+        """The model file that stands for `arch`, checked here: made-up weights that follow from the architecture alone.
 
         Raises ExportError where it cannot be lowered or does not run here.
         """
+        given = input_of(self._dataset, self._space, arch)
+        facts = {"space": arch.space, "genes": list(arch.genes)}
+        what = f"the model of {self._space.describe(arch)}"
+        return self._file(lambda: self._space.build(arch, given.classes), given.shape, facts, what)
+
+    def parts(self, parts: Sequence[Part]) -> Iterator[tuple[Part, Cost]]:
+        """What each of `parts` costs by itself, in no order, as soon as it is known. Raises ExportError for one that
+        cannot be lowered or does not run here."""
+
+        def models() -> Iterator[Model]:
+            for part in parts:
+                facts = {"space": self._space.name, "part": part.name}
+                yield self._file(part.build, part.shape, facts, f"the model of {part.name}")
+
+        for number, outcome in self._pool.measure(models(), Tier.screen(self._how)):
+            yield parts[number], self._cost(outcome)
+
+    def _file(
+        self, build: Callable[[], nn.Module], shape: tuple[int, int, int], facts: Mapping[str, Any], what: str
+    ) -> Model:
+        """The model file of the module that `build` makes, for one input of `shape`; its weights follow from `facts`,
+        which it names."""
         import numpy as np
         import torch
 
@@ -102,14 +132,14 @@ class LiveCost:
         from edgenas.lower.trace import torch_logits
         from edgenas.lower.verify import FLOAT32, UNTRAINED, compare, require, run_model
 
-        seed = int.from_bytes(hashlib.sha256(repr((arch.space, arch.genes)).encode()).digest()[:8], "big") >> 1
-        shape = self._input.shape
+        seed = int.from_bytes(hashlib.sha256(repr(tuple(facts.values())).encode()).digest()[:8], "big") >> 1
         images = np.random.default_rng(0).normal(size=(_CALIBRATION_IMAGES, *shape)).astype(np.float32)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = self._space.build(arch, self._input.classes).eval()
+            network = build().eval()
+        _make_up_weights(network, torch.from_numpy(images[:1]))
         graph = lower(network, torch.zeros(1, *shape))
-        metadata = {"space": arch.space, "genes": list(arch.genes), "weights": f"random, seed {seed}"}
+        metadata = {**facts, "weights": f"random, seed {seed}, repeated after {_DIFFERENT_WEIGHTS}"}
         limits = FLOAT32
         if self.model_format == "onnx":
             from edgenas.lower.onnx import to_onnx
@@ -124,7 +154,7 @@ class LiveCost:
 
             content, limits = full_int8(graph, metadata, images), UNTRAINED
         found = run_model(content, images[:1])
-        require(compare(found, torch_logits(network, images[:1])), limits, f"the model of {self._space.describe(arch)}")
+        require(compare(found, torch_logits(network, images[:1])), limits, what)
         model = with_golden(content, images[:1], found, lowering_version=LOWERING_VERSION)
         return for_device(model, self._device, self._asked)
 
@@ -171,6 +201,36 @@ def create(space: SearchSpace, dataset: str, device: Device, boards: Sequence[st
     if found.needs_compiler:
         require_compiler()
     return found
+
+
+def _make_up_weights(network: nn.Module, images: Tensor) -> None:
+    """Weights for `network` in evaluation mode: of every tensor the first _DIFFERENT_WEIGHTS numbers, repeated, and
+    scaled so that the results of each convolution and linear layer spread by 1 over `images`.
+
+    No latency depends on them. A file of tens of MB is then sent as some hundred kB; and the output tells right from
+    wrong, which it does not where signals fade from layer to layer until only the last bias is left. The number is
+    prime, so that hardly two filters are alike.
+    """
+    import torch
+
+    def scale(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
+        spread = float(output.std()) if output.numel() > 1 else 0.0
+        if not 1e-12 < spread < 1e12:
+            return output
+        for weight in layer.parameters(recurse=False):
+            weight.div_(spread)
+        return output / spread
+
+    layers = [each for each in network.modules() if isinstance(each, torch.nn.Conv2d | torch.nn.Linear)]
+    with torch.no_grad():
+        for weight in network.parameters():
+            flat = weight.view(-1)
+            times = -(-len(flat) // _DIFFERENT_WEIGHTS)
+            flat.copy_(flat[:_DIFFERENT_WEIGHTS].repeat(times)[: len(flat)])
+        hooks = [each.register_forward_hook(scale) for each in layers]
+        network(images)
+    for hook in hooks:
+        hook.remove()
 
 
 def _words(outcome: Measured) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Cost, Featured, Features, SearchSpace
+from edgenas.architecture import Architecture, Cost, Featured, Features, OwnResolution, SearchSpace
 from edgenas.cost.uncertainty import LEVELS, UNUSED, USED, chance_over, log_quantile, region_of
 from edgenas.data.inputs import input_of
 from edgenas.device import Device, ErrorRegion, LinearModel
@@ -83,8 +83,8 @@ class PredictedCost:
 
 
 def create(space: SearchSpace, dataset: str, device: Device) -> PredictedCost:
-    """The predictors in `device`'s profile. They were fitted to networks for square images of one size and hold for
-    every data set of such, whose networks differ in the last linear layer at most.
+    """The predictors in `device`'s profile. They were fitted to networks for square images of one size, or of the
+    architecture's own, and hold for every data set of such, whose networks differ in the last linear layer at most.
 
     Raises UsageError for a profile without predictors or with ones of another version, and for a space or a data set
     that they do not cover.
@@ -105,7 +105,7 @@ def create(space: SearchSpace, dataset: str, device: Device) -> PredictedCost:
                 )
     assert isinstance(space, Featured)  # else its features were refused
     held, asked = space.features.image_size, input_of(dataset).image_size
-    if asked != held:
+    if asked != held and not isinstance(space, OwnResolution):
         benchmark = plugins.benchmark_of(space.name)
         table = "" if benchmark is None else f", or run: edgenas data import {benchmark.cost_file} FILE"
         raise UsageError(

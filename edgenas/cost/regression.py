@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgenas.device import ErrorRegion, LinearModel, Measurable, Predictor, TableNoise
 
 Values = NDArray[np.float64]
 RIDGE = 0.3  # weight of the squared coefficients; see docs/figures.md
@@ -61,3 +64,34 @@ class Agreement:
 def compared(predicted: Values, measured: Values) -> Agreement:
     close = np.abs(predicted - measured) <= WITHIN * measured
     return Agreement(rank_correlation(predicted, measured), float(close.mean()))
+
+
+def predictor_of(
+    model: LinearModel,
+    smallest: float,
+    agreement: Agreement,
+    fitted: int,
+    held_out: int,
+    fitted_on: str,
+    data_sha256: str,
+    measurable: Measurable | None,
+    errors: tuple[ErrorRegion, ...],
+    noise: TableNoise | None = None,
+) -> Predictor:
+    """The predictor `model`, of today, as a profile holds it: `fitted` to so many values and in `agreement` with so
+    many `held_out`; the rest as in edgenas.device.Predictor."""
+    return Predictor(
+        model=model,
+        target="value",
+        smallest=smallest,
+        held_out_spearman=round(agreement.spearman, 4),
+        held_out_within_10_percent=round(agreement.within, 4),
+        n_train=fitted,
+        n_held_out=held_out,
+        fitted_on=fitted_on,
+        fitted_at=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        data_sha256=data_sha256,
+        measurable=measurable,
+        noise=noise,
+        errors=errors,
+    )

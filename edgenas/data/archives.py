@@ -114,7 +114,7 @@ def members(path: Path, max_bytes: int, advice: str, max_members: int = MAX_MEMB
     damaged, cut short, followed by anything, larger or of more than `max_members`, and for a member that is no file or
     folder: a link, a device, or a file with holes.
     """
-    with open_file(path) as file, _told(path, max_bytes, max_members, advice):
+    with open_file(path) as file, _named(path, max_bytes, max_members, advice):
         head = file.read(8)
         file.seek(0)
         opener = next((each for magic, each in _OPENERS if head.startswith(magic)), None)
@@ -134,7 +134,7 @@ def members(path: Path, max_bytes: int, advice: str, max_members: int = MAX_MEMB
                         )
 
                     def read(at: int = member.offset_data, size: int = member.size) -> bytes:
-                        with _told(path, max_bytes, max_members, advice):
+                        with _named(path, max_bytes, max_members, advice):
                             source.seek(at)
                             return source.whole(size)
 
@@ -143,7 +143,7 @@ def members(path: Path, max_bytes: int, advice: str, max_members: int = MAX_MEMB
 
 
 @contextlib.contextmanager
-def _told(path: Path, max_bytes: int, max_members: int, advice: str) -> Iterator[None]:
+def _named(path: Path, max_bytes: int, max_members: int, advice: str) -> Iterator[None]:
     """What is wrong with the archive at `path` as a DataError."""
     try:
         yield

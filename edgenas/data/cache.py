@@ -18,9 +18,10 @@ from typing import Any
 from zipfile import BadZipFile
 
 from edgenas import plugins
+from edgenas.architecture import Published
 from edgenas.data import files
 from edgenas.data.files import KnownFile
-from edgenas.errors import DataError
+from edgenas.errors import DataError, UsageError
 from edgenas.files import locked, replace
 from edgenas.text import parse_json
 
@@ -40,7 +41,7 @@ class Check:
 
 
 def fetch(name: str, progress: Any = None) -> Path:
-    """Download `name`, a key of files.KNOWN, into the cache, check its hash, and return where it lies.
+    """Download `name`, a key of files.KNOWN, into the cache, check its content, and return where it lies.
 
     A good copy in the cache is not downloaded again. `progress` is a progress bar as pooch takes them. Raises
     DataError where the source cannot be reached or gives something else, and where there is nothing to download.
@@ -54,14 +55,29 @@ def fetch(name: str, progress: Any = None) -> Path:
         return kept
     with _writing(entry.download_name) as part:
         _download(entry.url, part, bring, progress)
-        kind, expected = entry.digests[entry.download_name]
-        found = files.digest(part, kind)
-        if found != expected:
+        try:
+            _check_fetched(entry, part)
+        except DataError as error:
             raise DataError(
-                f"{entry.url} gave a file with {files.KINDS[kind]} {found}, not the official {expected}; try again"
-                f" later, or get the file from {entry.home} and run: {bring}"
-            )
+                f"{entry.url} gave a file {error}; try again later, or get the file from {entry.home} and run: {bring}"
+            ) from error
         return _store(entry, part, entry.download_name) if _converted(name) else _publish(part, entry.download_name)
+
+
+def _check_fetched(entry: KnownFile, path: Path) -> None:
+    """Raises DataError where `path` is not what the address of `entry` should give, saying what it is."""
+    if entry.digests:
+        kind, expected = entry.digests[entry.download_name]
+        found = files.digest(path, kind)
+        if found != expected:
+            raise DataError(f"with {files.KINDS[kind]} {found}, not the official {expected}")
+        return
+    reader = _reader(entry.name)
+    assert reader is not None
+    try:
+        reader(path)
+    except DataError as error:
+        raise DataError(f"that is none of {entry.title}") from error
 
 
 def import_(name: str, path: Path) -> Path:
@@ -114,7 +130,7 @@ def _validate(entry: KnownFile, path: Path) -> str:
     matching = _official_name(entry, path)
     if matching is not None:
         return f"{files.KINDS[entry.digests[matching][0]]} agrees"
-    reader = _readers().get(entry.name)
+    reader = _reader(entry.name)
     if reader is None:
         kinds = "; ".join(f"{files.KINDS[kind]} should be {hexdigest}" for kind, hexdigest in entry.digests.values())
         raise DataError(
@@ -141,13 +157,33 @@ def _official_name(entry: KnownFile, path: Path) -> str | None:
     return None
 
 
-def _readers() -> dict[str, Callable[[Path], _Tables]]:
-    from edgenas.data.images import read_imagenet16
+def _reader(name: str) -> Callable[[Path], _Tables] | None:
+    """What reads the file called `name`; the names of what it gives say what the file holds. None where content is
+    known by its hash alone."""
 
     def folder(path: Path) -> _Tables:
+        from edgenas.data.images import read_imagenet16
+
         return {f"{len(read_imagenet16(path, split).labels):,} {split} images": {} for split in ("train", "test")}
 
-    return {**_table_readers(), "imagenet16-120": folder}
+    def trained(path: Path) -> _Tables:
+        space = plugins.load("spaces", name)()
+        try:
+            assert isinstance(space, Published)
+            space.read(path)
+        except ImportError as error:
+            raise UsageError(
+                f"to look into {files.known(name).title}, edgenas needs {plugins.lacking(error)}"
+            ) from error
+        return {f"the weights of {name}": {}}
+
+    if name == "imagenet16-120":
+        return folder
+    return _table_readers().get(name) or (trained if _is_published(name) else None)
+
+
+def _is_published(name: str) -> bool:
+    return name in plugins.names("spaces") and isinstance(plugins.load("spaces", name)(), Published)
 
 
 def _table_readers() -> dict[str, Callable[[Path], _Tables]]:
@@ -161,9 +197,11 @@ def _converted(name: str) -> str | None:
 
 
 def _is_fetched(entry: KnownFile, kept: Path) -> bool:
-    kind, expected = entry.digests[entry.download_name]
     if kept.name == entry.download_name:
-        return files.digest(kept, kind) == expected
+        with contextlib.suppress(DataError):
+            _check_fetched(entry, kept)
+            return True
+        return False
     try:
         return any(source["official"] == entry.download_name for source in _provenance(kept).values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile):
@@ -197,7 +235,7 @@ def _store(entry: KnownFile, path: Path, called: str) -> Path:
             else:
                 shutil.copyfile(path, part)
             return _publish(part, entry.file_names[0])
-    reader = _readers()[entry.name]
+    reader = _table_readers()[entry.name]
     tables = reader(path)
     origin = {"file": called, "sha256": files.digest(path, "sha256"), "official": _official_name(entry, path) or ""}
     provenance = dict.fromkeys(tables, origin)

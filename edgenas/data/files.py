@@ -25,7 +25,7 @@ class KnownFile:
 
     `digests` maps the name of an official file to (kind, hex digest), kind one of "git" (git blob id, the sha1 of
     "blob <size>\\0" and the content), "md5" or "sha256". `url` is where `data fetch` gets
-    `file_names`' first official one, None where no stable address exists.
+    `file_names`' first official one, None where no stable address exists. What has no digest is known by reading it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class KnownFile:
     @property
     def download_name(self) -> str:
         """Name of the file that `url` gives."""
-        return next(iter(self.digests))
+        return next(iter(self.digests), self.file_names[0])
 
     @property
     def command(self) -> str:
@@ -51,6 +51,22 @@ class KnownFile:
 
 _RESNETS = "https://github.com/akamaster/pytorch_resnet_cifar10"
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
+_OFA = "https://github.com/mit-han-lab/once-for-all"
+
+
+def _ofa(width: str) -> KnownFile:
+    """The checkpoint of the space of the same name, at this width."""
+    file = f"ofa_mbv3_d234_e346_k357_w{width}"
+    return KnownFile(
+        name=f"ofa-mbv3-w{width}",
+        title=f"Once-for-all MobileNetV3, width {width}",
+        origin="mit-han-lab/once-for-all, MIT",
+        use=f"trained weights of --space ofa-mbv3-w{width}",
+        file_names=(file,),
+        url=f"https://raw.githubusercontent.com/han-cai/files/master/ofa/ofa_nets/{file}",
+        home=_OFA,
+    )
+
 
 SHIPPED = Path(__file__).parent / "shipped"  # its NOTICE.txt says what is there, whose, and what made it
 
@@ -150,6 +166,8 @@ KNOWN: dict[str, KnownFile] = {
             url=f"{_RESNETS}/raw/HEAD/pretrained_models/resnet56-4bfd9763.th",
             home=_RESNETS,
         ),
+        _ofa("1.0"),
+        _ofa("1.2"),
     )
 }
 

@@ -37,5 +37,9 @@ def images_for(space: SearchSpace, arch: Architecture, dataset: str, split: str 
 
     if not isinstance(space, OwnResolution):
         return load_images(dataset, split)
-    found = load_images(dataset, split, side=space.resolution(arch))
-    return replace(found, mean=space.mean, std=space.std)
+    return photos_of(space, load_images(dataset, split, side=space.resolution(arch)))
+
+
+def photos_of(space: OwnResolution, images: ImageSet) -> ImageSet:
+    """`images`, to be normalised as the networks of `space` want them."""
+    return replace(images, mean=space.mean, std=space.std)

@@ -6,8 +6,9 @@ A fitness plug-in is a function `create(space, dataset, settings) -> Fitness`, r
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from edgenas.architecture import FORMER_NAMES, NetworkSize, SearchSpace, flat, network_size
@@ -15,6 +16,8 @@ from edgenas.errors import UsageError
 from edgenas.text import printable
 
 REFERENCES = {"resnet20": 20, "resnet56": 56}  # reference networks by name, and their depth
+SUPERNET = "supernet"  # the reference that is the largest network of a space whose networks inherit weights
+PUBLISHED = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")  # references trained on ImageNet
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class FitnessSettings:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     centred: bool = True  # centre the Gram matrices, as the authors of RMI do
-    reference: str = "resnet20"  # resnet20, resnet56, or a file of weights
+    reference: str = "resnet20"  # of REFERENCES, SUPERNET, of PUBLISHED, a file of weights, or a network's own file
+    taps: tuple[str, ...] = ()  # of that last: the names of the layers whose maps are compared
     seed: int = 0
     repeats: int = 1  # the score is the mean over so many batches and initial weights, of the seeds from `seed` on
     # How it is computed, not what: none of these ties a search to a table of scores.
@@ -71,11 +75,29 @@ class RefineSettings:
     # After the first rung the training images are not gone through more often: a small set is learnt by heart, and the
     # loss on what was held out says less (docs/figures.md, "What settings rest on").
     max_epochs: int = 10
+    # Of networks that begin with inherited weights, as edgenas.train.settings has them.
+    init: str = "random"
+    classifier_rate: float = 1.0
+    min_crop: float = 1.0
 
     def __post_init__(self) -> None:
         if any(images % self.batch_size for images in (*self.rungs, self.calibration_images)):
             raise ValueError(f"rungs and calibration are to be whole batches of {self.batch_size} images")
 
+
+# How photos are: as deployed, only briefly; nothing is shrunk, for an architecture has its own resolution.
+PHOTOS_REFINED = RefineSettings(
+    rungs=(1_600, 3_200, 6_400),
+    batch_size=32,
+    shrink=1,
+    learning_rate=0.01,
+    weight_decay=1e-4,
+    calibration_images=512,
+    val_images=1000,
+    init="inherited",
+    classifier_rate=5.0,
+    min_crop=0.5,
+)
 
 # No score depends on these.
 HOW_ONLY = frozenset({"eval_steps", "engine"})
@@ -102,18 +124,37 @@ def identified(space: SearchSpace, settings: Settings, without: Collection[str] 
     """`settings` as fingerprints hold them, but those `without` which the same is found: by the names that they first
     had, so that what an earlier version scored is still known."""
     first = {today: former for former, today in FORMER_NAMES.items()}
-    entries = {first.get(name, name): value for name, value in flat(sized(space, settings)).items()}
-    later = {"init": "random"}  # not there before, when all were so
+    later = {"init": "random", "classifier_rate": 1.0, "min_crop": 1.0}  # not there before, when all were so
     return {
-        name: value
-        for name, value in entries.items()
+        first.get(name, name): value
+        for name, value in flat(sized(space, settings)).items()
         if name not in without and (name not in later or value != later[name])
     }
 
 
-def check_reference(choice: str) -> None:
-    """Look at what names a reference: one of REFERENCES, or a file of weights. Raises UsageError for neither."""
-    if choice not in REFERENCES and not os.path.isfile(os.path.expanduser(choice)):
+def check_reference(choice: str, taps: Sequence[str] = ()) -> None:
+    """Look at what names a reference, and at the layers `taps` of a network of the user's own. Raises UsageError for
+    what is neither a known name nor a file, and for taps that are needed or are not, DataError for a file that cannot
+    be read."""
+    named = choice in (*REFERENCES, SUPERNET, *PUBLISHED)
+    path = os.path.expanduser(choice)
+    if not named and not os.path.isfile(path):
+        known = ", ".join((*REFERENCES, SUPERNET, *PUBLISHED))
         raise UsageError(
-            f"no reference '{printable(choice)}'; give {', '.join(REFERENCES)} or the path of a file of weights"
+            f"no reference '{printable(choice)}'; give {known} or the path of a file of weights or of a network"
         )
+    from edgenas.data.torch_program import is_program  # here: most commands look at no such file
+
+    own = not named and is_program(Path(path))
+    if own and not taps:
+        raise UsageError(
+            f"the network {printable(choice)} needs the names of the layers whose maps are compared; give them like"
+            " --taps layer1,layer2"
+        )
+    if taps and not own:
+        raise UsageError(
+            f"--taps names layers of a network of your own, and the reference {printable(choice)} is none; leave --taps"
+            " out, or give a file of torch.export or TorchScript by --reference"
+        )
+    if len(set(taps)) < len(taps) or not all(taps):
+        raise UsageError(f"--taps {printable(','.join(taps), 100)} names a layer twice, or none; name each once")

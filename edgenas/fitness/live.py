@@ -6,20 +6,20 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
-from edgenas.architecture import Architecture, Inheriting, OwnResolution, Score, SearchSpace, Supernet, supernet_for
+from edgenas.architecture import Architecture, OwnResolution, Score, SearchSpace, Supernet, supernet_for
 from edgenas.data.images import ImageSet, batch_indexes, load_images, load_some, one_batch
+from edgenas.data.inputs import photos_of
 from edgenas.errors import UsageError
 from edgenas.fitness import HOW_ONLY, FitnessSettings, identified
 from edgenas.fitness.engine import Engine, Hardware, LocalEngine, engine, stacks
-from edgenas.fitness.reference import reference_network
+from edgenas.fitness.references import Reference, load
 from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.store import ScoreStore
 from edgenas.fitness.trainer import VERSION, Trainer
@@ -27,6 +27,20 @@ from edgenas.fitness.trainer import VERSION, Trainer
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TIMED, TIMED_STEPS = 8, 3  # architectures, and steps of each, by which is estimated how long all will take
 HALVING_GROUP = 8  # architectures of which the worse half is stopped; a constant: no score depends on the machine
+
+
+class Scores(Protocol):
+    """What a LiveFitness runs on workers: see edgenas.fitness.engine.Trains."""
+
+    @property
+    def space(self) -> SearchSpace: ...
+    @property
+    def settings(self) -> FitnessSettings: ...
+    def briefly(self, steps: int) -> Scores:
+        """The same with so many training steps, for their time alone."""
+
+    def on(self, device: torch.device) -> Scores: ...
+    def __call__(self, archs: Sequence[Architecture]) -> list[Score]: ...
 
 
 class LiveFitness:
@@ -41,17 +55,19 @@ class LiveFitness:
 
     def __init__(
         self,
-        trainer: Trainer,
+        trainer: Scores,
         source: str,
         fingerprint: str,
         store: ScoreStore | None = None,
         on: Engine | None = None,
         made_from: Mapping[str, Any] | None = None,
+        is_phi: bool = True,
     ) -> None:
         self.made_from = dict(made_from or {})  # all that the fingerprint is of
         self.source = source
         self.fingerprint = fingerprint
         self.trainer = trainer
+        self._is_phi = is_phi  # the score itself
         self._store = store
         self._engine = on or LocalEngine()
         self.hardware = self._engine.hardware
@@ -64,7 +80,7 @@ class LiveFitness:
         unscored = [key for key in dict.fromkeys(keys) if key not in self._scores]
         if self._store is not None:
             found = self._store.find(unscored).items()
-            self._scores |= {key: replace(each, phi=each.value) for key, each in found if self._complete(each)}
+            self._scores |= {key: self._stored(each) for key, each in found if self._complete(each)}
             unscored = [key for key in unscored if key not in self._scores]
         groups: list[list[Architecture]] = []
         if self.grouped:
@@ -95,8 +111,12 @@ class LiveFitness:
         if len(found) < len(group):
             return False
         for key, each in found.items():
-            self._scores[key] = replace(each, phi=each.value, early=bool(each.learning_curve))
+            self._scores[key] = replace(self._stored(each), early=bool(each.learning_curve))
         return True
+
+    def _stored(self, score: Score) -> Score:
+        """What the store knows, which holds no phi apart from the score."""
+        return replace(score, phi=score.value) if self._is_phi else score
 
     def seconds_for(self, archs: Sequence[Architecture]) -> float:
         """About what scoring `archs`, which are canonical, takes here: as many steps of those that are not known as it
@@ -106,11 +126,11 @@ class LiveFitness:
         if not unscored:
             return 0.0
         few = unscored[:: -(-len(unscored) // TIMED)]
+        total = self.trainer.settings.epochs
 
         def took_s(steps: int) -> float:
-            settings = replace(self.trainer.settings, epochs=steps, eval_steps=(), halving=False)
             began_s = time.perf_counter()
-            workers = self._engine.start(replace(self.trainer, settings=settings))
+            workers = self._engine.start(self.trainer.briefly(steps))
             try:
                 for each in [workers.submit(stack) for stack in stacks(few, workers.stack)]:
                     each.result()
@@ -118,8 +138,9 @@ class LiveFitness:
                 workers.close()
             return time.perf_counter() - began_s
 
-        took_s(1)  # what is slow only once
-        return took_s(TIMED_STEPS) / TIMED_STEPS / len(few) * self.trainer.settings.epochs * len(unscored)
+        took_s(min(1, total))  # what is slow only once
+        each_s = took_s(TIMED_STEPS) / TIMED_STEPS * total if total else took_s(0)
+        return each_s / len(few) * len(unscored)
 
     def _complete(self, score: Score) -> bool:
         """Whether it was evaluated after all the steps that it should be."""
@@ -185,7 +206,7 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
 
     Raises UsageError for settings out of range or an engine that is not there, and DataError for images or reference
     weights that are missing or damaged. Where no pretrained reference exists for the data set, one is trained first
-    (edgenas.fitness.reference).
+    (edgenas.fitness.references).
     """
     repeats = repeated(space, dataset, settings)
     return repeats[0] if len(repeats) == 1 else MeanOfRepeats(repeats)
@@ -199,44 +220,16 @@ def repeated(space: SearchSpace, dataset: str, settings: FitnessSettings) -> lis
     supernet = supernet_for(space, settings.init)
     seeds = range(settings.seed, settings.seed + settings.repeats)
     if isinstance(space, OwnResolution):
-        sets = [photos_of(space, dataset, settings.batch_size, seed) for seed in seeds]
-        reference = _largest_subnet(space)
+        reference = load(space, dataset, settings)
+        side = max(space.resolutions)
+        sets = [photos_of(space, load_some(dataset, settings.batch_size, seed, side)) for seed in seeds]
     else:
         image_set = load_images(dataset)
         batch_indexes(image_set, settings.batch_size, settings.seed)  # one too small is refused before any training
         sets = [image_set] * len(seeds)
-        network, source = reference_network(settings.reference, dataset, image_set)
-        reference = _Reference(lambda batch: network.features(batch)[0], source, network.fingerprint())
+        reference = load(space, dataset, settings, image_set)
     drawn = [replace(settings, seed=seed, repeats=1) for seed in seeds]
     return [_repeat(space, supernet, each, on, images, reference) for each, images in zip(drawn, sets, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """`maps`: from images [batch, 3, h, w] scaled to [0, 1] to feature maps, one a tap; `source` is what it is, in
-    words."""
-
-    maps: Callable[[Tensor], list[Tensor]]
-    source: str
-    fingerprint: str
-
-
-def _largest_subnet(space: SearchSpace) -> _Reference:
-    if not isinstance(space, Inheriting) or not isinstance(space, OwnResolution):
-        raise UsageError("no reference")
-    supernet, mean, std = space.supernet(), torch.tensor(space.mean), torch.tensor(space.std)
-
-    def maps(scaled: Tensor) -> list[Tensor]:
-        return supernet.maps(space.largest(), (scaled - mean.view(3, 1, 1)) / std.view(3, 1, 1))
-
-    return _Reference(maps, supernet.source, supernet.fingerprint)
-
-
-def photos_of(space: OwnResolution, dataset: str, batch_size: int, seed: int) -> ImageSet:
-    """The `batch_size` images of `dataset` that `seed` chooses, at the largest resolution of `space` and normalised as
-    its networks want them. Raises what edgenas.data.images.load_some does."""
-    found = load_some(dataset, batch_size, seed, max(space.resolutions))
-    return replace(found, mean=space.mean, std=space.std)
 
 
 def _repeat(
@@ -245,18 +238,17 @@ def _repeat(
     settings: FitnessSettings,
     on: Engine,
     image_set: ImageSet,
-    reference: _Reference,
+    reference: Reference,
 ) -> LiveFitness:
     """One batch, chosen by `settings.seed` as the weights are."""
     scaled, labels = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))
     batch = torch.from_numpy(scaled)  # in [0, 1]: reference and candidate each normalise it in their own way
     mean, std = (batch.new_tensor(each).view(3, 1, 1) for each in (image_set.mean, image_set.std))
-    with torch.no_grad():
-        targets = [unit_gram(each, settings.centred) for each in reference.maps(batch)]
+    targets = [unit_gram(each, settings.centred) for each in reference.maps(batch)]
     made_from = {
         "settings": identified(space, settings, without=HOW_ONLY | {"halving", "repeats"}),
         "images": image_set.fingerprint,
-        "reference": reference.fingerprint,
+        "reference": reference.fingerprint(),
         "device": on.hardware.device,
         "version": VERSION,
         **({} if supernet is None else {"supernet": supernet.fingerprint}),

@@ -16,9 +16,18 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Countable, Fitness, Grouped, Score, SearchSpace
-from edgenas.data.images import load_images, one_batch
-from edgenas.data.inputs import input_of
+from edgenas.architecture import (
+    Architecture,
+    Countable,
+    Fitness,
+    Grouped,
+    OwnResolution,
+    Score,
+    SearchSpace,
+    resolution_of,
+)
+from edgenas.data.images import ImageSet, load_images, load_some, one_batch
+from edgenas.data.inputs import input_of, photos_of
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, size_of, table
 from edgenas.fitness.store import ScoreStore
@@ -155,7 +164,7 @@ def create_naswot(space: SearchSpace, dataset: str, settings: FitnessSettings) -
     _check("naswot", settings)
     if settings.batch_size < 2:
         raise UsageError(f"batch size {settings.batch_size} leaves nothing to compare; give 2 or more")
-    image_set = load_images(dataset)
+    image_set = _images(space, dataset, settings)
     scaled, _ = one_batch(image_set, settings.batch_size, settings.seed)
     num_classes = len(image_set.class_names)
 
@@ -163,14 +172,17 @@ def create_naswot(space: SearchSpace, dataset: str, settings: FitnessSettings) -
         import torch
 
         from edgenas.fitness import zero_cost
+        from edgenas.fitness.trainer import resized
 
-        return zero_cost.naswot(_network(space, arch, num_classes, settings), torch.from_numpy(scaled))
+        side, images = resolution_of(space, arch), torch.from_numpy(scaled)
+        seen = images if side is None else resized(images, side)
+        return zero_cost.naswot(_network(space, arch, num_classes, settings), seen)
 
     return ZeroCost(
         space,
         evaluate,
         f"NASWOT of the untrained network on {settings.batch_size} images of {image_set.source}",
-        "some images of the batch cannot be told apart by their ReLU codes, so K_H is singular",
+        "some images of the batch have the same ReLU codes, so K_H is singular",
         {
             "score": "naswot",
             "images": image_set.fingerprint,
@@ -188,14 +200,16 @@ def create_synflow(space: SearchSpace, dataset: str, settings: FitnessSettings) 
     damaged.
     """
     _check("synflow", settings)
-    image_set = load_images(dataset)
+    image_set = _images(space, dataset, settings)
     height, width = image_set.images.shape[1:3]
     num_classes = len(image_set.class_names)
 
     def evaluate(arch: Architecture) -> float:
         from edgenas.fitness import zero_cost
 
-        return zero_cost.synflow(_network(space, arch, num_classes, settings), (3, height, width))
+        side = resolution_of(space, arch)
+        shape = (3, height, width) if side is None else (3, side, side)
+        return zero_cost.synflow(_network(space, arch, num_classes, settings), shape)
 
     return ZeroCost(
         space,
@@ -204,6 +218,14 @@ def create_synflow(space: SearchSpace, dataset: str, settings: FitnessSettings) 
         "no signal flows from the input to the output",
         {"score": "synflow", "height": height, "width": width, **_weights(space, settings, num_classes)},
     )
+
+
+def _images(space: SearchSpace, dataset: str, settings: FitnessSettings) -> ImageSet:
+    """Those that live training draws its batch from, or, of photos, that batch alone."""
+    if not isinstance(space, OwnResolution):
+        return load_images(dataset)
+    found = load_some(dataset, settings.batch_size, settings.seed, max(space.resolutions))
+    return photos_of(space, found)
 
 
 def _countable(space: SearchSpace, what: str) -> Countable:

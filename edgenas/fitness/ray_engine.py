@@ -206,7 +206,7 @@ def _ask(nodes: Sequence[dict[str, Any]], unit: str, within_s: float) -> tuple[l
         .remote(): node["NodeManagerAddress"]
         for node in nodes
     }
-    mend = f"on every node of the cluster: pip install 'edgenas[live,ray]=={__version__}'"
+    cure = f"on every node of the cluster: pip install 'edgenas[live,ray]=={__version__}'"
     found = []
     done, late = ray.wait(list(asked), num_returns=len(asked), timeout=max(0.0, within_s))
     silent = [asked[task] for task in late]
@@ -215,13 +215,13 @@ def _ask(nodes: Sequence[dict[str, Any]], unit: str, within_s: float) -> tuple[l
             versions, gpu, model, fast = ray.get(task)
         except RayTaskError as error:
             raise UsageError(
-                f"node {asked[task]} of the Ray cluster cannot train ({_last_line(str(error))}); run {mend}"
+                f"node {asked[task]} of the Ray cluster cannot train ({_last_line(str(error))}); run {cure}"
             ) from error
         except RayError:
             silent.append(asked[task])
             continue
         if versions != _versions():
-            raise UsageError(f"node {asked[task]} of the Ray cluster has {versions}, not {_versions()}; run {mend}")
+            raise UsageError(f"node {asked[task]} of the Ray cluster has {versions}, not {_versions()}; run {cure}")
         if unit == "GPU" and not gpu:
             raise UsageError(
                 f"node {asked[task]} of the Ray cluster counts a GPU that torch does not find there; install a torch"

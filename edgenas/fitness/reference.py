@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from edgenas.data.files import cache_dir, require
 from edgenas.data.images import ImageSet, load_images
-from edgenas.errors import DataError
+from edgenas.errors import DataError, UsageError
 from edgenas.files import write_whole
-from edgenas.fitness import REFERENCES, check_reference
+from edgenas.fitness import PUBLISHED, REFERENCES, SUPERNET, check_reference
+from edgenas.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,8 @@ def reference_network(choice: str, dataset: str, image_set: ImageSet) -> tuple[R
     damaged or not to be trusted.
     """
     check_reference(choice)
+    if choice in (SUPERNET, *PUBLISHED):
+        raise UsageError(f"reference {printable(choice)} is no CIFAR ResNet; give {' or '.join(REFERENCES)}")
     if choice in REFERENCES and dataset == PRETRAINED_ON:
         network, source = load_weights(require(choice)), f"{choice} pretrained on {dataset}"
     elif choice in REFERENCES:

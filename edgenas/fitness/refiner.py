@@ -27,16 +27,25 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edgenas.architecture import Architecture, Refined, SearchSpace
-from edgenas.data.images import DATASETS, ImageSet, batch_indexes, held_out, load_images
+from edgenas.architecture import (
+    Architecture,
+    OwnResolution,
+    Refined,
+    SearchSpace,
+    Supernet,
+    resolution_of,
+    supernet_for,
+)
+from edgenas.data.images import DATASETS, ImageSet, batch_indexes, held_out, load_images, load_some
+from edgenas.data.inputs import photos_of
 from edgenas.data.torch_file import weights
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, RefineSettings, identified, size_of
 from edgenas.fitness.engine import Engine, engine
 from edgenas.fitness.live import PRECISIONS, check, precision_on
 from edgenas.fitness.network import build
-from edgenas.fitness.trainer import as_memory_allows, repeatable, stacked
-from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented
+from edgenas.fitness.trainer import as_memory_allows, repeatable, resized, stacked
+from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented, cropped, parameter_groups
 from edgenas.train.files import from_bytes, to_bytes
 
 VERSION = 3  # of how outcomes come about; a change that moves them by more than rounding makes it another
@@ -44,6 +53,7 @@ _MAX_PER_CLASS = 5_000  # images a class
 _MIN_HELD_OUT = 2  # images a class
 _MIN_SIDE = 16  # pixels of images that were shrunk
 _EVALUATION_BATCH = 256
+_PHOTO_SIDE = 160  # pixels; what an architecture reads at another side is resized
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,7 @@ class Stop:
 class Refiner:
     """Trains architectures briefly: all that an outcome depends on but the architecture itself. It can be pickled.
 
+    `supernet`: whose weights they begin with; None: with random ones.
     `pixels` uint8 [n, h, w, 3] and `labels` [n], those at `training` to be trained on, those at `validation` held out;
     `mean` and `std` are per channel, of the images scaled to [0, 1]; `mirror`: mirror images are of their class too.
     `shrink`: blocks of so many pixels a side become one.
@@ -95,6 +106,7 @@ class Refiner:
     seed: int
     settings: RefineSettings
     precision: torch.dtype = torch.float32
+    supernet: Supernet | None = None
     stop: Stop = field(default_factory=Stop)
 
     def on(self, device: torch.device) -> Refiner:
@@ -132,11 +144,12 @@ class Refiner:
         began_s = time.perf_counter()
         seen, until = jobs[0].seen, jobs[0].until
         networks = [self._network(job.arch) for job in jobs]
+        settings = self.settings
+        groups = [each for network in networks for each in parameter_groups(network, settings.classifier_rate)]
         parameters = [each for network in networks for each in network.parameters()]
         averages = [each.detach().clone() for each in parameters]
-        settings = self.settings
         optimizer = torch.optim.SGD(
-            parameters,
+            [{"params": each["params"], "lr": settings.learning_rate * each["times"]} for each in groups],
             settings.learning_rate,
             settings.momentum,
             weight_decay=settings.weight_decay,
@@ -166,7 +179,10 @@ class Refiner:
             torch._foreach_lerp_(averages, live, (settings.averaging + 1) / (step + 1 + settings.averaging))
         states = [_state(network, optimizer, averaged, until) for network in networks]
         calibration = self._calibration()
-        evaluated = [self._evaluate(network, averaged, calibration) for network in networks]
+        sides = [resolution_of(self.space, job.arch) for job in jobs]
+        evaluated = [
+            self._evaluate(network, averaged, calibration, side) for network, side in zip(networks, sides, strict=True)
+        ]
         seconds = (time.perf_counter() - began_s) / len(jobs)
         outcomes = []
         for job, state, (loss, right) in zip(jobs, states, evaluated, strict=True):
@@ -180,7 +196,7 @@ class Refiner:
 
     def _network(self, arch: Architecture) -> nn.Module:
         """`arch` with the weights that it begins with, which depend on the seed and on `arch` alone."""
-        network = build(self.space, arch, self.num_classes, self.seed, None, **self._size)
+        network = build(self.space, arch, self.num_classes, self.seed, self.supernet, **self._size)
         return network.to(self.pixels.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload,no-any-return]
 
     @property
@@ -197,8 +213,12 @@ class Refiner:
         rounds, places = np.divmod(np.arange(step * size, (step + 1) * size), len(self.training))
         orders = [_order(seed, each, len(self.training))[places[rounds == each]] for each in np.unique(rounds).tolist()]
         indexes = self.training[np.concatenate(orders)]
-        cropped = augmented(self.pixels, indexes, np.random.default_rng([seed, 1, step]), self.mirror)
-        return self._normalised(cropped), self.labels[torch.from_numpy(indexes).to(self.labels.device)]
+        random, share = np.random.default_rng([seed, 1, step]), self.settings.min_crop
+        if share < 1:
+            images = cropped(self.pixels, indexes, random, self.mirror, share)
+        else:
+            images = augmented(self.pixels, indexes, random, self.mirror)
+        return self._normalised(images), self.labels[torch.from_numpy(indexes).to(self.labels.device)]
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         scaled = pixels.float() / 255
@@ -214,10 +234,18 @@ class Refiner:
 
     @torch.no_grad()
     def _evaluate(
-        self, network: nn.Module, averaged: dict[nn.Parameter, Tensor], calibration: Sequence[Tensor]
+        self,
+        network: nn.Module,
+        averaged: dict[nn.Parameter, Tensor],
+        calibration: Sequence[Tensor],
+        side: int | None,
     ) -> tuple[float, bytes]:
         """The loss on the images held out, and which of them are right, packed, of `network` in evaluation mode with
-        its averaged weights, which it keeps."""
+        its averaged weights, which it keeps; it reads images of `side` pixels a side, None: as they are."""
+
+        def seen(images: Tensor) -> Tensor:
+            return images if side is None else resized(images, side)
+
         for parameter in network.parameters():
             parameter.copy_(averaged[parameter])
         for norm in (each for each in network.modules() if isinstance(each, _BatchNorm)):
@@ -225,12 +253,13 @@ class Refiner:
             norm.momentum = None  # all batches count alike
         with self._autocast():
             for images in calibration:
-                network(images)
+                network(seen(images))
             network.eval()
             logits = []
             for start in range(0, len(self.validation), _EVALUATION_BATCH):
                 chosen = torch.from_numpy(self.validation[start : start + _EVALUATION_BATCH]).to(self.pixels.device)
-                logits.append(network(self._normalised(self.pixels[chosen].permute(0, 3, 1, 2))).float())
+                images = self._normalised(self.pixels[chosen].permute(0, 3, 1, 2))
+                logits.append(network(seen(images)).float())
         labels = self.labels[torch.from_numpy(self.validation).to(self.labels.device)]
         found = torch.cat(logits)
         right = np.packbits((found.argmax(1) == labels).cpu().numpy()).tobytes()
@@ -264,11 +293,17 @@ def create(
         raise UsageError(f"--seed {scoring.seed} cannot order images for --refine; give 0 or more")
     on = engine(scoring.engine)
     precision = precision_on(on.hardware, scoring.precision)
-    scored = images = load_images(dataset)
-    if dataset not in DATASETS:
-        images = load_images(dataset, limit=_MAX_PER_CLASS)
-    batches = [scored.images[batch_indexes(scored, scoring.batch_size, seed)] for seed in dict.fromkeys(seeds)]
-    validation = _held_out(images, np.concatenate(batches), settings.val_images)
+    supernet = supernet_for(space, settings.init)
+    if isinstance(space, OwnResolution):
+        side = min(_PHOTO_SIDE, max(space.resolutions))
+        images = photos_of(space, load_images(dataset, limit=_MAX_PER_CLASS, side=side))
+        drawn = [load_some(dataset, scoring.batch_size, seed, side).images for seed in dict.fromkeys(seeds)]
+    else:
+        scored = images = load_images(dataset)
+        if dataset not in DATASETS:
+            images = load_images(dataset, limit=_MAX_PER_CLASS)
+        drawn = [scored.images[batch_indexes(scored, scoring.batch_size, seed)] for seed in dict.fromkeys(seeds)]
+    validation = _held_out(images, np.concatenate(drawn), settings.val_images)
     kept = np.ones(len(images.labels), bool)
     kept[validation] = False
     settings = replace(settings, rungs=_within(settings, int(kept.sum())))
@@ -286,6 +321,7 @@ def create(
         scoring.seed,
         settings,
         PRECISIONS[precision],
+        supernet,
     )
     made_from = {
         "version": VERSION,
@@ -293,6 +329,7 @@ def create(
         "validation": hashlib.sha256(validation.astype("<i8").tobytes()).hexdigest(),
         "settings": identified(space, settings),
         "seed": scoring.seed,
+        **({} if supernet is None else {"supernet": supernet.fingerprint}),
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     source = f"trained on {kept.sum():,} and evaluated on {len(validation):,} other images of {images.source}"

@@ -42,7 +42,7 @@ def own_tables() -> Path:
 
 # A table holds several epochs and the mean over its own seeds, and is there already: these tie no search to one table.
 FREE_SETTINGS = HOW_ONLY | {"epochs", "init", "seed", "repeats", "precision", "halving"}
-_SIZE = {"size", "full_size"}  # whose entries stand beside the others
+_MAY_LACK = {"size", "full_size", "taps"}  # the entries of the first two stand beside the others
 
 
 class TableFitness:
@@ -143,7 +143,7 @@ def _is_description(table: dict[str, Any]) -> bool:
         all(isinstance(table[name], str) for name in ("space", "dataset", "file", "sha256", "source"))
         and is_name(table["file"])  # it is looked for beside the description
         and isinstance(table["settings"], dict)
-        and {each.name for each in fields(FitnessSettings)} - FREE_SETTINGS - _SIZE <= set(table["settings"])
+        and {each.name for each in fields(FitnessSettings)} - FREE_SETTINGS - _MAY_LACK <= set(table["settings"])
         and all(isinstance(each, list) and all(type(number) is int for number in each) for each in lists)
         and type(table.get("classes", 1)) is int
         and isinstance(made, dict)

@@ -190,7 +190,7 @@ def tabulate(
     if path.suffix != ".json":
         raise UsageError(f"-o {path} is no .json file; name the table's description, like -o table.json")
     check_dataset(dataset)
-    check_reference(settings.reference)
+    check_reference(settings.reference, settings.taps)
     check_place(path, UsageError, _ADVICE)
     return Tabulation(made, dataset, settings, range(seeds), archs, path)
 

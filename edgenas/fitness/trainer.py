@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.architecture import Architecture, OwnResolution, Score, SearchSpace, Stack, Stackable, Supernet
+from edgenas.architecture import Architecture, Score, SearchSpace, Stack, Stackable, Supernet, resolution_of
 from edgenas.errors import UsageError, out_of_memory
 from edgenas.fitness import FitnessSettings, size_of
 from edgenas.fitness.engine import Asked, Found
@@ -51,6 +51,10 @@ class Trainer:
         supernet = None if self.supernet is None else self.supernet.on(device)
         return replace(self, images=images, labels=self.labels.to(device), targets=targets, supernet=supernet)
 
+    def briefly(self, steps: int) -> Trainer:
+        """The same with so many steps and nothing between, for their time alone."""
+        return replace(self, settings=replace(self.settings, epochs=steps, eval_steps=(), halving=False))
+
     def __call__(self, archs: Sequence[Architecture]) -> list[Score]:
         """A score for each of `archs`, which are trained side by side as far as the memory allows: what does not fit
         is halved. A score depends on nothing that is trained beside it.
@@ -76,7 +80,7 @@ class Trainer:
 
     def _untrained(self, supernet: Supernet, arch: Architecture) -> Score:
         """phi of inherited weights as they are. No network is made, and no weight copied."""
-        side = resolution(self.space, arch)
+        side = resolution_of(self.space, arch)
         images = self.images
         if side is not None:
             if side not in self._smaller:
@@ -215,12 +219,7 @@ def stacked(space: SearchSpace, networks: Sequence[nn.Module], archs: Sequence[A
     resolution of their own, each network sees the images at that."""
     if isinstance(space, Stackable):
         return space.stack(networks)
-    return _OneByOne(networks, [resolution(space, arch) for arch in archs])
-
-
-def resolution(space: SearchSpace, arch: Architecture) -> int | None:
-    """At how many pixels a side the network of `arch` reads images; None: as they are."""
-    return space.resolution(arch) if isinstance(space, OwnResolution) else None
+    return _OneByOne(networks, [resolution_of(space, arch) for arch in archs])
 
 
 def resized(images: Tensor, side: int) -> Tensor:

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-_RELUS = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}  # a module calls the first
+# Modules call the functions of `F`. What follows ReLU's idea, that a unit is on or off, has codes as well.
+_RELUS = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.hardtanh, F.relu6, F.hardswish}
+_RELU_MODULES = (nn.ReLU, nn.ReLU6, nn.Hardswish)
 
 
 class _Codes(TorchFunctionMode):
@@ -69,9 +71,10 @@ def synflow(network: nn.Module, shape: tuple[int, int, int]) -> float:
 
     R is the sum of the outputs for one input of ones, of `shape` (channels, h, w), once every parameter is replaced by
     its absolute value (Tanaka et al., Eq. 3). Batch norms are left out, as Abdelfattah et al. do: each is an identity.
+    So are ReLUs, for nothing is negative then; that of ReLU6 and hard-swish is meant to bound what is normalised.
     Biases count for R but are not summed over. In float64, for the sum outgrows float32 with depth. Changes `network`.
     """
-    _drop_norms(network)
+    _linearise(network)
     network.eval().double()
     with torch.no_grad():
         for parameter in network.parameters():
@@ -85,9 +88,9 @@ def synflow(network: nn.Module, shape: tuple[int, int, int]) -> float:
     return math.log(flow) if flow > 0 else -math.inf
 
 
-def _drop_norms(network: nn.Module) -> None:
+def _linearise(network: nn.Module) -> None:
     for name, child in network.named_children():
-        if isinstance(child, _NORMS):
+        if isinstance(child, (*_NORMS, *_RELU_MODULES)):
             setattr(network, name, nn.Identity())
         else:
-            _drop_norms(child)
+            _linearise(child)

@@ -33,7 +33,7 @@ def comparison_text(comparison: Comparison) -> str:
             table_text(header, rows),
             "",
             "SCORED: architectures scored, or networks trained; SECONDS: a choice here, by look-ups; GPU SECONDS: were"
-            f" each architecture scored ({benchmark.class_s:.3g} s)",
+            f" each architecture scored ({benchmark.scoring_s:.3g} s)",
             f"and each network trained (assumed: {benchmark.training_s:g} s); all three are medians. oracle-N knows the"
             " test accuracies: no method, but a bound.",
             *_ahead(comparison),
@@ -88,7 +88,7 @@ def _row(each: MethodSummary) -> list[str]:
         each.method,
         *("-" if value is None else f"{value:.2f}" for value in (each.mean, each.median, each.worst)),
         f"{each.infeasible:.1%}",
-        f"{each.classes_scored:g}",
+        f"{each.scored:g}",
         f"{each.seconds:.3f}",
         simulated,
     ]

@@ -19,6 +19,7 @@ from edgenas.fitness import FitnessSettings, table
 from edgenas.report.text import table_text
 from edgenas.run import RUNS
 from edgenas.text import printable, printables
+from edgenas.units import COUNTED
 
 _NEEDED = ("numpy", "platformdirs", "pooch", "pydantic", "rich", "typer")
 _FOR_LIVE = {"torch": "live scores", "pillow": "image folders", "scikit-learn": "the data set digits"}
@@ -147,7 +148,7 @@ def _dataset_facts(dataset: str, packages: dict[str, str | None]) -> dict[str, A
     problem = None
     try:
         found = cost.create("auto", space, dataset, load(_EXAMPLE_DEVICE))(space.all_architectures()[:1])[0]
-        sources = {metric: source for metric, source in found.sources.items() if metric not in ("macs", "params")}
+        sources = {metric: source for metric, source in found.sources.items() if metric not in COUNTED}
         costs = "; ".join(f"{metric}: {source}" for metric, source in sources.items()) or "MACs and parameters only"
     except DataError as error:
         costs, problem = "damaged data", str(error)

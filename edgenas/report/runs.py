@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,20 @@ from edgenas.report.text import constraints_text, result_text, score_label, tabl
 from edgenas.run import Run, folders, open_run
 from edgenas.text import printable, printables
 from edgenas.units import METRICS, show
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What there is to say of one run: its `summary`, and what its run.json holds."""
+
+    facts: dict[str, Any]
+    header: dict[str, Any]
+
+
+def run_report(name: str) -> RunReport:
+    """Of the run called `name`, or in the folder `name`. Raises as edgenas.run.open_run does."""
+    run = open_run(name)
+    return RunReport(summary(run), run.header)
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -93,11 +108,11 @@ def compare_text(compared: dict[str, Any]) -> str:
     return table_text(["", *(each["run"] for each in columns)], rows)
 
 
-def run_text(run: Run) -> str:
-    facts = printables(summary(run))
+def run_text(report: RunReport) -> str:
+    facts = printables(report.facts)
     result, path = facts["result"], facts["run"]
     if result is not None and result["feasible"]:
-        return result_text(result, run.header)
+        return result_text(result, report.header)
     if result is not None:
         return f"{path}: {result['device']}, {constraints_text(result)}: infeasible"
     return f"{path}: unfinished after {facts['trials']} trials; go on with: edgenas search --resume {path}"

@@ -11,7 +11,7 @@ from edgenas.architecture import Drawable, TabularBenchmark
 from edgenas.device import Device
 from edgenas.run import PHI
 from edgenas.text import printable, printables
-from edgenas.units import METRICS, show
+from edgenas.units import COUNTED, METRICS, show
 
 MAX_POINTS = 20  # of a front that a person is shown
 
@@ -71,8 +71,8 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     if winner["test_accuracy"] is not None:
         best = result["best_possible_accuracy"]
         of, which = ("", "") if best is None else (f"of {best:.2f} %", "; the best possible at these costs")
-        told_by = "" if benchmark is None else f"{benchmark.title}, "
-        rows.append(["  accuracy", f"{winner['test_accuracy']:.2f} %", of, f"{told_by}test{which}"])
+        source = "" if benchmark is None else f"{benchmark.title}, "
+        rows.append(["  accuracy", f"{winner['test_accuracy']:.2f} %", of, f"{source}test{which}"])
     body = table_text(rows[0], rows[1:])
     counts = result["evaluations"]
     lines += [
@@ -127,10 +127,10 @@ def _refinement_lines(result: dict[str, Any]) -> list[str]:
         return []
     if done["skipped"] is not None:
         return [f"  not refined: {done['skipped']}"]
-    failed = sum(each["error"] is not None for each in done["classes"])
+    failed = sum(each["error"] is not None for each in done["architectures"])
     but = f", {failed} of which failed" if failed else ""
     return [
-        f"  refined: {len(done['classes'])} architectures{but}, {done['images_seen']:,} images in"
+        f"  refined: {len(done['architectures'])} architectures{but}, {done['images_seen']:,} images in"
         f" {done['seconds']:.0f} s of training by {done['hardware']}; {done['source']}"
     ]
 
@@ -196,7 +196,7 @@ def device_fact(device: Device) -> dict[str, Any]:
         "runtime": device.runtime,
         "model_format": device.model_format,
         "identity": {key: getattr(device.identity, key) for key in ("soc", "compute", "memory", "software")},
-        "metrics": sorted(device.metrics | {"macs", "params"}),
+        "metrics": sorted(device.metrics | COUNTED),
         "predictor": {
             metric: {
                 "fitted_on": predictor.fitted_on,

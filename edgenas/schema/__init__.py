@@ -32,6 +32,7 @@ from edgenas.schema.types import (
     Result,
     TrialRecord,
     Word,
+    Words,
 )
 from edgenas.text import printable
 from edgenas.units import METRICS
@@ -41,7 +42,7 @@ _WORDS = 160  # characters of what pydantic says is wrong
 # Settings that came later than the first runs, and what these had.
 _LATER: dict[str, Any] = {
     **dict.fromkeys(
-        ("board", "pareto", "precision", "halving", "repeats", "engine", "pool", "confidence", "size", "init")
+        ("board", "pareto", "precision", "halving", "repeats", "engine", "pool", "confidence", "size", "init", "taps")
     ),
     "refine": 0,
 }
@@ -251,6 +252,7 @@ def _configured(record: Any, config: ConfigDict) -> Any:
 
 def _types(kind: Any) -> dict[str, Any]:
     words: dict[Any, Any] = {str: Word, str | None: Word | None}
+    words |= {tuple[str, ...]: Words, tuple[str, ...] | None: Words | None}
     return {name: words.get(hint, hint) for name, hint in get_type_hints(kind).items()}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, NotRequired
 
 from annotated_types import Ge, Gt, Le, Len
-from pydantic import ConfigDict, InstanceOf
+from pydantic import BeforeValidator, ConfigDict, InstanceOf
 from typing_extensions import TypedDict  # pydantic cannot read that of typing before Python 3.12
 
 STRICT = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
@@ -18,6 +18,8 @@ OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 Text = InstanceOf[str]  # pydantic's own str refuses the lone surrogates by which Python holds bytes that are no UTF-8
 Word = Annotated[Text, Len(0, 4096)]  # what a person set: a name, a path or a few
+# JSON has no tuples.
+Words = Annotated[tuple[Word, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
 MAX_COUNT = 10**15
 Count = Annotated[int, Ge(0), Le(MAX_COUNT)]
 Positive = Annotated[int, Ge(1), Le(MAX_COUNT)]
@@ -177,10 +179,10 @@ class _Rung(TypedDict):
     seconds: Amount
 
 
-class _Class(TypedDict):
+class _RefinedArchitecture(TypedDict):
     genes: Genes
     arch_str: Text
-    merit: float | None
+    selection_score: float | None
     rungs: list[_Rung]
     error: Text | None
 
@@ -192,7 +194,7 @@ class _Refinement(TypedDict):
     hardware: Text
     seconds: Amount
     images_seen: Count
-    classes: list[_Class]
+    architectures: list[_RefinedArchitecture]
 
 
 class _Evaluations(TypedDict):

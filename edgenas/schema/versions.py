@@ -2,7 +2,7 @@
 
 Version 1 called every score phi. Versions 1 and 2 called `scored` `trained`, and search settings said `economical`,
 true or false, where they say today who survives. A run of an older version that today's EdgeNAS went on with has lines
-of both kinds, so each is looked at by itself.
+of both kinds, so each is looked at by itself. Early results of version 3, too, have former names of what was refined.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from edgenas import plugins
 from edgenas.architecture import renamed
 
+_OF_REFINEMENT = {"classes": "architectures", "merit": "selection_score"}
 SURVIVAL = {True: "unique", False: "generational"}  # by what `economical` was
 
 
@@ -51,7 +52,11 @@ def record(value: Any, version: int, is_phi: bool) -> Any:
 
 def result(value: Any, version: int, is_phi: bool) -> Any:
     """What a result.json holds, in a run of `version`."""
-    if version >= 3 or not isinstance(value, dict):
+    if not isinstance(value, dict):
+        return value
+    if "refinement" in value:
+        value = {**value, "refinement": _refinement(value["refinement"])}
+    if version >= 3:
         return value
     found = {**value, "winner": record(value.get("winner"), version, is_phi)}
     if isinstance(value.get("front"), list):
@@ -59,6 +64,17 @@ def result(value: Any, version: int, is_phi: bool) -> Any:
     if isinstance(value.get("evaluations"), dict):
         found["evaluations"] = _scored(value["evaluations"])
     return found
+
+
+def _refinement(value: Any) -> Any:
+    found = _renamed(value)
+    if isinstance(found, dict) and isinstance(found.get("architectures"), list):
+        found["architectures"] = [_renamed(each) for each in found["architectures"]]
+    return found
+
+
+def _renamed(value: Any) -> Any:
+    return {_OF_REFINEMENT.get(name, name): each for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def _scored(value: dict[str, Any]) -> dict[str, Any]:

@@ -43,10 +43,13 @@ def selection_score(refined: Refined, space: SearchSpace) -> float:
     """How good `refined` is, among those that have seen the same images; higher is better.
 
     It is the validation loss, negative, and the logarithm of the deployed network's MACs, where `space` counts them:
-    what an architecture can hold does not show yet, for it was trained briefly, and as a thin network.
+    what an architecture can hold does not show yet, for it was trained briefly, and as a thin network. Those of a space
+    whose networks come in one size were trained as they are deployed, so the loss alone counts.
     """
     if refined.val_loss is None:
         return -math.inf
+    if not space.sizes:
+        return -refined.val_loss
     macs_m = _macs_m(space, refined.arch)
     return -refined.val_loss + (_LOSS_FOR_MACS * math.log(macs_m) if macs_m else 0.0)
 
@@ -191,11 +194,11 @@ class Refinement:
             "hardware": self.ready.hardware,
             "seconds": round(sum(each.seconds for rungs in self.known.values() for each in rungs), 3),
             "images_seen": self._done,
-            "classes": [
+            "architectures": [
                 {
                     "genes": list(arch.genes),
                     "arch_str": self.space.describe(arch),
-                    "merit": self._standing[arch][1] if arch in self._standing else None,
+                    "selection_score": self._standing[arch][1] if arch in self._standing else None,
                     "rungs": [{**in_figures(each), "seconds": round(each.seconds, 3)} for each in self.known[arch]],
                     "error": next((each.error for each in self.known[arch] if each.error), None),
                 }
@@ -310,7 +313,7 @@ def spread(archs: Sequence[Architecture], count: int) -> list[Architecture]:
 
 
 def _macs_m(space: SearchSpace, arch: Architecture) -> float:
-    """0 where the space counts none."""
+    """Of the deployed network for small images, or at its own resolution; 0 where the space counts none."""
     return space.macs_m(arch, num_classes=10, image_size=32) if isinstance(space, Countable) else 0.0
 
 

@@ -22,15 +22,16 @@ from edgenas.architecture import (
     SearchSpace,
     flat,
 )
+from edgenas.data.images import count_to_train_on
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
-from edgenas.fitness import HOW_ONLY, FitnessSettings, RefineSettings, sized, table
+from edgenas.fitness import HOW_ONLY, PHOTOS_REFINED, PUBLISHED, SUPERNET, FitnessSettings, RefineSettings, sized, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness.weights import parse_weights
 from edgenas.search.settings import FRONT, SearchSettings
 from edgenas.search.settings import PAPER as PAPER_SEARCH
 from edgenas.text import printable
-from edgenas.units import METRICS, check_ranges
+from edgenas.units import COUNTED, METRICS, check_ranges
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,15 @@ REFINE_SETTINGS = RefineSettings()
 # (docs/figures.md, "What settings rest on"). Of a front all points count.
 BUDGET, FRONT_BUDGET, FRONT_POPULATION, TABLE_POOL, POOL = 80, 150, 40, 200, 500
 # Whether a fitness looks its scores up, so that a search by it answers at once; "loss" does where a table fits.
-_LOOKED_UP = {"table": True, "macs": True, "params": True, "live": False, "naswot": False, "synflow": False}
+_LOOKED_UP = {
+    "table": True,
+    "macs": True,
+    "params": True,
+    "live": False,
+    "subnet": False,
+    "naswot": False,
+    "synflow": False,
+}
 
 
 @dataclass(frozen=True)
@@ -151,6 +160,11 @@ def load_target(request: SearchRequest) -> Target:
     limited = [each.metric for each in request.constraints()]
     for metric in [*([request.pareto] if request.pareto else []), *limited]:
         if metric not in costs.metrics:
+            if metric in COUNTED:
+                raise UsageError(
+                    f"the space {space.name} does not count MACs and parameters; limit what boards measure, like"
+                    " --latency 5ms"
+                )
             if metric in device.metrics and request.cost not in ("live", "hybrid"):
                 raise UsageError(
                     f"nothing here predicts the {metric} of {device.name}; measure it on a board by --cost"
@@ -180,18 +194,25 @@ def looks_up(scoring: str, space: SearchSpace, dataset: str, settings: FitnessSe
 
 
 def _for_space(settings: FitnessSettings, request: SearchRequest, space: SearchSpace) -> FitnessSettings:
-    """`settings` as they suit `space`, where nothing else was asked: inherited weights, where it has any, and with
-    these no training."""
-    if request.init is None and isinstance(space, Inheriting) and PRESETS[request.preset].inheriting:
+    """`settings` as they suit `space`, where nothing else was asked: inherited weights, where it has any, with these no
+    training, and as the reference the network that has all of them."""
+    if isinstance(space, Inheriting):
+        inherits = request.init is None and PRESETS[request.preset].inheriting
+        init, reference = "inherited", SUPERNET
         try:
             space.supernet()
-            settings = replace(settings, init="inherited")
         except (DataError, UsageError) as error:
-            log.warning("candidates begin with random weights: %s", error)
+            init, reference = "random", PUBLISHED[0]
+            if inherits:
+                log.warning("candidates begin with random weights: %s", error)
+        if inherits:
+            settings = replace(settings, init=init)
+        if request.reference is None:
+            settings = replace(settings, reference=reference)
     if request.epochs is None and settings.init == "inherited":
         settings = replace(settings, epochs=INHERITED_STEPS)
     if request.batch_size is None and isinstance(space, OwnResolution):
-        settings = replace(settings, batch_size=PHOTOS_IN_BATCH)
+        settings = replace(settings, batch_size=min(PHOTOS_IN_BATCH, count_to_train_on(request.dataset)))
     return settings
 
 
@@ -210,12 +231,16 @@ def _decided(
         scoring = preset.scoring.format(scoring)
     looked_up = looks_up(scoring, space, dataset, fitness_settings)
     settings = where_looked_up if looked_up and target.cost.exhaustive else where_not
-    refine = request.refine
+    refine, refine_settings = request.refine, REFINE_SETTINGS
+    inherits = fitness_settings.init == "inherited"
+    if isinstance(space, OwnResolution):
+        refine_settings = PHOTOS_REFINED if inherits else replace(PHOTOS_REFINED, init="random")
     if refine is None:
         trained = PRESETS[request.preset].budgeted and request.pareto is None and not looked_up
-        refine = REFINE if trained else 0
+        # Photos take too long to learn from random weights.
+        refine = REFINE if trained and (inherits or not isinstance(space, OwnResolution)) else 0
     decided = replace(request, space=space.name, fitness=scoring, cost=target.cost.kind, refine=refine)
-    refining = sized(space, REFINE_SETTINGS) if refine else None
+    refining = sized(space, refine_settings) if refine else None
     return ResolvedSearch(decided, settings, sized(space, fitness_settings), refining)
 
 
@@ -285,10 +310,12 @@ def request_again(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
     for name, value in asked.items():
         if name in _ELSEWHERE:
             continue
-        if getattr(stored, name) != value:
+        before = getattr(stored, name)
+        if before != value:
             flag = "--" + name.removesuffix("_ms").removesuffix("_mj").removesuffix("_m").replace("_", "-")
+            was, asked_now = (",".join(each) if isinstance(each, tuple) else each for each in (before, value))
             raise UsageError(
-                f"run {run.path} was made with {flag} {printable(getattr(stored, name))}, not {value}; leave {flag} out"
-                " to go on with it, or start a new run"
+                f"run {run.path} was made with {flag} {printable(was)}, not {asked_now}; leave {flag} out to go on with"
+                " it, or start a new run"
             )
     return replace(stored, **{name: asked[name] for name in _ELSEWHERE & set(asked)})

@@ -17,7 +17,7 @@ from edgenas.data.images import check_dataset
 from edgenas.device import Device
 from edgenas.errors import DataError, UsageError
 from edgenas.files import check_place
-from edgenas.fitness import check_reference
+from edgenas.fitness import FitnessSettings, check_reference
 from edgenas.fitness.weights import parse_weights
 from edgenas.search.forecast import forecast
 from edgenas.search.job import Search
@@ -48,8 +48,8 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
     check(request)
     if resumed is None:  # all that is named is looked at, needed or not, before anything is trained
         check_dataset(request.dataset)
-        if request.reference is not None:
-            check_reference(request.reference)
+        if request.reference is not None or request.taps:
+            check_reference(request.reference or FitnessSettings.reference, request.taps or ())
         if run is not None:
             runs.check_new(runs.place(run, ""))
             check_place(runs.place(run, ""), UsageError, runs.ADVICE, folder=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgenas import plugins, spaces
 from edgenas import run as runs
-from edgenas.architecture import Inheriting, Parsable, SearchSpace
+from edgenas.architecture import Inheriting, OwnResolution, Parsable, SearchSpace
 from edgenas.data.images import ImageSet
 from edgenas.data.inputs import images_for
 from edgenas.errors import DataError, UsageError
@@ -20,7 +20,8 @@ from edgenas.text import as_name, printable
 from edgenas.units import METRICS
 
 if TYPE_CHECKING:
-    from edgenas.fitness.reference import ResNet
+    from torch import nn
+
     from edgenas.train import TrainSettings
     from edgenas.train.loop import Training
 
@@ -94,7 +95,7 @@ def train(
         distill = what["teacher"] is not None
     else:
         chosen = _settings(asked, images, space_object)
-    teacher, source = _teacher(path, what["dataset"], images) if distill else (None, None)
+    teacher, source = _teacher(path, what["dataset"], images, space_object) if distill else (None, None)
     made = None
     if path is None:
         path = made = runs.place(None, f"trained-{as_name(Path(what['dataset']).absolute().name)}")
@@ -187,8 +188,13 @@ def _settings_before(path: Path, what: dict[str, Any], asked: dict[str, Any], di
     return before
 
 
-def _teacher(path: Path | None, dataset: str, images: ImageSet) -> tuple[ResNet, str]:
-    """The reference network of the search in `path`, or else the default one, and what it is in words."""
+def _teacher(path: Path | None, dataset: str, images: ImageSet, space: SearchSpace) -> tuple[nn.Module, str]:
+    """What a network of `space` learns from, and what that is in words: the largest network of a space for photos; else
+    the reference network of the search in `path`, or the default one."""
+    if isinstance(space, OwnResolution):
+        from edgenas.train.teacher import photo_teacher
+
+        return photo_teacher(space, dataset)
     from edgenas.fitness.reference import reference_network
 
     header = runs.open_trained(str(path)).header if path is not None and path.is_dir() else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +59,17 @@ def cropped(
     chosen = pixels[torch.from_numpy(indexes).to(pixels.device)].permute(0, 3, 1, 2).float()
     grid = F.affine_grid(chosen.new_tensor(moves), list(chosen.shape), align_corners=False)
     return F.grid_sample(chosen, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def parameter_groups(network: nn.Module, classifier_rate: float) -> list[dict[str, Any]]:
+    """What an optimizer steps: all weights of `network`, or those of its last linear layer apart. Each group's rate is
+    to be `times` that of the training."""
+    if classifier_rate == 1.0:
+        return [{"params": list(network.parameters()), "times": 1.0}]
+    *_, last = (each for each in network.modules() if isinstance(each, nn.Linear))
+    new = set(last.parameters())
+    others = [each for each in network.parameters() if each not in new]
+    return [{"params": others, "times": 1.0}, {"params": list(last.parameters()), "times": classifier_rate}]
 
 
 def normalised(scaled: Tensor, image_set: ImageSet) -> Tensor:

@@ -13,8 +13,13 @@ from edgenas.errors import UsageError
 
 def own(network: nn.Module) -> nn.Module:
     """`network` with weights of its own, which were a part of a supernet's."""
-    for each in (*network.parameters(), *network.buffers()):
-        each.data = each.data.clone()
+    # Other tensors, not only other memory: a view counts its changes together with what it is a view of, and by that
+    # count autograd would take the steps of another network for changes of this one.
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(parameter.detach().clone()))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.detach().clone())
     return network
 
 

@@ -32,7 +32,7 @@ from edgenas.data.torch_file import weights
 from edgenas.errors import DataError, EdgeNASError, UsageError
 from edgenas.schema import checked
 from edgenas.schema.types import Best, Epoch
-from edgenas.train.batches import NOT_FLIPPED, PADDING, accuracy, augmented, cropped, normalised
+from edgenas.train.batches import NOT_FLIPPED, PADDING, accuracy, augmented, cropped, normalised, parameter_groups
 from edgenas.train.files import (
     check_state,
     clear,
@@ -111,7 +111,7 @@ class Training:
         self.network = self._begin_network(space, arch)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(
-            self._groups(),
+            parameter_groups(self.network, settings.classifier_rate),
             settings.learning_rate,
             MOMENTUM,
             weight_decay=settings.weight_decay,
@@ -139,15 +139,6 @@ class Training:
             took_s = time.perf_counter() - began_s
             log.info("weights of %s; batch norms estimated anew on %d images in %.1f s", supernet.source, count, took_s)
         return network
-
-    def _groups(self) -> list[dict[str, Any]]:
-        """What the optimizer steps: all weights, or those of the last linear layer, which is new, apart."""
-        if self.settings.classifier_rate == 1.0:
-            return [{"params": list(self.network.parameters()), "times": 1.0}]
-        *_, last = (each for each in self.network.modules() if isinstance(each, nn.Linear))
-        new = list(last.parameters())
-        others = [each for each in self.network.parameters() if not any(each is one for one in new)]
-        return [{"params": others, "times": 1.0}, {"params": new, "times": self.settings.classifier_rate}]
 
     def _rate(self) -> float:
         """The learning rate of the next step: it rises for some epochs, then a cosine brings it to 0."""

@@ -124,7 +124,7 @@ StartAgent = Callable[..., AgentProcess]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[StartAgent]:
-    """Start agents, all in the folder `work` unless told otherwise; none outlives the test."""
+    """Start agents, all in the folder `work` unless asked otherwise; none outlives the test."""
     started: list[AgentProcess] = []
 
     def start_agent(*flags: str, folder: str = "work", **environment: Any) -> AgentProcess:

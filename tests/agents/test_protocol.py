@@ -30,7 +30,7 @@ def test_says_who_it_is(start: StartAgent) -> None:
         ("file", "File exists", "df -h; mount"),
     ],
 )
-def test_a_folder_that_cannot_be_written_is_told(folder: str, problem: str, cure: str, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(folder: str, problem: str, cure: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     agent = AgentProcess(tmp_path / folder)
     assert (agent.hello["ok"], agent.hello["kind"]) == (False, "folder")

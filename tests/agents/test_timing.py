@@ -1,4 +1,4 @@
-"""Real models under the runtimes that are installed: what is timed, checked before it is timed, and told."""
+"""Real models under the runtimes that are installed: what is timed, checked before it is timed, and reported."""
 
 from __future__ import annotations
 

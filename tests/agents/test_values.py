@@ -157,7 +157,7 @@ def test_what_golden_values_may_not_be(start: StartAgent, change: dict[str, Any]
     assert agent.result("time", **asked)["golden_error"] == 0
 
 
-def test_other_inputs_than_the_model_has_are_told(start: StartAgent) -> None:
+def test_other_inputs_than_the_model_has_are_reported(start: StartAgent) -> None:
     agent = start()
     asked = request(agent, one("Relu", [2, 3]), "onnx", [X, N], ADDED)
     refused = agent.refusal("time", **asked)

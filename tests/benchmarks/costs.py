@@ -49,7 +49,7 @@ class Given:
 
     kind, exhaustive, metrics, fingerprint = "given", True, frozenset({"latency"}), "given"
 
-    def __init__(self, benchmark: methods.Benchmark, values: Values) -> None:
+    def __init__(self, benchmark: methods.BenchmarkTables, values: Values) -> None:
         self._index_of, self._values = benchmark.space.index_of, values.tolist()
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
@@ -57,7 +57,7 @@ class Given:
         return [Cost({"latency": value}, {"latency": ""}) if value > 0 else Cost(error="") for value in found]
 
 
-def winner(benchmark: methods.Benchmark, cost: CostProvider, limit_ms: float, seed: int) -> int | None:
+def winner(benchmark: methods.BenchmarkTables, cost: CostProvider, limit_ms: float, seed: int) -> int | None:
     """The benchmark index of what a default search finds."""
     best = None
     settings = SearchSettings(seed=seed)
@@ -67,7 +67,7 @@ def winner(benchmark: methods.Benchmark, cost: CostProvider, limit_ms: float, se
     return None if best is None else benchmark.space.index_of(best.arch)
 
 
-def of_device(benchmark: methods.Benchmark, name: str) -> tuple[devices.Device, Values, Values]:
+def of_device(benchmark: methods.BenchmarkTables, name: str) -> tuple[devices.Device, Values, Values]:
     """The profile, and the raw and the cleaned latencies, -1 where they could not be measured."""
     device = devices.load(name)
     cost = cost_table.create(benchmark.space, methods.DATASET, device)
@@ -108,7 +108,9 @@ def twin_errors(device: devices.Device, raw: Values) -> tuple[float, float]:
     return rms(logs[one] - logs[other]), rms(estimate[one] - free[other])
 
 
-def excesses(benchmark: methods.Benchmark, device: devices.Device, truth: Values, raw: Values) -> tuple[float, float]:
+def excesses(
+    benchmark: methods.BenchmarkTables, device: devices.Device, truth: Values, raw: Values
+) -> tuple[float, float]:
     """By how much winners cost more than they were chosen for, on average: by a table with noise, and cleaned."""
     predictor = device.predictor["latency"]
     assert predictor.noise is not None
@@ -136,7 +138,7 @@ def excesses(benchmark: methods.Benchmark, device: devices.Device, truth: Values
     return float(np.mean(found[0])) - 1, float(np.mean(found[1])) - 1
 
 
-def regrets(benchmark: methods.Benchmark, raw: Values, clean: Values, seeds: int) -> list[float]:
+def regrets(benchmark: methods.BenchmarkTables, raw: Values, clean: Values, seeds: int) -> list[float]:
     """Mean regret of searches by the raw and the cleaned table, below the best by the raw one and by its own."""
     found: dict[str, list[float]] = {key: [] for key in ("raw", "clean", "clean by its own")}
     for percentile in methods.PERCENTILES:
@@ -157,7 +159,7 @@ def regrets(benchmark: methods.Benchmark, raw: Values, clean: Values, seeds: int
 
 
 def tables(seeds: int) -> None:
-    benchmark = methods.Benchmark()
+    benchmark = methods.BenchmarkTables()
     print(
         "ln distance to the left-out twin: of the table / cleaned; expected excess of winners: by the table / cleaned;"
     )
@@ -176,7 +178,7 @@ def tables(seeds: int) -> None:
 
 
 def limits(confidences: Sequence[float | None], seeds: int) -> None:
-    benchmark = methods.Benchmark()
+    benchmark = methods.BenchmarkTables()
     cases = [(percentile, seed) for percentile in methods.PERCENTILES for seed in range(seeds)]
     cases += [(percentile, 0) for percentile in OTHER_PERCENTILES]
     print("winners of searches by the predictor: missed by the cleaned table / by the table, most overshoot, regret")

@@ -72,14 +72,15 @@ def trainer(settings: FitnessSettings, space: Any = SPACE) -> Trainer:
     """On the one batch of CIFAR-10 towards ResNet-20, or made up where these are not here."""
     try:
         load_images("cifar10")
-        made = live.repeated(SPACE, "cifar10", settings)[0].trainer
+        found = live.repeated(SPACE, "cifar10", settings)[0].trainer
     except EdgeNASError:
         generator = torch.Generator().manual_seed(0)
         batch = settings.batch_size
         images = torch.randn(batch, 3, 32, 32, generator=generator).contiguous(memory_format=torch.channels_last)
         targets = [unit_gram(torch.randn(batch, 64, generator=generator)) for _ in range(3)]
-        made = Trainer(SPACE, images, torch.arange(batch) % 10, 10, targets, settings)
-    return replace(made, space=space, precision=getattr(torch, settings.precision))
+        found = Trainer(SPACE, images, torch.arange(batch) % 10, 10, targets, settings)
+    assert isinstance(found, Trainer)
+    return replace(found, space=space, precision=getattr(torch, settings.precision))
 
 
 def score(way: str, archs: Sequence[Architecture], settings: FitnessSettings) -> tuple[float, list[float]]:

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgenas.architecture import Architecture, Constraint, Score
-from edgenas.benchmarks.nasbench201.methods import DATASET, SMALL, Benchmark
+from edgenas.benchmarks.nasbench201.methods import DATASET, SMALL, BenchmarkTables
 from edgenas.fitness import table
 from edgenas.fitness.live import HALVING_GROUP
 from edgenas.search.evaluate import Evaluator
@@ -61,7 +61,7 @@ class Trained:
 
 
 def main(seeds: int) -> None:
-    benchmark = Benchmark()
+    benchmark = BenchmarkTables()
     space = benchmark.space
     whole = table.create(space, DATASET, replace(SMALL, epochs=RUNGS[-1]))
     winners: dict[bool, list[tuple[Architecture, float]]] = {False: [], True: []}

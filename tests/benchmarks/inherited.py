@@ -25,7 +25,7 @@ from edgenas.cost.regression import rank_correlation
 from edgenas.fitness import FitnessSettings
 from edgenas.fitness.live import repeated
 from edgenas.fitness.rmi import rmi, unit_gram
-from edgenas.fitness.trainer import resized
+from edgenas.fitness.trainer import Trainer, resized
 from edgenas.spaces.mobilenet import EfficientNetLite0
 
 SPACE = EfficientNetLite0()
@@ -62,6 +62,7 @@ def main(photos: str, count: int, batch: int) -> None:
         f"Spearman of the two precisions {alike:.4f}, at most {np.ptp(list(values.values()), axis=0).max():.4f} apart"
     )
     trainer = fitness.trainer
+    assert isinstance(trainer, Trainer)
     assert trainer.supernet is not None
     with torch.inference_mode():
         began_s = time.perf_counter()

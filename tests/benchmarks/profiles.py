@@ -40,8 +40,8 @@ def board(name: str, values: Values) -> Callable[[Sequence[Architecture]], list[
     index_of = NASBench201().index_of
 
     def measure(archs: Sequence[Architecture]) -> list[Cost]:
-        told = [float(values[index_of(arch)]) for arch in archs]
-        return [Cost({"latency": value}) if value > 0 else Cost(error=f"does not run on {name}") for value in told]
+        stated = [float(values[index_of(arch)]) for arch in archs]
+        return [Cost({"latency": value}) if value > 0 else Cost(error=f"does not run on {name}") for value in stated]
 
     return measure
 
@@ -80,8 +80,8 @@ def main() -> int:
                 figures["ridge"].append(rank_correlation((intercept + counts @ coefficients)[runs], values[runs]))
                 figures["tried"].append(len(found))
                 if seed < CHECKED_REPEATS:
-                    told = [cost.values.get("latency", float("nan")) for _, cost in found]
-                    said = fit_fewshot([arch for arch, _ in found], told, name, prior).held_out_spearman
+                    stated = [cost.values.get("latency", float("nan")) for _, cost in found]
+                    said = fit_fewshot([arch for arch, _ in found], stated, name, prior).held_out_spearman
                     held_out += f"{said:.3f}/{figures['profile'][-1]:.3f} "
             mean = {key: float(np.mean(column)) for key, column in figures.items()}
             means[count].append(mean["profile"])

@@ -26,7 +26,7 @@ from scipy.stats import spearmanr
 
 from edgenas import plugins
 from edgenas.architecture import Architecture, Fitness
-from edgenas.benchmarks.nasbench201.methods import Benchmark
+from edgenas.benchmarks.nasbench201.methods import BenchmarkTables
 from edgenas.fitness import FitnessSettings, mixed
 from edgenas.spaces.nasbench201 import NASBench201
 
@@ -60,7 +60,7 @@ def values(fitness: Fitness, archs: Sequence[Architecture]) -> NDArray[np.float6
     return np.array([-np.inf if each.value is None else each.value for each in fitness(archs)])
 
 
-def class_accuracies(benchmark: Benchmark) -> dict[Architecture, float]:
+def class_accuracies(benchmark: BenchmarkTables) -> dict[Architecture, float]:
     """The mean test accuracy of the cells of each connected class, in canonical order."""
     of_class: dict[Architecture, list[float]] = {}
     for arch, accuracy in zip(benchmark.archs, benchmark.accuracies.tolist(), strict=True):
@@ -70,7 +70,7 @@ def class_accuracies(benchmark: Benchmark) -> dict[Architecture, float]:
 
 
 def main(count: int, settings: FitnessSettings) -> None:
-    benchmark = Benchmark()
+    benchmark = BenchmarkTables()
     space, cells, accuracies = benchmark.space, benchmark.archs, benchmark.accuracies
     accuracy = class_accuracies(benchmark)
     classes = list(accuracy)

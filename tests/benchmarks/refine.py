@@ -22,7 +22,7 @@ import numpy as np
 
 from edgenas import run as runs
 from edgenas.architecture import Architecture, Refined
-from edgenas.benchmarks.nasbench201.methods import DATASET, DEFAULT, Benchmark, Case
+from edgenas.benchmarks.nasbench201.methods import DATASET, DEFAULT, BenchmarkTables, Case
 from edgenas.fitness import FitnessSettings, table
 from edgenas.fitness.engine import stacks
 from edgenas.fitness.refiner import Ready, RefineJob, create
@@ -76,7 +76,7 @@ def opened(folder: Path, ready: Ready) -> Trained:
     return Trained(ready, run, stored)
 
 
-def shortlist(benchmark: Benchmark, case: Case, count: int) -> list[Architecture]:
+def shortlist(benchmark: BenchmarkTables, case: Case, count: int) -> list[Architecture]:
     """The best classes, each by the cell that a search takes for it."""
     cells: dict[Architecture, Architecture] = {}
     for arch in sorted(benchmark.archs[index] for index in case.feasible):
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1)
     asked = parser.parse_args()
 
-    benchmark = Benchmark()
+    benchmark = BenchmarkTables()
     space, settings = benchmark.space, FitnessSettings()
     cases = benchmark.cases()[:: asked.every]
     ready = create(space, asked.dataset, settings, REFINE_SETTINGS, [0, *table.seeds(space.name, DATASET, settings)])

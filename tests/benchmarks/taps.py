@@ -27,7 +27,7 @@ from scipy.stats import rankdata, spearmanr
 from torch import Tensor, nn
 
 from edgenas.architecture import Architecture
-from edgenas.benchmarks.nasbench201.methods import Benchmark
+from edgenas.benchmarks.nasbench201.methods import BenchmarkTables
 from edgenas.data.images import load_images, one_batch
 from edgenas.fitness import FitnessSettings, live, size_of
 from edgenas.fitness.reference import ResNet, reference_network
@@ -79,6 +79,7 @@ def blocks(reference: ResNet, images: Tensor) -> list[list[Tensor]]:
 
 def trainers(settings: FitnessSettings) -> dict[str, Trainer]:
     by_stage = live.repeated(NASBench201(), "cifar10", settings)[0].trainer
+    assert isinstance(by_stage, Trainer)
     image_set = load_images("cifar10")
     reference, _ = reference_network(settings.reference, "cifar10", image_set)
     scaled, _ = one_batch(image_set, settings.batch_size, settings.seed, mean=(0, 0, 0), std=(1, 1, 1))
@@ -102,7 +103,7 @@ def scored(task: tuple[str, Architecture]) -> float:
 
 
 def main(count: int, cells: int) -> None:
-    benchmark = Benchmark()
+    benchmark = BenchmarkTables()
     truth = class_accuracies(benchmark)
     least = float(np.quantile(list(truth.values()), 0.9))
     samples = {

@@ -170,11 +170,11 @@ def measured(noise: Noise, tier: Tier, runs: int, seed: int, shares: Sequence[fl
     seen = [looks(noise, tier, [seed, number]) for number in range(runs)]
     found = []
     for share in shares:
-        told = [verdicts(each, share * truth) for each in seen]
-        wrong_pass = sum(verdict == "PASS" for verdict, _ in told) if share < 1 else 0
-        wrong_fail = sum(verdict == "FAIL" for verdict, _ in told) if share >= 1 else 0
-        unstable = sum(verdict == "UNSTABLE" for verdict, _ in told)
-        sampled_s = float(np.mean([lengths_s[done - 1] for _, done in told]))
+        said = [verdicts(each, share * truth) for each in seen]
+        wrong_pass = sum(verdict == "PASS" for verdict, _ in said) if share < 1 else 0
+        wrong_fail = sum(verdict == "FAIL" for verdict, _ in said) if share >= 1 else 0
+        unstable = sum(verdict == "UNSTABLE" for verdict, _ in said)
+        sampled_s = float(np.mean([lengths_s[done - 1] for _, done in said]))
         found.append(Shares(share, wrong_pass / runs, wrong_fail / runs, unstable / runs, sampled_s))
     return found
 

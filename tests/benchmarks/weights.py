@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.architecture import Fitness
-from edgenas.benchmarks.nasbench201.methods import DATASET, SMALL, Benchmark
+from edgenas.benchmarks.nasbench201.methods import DATASET, SMALL, BenchmarkTables
 from edgenas.fitness import FitnessSettings, table
 from edgenas.fitness.mixed import MeanOfRanks
 from edgenas.fitness.proxies import create_macs
@@ -35,7 +35,7 @@ class Evaluated:
     """Regrets of scores, in `halves` random halves of the classes and among all."""
 
     def __init__(self, halves: int) -> None:
-        self.benchmark = Benchmark()
+        self.benchmark = BenchmarkTables()
         space, archs = self.benchmark.space, self.benchmark.archs
         self.cases = [np.array(case.feasible) for case in self.benchmark.cases()]
         self.macs = create_macs(space, DATASET, FitnessSettings())

@@ -2,7 +2,7 @@
 """Takes the options of TFLite's benchmark_model and prints what it prints; an inference is a sleep of 2 ms.
 
 Run by the emulated phone, so it may use nothing but the standard library. Tests make copies that are STEADY: in these
-each inference is told to have taken 2 ms, however busy the machine is.
+each inference is said to have taken 2 ms, however busy the machine is.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ Connect = Callable[..., PhoneSession]
 
 @pytest.fixture
 def connect_phone(phone: FakePhone, adb_server_port: int, steady_tool: Path) -> Iterator[Connect]:
-    """Opens sessions with the phone, with what an ordinary one takes unless told otherwise."""
+    """Opens sessions with the phone, with what an ordinary one takes unless asked otherwise."""
     with contextlib.ExitStack() as opened:
 
         def open_session(tool: Path | None = steady_tool, holder: str = "the tests", **options: str) -> PhoneSession:

@@ -12,7 +12,7 @@ from typing import Self
 
 
 class Proxy:
-    """Listens on `port` of the loopback interface and passes bytes to and from `target_port`, unless told otherwise."""
+    """Listens on `port` of the loopback interface and passes bytes to and from `target_port` unless asked otherwise."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
@@ -30,7 +30,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def drop(self) -> None:
-        """From now on bytes vanish, and nobody is told (a black hole)."""
+        """From now on bytes vanish, and nobody learns of it (a black hole)."""
         self._dropping.set()
 
     def hold(self) -> None:
@@ -102,7 +102,7 @@ class Proxy:
                 if self._dropping.is_set():
                     if chunk:
                         continue
-                    return  # the other side is not told
+                    return  # the other side does not learn of it
                 time.sleep(self.delay_s + (len(chunk) / self.bytes_per_s if self.bytes_per_s else 0.0))
                 if not chunk:
                     sink.shutdown(socket.SHUT_WR)

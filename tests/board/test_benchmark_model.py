@@ -110,7 +110,7 @@ def test_nonsense_is_refused(change: tuple[str, str], message: str) -> None:
         parse(OLD.replace(*change), "adb X")
 
 
-def test_the_reason_of_a_failure_is_told() -> None:
+def test_the_reason_of_a_failure_is_reported() -> None:
     with pytest.raises(BoardError, match=r"adb X: benchmark_model did not finish: ERROR: Failed to load model m\.tfl"):
         parse("STARTING!\nERROR: Failed to load model m.tflite\n", "adb X")
     with pytest.raises(BoardError, match="it printed nothing"):

@@ -87,7 +87,7 @@ def test_talking_to_a_command(link: Link, fault: Callable[[Proxy], None]) -> Non
     board.close()
 
 
-def test_a_cut_during_a_command_is_told_from_its_end(link: Link) -> None:
+def test_a_cut_during_a_command_is_not_taken_for_its_end(link: Link) -> None:
     board = link.connect()
     process = board.run(["sleep", "1000"])
     threading.Timer(0.2, link.proxy.cut).start()
@@ -144,7 +144,7 @@ def test_a_connection_lost_while_the_reader_acknowledges(
     with monkeypatch.context() as patch:
         patch.setattr(paramiko.Channel, stream, torn)
         with pytest.raises(BoardError, match="connection was lost"):
-            output(board, ["sh", "-c", "echo told >&2; echo said"], PATIENCE_S)
+            output(board, ["sh", "-c", "echo error >&2; echo output"], PATIENCE_S)
     board.close()
 
 

@@ -264,7 +264,7 @@ def test_a_state_of_a_million_lines(tmp_path: Path) -> None:
 def test_numbers_in_what_a_shell_tells_are_no_traps(number: str) -> None:
     token = "t"
     assert remote_shell.announced(f"@pid {token} {number}\n".encode(), token) is None
-    assert remote_shell.told_end(f"@end {token} {number}", token) is None
+    assert remote_shell.announced_end(f"@end {token} {number}", token) is None
     assert (phone_shell.verdict(f"busy {number} x") or ("busy", 0))[:2] == ("busy", 0)
     state: dict[str, Any] = phone_shell.state(f"load={number}\nclock={number}\nzone={number} cpu\ncores={number}\n")
     assert (state["load"], state["clocks_mhz"], state["affinity"]) in ((None, None, None), (-1.0, None, None))

@@ -338,9 +338,9 @@ def test_no_phone_brings_a_traceback() -> None:
     plan = {"repeats": 1, "min_repeat_ms": 10.0, "max_repeat_s": 20.0}
     for seed in range(SEED, SEED + REPLIES):
         rng = random.Random(seed)
-        told, printed = spoiled_text(PHONE, rng), spoiled_text(PRINTED, rng)
+        stated, printed = spoiled_text(PHONE, rng), spoiled_text(PRINTED, rng)
         try:
-            facts = {**phone_shell.facts(told, "phone"), "state": phone_shell.state(told), "runtimes": []}
+            facts = {**phone_shell.facts(stated, "phone"), "state": phone_shell.state(stated), "runtimes": []}
             kept = replies.result("info", facts, "phone")
             findings = [asdict(Finding("runtime", True, "x"))]
             shown(check_text({"board": "pixel", "facts": kept, "findings": findings}))

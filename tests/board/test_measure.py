@@ -356,11 +356,11 @@ def test_a_board_that_stays_hot_is_an_error(tmp_path: Path, monkeypatch: pytest.
 def test_energy_is_the_mean_of_the_processes(tmp_path: Path) -> None:
     energies = iter([1.0, 2.0, 3.0, 4.0, 5.0])
 
-    def told(name: str, sha256: str, reply: dict[str, Any]) -> None:
+    def said(name: str, sha256: str, reply: dict[str, Any]) -> None:
         if sha256 != reference("onnx").sha256:
             reply["energy_mj"] = next(energies)
 
-    outcome = measured(bench(World(disturb=told), tmp_path)(models(1), FINAL)[0])
+    outcome = measured(bench(World(disturb=said), tmp_path)(models(1), FINAL)[0])
     assert outcome.energy_mj == 2.0  # three are enough
 
 

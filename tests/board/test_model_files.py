@@ -293,7 +293,7 @@ def test_without_libraries_a_file_is_timed_unchecked(
         assert isinstance(timed(this_board, model, tmp_path / "store"), Measured)
 
 
-def test_no_room_for_temporary_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_temporary_files_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(tmp_path, small_cnn())
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(ExportError, match=r"no room for a model in .*gone.*TMPDIR"):

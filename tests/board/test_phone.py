@@ -158,7 +158,7 @@ def test_no_tool(connect_phone: Connect, tmp_path: Path) -> None:
         connect_phone(tool=broken)
 
 
-def test_throttling_is_told(connect_phone: Connect, android: dict[str, Path], steady_tool: Path) -> None:
+def test_throttling_is_reported(connect_phone: Connect, android: dict[str, Path], steady_tool: Path) -> None:
     capped = android["sysfs"] / "devices/system/cpu/cpufreq/policy4/scaling_max_freq"
     said = 'say("STARTING!")'
     text = steady_tool.read_text()

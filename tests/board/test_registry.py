@@ -187,11 +187,11 @@ def test_many_writers_at_once(tmp_path: Path) -> None:
     assert len(samples(json.loads(path.read_text()))) == 1000
 
 
-def test_a_full_disk_is_told_once_and_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_is_reported_once_and_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
     store = Store(tmp_path / "file" / "store")
     for number in (1, 2):
         assert store.keep(FINGERPRINT, measured(number)) is None
-    (told,) = caplog.messages
-    assert "is not kept" in told
-    assert "EDGENAS_STATE_DIR" in told
+    (said,) = caplog.messages
+    assert "is not kept" in said
+    assert "EDGENAS_STATE_DIR" in said

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from edgenas.board.conformance import LITERAL_ARGUMENTS
-from edgenas.board.remote_shell import announced, command_line, told_end
+from edgenas.board.remote_shell import announced, announced_end, command_line
 
 ARGUMENTS = [
     *LITERAL_ARGUMENTS,
@@ -51,10 +51,10 @@ def test_what_needs_no_care_stays_readable() -> None:
 @pytest.mark.parametrize("number", [b"", b"x", b"\xb2", b"9" * 5000, b"-1", b"1 2", b"\xff"])
 def test_numbers_that_are_none(number: bytes) -> None:
     assert announced(b"@pid t " + number + b"\nrest", "t") is None
-    assert told_end(f"x\n@end t {number.decode('latin-1')}\n", "t") is None
+    assert announced_end(f"x\n@end t {number.decode('latin-1')}\n", "t") is None
 
 
 def test_numbers() -> None:
     assert announced(b"hello\n@pid t 12\nrest", "t") == (12, b"rest")
     assert announced(b"@pid t 12", "t") is None, "its end has not come yet"
-    assert told_end("trouble\n@end t 3\n", "t") == (3, "trouble")
+    assert announced_end("trouble\n@end t 3\n", "t") == (3, "trouble")

@@ -167,11 +167,11 @@ def test_the_files_that_a_runtime_takes() -> None:
 
 
 def test_a_time_of_another_runtime_is_refused() -> None:
-    told = {"samples_ns": [[10**7]], "runtime": {"name": "ai-edge-litert", "version": "2"}}
+    said = {"samples_ns": [[10**7]], "runtime": {"name": "ai-edge-litert", "version": "2"}}
     plan = {"repeats": 1, "min_repeat_ms": 10.0, "max_repeat_s": 1.0}
-    assert valid_timing(told, plan, 1.0, "one", "ai-edge-litert") == told
+    assert valid_timing(said, plan, 1.0, "one", "ai-edge-litert") == said
     with pytest.raises(RefusedError, match="a time of ai-edge-litert where libedgetpu was asked for"):
-        valid_timing(told, plan, 1.0, "one", LIBEDGETPU)
+        valid_timing(said, plan, 1.0, "one", LIBEDGETPU)
     with pytest.raises(RefusedError, match="a time of no runtime"):
         valid_timing({"samples_ns": [[10**7]]}, plan, 1.0, "one", LIBEDGETPU)
 

@@ -284,7 +284,7 @@ def test_the_lease_of_a_killed_agent_is_free(home: Callable[[], AgentSession]) -
         first.call("ping", 5.0)
 
 
-def test_an_expired_lease_goes_to_the_next_and_the_old_holder_is_told(home: Callable[[], AgentSession]) -> None:
+def test_an_expired_lease_goes_to_the_next_and_the_old_holder_learns_it(home: Callable[[], AgentSession]) -> None:
     first, second = home(), home()
     first.lease(0.05)
     for _ in range(100):

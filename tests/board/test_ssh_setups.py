@@ -53,7 +53,7 @@ def test_lines_about_others_break_nothing(sshd: Server, tmp_path: Path, caplog: 
     assert [record for record in caplog.records if record.name.startswith("edgenas")] == []
 
 
-def test_a_key_cut_short_is_told_and_the_cure_works(
+def test_a_key_cut_short_is_reported_and_the_cure_works(
     sshd: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = tmp_path / "known_hosts"

@@ -16,8 +16,9 @@ import pytest
 from edgenas.board import session as sessions
 from edgenas.board.adb import Adb
 from edgenas.board.local import Local
+from edgenas.board.moving import Moving
 from edgenas.board.session import AgentSession
-from edgenas.board.transfer import CHUNK, MIN_RESUMED, Moving
+from edgenas.board.transfer import CHUNK, MIN_RESUMED, push_by_shell
 from edgenas.board.transport import Transport, output
 from edgenas.errors import BoardError
 from tests.board.fake_adbd import FakePhone
@@ -213,6 +214,62 @@ def test_a_full_disk_is_said(tmp_path: Path, source: Path) -> None:
     board.close()
 
 
+# What gets smaller by compressing.
+
+
+def compressible(size: int) -> bytes:
+    """A quarter of it is random."""
+    made = random.Random(1)
+    return b"".join(made.randbytes(CHUNK) + bytes(3 * CHUNK) for _ in range(size // (4 * CHUNK)))
+
+
+def test_what_gets_smaller_arrives_whole(make: Make, tmp_path: Path, begun: list[int]) -> None:
+    tool = tmp_path / "tool"
+    tool.write_bytes(compressible(2**21))
+    tool.chmod(0o755)
+    board = make()
+    board.push(tool, "sent/deep/tool", PATIENCE_S)
+    assert there(board, "sent/deep/tool") == hashlib.sha256(tool.read_bytes()).hexdigest()
+    assert output(board, ["ls", "-A", "sent/deep"], PATIENCE_S).stdout.split() == [b"tool"]
+    assert output(board, ["test", "-x", "sent/deep/tool"], PATIENCE_S).exit_code == 0
+    assert begun == [0]
+
+
+def test_of_what_gets_smaller_only_the_rest_is_sent_after_a_cut(make: Make, tmp_path: Path, begun: list[int]) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(compressible(12 * 2**20))
+    cut(make(), large, "sent/large")
+    board = make()
+    board.push(large, "sent/large", PATIENCE_S)
+    assert there(board, "sent/large") == hashlib.sha256(large.read_bytes()).hexdigest()
+    assert listed(board) == ["large"]
+    assert begun[0] == 0
+    assert 0 < begun[1] <= 30 * CHUNK
+
+
+def test_a_board_without_gzip_gets_it_as_it_is(tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "cat", "wc", "mv", "rm", "mkdir", "sleep", "kill", "sha256sum", "chmod", "dd"):
+        (tools / name).symlink_to(f"/bin/{name}")
+    source, board = tmp_path / "source", Local(tmp_path / "home", {"PATH": str(tools)})
+    source.write_bytes(compressible(2**21))
+    push_by_shell(board, source, "sent/file", PATIENCE_S)
+    assert (tmp_path / "home" / "sent" / "file").read_bytes() == source.read_bytes()
+    assert [path.name for path in (tmp_path / "home" / "sent").iterdir()] == ["file"]
+    board.close()
+
+
+def test_what_gets_smaller_is_not_put_into_a_folder_of_its_name(make: Make, tmp_path: Path) -> None:
+    source, board = tmp_path / "source", make()
+    source.write_bytes(compressible(2**21))
+    output(board, ["mkdir", "-p", "sent/folder"], PATIENCE_S)
+    with pytest.raises(BoardError, match=r"cannot receive .*sent/folder: it is a folder"):
+        board.push(source, "sent/folder", PATIENCE_S)
+    assert listed(board) == ["folder"]
+    assert output(board, ["ls", "-A", "sent/folder"], PATIENCE_S).stdout == b""
+
+
 # Over a network.
 
 
@@ -243,6 +300,17 @@ def test_a_slow_link_may_take_longer_than_any_silence(link: tuple[Proxy, Make], 
     board.close()
 
 
+def test_a_slow_link_has_less_to_carry(link: tuple[Proxy, Make], tmp_path: Path) -> None:
+    proxy, connect = link
+    board, source = connect(), tmp_path / "source"
+    source.write_bytes(compressible(4 * 2**20))
+    proxy.passed_up = 0
+    board.push(source, "sent/source", PATIENCE_S)
+    assert proxy.passed_up < 0.3 * 4 * 2**20
+    assert there(board, "sent/source") == hashlib.sha256(source.read_bytes()).hexdigest()
+    board.close()
+
+
 def test_after_a_cut_only_the_rest_is_sent(link: tuple[Proxy, Make], source: Path, begun: list[int]) -> None:
     proxy, connect = link
     board = connect()
@@ -267,7 +335,7 @@ def test_after_a_cut_only_the_rest_is_sent(link: tuple[Proxy, Make], source: Pat
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr("edgenas.board.transfer.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("edgenas.board.moving.time.monotonic", lambda: now[0])
     return now
 
 

@@ -46,13 +46,15 @@ def test_prints_a_table_and_leaves_a_csv_and_plots(capsys: pytest.CaptureFixture
 @pytest.mark.usefixtures("data")
 def test_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = edgenas(
-        capsys, *("--methods", "most-macs,evolution-2", "--json", "--class-seconds", "1", "--training-seconds", "2")
+        capsys, *("--methods", "most-macs,evolution-2", "--json", "--scoring-seconds", "1", "--training-seconds", "2")
     )
     result = json.loads(out)
     assert code == 0
-    assert (result["cases"], result["class_seconds"], result["training_seconds"]) == (2, 1, 2)
+    assert (result["cases"], result["scoring_seconds"], result["training_seconds"]) == (2, 1, 2)
     assert [each["method"] for each in result["methods"]] == ["most-macs", "evolution-2"]
     assert result["methods"][1]["simulated_gpu_seconds"] == 4
+    former = edgenas(capsys, "--methods", "most-macs", "--json", "--class-seconds", "1", "-o", "by-its-former-flag")
+    assert json.loads(former[1])["scoring_seconds"] == 1
     assert result["plots"] == ["comparison/regrets.png", "comparison/regrets.svg"]
 
 

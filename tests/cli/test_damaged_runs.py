@@ -76,8 +76,8 @@ def originals(tmp_path_factory: pytest.TempPathFactory, trained_run: Path, archi
         as_version(1, runs.open_run("old"))
         for name in ("front", "whole"):
             run = runs.open_run(name)
-            shutil.copytree(run.path, run.path.with_name(f"told-{name}"))
-            run = runs.open_run(f"told-{name}")
+            shutil.copytree(run.path, run.path.with_name(f"said-{name}"))
+            run = runs.open_run(f"said-{name}")
             trials = run.trials()[:6]
             with run.appending():
                 run.keep_measured({each.arch: Cost({"latency": 3.0}, {"latency": "a board"}) for each in trials})
@@ -111,7 +111,7 @@ def one_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def watched() -> Iterator[None]:
-    """What takes too long is told."""
+    """What takes too long is reported."""
 
     def hung(*_: object) -> None:
         raise HungError
@@ -127,7 +127,7 @@ def test_whole_they_are_read(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(originals, "runs")
-    for name in ("whole", "front", "old", "told-front", "pick", "half"):
+    for name in ("whole", "front", "old", "said-front", "pick", "half"):
         for command in ("runs show NAME", "runs compare NAME whole", "runs pick NAME --latency 20ms"):
             assert ended(command.replace("NAME", name)) == 0, (command, name)
     for name in ("whole", "front", "old", "half"):

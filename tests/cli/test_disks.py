@@ -99,8 +99,8 @@ def test_a_refinement_goes_on_once_there_is_room(disk: Disk, tmp_path: Path) -> 
     world = World()
     again = job(disk.path / "run", world)
     list(again)
-    told = {"seconds": 0, "run": ""}
-    assert {**again.result(), **told} == {**whole.result(), **told}
+    said = {"seconds": 0, "run": ""}
+    assert {**again.result(), **said} == {**whole.result(), **said}
     assert {seen for _, seen, _ in world.trained} == {64, 128}  # what was trained before is not trained again
     disk.close()
     assert job(disk.path / "run", World()).run.result() == again.result()
@@ -232,7 +232,7 @@ def test_a_table_goes_on_once_there_is_room(disk: Disk, monkeypatch: pytest.Monk
     few = tabulate.unique_architectures(SPACE)[100:104]
     torch.manual_seed(0)
     network = ResNet(20, 10).eval()
-    monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
+    monkeypatch.setattr("edgenas.fitness.references.reference_network", lambda *_: (network, "made up"))
     settings = FitnessSettings(epochs=1, size={"cells": 1, "channels": 4}, batch_size=8)
 
     def table() -> Any:

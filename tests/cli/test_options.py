@@ -42,7 +42,7 @@ def shown(command: str, flag: str) -> str:
         ("search", "budget", f"{request.BUDGET}; with --pareto {request.FRONT_BUDGET} where "),
         ("search", "pool", f"{request.POOL} live; else {request.TABLE_POOL}, with --pareto {FRONT.pool}"),
         ("search", "space", "nasbench201"),
-        ("compare", "class-seconds", f"{methods.CLASS_S:.3g}: "),
+        ("compare", "scoring-seconds", f"{methods.SCORING_S:.3g}: "),
         ("compare", "training-seconds", f"{methods.TRAINING_S:g}: "),
         ("train", "learning-rate", f"{TrainSettings.learning_rate}"),
     ],

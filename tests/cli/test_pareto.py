@@ -40,8 +40,8 @@ def test_a_front_is_printed_stored_and_answers_any_limit(capsys: pytest.CaptureF
     assert all(space.from_index(point["arch_idx"]).genes == tuple(point["genes"]) for point in front)
     steps = [(point["costs"]["latency"]["value"], point["score"]) for point in front]
     assert len(steps) > 5
-    for (cheap, low), (dear, high) in itertools.pairwise(steps):
-        assert cheap < dear
+    for (cheap, low), (costly, high) in itertools.pairwise(steps):
+        assert cheap < costly
         assert low < high
     for (cost, score), point in zip(steps, front, strict=True):
         winner = pick_json(f"raspi4-pareto-latency --latency {cost + 1e-9:.9f}ms", capsys)["winner"]

@@ -40,16 +40,16 @@ def lines(name: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda line: (line["images_seen"], line["genes"]))
 
 
-def test_a_shortlist_is_refined_told_and_picked_from(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shortlist_is_refined_shown_and_picked_from(capsys: pytest.CaptureFixture[str]) -> None:
     result = search_json(f"{WHAT} --refine 4 --run a", capsys)
     assert [each["images_seen"] for each in lines("a")] == [64] * 4 + [128] * 2 + [256] * 2
     winner, refinement = result["winner"]["refined"], result["refinement"]
     assert list(winner) == ["images_seen", "val_loss", "val_accuracy", "standard_error", "val_images", "runner_up"]
     assert (winner["images_seen"], winner["val_images"]) == (256, 100)
     assert list(winner["runner_up"]) == ["genes", "arch_str", "images_seen", "ahead", "ahead_standard_error"]
-    assert list(refinement) == ["asked", "skipped", "source", "hardware", "seconds", "images_seen", "classes"]
-    assert list(refinement["classes"][0]) == ["genes", "arch_str", "merit", "rungs", "error"]
-    assert refinement["classes"][0]["rungs"][-1]["val_loss"] == winner["val_loss"]
+    assert list(refinement) == ["asked", "skipped", "source", "hardware", "seconds", "images_seen", "architectures"]
+    assert list(refinement["architectures"][0]) == ["genes", "arch_str", "selection_score", "rungs", "error"]
+    assert refinement["architectures"][0]["rungs"][-1]["val_loss"] == winner["val_loss"]
     assert "evaluated on 100 other images of scikit-learn's digits" in refinement["source"]
     header = json.loads(Path("runs/a/run.json").read_text())
     assert header["request"]["refine"] == 4
@@ -65,6 +65,16 @@ def test_a_shortlist_is_refined_told_and_picked_from(capsys: pytest.CaptureFixtu
     picked = json.loads(run("runs pick a --macs 30M --json", capsys)[1])["winner"]
     assert picked["genes"] == result["winner"]["genes"]
     assert picked["refined"] == {**winner, "runner_up": None}
+
+    shown = json.loads(run("runs show a --json", capsys)[1])["result"]
+    path = Path("runs/a/result.json")
+    names = {"architectures": "classes", "selection_score": "merit"}  # of earlier versions
+    text = path.read_text()
+    for name, former_name in names.items():
+        assert f'"{name}"' in text
+        text = text.replace(f'"{name}"', f'"{former_name}"')
+    path.write_text(text)
+    assert json.loads(run("runs show a --json", capsys)[1])["result"] == shown
 
     former = {**header["refine_settings"], "passes": header["refine_settings"]["max_epochs"]}
     former.pop("max_epochs")  # by its name in earlier versions
@@ -116,7 +126,7 @@ def test_changed_settings_are_refused(capsys: pytest.CaptureFixture[str], monkey
         (f"{WHAT} --refine 4 --precision float3", 2, "--precision float3 is unknown"),
     ],
 )
-def test_what_it_lacks_is_told_before_the_search(
+def test_what_it_lacks_is_reported_before_the_search(
     asked: str, code: int, problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found, out, err = run(f"search {asked} --run a", capsys)
@@ -191,15 +201,15 @@ def test_a_front_is_refined(capsys: pytest.CaptureFixture[str]) -> None:
     assert [each["images_seen"] for each in lines("front")] == [64] * 3 + [128] * 3 + [256] * 3
     assert "VALIDATION" in run("runs show front", capsys)[1]
     # What was refined is weighed against what was, and only where the best by score is among it.
-    dearest = result["front"][-1]
+    costliest = result["front"][-1]
     picked = json.loads(run("runs pick front --macs 999M --json", capsys)[1])["winner"]
-    merits = {tuple(each["genes"]): each["merit"] for each in result["refinement"]["classes"]}
+    scores = {tuple(each["genes"]): each["selection_score"] for each in result["refinement"]["architectures"]}
     assert picked["refined"] is not None
-    assert max(merits.values()) == pytest.approx(
-        merits[SPACE.canonical(Architecture(SPACE.name, tuple(picked["genes"]))).genes]
+    assert max(scores.values()) == pytest.approx(
+        scores[SPACE.canonical(Architecture(SPACE.name, tuple(picked["genes"]))).genes]
     )
     below = result["front"][-2]
     if below["refined"] is None:
-        limit = (below["costs"]["macs"]["value"] + dearest["costs"]["macs"]["value"]) / 2
+        limit = (below["costs"]["macs"]["value"] + costliest["costs"]["macs"]["value"]) / 2
         picked = json.loads(run(f"runs pick front --macs {limit}M --json", capsys)[1])["winner"]
         assert (picked["genes"], picked["refined"]) == (below["genes"], None)

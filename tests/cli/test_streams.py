@@ -34,7 +34,7 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("buffered", [True, False])
-def test_a_full_stdout_is_told_and_costs_no_trial(buffered: bool) -> None:
+def test_a_full_stdout_is_reported_and_costs_no_trial(buffered: bool) -> None:
     done = shell(f"EDGENAS {SEARCH} >/dev/full", PYTHONUNBUFFERED="" if buffered else "1")
     assert done.returncode == 1
     assert done.stderr.startswith("edgenas: standard output cannot be written (No space left on device); ")
@@ -55,7 +55,7 @@ def test_a_closed_stream_stops_nothing(closed: str) -> None:
 
 @pytest.mark.parametrize("stream", ["2>&-", "2>/dev/full"])
 @pytest.mark.parametrize(("command", "code"), [("search --device raspi4 --latency 0.1ms", 3), ("runs show none", 2)])
-def test_an_error_that_cannot_be_told_keeps_its_exit_code(command: str, code: int, stream: str) -> None:
+def test_an_error_that_cannot_be_printed_keeps_its_exit_code(command: str, code: int, stream: str) -> None:
     done = shell(f"EDGENAS {command} {stream}")
     assert (done.returncode, done.stdout) == (code, "")
 

@@ -113,7 +113,7 @@ def reference(edgenas: Shell) -> str:
     return "reference.pt"
 
 
-def test_a_search_is_not_told_another_space_s_accuracies(edgenas: Shell) -> None:
+def test_a_search_shows_no_accuracies_of_another_space(edgenas: Shell) -> None:
     """Nor what is best possible, though the space can be listed and those of cifar10 are on this machine."""
     found = edgenas.json("search --space toy --macs 3M --fitness macs --run counted")
     arch = SPACE.all_architectures()[found["winner"]["arch_idx"]]
@@ -173,10 +173,22 @@ def test_from_search_to_a_package_that_verifies(edgenas: Shell) -> None:
     assert "benchmark" not in text.lower()
 
 
-def test_a_space_without_any_optional_ability_is_searched_by_what_a_board_measures(edgenas: Shell) -> None:
+@pytest.fixture(scope="module")
+def board(edgenas: Shell) -> str:
     edgenas("board add nowhere --device host --transport null")
+    return "nowhere"
+
+
+@pytest.mark.parametrize("asked", ["--macs 3M", "--pareto macs", "--latency 5ms --pareto params"])
+def test_what_a_space_does_not_count_cannot_be_limited(edgenas: Shell, board: str, asked: str) -> None:
+    code, error = edgenas.fails(f"search --space bare {asked} --fitness naswot --cost live --board {board}")
+    expected = "the space bare does not count MACs and parameters; limit what boards measure, like --latency 5ms"
+    assert (code, error) == (2, f"edgenas: {expected}\n")
+
+
+def test_a_space_without_any_optional_ability_is_searched_by_what_a_board_measures(edgenas: Shell, board: str) -> None:
     few = "--budget 3 --population 3 --generations 1 --batch-size 4 --refine 0"
-    by = "--dataset digits --fitness naswot --cost live --board nowhere"
+    by = f"--dataset digits --fitness naswot --cost live --board {board}"
     found = edgenas.json(f"search --space bare --latency 1s {by} {few} --run bare")
     assert found["feasible"]
     assert found["winner"]["arch_idx"] is None

@@ -22,24 +22,24 @@ def test_table_gives_each_cell_its_own_cost(space: NASBench201) -> None:
     assert (provider.kind, provider.exhaustive) == ("table", True)
     for index in CELLS:
         arch = space.from_index(index)
-        [price] = provider([arch])
-        assert price.values == {
+        [found] = provider([arch])
+        assert found.values == {
             "latency": index + 1,
             "macs": space.macs_m(arch),
             "params": space.params_m(arch),
         }
-        assert price.error is None
-        assert price.sources == {"latency": "HW-NAS-Bench table (cifar10)", "macs": "counted", "params": "counted"}
-        json.dumps(dict(price.values))
+        assert found.error is None
+        assert found.sources == {"latency": "HW-NAS-Bench table (cifar10)", "macs": "counted", "params": "counted"}
+        json.dumps(dict(found.values))
 
 
 @pytest.mark.usefixtures("small_table")
 def test_what_the_table_marks_as_not_measurable_is_an_error_and_no_cost(space: NASBench201) -> None:
     provider = cost.create("table", space, "cifar10", device.load("edgetpu"))
-    for index, price in zip(CELLS, provider([space.from_index(index) for index in CELLS]), strict=True):
-        assert ("latency" in price.values) == (index not in (7, 8, 9))
-        assert price.error == ("not measurable on edgetpu" if index in (7, 8, 9) else None)
-        assert price.values["macs"] > 0
+    for index, each in zip(CELLS, provider([space.from_index(index) for index in CELLS]), strict=True):
+        assert ("latency" in each.values) == (index not in (7, 8, 9))
+        assert each.error == ("not measurable on edgetpu" if index in (7, 8, 9) else None)
+        assert each.values["macs"] > 0
 
 
 @pytest.mark.usefixtures("small_table", "no_shipped_tables")
@@ -47,19 +47,19 @@ def test_auto_takes_the_table_where_it_covers_device_and_data_set(space: NASBenc
     raspi4, pixel3 = device.load("raspi4"), device.load("pixel3")
     assert cost.create("auto", space, "cifar10", raspi4).kind == "table"
     assert cost.create("auto", space, "cifar10", pixel3).kind == "predictor"  # not in this table
-    [price] = cost.create("auto", space, "cifar100", raspi4)([space.from_index(4)])
-    assert price.values["latency"] == 10
-    assert price.values["macs"] == space.macs_m(space.from_index(4), num_classes=100)
-    [price] = cost.create("auto", space, "digits", raspi4)([space.from_index(4)])
-    assert price.values["latency"] == 5
-    assert price.sources["latency"] == "HW-NAS-Bench table (cifar10)"
+    [found] = cost.create("auto", space, "cifar100", raspi4)([space.from_index(4)])
+    assert found.values["latency"] == 10
+    assert found.values["macs"] == space.macs_m(space.from_index(4), num_classes=100)
+    [found] = cost.create("auto", space, "digits", raspi4)([space.from_index(4)])
+    assert found.values["latency"] == 5
+    assert found.sources["latency"] == "HW-NAS-Bench table (cifar10)"
 
 
 def test_auto_without_a_table_takes_the_predictor_and_says_so(space: NASBench201, no_shipped_tables: None) -> None:
     provider = cost.create("auto", space, "cifar10", device.load("raspi4"))
     assert provider.kind == "predictor"
-    [price] = provider([space.from_index(1)])
-    assert "predictor in profile raspi4 (fitted on HW-NAS-Bench cifar10, held-out" in price.sources["latency"]
+    [found] = provider([space.from_index(1)])
+    assert "predictor in profile raspi4 (fitted on HW-NAS-Bench cifar10, held-out" in found.sources["latency"]
 
 
 def test_the_host_has_macs_and_parameters_only(space: NASBench201) -> None:
@@ -71,17 +71,17 @@ def test_the_host_has_macs_and_parameters_only(space: NASBench201) -> None:
 
 def test_imagenet16_is_counted_at_16_pixels_and_not_predicted(space: NASBench201) -> None:
     arch = space.from_index(1)
-    [price] = cost.create("analytic", space, "imagenet16-120", device.load("raspi4"))([arch])
-    assert price.values["macs"] == space.macs_m(arch, num_classes=120, image_size=16)
-    assert price.values["params"] == space.params_m(arch, num_classes=120)
+    [found] = cost.create("analytic", space, "imagenet16-120", device.load("raspi4"))([arch])
+    assert found.values["macs"] == space.macs_m(arch, num_classes=120, image_size=16)
+    assert found.values["params"] == space.params_m(arch, num_classes=120)
     with pytest.raises(UsageError, match="hold for images of 32 x 32, not imagenet16-120's 16 x 16; use --cost"):
         cost.create("auto", space, "imagenet16-120", device.load("raspi4"))
 
 
 def test_cifar100_is_predicted_by_cifar10_and_says_so(space: NASBench201) -> None:
-    [price] = cost.create("predictor", space, "cifar100", device.load("raspi4"))([space.from_index(1)])
-    assert "fitted on HW-NAS-Bench cifar10" in price.sources["latency"]
-    assert "applied to cifar100" in price.sources["latency"]
+    [found] = cost.create("predictor", space, "cifar100", device.load("raspi4"))([space.from_index(1)])
+    assert "fitted on HW-NAS-Bench cifar10" in found.sources["latency"]
+    assert "applied to cifar100" in found.sources["latency"]
 
 
 def test_errors_name_the_fix(space: NASBench201, small_table: dict[str, object], no_shipped_tables: None) -> None:
@@ -105,7 +105,7 @@ def test_a_damaged_table_is_said_and_not_passed_over(space: NASBench201) -> None
         cost.create("auto", space, "cifar10", device.load("raspi4"))
 
 
-def test_fingerprint_tells_prices_apart(space: NASBench201, small_table: dict[str, np.ndarray]) -> None:
+def test_fingerprints_of_different_costs_differ(space: NASBench201, small_table: dict[str, np.ndarray]) -> None:
     def fingerprint(kind: str, dataset: str, name: str) -> str:
         return cost.create(kind, space, dataset, device.load(name)).fingerprint
 
@@ -131,11 +131,11 @@ def test_real_table_has_the_published_costs(space: NASBench201, hw_nas_bench: Pa
     archs = space.all_architectures()
     assert hw_nas_bench.is_file()
     for name, expected in published.items():
-        prices = cost.create("table-raw", space, "cifar10", device.load(name))(archs)
-        assert {metric: prices[0].values[metric] for metric in expected} == pytest.approx(expected)
-        assert sum(price.error is not None for price in prices) == (4_699 if name == "edgetpu" else 0)
+        costs = cost.create("table-raw", space, "cifar10", device.load(name))(archs)
+        assert {metric: costs[0].values[metric] for metric in expected} == pytest.approx(expected)
+        assert sum(each.error is not None for each in costs) == (4_699 if name == "edgetpu" else 0)
         if name == "raspi4":
-            assert sum(price.values["latency"] <= 5 for price in prices) == 619
+            assert sum(each.values["latency"] <= 5 for each in costs) == 619
 
 
 def test_no_architectures_cost_nothing(space: NASBench201) -> None:

@@ -144,11 +144,11 @@ def test_the_profile_written_is_a_device_at_once(space: NASBench201, tmp_path: P
     assert written.predictor["latency"] == predictors["latency"]
     provider = cost.create("predictor", space, "cifar10", written)
     archs = space.all_architectures()
-    prices = provider(archs)
-    values = np.array([price.values["latency"] for price in prices])
+    costs = provider(archs)
+    values = np.array([each.values["latency"] for each in costs])
     assert rank_correlation(values, truth()) > 0.95
     for index in range(0, len(archs), 1_000):
-        assert provider([archs[index]]) == [prices[index]]
+        assert provider([archs[index]]) == [costs[index]]
 
 
 def test_a_profile_that_would_not_be_valid_leaves_the_old_one(space: NASBench201, tmp_path: Path) -> None:

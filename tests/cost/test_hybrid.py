@@ -22,20 +22,20 @@ SPACE = NASBench201()
 RASPI4 = devices.load("raspi4")
 
 
-class Told:
+class MadeUp:
     """A board that answers `factor` times what the predictor says, or what `table` says by benchmark index."""
 
     metrics = frozenset({"latency"})
-    fingerprint = "told"
+    fingerprint = "made up"
 
     def __init__(self, factor: float = 1.0, table: Sequence[float] | None = None) -> None:
         self.factor, self.table = factor, table
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Cost]:
         if self.table is not None:
-            return [Cost({"latency": self.table[SPACE.index_of(arch)]}, {"latency": "told"}) for arch in archs]
-        prices = predictor.create(SPACE, "cifar10", RASPI4)(archs)
-        return [Cost({"latency": price.values["latency"] * self.factor}, {"latency": "told"}) for price in prices]
+            return [Cost({"latency": self.table[SPACE.index_of(arch)]}, {"latency": "made up"}) for arch in archs]
+        costs = predictor.create(SPACE, "cifar10", RASPI4)(archs)
+        return [Cost({"latency": each.values["latency"] * self.factor}, {"latency": "made up"}) for each in costs]
 
     def confirm(self, arch: Architecture, limits: Mapping[str, float]) -> Confirmation:
         raise NotImplementedError
@@ -49,19 +49,19 @@ def cells(count: int, seed: int = 0) -> list[Architecture]:
     return [every[i] for i in np.random.default_rng(seed).choice(len(every), count, replace=False)]
 
 
-def made(board: Told) -> HybridCost:
+def made(board: MadeUp) -> HybridCost:
     return HybridCost(SPACE, predictor.create(SPACE, "cifar10", RASPI4), board)  # type: ignore[arg-type]
 
 
 def test_before_any_measurement_it_is_the_predictor_of_the_class() -> None:
-    cost, archs = made(Told()), cells(20)
+    cost, archs = made(MadeUp()), cells(20)
     assert cost(archs) == predictor.create(SPACE, "cifar10", RASPI4)(archs)
     assert cost([]) == []
 
 
 @pytest.mark.parametrize("factor", [0.2, 3.0])
 def test_a_few_measurements_settle_the_level(factor: float) -> None:
-    board = Told(factor)
+    board = MadeUp(factor)
     cost, archs = made(board), cells(60)
     before = [each.values["latency"] for each in cost(archs)]
     measured = archs[:4]
@@ -72,7 +72,7 @@ def test_a_few_measurements_settle_the_level(factor: float) -> None:
 
 
 def test_a_measured_class_costs_what_was_measured() -> None:
-    cost = made(Told())
+    cost = made(MadeUp())
     arch = SPACE.parse("|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|")
     assert SPACE.canonical(arch) != arch
     cost.correct({SPACE.canonical(arch): Cost({"latency": 7.5}, {"latency": "board"})})
@@ -84,7 +84,7 @@ def test_a_measured_class_costs_what_was_measured() -> None:
 
 
 def test_a_price_does_not_depend_on_its_neighbours() -> None:
-    cost, archs = made(Told(2.0)), cells(300)
+    cost, archs = made(MadeUp(2.0)), cells(300)
     cost.correct(dict(zip(archs[:7], cost.measure(archs[:7]), strict=True)))
     together = cost(archs)
     assert [cost([arch])[0] for arch in archs] == together
@@ -117,7 +117,7 @@ def test_no_board_yet(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None
 def test_another_boards_predictor_set_right_by_twelve_measurements(hw_nas_bench: Path) -> None:
     # The Pixel 3's times, of which the Raspberry Pi's predictor knows nothing: mean of |log error| before and after.
     truth = read_hwnasbench(hw_nas_bench, {"pixel3_latency"})["cifar10"]["pixel3_latency"].tolist()
-    board = Told(table=truth)
+    board = MadeUp(table=truth)
     cost, archs = made(board), cells(400, seed=1)
     true = np.array([truth[SPACE.index_of(arch)] for arch in archs])
 

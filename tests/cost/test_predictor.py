@@ -40,18 +40,18 @@ def test_features_are_the_pairs_before_and_after_unused_operations_are_dropped()
 def test_every_cell_has_a_positive_cost_the_same_alone_as_among_all(space: NASBench201, name: str) -> None:
     provider = cost.create("predictor", space, "cifar10", device.load(name))
     archs = space.all_architectures()
-    prices = provider(archs)
+    costs = provider(archs)
     metrics = device.load(name).metrics
-    for price in prices:
-        if price.error is None:
-            assert all(0 < price.values[metric] < 1e4 for metric in metrics)
+    for each in costs:
+        if each.error is None:
+            assert all(0 < each.values[metric] < 1e4 for metric in metrics)
         else:
-            assert price.error == "not measurable on edgetpu, as predicted"
-            assert not metrics & set(price.values)
-    refused = sum(price.error is not None for price in prices)
+            assert each.error == "not measurable on edgetpu, as predicted"
+            assert not metrics & set(each.values)
+    refused = sum(each.error is not None for each in costs)
     assert 4_000 < refused < 5_500 if name == "edgetpu" else refused == 0
     for index in range(0, len(archs), 1_000):
-        assert provider([archs[index]]) == [prices[index]]
+        assert provider([archs[index]]) == [costs[index]]
 
 
 @pytest.mark.parametrize("name", BOARDS)
@@ -74,18 +74,18 @@ def test_figures_stored_with_the_fit_are_true(space: NASBench201, hw_nas_bench: 
     profile = device.load(name)
     table = read_hwnasbench(hw_nas_bench)["cifar10"]
     _, held_out = fit.split()
-    prices = cost.create("predictor", space, "cifar10", profile)(space.all_architectures())
+    costs = cost.create("predictor", space, "cifar10", profile)(space.all_architectures())
     for metric, predictor in profile.predictor.items():
         measured = table[profile.hwnasbench[metric]]
         # The stored figures are over all measurable held-out cells, refused ones included: at most 2 % of them.
-        cells = [i for i in held_out if measured[i] > 0 and prices[i].error is None]
+        cells = [i for i in held_out if measured[i] > 0 and costs[i].error is None]
         assert len(cells) >= 0.98 * predictor.n_held_out
-        predicted = np.array([prices[i].values[metric] for i in cells])
+        predicted = np.array([costs[i].values[metric] for i in cells])
         assert spearmanr(predicted, measured[cells]).statistic == pytest.approx(predictor.held_out_spearman, abs=2e-3)
         close = np.mean(np.abs(predicted / measured[cells] - 1) <= 0.1)
         assert close == pytest.approx(predictor.held_out_within_10_percent, abs=5e-3)
         if predictor.measurable is not None:
-            right = np.mean([(prices[i].error is None) == (measured[i] > 0) for i in held_out])
+            right = np.mean([(costs[i].error is None) == (measured[i] > 0) for i in held_out])
             assert right == pytest.approx(predictor.measurable.held_out_accuracy, abs=1e-3)
 
 
@@ -121,8 +121,8 @@ def test_a_linear_cost_is_learnt_exactly_and_negative_predictions_are_lifted(
     assert predictor.n_train + predictor.n_held_out == len(genes)
     sunk = dataclasses.replace(predictor, model=dataclasses.replace(predictor.model, intercept=-1e3), smallest=0.5)
     profile = dataclasses.replace(device.load("raspi4"), predictor={"latency": sunk})
-    prices = cost.create("predictor", space, "cifar10", profile)(space.all_architectures()[:50])
-    assert {price.values["latency"] for price in prices} == {0.5}
+    costs = cost.create("predictor", space, "cifar10", profile)(space.all_architectures()[:50])
+    assert {each.values["latency"] for each in costs} == {0.5}
 
 
 def test_what_cannot_run_is_learnt_too() -> None:
@@ -139,8 +139,8 @@ def test_log_target_is_raised_again(space: NASBench201) -> None:
     model = device.LinearModel(PAIR_FEATURES, 2.0, (0.0,) * fit.FEATURES.counts[PAIR_FEATURES])
     logarithmic = dataclasses.replace(shipped.predictor["latency"], model=model, target="log")
     profile = dataclasses.replace(shipped, predictor={"latency": logarithmic})
-    [price] = cost.create("predictor", space, "cifar10", profile)([space.from_index(0)])
-    assert price.values["latency"] == pytest.approx(np.exp(2.0))
+    [found] = cost.create("predictor", space, "cifar10", profile)([space.from_index(0)])
+    assert found.values["latency"] == pytest.approx(np.exp(2.0))
 
 
 @pytest.mark.parametrize(

@@ -178,12 +178,14 @@ def test_a_bomb_is_counted_while_it_unpacks(pack: Callable[[bytes], bytes], tmp_
             tracemalloc.stop()
 
 
-def test_members_are_told_as_they_are_and_bounded_in_number(tmp_path: Path) -> None:
+def test_members_are_reported_as_they_are_and_bounded_in_number(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     tool = block("tool", octal(2), mode=b"0004755\0") + b"hi".ljust(512, b"\0")
     path.write_bytes(block("folder", octal(0), b"5") + tool + END)
-    told = [(each.name, each.is_file, oct(each.mode), each.is_file and each.read()) for each in members(path, MIB, "")]
-    assert told == [("folder", False, "0o644", False), ("tool", True, "0o4755", b"hi")]
+    stated = [
+        (each.name, each.is_file, oct(each.mode), each.is_file and each.read()) for each in members(path, MIB, "")
+    ]
+    assert stated == [("folder", False, "0o644", False), ("tool", True, "0o4755", b"hi")]
     with pytest.raises(DataError, match="in 1 files"):
         list(members(path, MIB, "", max_members=1))
 

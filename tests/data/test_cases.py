@@ -80,10 +80,10 @@ def test_what_is_used(made: Path, name: str, caplog: pytest.LogCaptureFixture) -
     train, test = load_images(str(made / name)), load_images(str(made / name), "test")
     found = [np.bincount(each.labels, minlength=len(classes)).tolist() for each in (train, test)]
     assert dict(zip(train.class_names, zip(*found, strict=True), strict=True)) == classes
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == bool(lines)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == bool(lines)
     for line in lines:
-        assert line in told[0]
+        assert line in said[0]
     assert min(train.std) > 0.01
 
 

@@ -264,7 +264,9 @@ def test_images_of_one_colour_are_refused_to_train_on(tmp_path: Path) -> None:
             Image.new("RGB", (9, 9), (250, 250, 250)).save(tmp_path / name / f"{number}.png")
     with pytest.raises(DataError, match=r"all pixels of image folder .* are the same, so there is nothing to learn"):
         load_images(str(tmp_path))
-    assert len(load_images(str(tmp_path), "test").labels) == 4  # where the training part is told apart, this may be so
+    assert (
+        len(load_images(str(tmp_path), "test").labels) == 4
+    )  # where the training part is known by its name, this may be so
     Image.new("RGB", (9, 9), (250, 100, 250)).save(tmp_path / "cat" / "0.png")
     found = load_images(str(tmp_path))
     assert found.std[0] == found.std[2] == 1.0  # nothing to scale

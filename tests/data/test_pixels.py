@@ -193,11 +193,11 @@ def test_exif_turns_images_the_same_way_everywhere(
     elif kind == "webp":
         image.save(path, "WEBP", lossless=True, exif=data)
     elif kind == "png xmp":
-        told = b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="%d"/>' % orientation
-        path.write_bytes(png(BRIGHT, extra=[(b"iTXt", told)]))
+        said = b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="%d"/>' % orientation
+        path.write_bytes(png(BRIGHT, extra=[(b"iTXt", said)]))
     else:
-        told = exif(orientation, ">", 4) if "big" in kind else exif(orientation)
-        path.write_bytes(png(BRIGHT, extra=[(b"eXIf", told)]))
+        said = exif(orientation, ">", 4) if "big" in kind else exif(orientation)
+        path.write_bytes(png(BRIGHT, extra=[(b"eXIf", said)]))
     wanted = middle(turned(orientation) if 1 <= orientation <= 8 else BRIGHT)
     found = run_module.read_images([str(path)], SIDE, SIDE)[0]
     assert np.abs(found.astype(int) - wanted).max() <= (0 if exact else 6)
@@ -326,7 +326,7 @@ NOT_IMAGES: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("pillow", [True, False])
 @pytest.mark.parametrize("name", NOT_IMAGES)
-def test_what_is_no_image_is_told_in_words(
+def test_what_is_no_image_is_reported_in_words(
     tmp_path: Path, run_module: Any, no_pillow: Callable[[], None], name: str, pillow: bool
 ) -> None:
     content, says = NOT_IMAGES[name]

@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from edgenas import plugins
 from edgenas.architecture import Architecture, SearchSpace
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, live
 from edgenas.fitness.live import LiveFitness
 from edgenas.fitness.rmi import rmi, unit_gram
-from edgenas.fitness.trainer import Trainer
+from edgenas.fitness.trainer import Trainer, resized
 from edgenas.spaces.mobilenet import EfficientNetLite0, OFAMobileNetV3W10
 from edgenas.spaces.mobilenet.family import Config, ElasticMobileNet
 from edgenas.spaces.mobilenet.weights import Supernet
@@ -103,6 +104,19 @@ def test_networks_begin_with_the_weights_they_inherit() -> None:
     assert trainer.network(arch).state_dict()["classifier.weight"].equal(ours["classifier.weight"])
 
 
+def test_networks_can_be_trained_at_the_same_time() -> None:
+    arch, other = small(LITE0, 2)
+    trainer = scorer(LITE0, batch(LITE0), arch)
+    first: Any = trainer.network(arch)
+    second: Any = trainer.network(other)
+    smallest = resized(trainer.images, LITE0.resolutions[0])
+    loss = first(smallest).sum()
+    torch.autograd.backward(second(smallest).sum())
+    torch.optim.SGD(second.parameters(), 0.1).step()
+    torch.autograd.backward(loss)
+    assert first.stem.conv.weight.grad.abs().sum() > 0
+
+
 def test_the_promises_of_a_fitness() -> None:
     class Small(EfficientNetLite0):
         """At the smallest resolution only."""
@@ -147,7 +161,7 @@ needs_weights = pytest.mark.skipif(
 @needs_weights
 def test_photos_are_scored_by_inherited_weights(photos: Path) -> None:
     archs = small(LITE0, 2)
-    settings = FitnessSettings(init="inherited", epochs=0, batch_size=6, precision="float32")
+    settings = FitnessSettings(init="inherited", epochs=0, batch_size=6, precision="float32", reference="supernet")
     fitness = live.create(LITE0, str(photos), settings)
     first, second = fitness(archs)
     assert first.value is not None
@@ -159,6 +173,16 @@ def test_photos_are_scored_by_inherited_weights(photos: Path) -> None:
     assert other.fingerprint != fitness.fingerprint
     (random,) = live.create(LITE0, str(photos), replace(settings, init="random", epochs=1))(archs[:1])
     assert random.loss is not None
+
+
+@pytest.mark.parametrize("name", ["naswot", "synflow", "macs", "params"])
+def test_zero_cost_proxies_see_each_architecture_at_its_own_resolution(name: str, photos: Path) -> None:
+    least, *others = small(LITE0, 2)
+    larger = LITE0.architecture(replace(LITE0.config(least), resolution=96))
+    fitness = plugins.load("fitness", name)(LITE0, str(photos), FitnessSettings(batch_size=6))
+    scores = [each.value for each in fitness([least, larger, *others])]
+    assert None not in scores
+    assert len(set(scores)) == (2 if name == "params" else 3)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
 
 
 class Made:
-    """A fitness of Digits that says what it is told and keeps a list of what it scored."""
+    """A fitness of Digits that says what it is made to and keeps a list of what it scored."""
 
     exhaustive = False
 
@@ -188,12 +188,12 @@ def test_the_sample_is_scored_once_and_only_when_needed() -> None:
     assert all(Digits().canonical(arch) == arch and any(arch.genes) for arch in member.scored)
 
 
-def test_the_dearest_member_is_asked_one_by_one() -> None:
-    cheap, dear = Made(lambda genes: 1.0 * sum(genes)), Made(lambda genes: 1.0 * sum(genes))
+def test_the_costliest_member_is_asked_one_by_one() -> None:
+    cheap, costly = Made(lambda genes: 1.0 * sum(genes)), Made(lambda genes: 1.0 * sum(genes))
     cheap.exhaustive = True
-    scores = mixture(dear=dear, cheap=cheap)([digits(0, 0, 0, 0, 1), digits(0, 0, 0, 0, 2)])
+    scores = mixture(costly=costly, cheap=cheap)([digits(0, 0, 0, 0, 1), digits(0, 0, 0, 0, 2)])
     next(scores)
-    assert (len(cheap.scored), len(dear.scored)) == (mixed.SAMPLE + 2, mixed.SAMPLE + 1)
+    assert (len(cheap.scored), len(costly.scored)) == (mixed.SAMPLE + 2, mixed.SAMPLE + 1)
     assert len(list(scores)) == 1
 
 
@@ -312,13 +312,13 @@ def test_what_is_no_weight_is_refused(weight: str) -> None:
 
 @given(st.text("2*+.tablemcs -e", max_size=12) | st.text(max_size=200))
 def test_any_text_is_read_or_refused_in_a_sentence(text: str) -> None:
-    found, told = {"none": 1.0}, ""
+    found, said = {"none": 1.0}, ""
     try:
         found = parse_weights(text)
     except UsageError as error:
-        told = str(error)
-    assert told.isprintable()
-    assert len(told) < 400
+        said = str(error)
+    assert said.isprintable()
+    assert len(said) < 400
     assert all(name and 0 < weight < float("inf") for name, weight in found.items())
 
 

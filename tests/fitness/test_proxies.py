@@ -156,9 +156,7 @@ def test_more_is_better() -> None:
 
 def test_what_cannot_be_scored_is_a_failed_score() -> None:
     (score,) = create_naswot(SPACE, "digits", QUICK)([EMPTY])
-    assert score == Score(
-        None, error="some images of the batch cannot be told apart by their ReLU codes, so K_H is singular"
-    )
+    assert score == Score(None, error="some images of the batch have the same ReLU codes, so K_H is singular")
     (score,) = create_synflow(SPACE, "digits", QUICK)([EMPTY])
     assert score == Score(None, error="no signal flows from the input to the output")
 
@@ -182,8 +180,8 @@ def test_the_fingerprint_is_of_all_a_score_depends_on(name: str) -> None:
     create = plugins.load("fitness", name)
 
     def fingerprint(**changed: Any) -> str:
-        told: str = create(SPACE, "digits", replace(QUICK, **changed)).fingerprint
-        return told
+        said: str = create(SPACE, "digits", replace(QUICK, **changed)).fingerprint
+        return said
 
     for changed in ({"size": {"channels": 5}}, {"size": {"channels": 4, "cells": 2}}, {"seed": 1}):
         assert fingerprint(**changed) != fingerprint()

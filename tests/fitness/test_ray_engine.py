@@ -62,7 +62,7 @@ def unconnected(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     network = ResNet(20, 10).eval()  # to train it would take most of a minute
-    monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
+    monkeypatch.setattr("edgenas.fitness.references.reference_network", lambda *_: (network, "made up"))
 
 
 class Noting(NASBench201):
@@ -188,13 +188,13 @@ def test_the_cluster_s_gpus_are_what_a_score_depends_on(
         cluster.remove_node(node, allow_graceful=False)
 
 
-def test_a_node_of_another_version_is_told(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_of_another_version_is_reported(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_engine, "_introduce", lambda: ("edgenas 0.0.1 (scores 1)", False, "Old", False))
     with pytest.raises(UsageError, match=r"has edgenas 0.0.1 \(scores 1\), not edgenas .*; run on every node .*: pip"):
         RayEngine(cluster.address)
 
 
-def test_a_node_that_lacks_something_is_told(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_lacks_something_is_reported(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def introduce() -> None:
         raise ModuleNotFoundError("No module named 'torch'")
 

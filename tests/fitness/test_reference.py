@@ -107,7 +107,7 @@ def test_damaged_and_absent_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_reference_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="resnet20, resnet56 or the path"):
+    with pytest.raises(UsageError, match=r"resnet20, resnet56, supernet, .* or the path of a file"):
         reference.reference_network(str(tmp_path / "nothing.th"), "cifar10", made_up())
 
 

@@ -249,7 +249,7 @@ def test_of_a_folder_more_is_read_and_still_nothing_that_scored_validates(
     assert not pixels & contents(everything[made.validation])
 
 
-def test_too_few_images_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_images_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for made, problem in (
         (
             image_set(12, side=12),

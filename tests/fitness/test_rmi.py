@@ -199,7 +199,7 @@ def test_seed_and_class_draw_other_weights() -> None:
 
 def test_no_class_is_trained_twice_in_a_machines_life(monkeypatch: pytest.MonkeyPatch) -> None:
     network = ResNet(20, 10).eval()  # to train it would take most of a minute
-    monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
+    monkeypatch.setattr("edgenas.fitness.references.reference_network", lambda *_: (network, "made up"))
     archs = [SPACE.parse(CONV), SPACE.parse(EMPTY)]
     first = list(create(SPACE, "digits", QUICK)(archs))
 

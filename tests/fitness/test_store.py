@@ -51,7 +51,7 @@ def test_by_default_in_the_users_cache() -> None:
     assert ScoreStore("a").path == cache_dir() / "scores.sqlite"
 
 
-def test_a_damaged_file_is_told_and_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_reported_and_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = ScoreStore("a", tmp_path / "scores.sqlite")
     store.path.write_bytes(b"no database at all" * 100)
     with caplog.at_level(logging.WARNING):

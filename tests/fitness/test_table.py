@@ -93,6 +93,8 @@ def test_fingerprints_keep_the_names_that_settings_first_had() -> None:
     assert {"draws", "readings"} < set(scoring)
     assert "passes" in refining
     assert not {"repeats", "eval_steps", "max_epochs", "seed"} & {*scoring, *refining}
+    left = identified(SPACE, FitnessSettings(), without={"repeats", "eval_steps"})
+    assert not {"draws", "readings", "repeats", "eval_steps"} & set(left), "what is left out is named as today"
 
 
 def test_the_default_fits() -> None:
@@ -213,7 +215,7 @@ def test_arrays_of_another_shape_are_refused(shape: tuple[int, ...], tables: Pat
     with np.load(path) as arrays:
         np.savez(path, genes=arrays["genes"], phi=np.zeros(shape, np.float32), loss=np.zeros(shape, np.float32))
     description = tables / f"{NAME}.json"
-    told = {**json.loads(description.read_text()), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    description.write_text(json.dumps(told))
+    said = {**json.loads(description.read_text()), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    description.write_text(json.dumps(said))
     with pytest.raises(DataError, match="is no table of scores"):
         table.create(SPACE, "cifar10", DEFAULT)

@@ -32,7 +32,7 @@ FEW = unique_architectures(SPACE)[100:106]
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     network = ResNet(20, 10).eval()  # to train it would take most of a minute
-    monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
+    monkeypatch.setattr("edgenas.fitness.references.reference_network", lambda *_: (network, "made up"))
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_stopped_it_goes_on_and_trains_nothing_twice(trained: list[Architecture]
     assert len(trained) == count
 
 
-def test_scores_after_fewer_steps_are_told_too() -> None:
+def test_scores_after_fewer_steps_are_reported_too() -> None:
     several = replace(QUICK, epochs=4, eval_steps=(1, 2))
     job = made(several, 1)
     list(job)
@@ -126,7 +126,7 @@ def test_a_score_of_several_repeats_is_their_mean(trained: list[Architecture]) -
         assert score.value == pytest.approx(np.mean([each.value for each in scores if each.value is not None]))
         assert score.phi == score.value
         assert score.loss == pytest.approx(np.mean([each.loss for each in scores if each.loss is not None]))
-    assert len(trained) == count, "each repeat is kept and told apart"
+    assert len(trained) == count, "each repeat is kept by itself"
     assert (
         len({each.fingerprint for each in (both, *(create(SPACE, "digits", replace(QUICK, seed=s)) for s in (3, 4)))})
         == 3
@@ -250,7 +250,7 @@ def test_other_settings_are_refused_by_name() -> None:
     assert not table.fits("nasbench201", "digits", replace(QUICK, size={"cells": 2}))
 
 
-def test_a_damaged_table_is_told() -> None:
+def test_a_damaged_table_is_reported() -> None:
     job = made()
     list(job)
     scores = job.path.with_suffix(".npz")

@@ -62,7 +62,7 @@ def trainer(device: str = "cpu", space: Any = SPACE, side: int = 16, **changes: 
     return made.on(torch.device(device))
 
 
-def test_networks_of_too_few_feature_maps_are_told() -> None:
+def test_networks_of_too_few_feature_maps_are_reported() -> None:
     class Tapped(ToySpace):
         def build(self, arch: Architecture, num_classes: int, **size: int) -> nn.Module:
             network: Any = super().build(arch, num_classes, **size)
@@ -157,7 +157,7 @@ def test_what_does_not_fit_is_halved(error: Exception, monkeypatch: pytest.Monke
     assert sizes == [12, 6, 3, 3, 6, 3, 3]
 
 
-def test_memory_for_not_even_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_for_not_even_one_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(self: Trainer, archs: Sequence[Architecture]) -> list[Score]:
         raise MemoryError
 

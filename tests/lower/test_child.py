@@ -76,7 +76,7 @@ def test_its_errors_are_those_of_the_program(tmp_path: Path, kind: str, error: t
         in_child(task(failing), tmp_path, kind=kind)
 
 
-def test_a_missing_library_is_told(tmp_path: Path) -> None:
+def test_a_missing_library_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ImportError) as raised:
         in_child(task(without_a_library), tmp_path)
     assert raised.value.name == "onnx"
@@ -88,7 +88,7 @@ def test_a_crash_is_an_error(tmp_path: Path) -> None:
     assert raised.value.how == "was ended by SIGSEGV: the last words"
 
 
-def test_an_error_that_nobody_foresaw_is_told_in_its_words(tmp_path: Path) -> None:
+def test_an_error_that_nobody_expected_is_reported_in_its_words(tmp_path: Path) -> None:
     with pytest.raises(CrashError) as raised:
         in_child(task(failing), tmp_path, kind="other")
     assert raised.value.how == "ended with exit code 1: ZeroDivisionError: what is wrong; what to do"
@@ -106,7 +106,7 @@ def test_it_does_not_take_all_memory(tmp_path: Path) -> None:
         in_child(task(greedy), tmp_path)
 
 
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"No space left on device.*free some space"):
         in_child(task(disk_full), tmp_path)
 

@@ -198,8 +198,8 @@ def test_the_compiler_runs_where_it_is_installed(
     """Against a stand-in that answers like the compiler, as that is for x86-64 only."""
     compiler = tmp_path / "bin" / COMPILER
     compiler.parent.mkdir()
-    told = f"cat <<'END'\n{LOG}END\n"
-    compiler.write_text(f'#!/bin/sh\n(cat "$4"; printf edgetpu-custom-op) > "$3/model_edgetpu.tflite"\n{told}')
+    said = f"cat <<'END'\n{LOG}END\n"
+    compiler.write_text(f'#!/bin/sh\n(cat "$4"; printf edgetpu-custom-op) > "$3/model_edgetpu.tflite"\n{said}')
     compiler.chmod(0o755)
     monkeypatch.setenv("PATH", str(compiler.parent), prepend=os.pathsep)
     model = full_int8(lower(network, EXAMPLE), {}, IMAGES)
@@ -212,6 +212,6 @@ def test_the_compiler_runs_where_it_is_installed(
     compiler.write_text("#!/bin/sh\necho 'model not quantized' >&2; exit 1\n")
     with pytest.raises(ExportError, match="model not quantized"):
         check_edgetpu(model)
-    compiler.write_text(f'#!/bin/sh\ncp "$4" "$3/model_edgetpu.tflite"\n{told}')
+    compiler.write_text(f'#!/bin/sh\ncp "$4" "$3/model_edgetpu.tflite"\n{said}')
     with pytest.raises(ExportError, match="nothing in the model that the Edge TPU can run"):
         check_edgetpu(model)

@@ -46,7 +46,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_no_model_is_told_by_its_content(content: bytes, says: str) -> None:
+def test_what_is_no_model_is_recognised_by_its_content(content: bytes, says: str) -> None:
     with pytest.raises(DataError, match=f"^it {says}" if says.startswith(("is", "begins")) else says):
         format_of(content, "it")
 
@@ -285,7 +285,7 @@ def test_weights_that_are_not_taken(tmp_path: Path, content: bytes, says: str) -
         embedded(path)
 
 
-def test_too_many_weights_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_weights_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "MAX_MODEL_BYTES", 20)
     with pytest.raises(DataError, match="larger than the 20 bytes"):
         embedded(put(tmp_path, with_second_file("w"), w=WEIGHTS))

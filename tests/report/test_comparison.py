@@ -24,10 +24,10 @@ def test_the_plot_is_a_png_and_an_svg(monkeypatch: pytest.MonkeyPatch) -> None:
     assert draw(found) == []
 
 
-def test_it_is_told_which_network_paper_scores_by() -> None:
-    told = (
+def test_it_is_reported_which_network_paper_scores_by() -> None:
+    said = (
         "paper: Algorithm 1 by phi of cells 1, channels 16 after 50 steps, for no table of the paper's (cells 5,"
         " channels 16 after 100 steps)"
     )
-    assert f"{told} is here" in comparison_text(run(methods=["paper"]))
+    assert f"{said} is here" in comparison_text(run(methods=["paper"]))
     assert "Algorithm 1" not in comparison_text(run(methods=["default"]))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenas import run as stored
-from edgenas.report.runs import compare_text, comparison, run_text, runs_text, summaries, trained_text
+from edgenas.report.runs import compare_text, comparison, run_report, run_text, runs_text, summaries, trained_text
 from tests import runs
 from tests.cli.test_terminal import NASTY, is_clean
 from tests.report.test_text import ARCH, GENES
@@ -47,9 +47,13 @@ def test_a_run_a_line_and_the_damaged_last(workplace: Path) -> None:
 
 
 def test_a_run_says_how_it_ended(workplace: Path) -> None:
-    assert ARCH in run_text(make("a", finished()))
-    assert run_text(make("b", runs.result(None, constraints=LIMITS))) == "runs/b: raspi4, latency <= 5 ms: infeasible"
-    assert run_text(make("c", None)).endswith("go on with: edgenas search --resume runs/c")
+    def text(name: str, result: dict[str, Any] | None) -> str:
+        make(name, result)
+        return run_text(run_report(name))
+
+    assert ARCH in text("a", finished())
+    assert text("b", runs.result(None, constraints=LIMITS)) == "runs/b: raspi4, latency <= 5 ms: infeasible"
+    assert text("c", None).endswith("go on with: edgenas search --resume runs/c")
 
 
 def test_runs_side_by_side(workplace: Path) -> None:

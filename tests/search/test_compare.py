@@ -14,7 +14,7 @@ import pytest
 
 from edgenas.benchmarks.nasbench201 import methods as ways
 from edgenas.benchmarks.nasbench201.compare import METHODS, Comparison, compare
-from edgenas.benchmarks.nasbench201.methods import Benchmark, Case, Choice
+from edgenas.benchmarks.nasbench201.methods import BenchmarkTables, Case, Choice
 from edgenas.benchmarks.nasbench201.regrets import Row, ahead
 from edgenas.data import files
 from edgenas.errors import DataError, UnknownNameError, UsageError
@@ -80,18 +80,18 @@ def test_regret_is_the_best_feasible_accuracy_less_the_chosen_one(data: Path) ->
         assert chosen in case.feasible
         assert row.test_accuracy == benchmark.accuracies[chosen]
         assert row.regret == row.worst_regret == benchmark.accuracies[list(case.feasible)].max() - row.test_accuracy
-        assert (row.ties, row.method != "evolution") == (1, row.classes_scored > 1)
+        assert (row.ties, row.method != "evolution") == (1, row.scored > 1)
 
 
 def test_cells_that_could_not_be_measured_are_in_no_case(data: Path) -> None:
-    case = Benchmark().case("jetson_tx2", 100)
+    case = BenchmarkTables().case("jetson_tx2", 100)
     assert case.limit_ms == 1 + 4 * 6
     assert {CELLS[index] for index in case.feasible} == {
         arch for arch in CELLS if CONV3X3 not in arch.genes and SPACE.is_connected(arch)
     }
 
 
-def test_cells_of_equal_macs_count_as_their_mean_and_the_worst_is_told(data: Path) -> None:
+def test_cells_of_equal_macs_count_as_their_mean_and_the_worst_is_reported(data: Path) -> None:
     found = run(methods=["most-macs"])
     (row,) = found.choices()  # one: it leaves nothing to chance
     assert row.seed is None
@@ -106,11 +106,11 @@ def test_cells_of_equal_macs_count_as_their_mean_and_the_worst_is_told(data: Pat
     assert "ties falling badly" in comparison_text(found)
 
 
-def test_random_search_scores_as_many_classes_as_the_default_search(data: Path) -> None:
+def test_random_search_scores_as_many_as_the_default_search(data: Path) -> None:
     found = run(methods=["random", "default", "evolution-free"], limits=[60])
     scored: dict[str, list[int]] = {}
     for row in found.choices():
-        scored.setdefault(row.method, []).append(row.classes_scored)
+        scored.setdefault(row.method, []).append(row.scored)
     assert scored["random"] == scored["default"] == scored["evolution-free"]
     alone = run(methods=["random"], limits=[60], output="alone")
     assert [row.arch_str for row in alone.choices()] == [
@@ -122,13 +122,13 @@ def test_random_search_scores_as_many_classes_as_the_default_search(data: Path) 
 def test_evolution_has_the_trainings_that_fit_into_the_simulated_time(
     data: Path, training_s: float, trainings: int
 ) -> None:
-    benchmark = Benchmark(class_s=0.05, training_s=training_s)
+    benchmark = BenchmarkTables(scoring_s=0.05, training_s=training_s)
     choice = ways.load("evolution").choose(benchmark, benchmark.case("raspi4", 30), 0, 30)
     assert (choice.scored, choice.simulated_s) == (trainings, trainings * training_s)
 
 
 def test_evolution_climbs_by_validation_accuracy_and_ends_where_all_is_known(data: Path) -> None:
-    benchmark = Benchmark()
+    benchmark = BenchmarkTables()
     case = benchmark.case("raspi4", 50)
     many = ways.load("evolution-300").choose(benchmark, case, 1, 0)
     few = ways.load("evolution-1").choose(benchmark, case, 1, 0)
@@ -153,7 +153,7 @@ SLOW = {
 def test_only_the_oracle_looks_at_the_test_accuracy(data: Path) -> None:
     chosen = {}
     for turned in (False, True):
-        benchmark = Benchmark()
+        benchmark = BenchmarkTables()
         case = benchmark.case("raspi4", 60)
         if turned:
             benchmark.accuracies = 100 - benchmark.accuracies
@@ -164,7 +164,7 @@ def test_only_the_oracle_looks_at_the_test_accuracy(data: Path) -> None:
 
 
 def test_the_oracle_takes_the_best_of_the_shortlist(data: Path) -> None:
-    benchmark = Benchmark()
+    benchmark = BenchmarkTables()
     case = benchmark.case("raspi4", 60)
     accuracies = []
     for count in (1, 5, 20, 9999):
@@ -175,7 +175,7 @@ def test_the_oracle_takes_the_best_of_the_shortlist(data: Path) -> None:
 
 
 def test_a_method_that_finds_nothing_counts_as_infeasible(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def choose(benchmark: Benchmark, case: Case, seed: int, budget: int) -> Choice:
+    def choose(benchmark: BenchmarkTables, case: Case, seed: int, budget: int) -> Choice:
         return Choice((CELLS[case.feasible[0]],) if seed else ())
 
     monkeypatch.setitem(ways.REGISTRY, "half", ways.Method(choose))
@@ -191,7 +191,7 @@ def test_a_method_that_finds_nothing_counts_as_infeasible(data: Path, monkeypatc
 
 
 def test_scores_after_fewer_steps_are_others_and_take_less(data: Path) -> None:
-    benchmark = Benchmark(class_s=1)
+    benchmark = BenchmarkTables(scoring_s=1)
     case = benchmark.case("raspi4", 60)
     few = ways.load("table").choose(benchmark, case, 0, 0)
     many = ways.load("table@50n1").choose(benchmark, case, 0, 0)
@@ -217,6 +217,19 @@ def test_what_is_done_is_not_done_again(data: Path, monkeypatch: pytest.MonkeyPa
     more = run(methods=["default", "most-macs", "random"])  # whose budget is the stored one
     assert [row for row in more.choices() if row.method != "random"] == before
     assert first.csv.read_bytes().startswith(b"".join(lines))
+
+
+def test_names_of_earlier_versions_are_read_and_may_be_asked_for(data: Path) -> None:
+    first = run(methods=["most-macs", "live-no-surrogate"], seeds=1)
+    content = first.csv.read_text()
+    former = content.replace(",scored,", ",classes_scored,").replace(",live-no-surrogate,", ",live-unforeseen,")
+    assert former.count("classes_scored") == former.count("live-unforeseen") == 1
+    first.csv.write_text(former)
+    again = compare(["raspi4"], [30], 1, ["most-macs", "live-unforeseen"], workers=1)
+    assert again.methods == first.methods
+    assert again.choices() == first.choices()
+    with pytest.raises(UsageError, match="--methods has live-no-surrogate twice"):
+        run(methods=["live-unforeseen", "live-no-surrogate"])
 
 
 def test_a_torn_last_line_is_done_again(data: Path) -> None:
@@ -298,24 +311,26 @@ def test_the_result_is_json(data: Path) -> None:
         ({"limits": [0, 5]}, UsageError, "--limits 0,5 are no percentiles"),
         ({"limits": [float("nan")]}, UsageError, "no percentiles"),
         ({"limits": [101]}, UsageError, "no percentiles"),
-        ({"limits": [1e-9]}, UsageError, "no cell connects input and output"),
+        ({"limits": [1e-9]}, UsageError, "no architecture connects input and output"),
         ({"seeds": 0}, UsageError, "--seeds 1"),
         ({"workers": 0}, UsageError, "--workers 1"),
-        ({"class_seconds": 0}, UsageError, "--class-seconds 0"),
+        ({"scoring_seconds": 0}, UsageError, "--scoring-seconds 0"),
         ({"training_seconds": float("inf")}, UsageError, "--training-seconds inf"),
         ({"device": ["host"]}, UsageError, "has not measured host; give one or more of edgetpu, eyeriss"),
         ({"device": ["raspi5"]}, UnknownNameError, "did you mean raspi4"),
     ],
 )
-def test_what_cannot_be_asked_is_told(data: Path, asked: dict[str, object], error: type[Exception], words: str) -> None:
-    with pytest.raises(error) as told:
+def test_what_cannot_be_asked_is_reported(
+    data: Path, asked: dict[str, object], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error) as said:
         run(**{"methods": ["most-macs"], **asked})
-    assert words in str(told.value)
+    assert words in str(said.value)
     assert not Path("comparison").exists()
 
 
 @pytest.mark.parametrize("absent", ["hw-nas-bench", "nasbench201"])
-def test_missing_data_are_told_with_the_command_that_brings_them(
+def test_missing_data_are_reported_with_the_command_that_brings_them(
     made_up: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, absent: str
 ) -> None:
     (workplace / "some").mkdir()
@@ -348,7 +363,7 @@ def test_of_the_real_benchmarks(workplace: Path) -> None:
     assert all((row.regret or 0) >= 0 for row in found.choices())
 
 
-def test_whether_one_is_ahead_of_another_is_told_by_cases() -> None:
+def test_whether_one_is_ahead_of_another_is_decided_by_cases() -> None:
     def rows(regrets: Sequence[float | None], seeds: int = 2) -> list[Row]:
         return [
             Row("raspi4", percentile, 1.0, seed, "m", "", 1, None, regret, regret, 0.0, 1, None)
@@ -370,9 +385,9 @@ def test_whether_one_is_ahead_of_another_is_told_by_cases() -> None:
 
 def test_default_is_set_against_random(data: Path) -> None:
     found = run(methods=["default", "random"])
-    told = found.result()["ahead_of_random"]
+    said = found.result()["ahead_of_random"]
     rows = {name: [row for row in found.choices() if row.method == name] for name in ("default", "random")}
-    assert (told["points"], told["p"]) == ahead(rows["default"], rows["random"])
+    assert (said["points"], said["p"]) == ahead(rows["default"], rows["random"])
     assert "random, which scores as many architectures; paired over the cases, p = " in comparison_text(found)
     alone = run(methods=["default"], output="alone")
     assert alone.result()["ahead_of_random"] is None

@@ -29,7 +29,7 @@ CLASSES = sorted({SPACE.canonical(SPACE.from_index(index)) for index in range(20
 @pytest.fixture(autouse=True)
 def no_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
     network = ResNet(20, 10).eval()
-    monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
+    monkeypatch.setattr("edgenas.fitness.references.reference_network", lambda *_: (network, "made up"))
 
 
 @pytest.fixture
@@ -67,10 +67,10 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def told(name: str = "live", dataset: str = "cifar10", **settings: Any) -> str:
+def said(name: str = "live", dataset: str = "cifar10", **settings: Any) -> str:
     device = devices.load("raspi4")
-    prices = cost.create("predictor", SPACE, "cifar10", device, [])
-    how = (prices, [Constraint("latency", 5.0)], PAPER_SEARCH, replace(PAPER, **settings))
+    costs = cost.create("predictor", SPACE, "cifar10", device, [])
+    how = (costs, [Constraint("latency", 5.0)], PAPER_SEARCH, replace(PAPER, **settings))
     return forecast(SPACE, dataset, name, Trained(), *how)
 
 
@@ -79,7 +79,7 @@ def test_classes_are_counted_by_a_search_and_the_nearest_table_is_offered() -> N
         r"no table has the scores asked for, so candidates are trained, about ([0-9]+) of them for 100 steps each:"
         r" about ([0-9.]+) minutes on this machine; by the nearest table it takes a second: add --fitness table"
         r" --epochs 10 --size channels=8",
-        told(),
+        said(),
     )
     assert found
     classes = int(found[1])
@@ -88,12 +88,12 @@ def test_classes_are_counted_by_a_search_and_the_nearest_table_is_offered() -> N
 
 
 def test_the_flags_offered_are_those_that_differ() -> None:
-    assert told("2*live+macs").endswith("add --fitness '2*table+macs' --epochs 10 --size channels=8")
-    assert told(size={"cells": 1}, epochs=51).endswith("add --fitness table --epochs 50")
+    assert said("2*live+macs").endswith("add --fitness '2*table+macs' --epochs 10 --size channels=8")
+    assert said(size={"cells": 1}, epochs=51).endswith("add --fitness table --epochs 50")
     small = {"cells": 5, "channels": 8}
-    assert told(beta=0.5, batch_size=8, epochs=10, size=small).endswith("--fitness table --beta 0.8 --batch-size 32")
-    assert "table it takes" not in told(dataset="digits")
-    assert "about " in told(dataset="digits")
+    assert said(beta=0.5, batch_size=8, epochs=10, size=small).endswith("--fitness table --beta 0.8 --batch-size 32")
+    assert "table it takes" not in said(dataset="digits")
+    assert "about " in said(dataset="digits")
 
 
 def test_with_the_flags_offered_scores_are_looked_up() -> None:

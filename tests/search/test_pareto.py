@@ -158,8 +158,8 @@ def test_crowding_and_survival() -> None:
 
 
 def test_what_fails_or_breaks_a_limit_is_on_no_front() -> None:
-    good, dear = ALL[1], ALL[2]
-    trials = [made(0, good, 1.0, 5.0), made(1, dear, 9.0, None), made(2, ALL[3], -math.inf, 1.0, False)]
+    good, costly = ALL[1], ALL[2]
+    trials = [made(0, good, 1.0, 5.0), made(1, costly, 9.0, None), made(2, ALL[3], -math.inf, 1.0, False)]
     assert [trial.arch for trial in front_of(SPACE, trials, "latency")] == [good]
     assert [len(layer) for layer in layers(SPACE, trials, "latency")] == [1]
     trials, generations = run(replace(FRONT, generations=10), limits=[Constraint("macs", 1.0)], fitness=Odd())

@@ -143,22 +143,22 @@ def test_the_better_half_goes_on_and_the_best_wins(tmp_path: Path) -> None:
     assert (refined["images_seen"], refined["val_images"]) == (256, IMAGES)
     assert refined["runner_up"]["genes"] == list(order[1].genes)
     assert refined["runner_up"]["ahead"] == pytest.approx(100 * (sum(order[0].genes) - sum(order[1].genes)) / IMAGES)
-    told = result["refinement"]
-    assert [each["genes"] for each in told["classes"]] == [list(arch.genes) for arch in order]
-    assert [len(each["rungs"]) for each in told["classes"]] == [3, 3, 2, 2, 1, 1, 1, 1]
-    assert (told["asked"], told["skipped"], told["seconds"]) == (8, None, 7.0)
-    assert told["images_seen"] == 8 * 64 + 4 * 64 + 2 * 128
+    said = result["refinement"]
+    assert [each["genes"] for each in said["architectures"]] == [list(arch.genes) for arch in order]
+    assert [len(each["rungs"]) for each in said["architectures"]] == [3, 3, 2, 2, 1, 1, 1, 1]
+    assert (said["asked"], said["skipped"], said["seconds"]) == (8, None, 7.0)
+    assert said["images_seen"] == 8 * 64 + 4 * 64 + 2 * 128
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
     assert len(list((tmp_path / "run" / "refine").iterdir())) == 2  # of the last two
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
+def test_progress_is_reported(tmp_path: Path) -> None:
     search = job(tmp_path / "run", World())
-    told = [(search.state, search.share_done) for event in search if isinstance(event, Rung | Refined)]
-    assert told[0][0] == "refining, rung 1 of 3, 0 of 8 architectures"
-    assert told[9][0] == "refining, rung 2 of 3, 0 of 4 architectures"
-    assert told[-1][0] == "refining, rung 3 of 3, 2 of 2 architectures"
-    shares = [share for _, share in told]
+    said = [(search.state, search.share_done) for event in search if isinstance(event, Rung | Refined)]
+    assert said[0][0] == "refining, rung 1 of 3, 0 of 8 architectures"
+    assert said[9][0] == "refining, rung 2 of 3, 0 of 4 architectures"
+    assert said[-1][0] == "refining, rung 3 of 3, 2 of 2 architectures"
+    shares = [share for _, share in said]
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1)
 
@@ -239,7 +239,7 @@ def test_lost_or_damaged_weights_are_trained_again(
         lambda line: line.replace(b'"error": null', b'"error": "no"'),
     ],
 )
-def test_a_damaged_line_is_told(change: Any, tmp_path: Path) -> None:
+def test_a_damaged_line_is_reported(change: Any, tmp_path: Path) -> None:
     list(job(tmp_path / "run", World()))
     path = tmp_path / "run" / "refined.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -268,8 +268,12 @@ def test_what_diverges_has_failed_and_the_search_has_not(tmp_path: Path) -> None
     assert SPACE.canonical(search.contenders()[-1].arch) == bad
     result = search.result()
     assert result["winner"]["genes"] != list(bad.genes)
-    (failed,) = [each for each in result["refinement"]["classes"] if each["error"]]
-    assert (failed["genes"], failed["error"], failed["merit"]) == (list(bad.genes), "the training diverged", None)
+    (failed,) = [each for each in result["refinement"]["architectures"] if each["error"]]
+    assert (failed["genes"], failed["error"], failed["selection_score"]) == (
+        list(bad.genes),
+        "the training diverged",
+        None,
+    )
     assert failed["rungs"][-1]["val_accuracy"] is None
     again = job(tmp_path / "run", ended := World())
     list(again)
@@ -315,8 +319,8 @@ def test_fewer_classes_than_asked_for(tmp_path: Path) -> None:
     assert one.trained == []
     assert result["refinement"]["skipped"] == "one architecture within the limits, so there was nothing to choose among"
     assert result["winner"]["refined"] is None
-    (told,) = _refinement_lines(result)
-    assert told == "  not refined: one architecture within the limits, so there was nothing to choose among"
+    (said,) = _refinement_lines(result)
+    assert said == "  not refined: one architecture within the limits, so there was nothing to choose among"
 
 
 def test_nothing_within_the_limits_refines_nothing(tmp_path: Path) -> None:

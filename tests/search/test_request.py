@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("workplace")
 @pytest.fixture(autouse=True)
 def _no_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
     network = ResNet(20, 10).eval()
-    monkeypatch.setattr("edgenas.fitness.live.reference_network", lambda *_: (network, "made up"))
+    monkeypatch.setattr("edgenas.fitness.references.reference_network", lambda *_: (network, "made up"))
 
 
 def scoring(job: Search) -> tuple[Any, ...]:
@@ -95,16 +95,16 @@ def test_after_live_scores_a_shortlist_is_refined(
     assert (job.refinement.count if job.refinement else 0) == refined
 
 
-def test_a_shortlist_that_cannot_be_refined_is_told_where_nobody_asked(
+def test_a_shortlist_that_cannot_be_refined_is_reported_where_nobody_asked(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("edgenas.search.request.REFINE", 3)
     monkeypatch.setattr("edgenas.fitness.refiner._MIN_HELD_OUT", 10_000)
     job = prepare(**LIVE)
     assert (job.refinement, job.run.header["request"]["refine"]) == (None, 0)
-    (told,) = caplog.messages
-    assert told.startswith("the winner is chosen by score alone: scikit-learn's digits, ")
-    assert "has too few images" in told
+    (said,) = caplog.messages
+    assert said.startswith("the winner is chosen by score alone: scikit-learn's digits, ")
+    assert "has too few images" in said
     with pytest.raises(UsageError, match="too few images"):
         prepare(**LIVE, refine=3)
 
@@ -280,8 +280,8 @@ def test_damaged_settings_of_an_older_version_are_a_sentence(settings: Any, says
 
 
 def test_in_version_1_what_was_not_phi_is_not_taken_for_it() -> None:
-    told = versions.record({"phi": 3.0, "trained": True}, version=1, is_phi=False)
-    assert told == {"score": 3.0, "phi": None, "scored": True}
+    said = versions.record({"phi": 3.0, "trained": True}, version=1, is_phi=False)
+    assert said == {"score": 3.0, "phi": None, "scored": True}
     for version in (2, 3):
         damaged = {"phi": 3.0, "scored": True}  # a score is missing, and none is made up
         assert versions.record(damaged, version, is_phi=True) == damaged

@@ -135,7 +135,7 @@ def test_a_front_needs_fewer_scores_too() -> None:
         trials = [event for event in events if isinstance(event, Trial)]
         assert list(last.front) == front_of(space, trials, "latency")
         points = [(trial.cost.values["latency"], trial.fitness) for trial in last.front]
-        return fmean(max((score for price, score in points if price <= limit), default=0.0) for limit in range(2, 20))
+        return fmean(max((score for cost, score in points if cost <= limit), default=0.0) for limit in range(2, 20))
 
     seeds = range(5)
     assert fmean(height(200, 60, seed) for seed in seeds) > fmean(height(0, 120, seed) for seed in seeds)

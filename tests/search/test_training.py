@@ -156,8 +156,8 @@ def test_of_a_front_a_pick_is_trained() -> None:
     with run.appending() as store:
         for number, (genes, score, cost) in enumerate([((0,) * 5 + (3,), 1.0, 2.0), (ARCH.genes, 2.0, 4.0)]):
             arch = Architecture(SPACE.name, tuple(genes))
-            price = Cost({"latency": cost}, {"latency": "told"})
-            store.append(Trial(number, 0, arch, Score(score), price, score, True, True), SPACE.describe(arch))
+            paid = Cost({"latency": cost}, {"latency": "made up"})
+            store.append(Trial(number, 0, arch, Score(score), paid, score, True, True), SPACE.describe(arch))
     found = pick("whole", {"latency": 5.0}, keep="mine")
     assert found.result["winner"]["genes"] == list(ARCH.genes)
     result = run_out(train("mine", **SMALL)).result()
@@ -219,7 +219,7 @@ def test_interrupted_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monke
     assert "edgenas train runs/mine --resume" in err
 
 
-def test_the_time_left_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_is_reported(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = iter(range(0, 10_000, 11))
     # Of this module alone: locks look at the time too.
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(now_s))))

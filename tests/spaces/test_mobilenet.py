@@ -169,7 +169,7 @@ def test_a_net_config_of_something_else_is_refused(damage: Any) -> None:
         ("r64|k3e1|k3e3,k3e3,k3e3|k3e3|k3e3|k3e3|k3e3|k3e3", "the depth of stage 2 of efficientnet-lite0 cannot be 3"),
     ],
 )
-def test_what_is_typed_wrongly_is_told(text: str, says: str) -> None:
+def test_what_is_typed_wrongly_is_reported(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says.replace("|", r"\|")):
         LITE0.parse(text)
 

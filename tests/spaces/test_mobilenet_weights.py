@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from edgenas.architecture import Architecture
 from edgenas.errors import DataError, UsageError
 from edgenas.spaces.mobilenet import EfficientNetLite0, OFAMobileNetV3W10, OFAMobileNetV3W12
+from edgenas.spaces.mobilenet.efficientnet_lite import LITES, EfficientNetLite
 from edgenas.spaces.mobilenet.family import Config, ElasticMobileNet
 from edgenas.spaces.mobilenet.network import MobileNet
 from edgenas.spaces.mobilenet.ofa import OFAMobileNetV3
@@ -27,6 +29,7 @@ from edgenas.spaces.mobilenet.weights import (
     read_ofa,
 )
 from edgenas.train.inherited import recalibrate
+from tests.spaces.checkpoints import Evil, official
 
 LITE0, W10, W12 = EfficientNetLite0(), OFAMobileNetV3W10(), OFAMobileNetV3W12()
 SPACES: list[ElasticMobileNet] = [LITE0, W10]
@@ -165,11 +168,6 @@ def test_batch_norms_are_estimated_over_all_images() -> None:
         recalibrate(network, [])
 
 
-class Evil:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (print, ("it ran",))
-
-
 @pytest.mark.parametrize("content", [b"", b"PK\3\4", b"junk" * 100, pickle.dumps(Evil()), pickle.dumps({"a": 1})])
 def test_a_file_of_something_else_is_refused(content: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "lite0.pth"
@@ -184,77 +182,41 @@ def test_a_file_of_something_else_is_refused(content: bytes, tmp_path: Path, cap
     assert "it ran" not in capfd.readouterr().out
 
 
-def weights_file() -> Path:
+@pytest.fixture(params=LITES)
+def published(request: pytest.FixtureRequest) -> Iterator[tuple[EfficientNetLite, Supernet, Path]]:
+    """An EfficientNet-Lite, its published weights, and their file."""
+    space = LITES[request.param]()
     try:
-        return efficientnet_lite_file()
+        yield space, space.supernet(), efficientnet_lite_file(space.name)
     except UsageError as error:
         pytest.skip(str(error))
 
 
-def published() -> Supernet:
-    path = weights_file()
-    return Supernet(LITE0, read_efficientnet_lite(path, LITE0), str(path))
-
-
-def test_the_published_weights_are_those_of_the_largest_network() -> None:
-    supernet = published()
+def test_the_published_weights_are_those_of_the_largest_network(
+    published: tuple[EfficientNetLite, Supernet, Path],
+) -> None:
+    space, supernet, _ = published
     assert supernet.num_classes == 1000
-    network = supernet.subnet(LITE0.largest())
+    network = supernet.subnet(space.largest())
     assert isinstance(network, MobileNet)
-    assert sum(each.numel() for each in network.parameters()) == 4_652_008
+    counts = {"efficientnet-lite0": 4_652_008, "efficientnet-lite1": 5_416_680, "efficientnet-lite2": 6_092_072}
+    assert sum(each.numel() for each in network.parameters()) == counts[space.name]
+    assert space.resolution(space.largest()) == {"0": 224, "1": 240, "2": 260}[space.name[-1]]
 
 
-def test_the_largest_network_computes_what_the_publisher_s_does() -> None:
+def test_the_largest_network_computes_what_the_publisher_s_does(
+    published: tuple[EfficientNetLite, Supernet, Path],
+) -> None:
     if importlib.util.find_spec("efficientnet_lite_pytorch") is None:
         pytest.skip("needs a peer: pip install efficientnet-lite-pytorch")
     peers: Any = importlib.import_module("efficientnet_lite_pytorch")
-    peer = peers.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(weights_file())).eval()
-    batch = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(2))
+    space, supernet, path = published
+    peer = peers.EfficientNet.from_pretrained(space.name, weights_path=str(path)).eval()
+    side = space.resolution(space.largest())
+    batch = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        ours, theirs = published().subnet(LITE0.largest())(batch), peer(batch)
+        ours, theirs = supernet.subnet(space.largest())(batch), peer(batch)
     assert (ours - theirs).abs().max() / theirs.abs().max() <= 1e-5
-
-
-def official(space: OFAMobileNetV3, nested: str = "conv") -> dict[str, Tensor]:
-    """A checkpoint as Once-for-all publishes it, with made-up weights: names and shapes are those of its 475 keys.
-    `nested`: what a block calls its convolutions."""
-    generator = torch.Generator().manual_seed(0)
-    table, found = space.table, {}
-
-    def put(name: str, *shape: int) -> None:
-        found[name] = 0.1 * torch.randn(shape, generator=generator)
-
-    def norm(name: str, channels: int) -> None:
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            found[f"{name}.{part}"] = torch.rand(channels, generator=generator) + 0.5
-        found[f"{name}.num_batches_tracked"] = torch.tensor(7)
-
-    put("first_conv.conv.weight", table.stem_width, 3, 3, 3)
-    norm("first_conv.bn", table.stem_width)
-    blocks = [block for stage in space.blocks(space.largest()) for block in stage]
-    for number, block in enumerate(blocks):
-        base, deep = f"blocks.{number}.{nested}", ".conv" * (number > 0)
-        if number:
-            put(f"{base}.inverted_bottleneck.conv.conv.weight", block.middle, block.inputs, 1, 1)
-            norm(f"{base}.inverted_bottleneck.bn.bn", block.middle)
-            put(f"{base}.depth_conv.conv.5to3_matrix", 9, 9)
-            put(f"{base}.depth_conv.conv.7to5_matrix", 25, 25)
-        put(f"{base}.depth_conv.conv{deep}.weight", block.middle, 1, block.kernel, block.kernel)
-        norm(f"{base}.depth_conv.bn{'.bn' * (number > 0)}", block.middle)
-        if block.squeeze is not None:
-            put(f"{base}.depth_conv.se.fc.reduce.weight", block.squeeze, block.middle, 1, 1)
-            put(f"{base}.depth_conv.se.fc.reduce.bias", block.squeeze)
-            put(f"{base}.depth_conv.se.fc.expand.weight", block.middle, block.squeeze, 1, 1)
-            put(f"{base}.depth_conv.se.fc.expand.bias", block.middle)
-        put(f"{base}.point_linear.conv{deep}.weight", block.outputs, block.middle, 1, 1)
-        norm(f"{base}.point_linear.bn{'.bn' * (number > 0)}", block.outputs)
-    put("final_expand_layer.conv.weight", table.head_width, table.stages[-1].width, 1, 1)
-    norm("final_expand_layer.bn", table.head_width)
-    assert table.mix_width is not None
-    put("feature_mix_layer.conv.weight", table.mix_width, table.head_width, 1, 1)
-    put("classifier.linear.weight", 1000, table.mix_width)
-    put("classifier.linear.bias", 1000)
-    return found
 
 
 @pytest.mark.real_data
@@ -291,6 +253,12 @@ def test_an_official_checkpoint_is_read(nested: str, wrapped: bool, tmp_path: Pa
         (lambda stored: stored.pop("blocks.7.conv.depth_conv.conv.7to5_matrix"), "7to5_matrix"),
         (lambda stored: stored.pop("first_conv.bn.bias"), "first_conv.bn.bias"),
         (lambda stored: stored.update({"blocks.3.conv.depth_conv.conv.5to3_matrix": torch.zeros(25, 25)}), "matrices"),
+        (
+            lambda stored: stored["blocks.3.conv.depth_conv.conv.5to3_matrix"].fill_(torch.nan),
+            "matrices are not finite",
+        ),
+        (lambda stored: stored["classifier.linear.bias"].fill_(torch.inf), "classifier.bias is not finite"),
+        (lambda stored: stored.update({"classifier.linear.bias": torch.zeros(7)}), "classifier.bias is of another"),
     ],
 )
 def test_a_checkpoint_that_lacks_something_is_refused(damage: Any, says: str, tmp_path: Path) -> None:
@@ -304,9 +272,8 @@ def test_a_checkpoint_that_lacks_something_is_refused(damage: Any, says: str, tm
 def test_a_checkpoint_of_the_other_width_or_cut_short_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ofa.pth"
     torch.save({"state_dict": official(W12)}, path)
-    state, transforms = read_ofa(path, W10)
-    with pytest.raises(DataError, match=r"does not hold the weights of ofa-mbv3-w1\.0"):
-        Supernet(W10, state, str(path), transforms, by_importance=False)
+    with pytest.raises(DataError, match=r"is no checkpoint of ofa-mbv3-w1\.0 \(it is of another width\)"):
+        read_ofa(path, W10)
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(DataError, match="is no checkpoint of"):
         read_ofa(path, W10)

@@ -151,7 +151,7 @@ def test_the_seed_of_torch_decides_the_weights() -> None:
 
 @pytest.mark.parametrize("size", [{"channels": 0}, {"cells": 0}, {"depth": 3}])
 def test_impossible_networks_are_refused(size: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match="give"):
+    with pytest.raises(UsageError, match="--size"):
         SPACE.build(cell(3, 2, 1, 4, 3, 2), 10, **size)
     with pytest.raises(UsageError, match="six genes"):
         SPACE.build(cell(3, 2), 10)

@@ -1,4 +1,4 @@
-"""What training leaves is read back without trust: damaged, forged and unfinished files are told, and never run."""
+"""What training leaves is read back without trust: damaged, forged and unfinished files are reported, and never run."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def test_other_images_or_settings_are_not_gone_on_with(tmp_path: Path) -> None:
         prepare(tmp_path, resume=True, epochs=5)
 
 
-def test_a_rate_too_high_is_told_and_nothing_is_kept_of_it(tmp_path: Path) -> None:
+def test_a_rate_too_high_is_reported_and_nothing_is_kept_of_it(tmp_path: Path) -> None:
     training = prepare(tmp_path, learning_rate=1e30)
     before = bits(training.network.state_dict())
     with pytest.raises(EdgeNASError, match=r"not finite in epoch 1, .* --restart --learning-rate 2.5e\+29$"):
@@ -206,7 +206,7 @@ def test_what_was_learned_before_a_loss_that_is_not_finite_is_kept(tmp_path: Pat
 
 
 @pytest.mark.parametrize("write", range(1, 12))
-def test_a_full_disk_is_told_and_gone_on_from(tmp_path: Path, write: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_gone_on_from(tmp_path: Path, write: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever write it is that fails."""
     run_out(prepare(tmp_path / "whole", epochs=3))
     training = prepare(tmp_path / "cut", epochs=3)
@@ -266,8 +266,8 @@ def test_default_epochs() -> None:
     assert default_epochs(image_set(20_000, side=1)) == 100
 
 
-def test_tensorboard_is_told_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str, float, int]] = []
+def test_tensorboard_gets_every_value_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, float, int]] = []
     folders = []
 
     class SummaryWriter:
@@ -275,10 +275,10 @@ def test_tensorboard_is_told_where_it_is_installed(tmp_path: Path, monkeypatch: 
             folders.append(folder)
 
         def close(self) -> None:
-            told.append(("closed", 0.0, 0))
+            said.append(("closed", 0.0, 0))
 
         def add_scalar(self, name: str, value: float, epoch: int) -> None:
-            told.append((name, value, epoch))
+            said.append((name, value, epoch))
 
     fake = types.ModuleType("torch.utils.tensorboard")
     fake.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
@@ -286,7 +286,7 @@ def test_tensorboard_is_told_where_it_is_installed(tmp_path: Path, monkeypatch: 
     run_out(prepare(tmp_path, epochs=2, patience=2))
     lines = [json.loads(line) for line in (tmp_path / "train" / "metrics.jsonl").read_text().splitlines()]
     names = ("train_loss", "val_accuracy", "learning_rate")
-    assert told == [(name, line[name], line["epoch"]) for line in lines for name in names] + [("closed", 0.0, 0)]
+    assert said == [(name, line[name], line["epoch"]) for line in lines for name in names] + [("closed", 0.0, 0)]
     assert folders == [str(tmp_path / "train" / "tensorboard")]
 
 

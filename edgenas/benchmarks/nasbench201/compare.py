@@ -1,7 +1,8 @@
-"""What `edgenas compare` does: how far from the best possible each way to choose a cell ends up, case by case.
+"""What `edgenas compare` does: how far from the best possible each way to choose an architecture ends up, case by
+case.
 
 A case is a device and a limit on its latency; regret is the test accuracy (NAS-Bench-201, CIFAR-10, after 200 epochs,
-in points of %) of the best cell within the limit less that of the chosen one.
+in points of %) of the best one within the limit less that of the chosen one.
 """
 
 from __future__ import annotations
@@ -24,8 +25,18 @@ from typing import Any
 
 from edgenas import __version__, host
 from edgenas.benchmarks.nasbench201 import methods as ways
-from edgenas.benchmarks.nasbench201.methods import PERCENTILES, Benchmark, Choice
-from edgenas.benchmarks.nasbench201.regrets import AGAIN, Key, MethodSummary, Row, ahead, line, read, summary
+from edgenas.benchmarks.nasbench201.methods import PERCENTILES, BenchmarkTables, Choice
+from edgenas.benchmarks.nasbench201.regrets import (
+    AGAIN,
+    FORMER_METHODS,
+    Key,
+    MethodSummary,
+    Row,
+    ahead,
+    line,
+    read,
+    summary,
+)
 from edgenas.errors import DataError, UsageError
 from edgenas.files import Growing, appending, locked, read_file, write_whole
 from edgenas.fitness import FitnessSettings
@@ -35,7 +46,7 @@ from edgenas.units import check_ranges
 
 # All that needs neither images nor torch.
 METHODS = (
-    *("paper", "default", "rejection", "live", "live-unforeseen"),
+    *("paper", "default", "rejection", "live", "live-no-surrogate"),
     *("most-macs", "random", "evolution", "evolution-20", "evolution-free"),
     *("table", "macs", "table+macs", "3*table+macs", "2*loss+macs"),
     *("table@50n1", "2*table+macs@10n1", "2*table+macs@50n1"),
@@ -55,7 +66,7 @@ class _Task:
     percentile: float
     seed: int | None
     methods: tuple[str, ...]
-    budget: int | None  # classes scored by the method default, where that was found before
+    budget: int | None  # unique architectures scored by the method default, where that was found before
 
 
 @dataclass
@@ -68,7 +79,7 @@ class Comparison:
     percentiles: tuple[float, ...]
     seeds: int
     methods: tuple[str, ...]
-    benchmark: Benchmark
+    benchmark: BenchmarkTables
     workers: int
     rows: dict[Key, Row] = field(default_factory=dict)
 
@@ -97,7 +108,7 @@ class Comparison:
                 return
             # Spawned, not forked: whoever calls may have threads.
             context = multiprocessing.get_context("spawn")
-            prepared = (self.benchmark.class_s, self.benchmark.training_s)
+            prepared = (self.benchmark.scoring_s, self.benchmark.training_s)
             processes = min(self.workers, len(tasks), host.MAX_PROCESSES)
             pool = ProcessPoolExecutor(processes, context, _prepare, prepared)
             try:
@@ -116,7 +127,7 @@ class Comparison:
         return [summary(name, [row for row in rows if row.method == name]) for name in self.methods]
 
     def ahead(self) -> tuple[float, float] | None:
-        """By how many points of regret `default` is ahead of `random`, which scores as many classes, and how probable
+        """By how many points of regret `default` is ahead of `random`, which scores as many, and how probable
         that were by chance (edgenas.benchmarks.nasbench201.regrets.ahead); None where not both were asked for."""
         if not {"default", "random"} <= set(self.methods):
             return None
@@ -132,7 +143,7 @@ class Comparison:
             "percentiles": list(self.percentiles),
             "seeds": self.seeds,
             "cases": len(self.devices) * len(self.percentiles),
-            "class_seconds": self.benchmark.class_s,
+            "scoring_seconds": self.benchmark.scoring_s,
             "training_seconds": self.benchmark.training_s,
             "methods": [asdict(each) for each in self.summaries()],
             "ahead_of_random": None if found is None else dict(zip(("points", "p"), found, strict=True)),
@@ -164,7 +175,7 @@ class Comparison:
             before = self.rows.get((device, percentile, seed, "default"))
             # The budgets of others are those of `default`, which comes first where it is asked for.
             names.sort(key=lambda name: name != "default")
-            budget = None if before is None else before.classes_scored
+            budget = None if before is None else before.scored
             tasks.append(_Task(device, percentile, seed, tuple(names), budget))
         return tasks
 
@@ -192,7 +203,7 @@ def compare(
     methods: Sequence[str] = METHODS,
     output: Path | str = "comparison",
     *,
-    class_seconds: float = ways.CLASS_S,
+    scoring_seconds: float = ways.SCORING_S,
     training_seconds: float = ways.TRAINING_S,
     workers: int | None = None,
 ) -> Comparison:
@@ -200,36 +211,37 @@ def compare(
     regrets.csv already is not done again.
 
     The cases are `device` (default: all six that HW-NAS-Bench measured) times `limits`, percentiles in (0, 100] of the
-    latencies that could be measured there, each with the seeds 0 .. `seeds` - 1. `class_seconds` and
-    `training_seconds` are the simulated GPU seconds of scoring a class and of training a network in full, by which
-    `evolution` has its budget (`methods` tells where the defaults come from). `workers`: processes, by default
-    one a core.
+    latencies that could be measured there, each with the seeds 0 .. `seeds` - 1. `scoring_seconds` and
+    `training_seconds` are the simulated GPU seconds of scoring an architecture and of training a network in full, by
+    which `evolution` has its budget (`methods` says where the defaults come from). `workers`: processes, by default one
+    a core.
 
     Raises UsageError for what cannot be asked, also where `output` was made from other data, and DataError for data
     that is missing or damaged.
     """
     named = tuple(device) or tuple(ways.measured())
-    percentiles, chosen = tuple(map(float, limits)), tuple(methods)
+    percentiles = tuple(map(float, limits))
+    chosen = tuple(FORMER_METHODS.get(name, name) for name in methods)
     if seeds < 1:
         raise UsageError(f"--seeds {seeds} compares nothing; give at least --seeds 1")
     if not percentiles or not all(0 < each <= 100 for each in percentiles):
-        told = ",".join(f"{each:g}" for each in percentiles)
-        raise UsageError(f"--limits {told} are no percentiles; give some above 0 and up to 100, like --limits 5,20,50")
-    for what, asked in (("device", named), ("limits", percentiles), ("methods", chosen)):
-        twice = next((each for each in asked if asked.count(each) > 1), None)
+        asked = ",".join(f"{each:g}" for each in percentiles)
+        raise UsageError(f"--limits {asked} are no percentiles; give some above 0 and up to 100, like --limits 5,20,50")
+    for what, given in (("device", named), ("limits", percentiles), ("methods", chosen)):
+        twice = next((each for each in given if given.count(each) > 1), None)
         if twice is not None:
             raise UsageError(f"--{what} has {twice} twice; name each once")
     if not chosen:
         raise UsageError("--methods names none; give some, like --methods default,most-macs")
     if workers is not None and workers < 1:
         raise UsageError(f"--workers {workers} do nothing; give at least --workers 1")
-    for flag, seconds in (("class", class_seconds), ("training", training_seconds)):
+    for flag, seconds in (("scoring", scoring_seconds), ("training", training_seconds)):
         if not (seconds > 0 and math.isfinite(seconds)):
             raise UsageError(f"--{flag}-seconds {seconds:g} is no time; give seconds above 0")
-    check_ranges(seeds=seeds, workers=workers, class_seconds=class_seconds, training_seconds=training_seconds)
+    check_ranges(seeds=seeds, workers=workers, scoring_seconds=scoring_seconds, training_seconds=training_seconds)
     known = {name: ways.load(name) for name in chosen}
 
-    benchmark = Benchmark(class_seconds, training_seconds)
+    benchmark = BenchmarkTables(scoring_seconds, training_seconds)
     for each in named:
         benchmark.case(each, min(percentiles))
     needed = [fitness for way in known.values() for fitness in way.fitnesses]
@@ -241,7 +253,7 @@ def compare(
             *map(asdict, (SearchSettings(), PAPER, ways.LIVE)),
             f"{ways.DEFAULT}@{FitnessSettings.epochs}",
         ],
-        "simulated seconds": [class_seconds, training_seconds],
+        "simulated seconds": [scoring_seconds, training_seconds],
         "test accuracies": hashlib.sha256(benchmark.accuracies.tobytes()).hexdigest(),
         **{f"latencies on {each}": benchmark.cost(each).fingerprint for each in named},
         **{f"scores by {each}": benchmark.fitness(each).fingerprint for each in needed},
@@ -281,19 +293,19 @@ def _made_from(path: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     return before
 
 
-_HERE: list[Benchmark] = []  # in a worker process
+_HERE: list[BenchmarkTables] = []  # in a worker process
 
 
-def _prepare(class_s: float, training_s: float) -> None:
+def _prepare(scoring_s: float, training_s: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends the pool
-    _HERE.append(Benchmark(class_s, training_s))
+    _HERE.append(BenchmarkTables(scoring_s, training_s))
 
 
 def _done_here(task: _Task) -> list[Row]:
     return _done(_HERE[0], task)
 
 
-def _done(benchmark: Benchmark, task: _Task) -> list[Row]:
+def _done(benchmark: BenchmarkTables, task: _Task) -> list[Row]:
     case = benchmark.case(task.device, task.percentile)
     best = max(float(benchmark.accuracies[index]) for index in case.feasible)
     budget = task.budget
@@ -312,18 +324,18 @@ def _done(benchmark: Benchmark, task: _Task) -> list[Row]:
         took_s = time.perf_counter() - began_s
         if name == "default":
             budget = choice.scored
-        judged = _judged(benchmark, choice, best)
+        evaluated = _evaluated(benchmark, choice, best)
         rows.append(
             Row(
-                *(task.device, task.percentile, case.limit_ms, task.seed, name, *judged),
+                *(task.device, task.percentile, case.limit_ms, task.seed, name, *evaluated),
                 *(round(took_s, 6), choice.scored, choice.simulated_s),
             )
         )
     return rows
 
 
-def _judged(
-    benchmark: Benchmark, choice: Choice, best: float
+def _evaluated(
+    benchmark: BenchmarkTables, choice: Choice, best: float
 ) -> tuple[str, int, float | None, float | None, float | None]:
     """From `arch_str` to `worst_regret` of a Row, where the best test accuracy within the limit is `best`."""
     if not choice.archs:

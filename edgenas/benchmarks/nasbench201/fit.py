@@ -10,7 +10,6 @@ The coefficients written are those compared: fitted to the training architecture
 from __future__ import annotations
 
 import argparse
-import datetime
 import hashlib
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from edgenas import device as devices
 from edgenas.benchmarks.nasbench201.hwnasbench import SIZE, read_hwnasbench
 from edgenas.cost.predictor import genes_of
 from edgenas.cost.profile_file import write
-from edgenas.cost.regression import compared, logistic, ridge
+from edgenas.cost.regression import compared, logistic, predictor_of, ridge
 from edgenas.cost.uncertainty import drift_of, regions, two_kinds
 from edgenas.data import files
 from edgenas.device import Device, LinearModel, Measurable, Predictor, TableNoise
@@ -126,16 +125,13 @@ def fit(values: Values, fitted_on: str, data_sha256: str) -> Predictor:
         sign = LinearModel(GRAPH_FEATURES, round(intercept, 3), tuple(coefficients.round(3).tolist()))
         accuracy = float(((predict(sign, genes[held_out]) > 0) == runs[held_out]).mean())
         measurable = Measurable(sign, round(accuracy, 4))
-    return Predictor(
-        model=model,
-        target="value",
-        smallest=smallest,
-        held_out_spearman=round(comparison.spearman, 4),
-        held_out_within_10_percent=round(comparison.within, 4),
-        n_train=len(measured),
-        n_held_out=len(unseen),
+    return predictor_of(
+        model,
+        smallest,
+        comparison,
+        fitted=len(measured),
+        held_out=len(unseen),
         fitted_on=fitted_on,
-        fitted_at=datetime.datetime.now(datetime.UTC).date().isoformat(),
         data_sha256=data_sha256,
         measurable=measurable,
         noise=noise,

@@ -31,7 +31,7 @@ def read_hwnasbench(path: Path, only: Collection[str] | None = None) -> Tables:
     """Data set -> metric, such as "raspi4_latency" -> float64 (15625,) by benchmark index.
 
     Reads the official pickle, a CSV (plain or .xz) of the data set cifar10 with the columns arch_idx and
-    DEVICE_METRIC, and the npz that `edgenas data import` makes of those, told apart by their names. `only`: the
+    DEVICE_METRIC, and the npz that `edgenas data import` makes of those, distinguished by their names. `only`: the
     metrics wanted, all where None; a metric that the file lacks is left out. Raises DataError for a file that is
     missing, damaged, or not one of these.
     """

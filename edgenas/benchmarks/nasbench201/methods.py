@@ -1,6 +1,6 @@
-"""Ways to choose a cell within a latency limit, from what benchmarks know of all 15,625 cells of NAS-Bench-201.
+"""Ways to choose an architecture within a latency limit, from what benchmarks know of all 15,625 of NAS-Bench-201.
 
-`load(name)` gives one; `compare` judges them. Test accuracy is looked at by the oracle alone.
+`load(name)` gives one; `compare` compares them. Test accuracy is looked at by the oracle alone.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ SMALL = FitnessSettings(size={"cells": 1, "channels": 16})  # has the network of
 
 
 def _maps(settings: FitnessSettings) -> int:
-    """How many feature maps a class's training goes through, but for a factor."""
+    """How many feature maps a training goes through, but for a factor."""
     return settings.epochs * math.prod(size_of(NASBench201(), settings).values())
 
 
 # This project's prototype of the evaluator took 235 s on one H100, which trains many side by side, for 50 steps of
-# 6,466 classes of the SMALL network. There the traffic of feature maps takes the time, so another network takes it by
-# their number.
-CLASS_S = 235 / 6466 * _maps(FitnessSettings()) / _maps(replace(SMALL, epochs=50))
+# 6,466 architectures of the SMALL network. There the traffic of feature maps takes the time, so another network takes
+# it by their number.
+SCORING_S = 235 / 6466 * _maps(FitnessSettings()) / _maps(replace(SMALL, epochs=50))
 # An assumption: the accuracies that are at hand come without their training times. A training of the benchmark is
 # 200 epochs of a network of about 10 to 220 M MACs on 25,000 images or more: on the order of an hour on one GPU.
 TRAINING_S = 3600.0
@@ -65,15 +65,17 @@ class Case:
     percentile: float
     limit_ms: float
     cost: CostProvider
-    feasible: tuple[int, ...]  # benchmark indexes of the connected cells within the limit, ascending; never empty
+    feasible: tuple[
+        int, ...
+    ]  # benchmark indexes of the connected architectures within the limit, ascending; never empty
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a method chose: no cell, one, or several that it cannot tell apart.
+    """What a method chose: no architecture, one, or several that it cannot tell apart.
 
-    `scored`: classes scored or networks trained for it; `simulated_s`: the seconds that would have taken on a GPU,
-    None where that is not known.
+    `scored`: unique architectures scored or networks trained for it; `simulated_s`: the seconds that would have
+    taken on a GPU, None where that is not known.
     """
 
     archs: tuple[Architecture, ...]
@@ -83,26 +85,26 @@ class Choice:
 
 @dataclass(frozen=True)
 class Method:
-    """`choose` has the benchmark, a case, a seed, and the number of classes that the method `default` scored there,
+    """`choose` has the benchmark, a case, a seed, and how many the method `default` scored there,
     which is 0 where the method is not `budgeted` by it; `seeded`: another seed may choose otherwise."""
 
-    choose: Callable[[Benchmark, Case, int, int], Choice]
+    choose: Callable[[BenchmarkTables, Case, int, int], Choice]
     fitnesses: tuple[str, ...] = ()  # which it scores by
     seeded: bool = True
     budgeted: bool = False
     validated: bool = False  # it looks at validation accuracies
 
 
-class Benchmark:
-    """All that is known of the cells of NAS-Bench-201 on CIFAR-10, read or computed once for all cases.
+class BenchmarkTables:
+    """All that is known of the architectures of NAS-Bench-201 on CIFAR-10, read or computed once for all cases.
 
-    `class_s`: simulated GPU seconds to score a class by phi or the loss after the default's steps; `training_s`: to
-    train a cell in full.
+    `scoring_s`: simulated GPU seconds to score an architecture by phi or the loss after the default's steps;
+    `training_s`: to train one in full.
     Raises DataError where the accuracies are missing or damaged.
     """
 
-    def __init__(self, class_s: float = CLASS_S, training_s: float = TRAINING_S) -> None:
-        self.class_s, self.training_s = class_s, training_s
+    def __init__(self, scoring_s: float = SCORING_S, training_s: float = TRAINING_S) -> None:
+        self.scoring_s, self.training_s = scoring_s, training_s
         self.space = NASBench201()
         self.archs = self.space.all_architectures()
         self.macs_m = np.array([self.space.macs_m(arch) for arch in self.archs])
@@ -128,17 +130,17 @@ class Benchmark:
 
     def cost(self, device: str) -> CostProvider:
         """Raises UsageError for a device that HW-NAS-Bench has not measured, DataError where its table is missing."""
-        return self._priced(device)[0]
+        return self._measured(device)[0]
 
     def case(self, device: str, percentile: float) -> Case:
         """`percentile` in [0, 100]; raises what `cost` does, and UsageError where nothing is within the limit."""
-        cost, latencies_ms = self._priced(device)
+        cost, latencies_ms = self._measured(device)
         limit_ms = float(np.nanpercentile(latencies_ms, percentile))
         feasible = np.flatnonzero(self.connected & (latencies_ms <= limit_ms))
         if not len(feasible):
             raise UsageError(
-                f"at percentile {percentile:g} of the latencies on {device} no cell connects input and output; raise"
-                " the least of --limits"
+                f"at percentile {percentile:g} of the latencies on {device} no architecture connects input and output;"
+                " raise the least of --limits"
             )
         return Case(device, percentile, limit_ms, cost, tuple(feasible.tolist()))
 
@@ -164,8 +166,8 @@ class Benchmark:
                 made = plugins.load("fitness", plain)(self.space, DATASET, settings)
             if made.exhaustive:
                 connected = filter(self.space.is_connected, self.archs)
-                classes = list(dict.fromkeys(map(self.space.canonical, connected)))
-                scores = {arch.genes: score for arch, score in zip(classes, made(classes), strict=True)}
+                unique = list(dict.fromkeys(map(self.space.canonical, connected)))
+                scores = {arch.genes: score for arch, score in zip(unique, made(unique), strict=True)}
                 made = table.TableFitness(self.space, scores, made.source, made.fingerprint)
             self._fitnesses[name] = made
         return self._fitnesses[name]
@@ -174,17 +176,18 @@ class Benchmark:
         """The settings whose phi the method `paper` scores by: the paper's own where they were tabulated."""
         return PAPER_FITNESS if table.fits(self.space.name, DATASET, PAPER_FITNESS) else _parted("paper")[1]
 
-    def simulated_s(self, fitness: str, classes: int) -> float | None:
-        """What scoring `classes` takes on a GPU. To count takes nothing, and of NASWOT and the like it is not known."""
+    def simulated_s(self, fitness: str, count: int) -> float | None:
+        """What scoring `count` architectures takes on a GPU. To count takes nothing, and of NASWOT and the like it is
+        not known."""
         plain, settings = _parted(fitness)
         members = parse_weights(plain).keys()
         if members - {"paper", "table", "live", "loss", "macs", "params"}:
             return None
         if not members - {"macs", "params"}:
             return 0.0
-        return classes * self.class_s * _maps(settings) / _maps(FitnessSettings())
+        return count * self.scoring_s * _maps(settings) / _maps(FitnessSettings())
 
-    def _priced(self, device: str) -> tuple[CostProvider, _Floats]:
+    def _measured(self, device: str) -> tuple[CostProvider, _Floats]:
         if device not in self._costs:
             profile = devices.load(device)
             if "latency" not in profile.hwnasbench:
@@ -240,7 +243,7 @@ def _parted(fitness: str) -> tuple[str, FitnessSettings]:
 def _search(
     fitness: str,
     settings: SearchSettings,
-    benchmark: Benchmark,
+    benchmark: BenchmarkTables,
     case: Case,
     seed: int,
     _: int,
@@ -252,7 +255,7 @@ def _search(
     return _evolved(fitness, score, replace(how, seed=seed), benchmark, case)
 
 
-def _evolved(name: str, score: Fitness, settings: SearchSettings, benchmark: Benchmark, case: Case) -> Choice:
+def _evolved(name: str, score: Fitness, settings: SearchSettings, benchmark: BenchmarkTables, case: Case) -> Choice:
     """What a search by `score`, which is `name` as `simulated_s` knows it, ends with."""
     limits = [Constraint("latency", case.limit_ms)]
     last: Generation | None = None
@@ -264,7 +267,7 @@ def _evolved(name: str, score: Fitness, settings: SearchSettings, benchmark: Ben
     return Choice(chosen, last.scored, benchmark.simulated_s(name, last.scored))
 
 
-class _Dear:
+class _Expensive:
     """`of`, as if each of its scores took a training: what a search by live scores would see."""
 
     exhaustive = False
@@ -277,32 +280,32 @@ class _Dear:
         return self._of(archs)
 
 
-def _live(settings: SearchSettings, benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:
-    """A search for data that has no table: ranks among the classes that it begins with, few of them, well chosen."""
+def _live(settings: SearchSettings, benchmark: BenchmarkTables, case: Case, seed: int, _: int) -> Choice:
+    """A search for data that has no table: ranks among those that it begins with; few are scored, well chosen."""
     how = replace(settings, seed=seed)
     return _evolved(LIVE_DEFAULT, live_scores(benchmark, how), how, benchmark, case)
 
 
-def live_scores(benchmark: Benchmark, settings: SearchSettings) -> Fitness:
-    """What the default scores by where no table fits, ranked among the classes that a search by `settings`, which have
-    a budget, begins with."""
+def live_scores(benchmark: BenchmarkTables, settings: SearchSettings) -> Fitness:
+    """What the default scores by where no table fits, ranked among those that a search by `settings`, which have a
+    budget, begins with."""
     assert settings.budget is not None
-    members = {"live": _Dear(benchmark.fitness("table")), "macs": benchmark.fitness("macs")}
+    members = {"live": _Expensive(benchmark.fitness("table")), "macs": benchmark.fitness("macs")}
     sample = min(settings.population, settings.budget)
     return mixed.MeanOfRanks(benchmark.space, members, settings.seed, sample, weights=parse_weights(LIVE_DEFAULT))
 
 
-def _most_macs(benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:
-    """What a sceptic would try first. Cells of equal MACs are many, and the rule gives no order among them."""
+def _most_macs(benchmark: BenchmarkTables, case: Case, seed: int, _: int) -> Choice:
+    """What a sceptic would try first. Architectures of equal MACs are many, and the rule gives no order among them."""
     feasible = np.array(case.feasible)
     macs_m = benchmark.macs_m[feasible]
     return Choice(tuple(benchmark.archs[index] for index in feasible[macs_m == macs_m.max()].tolist()))
 
 
-def _random(benchmark: Benchmark, case: Case, seed: int, budget: int) -> Choice:
-    """The best by the default's score of cells drawn within the limit, until `budget` classes are scored."""
+def _random(benchmark: BenchmarkTables, case: Case, seed: int, budget: int) -> Choice:
+    """The best by the default's score of those drawn within the limit, until `budget` unique ones are scored."""
     space = benchmark.space
-    drawn: dict[Architecture, list[Architecture]] = {}  # by class
+    drawn: dict[Architecture, list[Architecture]] = {}  # by unique architecture
     for index in random.Random(seed).sample(case.feasible, len(case.feasible)):
         arch = benchmark.archs[index]
         key = space.canonical(arch)
@@ -314,17 +317,17 @@ def _random(benchmark: Benchmark, case: Case, seed: int, budget: int) -> Choice:
     return Choice(tuple(arch for *_, arch in ranked[:1]), len(drawn), benchmark.simulated_s(DEFAULT, len(drawn)))
 
 
-def _evolution_for(benchmark: Benchmark, case: Case, seed: int, budget: int) -> Choice:
-    """As many trainings as fit into the simulated time in which `budget` classes are scored, but no fewer than one."""
-    return _evolution(benchmark, case, seed, max(1, int(budget * benchmark.class_s / benchmark.training_s)))
+def _evolution_for(benchmark: BenchmarkTables, case: Case, seed: int, budget: int) -> Choice:
+    """As many trainings as fit into the simulated time in which `budget` architectures are scored, one at least."""
+    return _evolution(benchmark, case, seed, max(1, int(budget * benchmark.scoring_s / benchmark.training_s)))
 
 
-def _evolution(benchmark: Benchmark, case: Case, seed: int, trainings: int) -> Choice:
+def _evolution(benchmark: BenchmarkTables, case: Case, seed: int, trainings: int) -> Choice:
     """Regularised (aging) evolution (Real et al., AAAI 2019): of a sample the best has a child, and the eldest dies.
 
     A training is a look-up of the validation accuracy after 200 epochs; that after 12, which the benchmark's authors
-    let a search look at, is not in the data. Costs are free, so only cells within the limit are drawn; so is a cell
-    that was trained before. The choice is the best that was trained.
+    let a search look at, is not in the data. Costs are free, so only what is within the limit is drawn; so is what
+    was trained before. The choice is the best that was trained.
     """
     rng = random.Random(seed)
     space, index_of = benchmark.space, benchmark.space.index_of
@@ -334,7 +337,7 @@ def _evolution(benchmark: Benchmark, case: Case, seed: int, trainings: int) -> C
     population: deque[Architecture] = deque(maxlen=EVOLUTION_POPULATION)
 
     def child_of(parent: Architecture) -> Architecture:
-        for _ in range(100):  # a cell may have no neighbour within the limit
+        for _ in range(100):  # one may have no neighbour within the limit
             genes = list(parent.genes)
             at = rng.randrange(len(genes))
             genes[at] = rng.choice([gene for gene in range(space.choices[at]) if gene != genes[at]])
@@ -359,17 +362,17 @@ def _evolution(benchmark: Benchmark, case: Case, seed: int, trainings: int) -> C
     return Choice((best,), len(trained), len(trained) * benchmark.training_s)
 
 
-def _oracle(count: int, benchmark: Benchmark, case: Case, seed: int, _: int) -> Choice:
-    """Of the `count` best classes by the default's score, each with the cell that a search takes for it, the one of the
-    best TEST accuracy: how good a choice from such a shortlist could be at all."""
-    classes: dict[Architecture, Architecture] = {}
+def _oracle(count: int, benchmark: BenchmarkTables, case: Case, seed: int, _: int) -> Choice:
+    """Of the `count` best unique architectures by the default's score, each as the member that a search takes, the one
+    of the best TEST accuracy: how good a choice from such a shortlist could be at all."""
+    members: dict[Architecture, Architecture] = {}
     for arch in sorted(benchmark.archs[index] for index in case.feasible):
-        classes.setdefault(benchmark.space.canonical(arch), arch)
-    scored = zip(classes, benchmark.fitness(DEFAULT)(list(classes)), strict=True)
+        members.setdefault(benchmark.space.canonical(arch), arch)
+    scored = zip(members, benchmark.fitness(DEFAULT)(list(members)), strict=True)
     ranked = sorted((-score.value, key) for key, score in scored if score.value is not None)
-    shortlist = [classes[key] for _, key in ranked[:count]]
+    shortlist = [members[key] for _, key in ranked[:count]]
     best = max(shortlist, key=lambda arch: benchmark.accuracies[benchmark.space.index_of(arch)])
-    return Choice((best,), len(classes), benchmark.simulated_s(DEFAULT, len(classes)))
+    return Choice((best,), len(members), benchmark.simulated_s(DEFAULT, len(members)))
 
 
 LIVE = with_budget(SearchSettings())
@@ -378,10 +381,10 @@ REGISTRY = {
     "paper": Method(partial(_search, "paper", PAPER, budgeted=False), ("paper",)),
     "rejection": Method(partial(_search, DEFAULT, SearchSettings(method="rejection")), (DEFAULT,)),
     "live": Method(partial(_live, LIVE), ("table", "macs")),
-    "live-unforeseen": Method(partial(_live, replace(LIVE, pool=0)), ("table", "macs")),
+    "live-no-surrogate": Method(partial(_live, replace(LIVE, pool=0)), ("table", "macs")),
     "most-macs": Method(_most_macs, seeded=False),
     "random": Method(_random, (DEFAULT,), budgeted=True),
     "evolution": Method(_evolution_for, budgeted=True, validated=True),
-    # As many trainings as the default scores classes, whatever they would take: no peer, but a bound.
+    # As many trainings as the default scores architectures, whatever they would take: no peer, but a bound.
     "evolution-free": Method(_evolution, budgeted=True, validated=True),
 }

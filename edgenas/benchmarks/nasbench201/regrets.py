@@ -18,6 +18,8 @@ from edgenas.files import read_file
 
 Key = tuple[str, float, int | None, str]  # device, percentile, seed and method
 _PERMUTATIONS = 20_000
+FORMER_METHODS = {"live-unforeseen": "live-no-surrogate"}  # by their names in earlier versions, and today's
+_FORMER_COLUMNS = {"classes_scored": "scored"}
 AGAIN = "remove the folder, or give another -o"
 _MAX_BYTES = 1 << 30
 
@@ -26,8 +28,8 @@ _MAX_BYTES = 1 << 30
 class Row:
     """A line of regrets.csv: what `method` chose in one case by one seed.
 
-    Where it cannot tell `ties` cells apart, `arch_str` is the first of them, `test_accuracy` and `regret` are means
-    over them, and `worst_regret` is that of the worst. Where it chose none, `arch_str` is empty, the others None.
+    Where it cannot tell `ties` architectures apart, `arch_str` is the first of them, `test_accuracy` and `regret` are
+    means over them, and `worst_regret` is that of the worst. Where it chose none, `arch_str` is empty, the others None.
     """
 
     device: str
@@ -41,7 +43,7 @@ class Row:
     regret: float | None  # points of %, >= 0
     worst_regret: float | None
     seconds: float  # on this machine, everything that can be shared by cases and seeds left out
-    classes_scored: int  # or networks trained
+    scored: int  # unique architectures, or networks trained
     simulated_gpu_seconds: float | None  # what that would take where nothing is looked up; None: not known
 
     @property
@@ -51,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """What a method's rows come to, over all cases and seeds; None where it never chose a cell."""
+    """What a method's rows come to, over all cases and seeds; None where it never chose an architecture."""
 
     method: str
     mean: float | None
@@ -59,7 +61,7 @@ class MethodSummary:
     worst: float | None
     mean_of_worst_ties: float | None  # were ties always to fall badly
     infeasible: float  # share of cases and seeds without a choice
-    classes_scored: float  # median
+    scored: float  # median
     seconds: float  # median
     simulated_gpu_seconds: float | None  # median
 
@@ -76,14 +78,14 @@ def summary(name: str, rows: Sequence[Row]) -> MethodSummary:
         worst=max(regrets, default=None),
         mean_of_worst_ties=statistics.fmean(worst) if worst else None,
         infeasible=1 - len(regrets) / len(rows),
-        classes_scored=statistics.median(row.classes_scored for row in rows),
+        scored=statistics.median(row.scored for row in rows),
         seconds=statistics.median(row.seconds for row in rows),
         simulated_gpu_seconds=statistics.median(simulated) if simulated else None,
     )
 
 
 def by_case(rows: Sequence[Row]) -> dict[tuple[str, float], float]:
-    """The mean regret over the seeds of each case, its device and percentile, where a cell was chosen."""
+    """The mean regret over the seeds of each case, its device and percentile, where one was chosen."""
     cases: dict[tuple[str, float], list[float]] = {}
     for row in rows:
         if row.regret is not None:
@@ -119,12 +121,14 @@ def read(path: Path) -> list[Row]:
     try:
         text = io.StringIO(content.decode("utf-8-sig"))  # a spreadsheet may have added a mark
         header, *lines = list(csv.reader(text)) or [[each.name for each in fields(Row)]]
+        header = [_FORMER_COLUMNS.get(name, name) for name in header]
         if header != [each.name for each in fields(Row)]:
             raise ValueError("its columns are others")
         for device, percentile, limit, seed, method, arch, ties, *numbers, seconds, scored, simulated in lines:
             if not all(math.isfinite(float(each)) for each in (percentile, limit, seconds, *filter(None, numbers))):
                 raise ValueError("a number is not finite")
             accuracy, regret, worst = (float(each) if each else None for each in numbers)
+            method = FORMER_METHODS.get(method, method)
             rows.append(
                 Row(
                     *(device, float(percentile), float(limit), int(seed) if seed else None, method, arch, int(ties)),

@@ -1,16 +1,18 @@
 """EfficientNet-Lite0 as a space: ReLU6 only, no squeeze-and-excitation, made for int8 and Edge TPUs.
 
 The largest network is EfficientNet-Lite0 itself. Stages get shallower, kernels of 5 become 3, expansions of 6 become 4
-or 3, and the image smaller; so every network can begin with a part of its weights.
+or 3, and the image smaller; so every network can begin with a part of its weights. EfficientNet-Lite1 and 2 have more
+blocks, and Lite2 has wider ones.
 """
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import TYPE_CHECKING
 
 from edgenas.spaces.mobilenet.family import ElasticMobileNet
-from edgenas.spaces.mobilenet.table import Stage, Table
+from edgenas.spaces.mobilenet.table import Stage, Table, divisible
 
 if TYPE_CHECKING:
     from edgenas.spaces.mobilenet.weights import Supernet
@@ -27,25 +29,27 @@ _STAGES = (
 )
 
 
-class EfficientNetLite0(ElasticMobileNet):
-    name = "efficientnet-lite0"
-    table = Table(
+def _table(wider: float, deeper: float, resolutions: tuple[int, ...]) -> Table:
+    """Stages but the first and the last get deeper, and all wider; stem and head stay (Tan and Le, ICML 2019, and the
+    Lite variants of its code)."""
+    last = len(_STAGES) - 1
+    return Table(
         stem_width=32,
         stages=tuple(
             Stage(
-                width,
+                divisible(width * wider),
                 stride,
-                depths=tuple(range(1, most + 1)),
+                depths=tuple(range(1, (most if number in (0, last) else math.ceil(most * deeper)) + 1)),
                 kernels=tuple(each for each in (3, 5) if each <= kernel),
                 expands=tuple(each for each in (3, 4, 6) if each <= expand) or (expand,),
                 activation="relu6",
             )
-            for most, kernel, stride, expand, width in _STAGES
+            for number, (most, kernel, stride, expand, width) in enumerate(_STAGES)
         ),
         head_width=1280,
         mix_width=None,
         activation="relu6",
-        resolutions=tuple(range(64, 225, 16)),
+        resolutions=resolutions,
         taps=(0, 1, 2, 4, 6),  # the last before each stride, and the last of all
         same_padding=True,
         norm_epsilon=1e-3,
@@ -53,17 +57,42 @@ class EfficientNetLite0(ElasticMobileNet):
         std=(128 / 255,) * 3,
     )
 
+
+class EfficientNetLite(ElasticMobileNet):
+    """One of the EfficientNet-Lites, and what can be cut out of it."""
+
     def supernet(self) -> Supernet:
-        """EfficientNet-Lite0 with its ImageNet weights. Raises UsageError where they are not installed, DataError where
-        they are damaged."""
-        return _supernet()
+        """The largest network with its ImageNet weights, read once. Raises UsageError where they are not installed,
+        DataError where they are damaged."""
+        return _supernet(self.name)
+
+
+class EfficientNetLite0(EfficientNetLite):
+    name = "efficientnet-lite0"
+    table = _table(1.0, 1.0, tuple(range(64, 225, 16)))
+
+
+class EfficientNetLite1(EfficientNetLite):
+    """A reference; it is not registered as a space."""
+
+    name = "efficientnet-lite1"
+    table = _table(1.0, 1.1, tuple(range(64, 241, 16)))
+
+
+class EfficientNetLite2(EfficientNetLite):
+    """..."""
+
+    name = "efficientnet-lite2"
+    table = _table(1.1, 1.2, (*range(64, 257, 16), 260))
+
+
+LITES = {each.name: each for each in (EfficientNetLite0, EfficientNetLite1, EfficientNetLite2)}
 
 
 @cache
-def _supernet() -> Supernet:
+def _supernet(name: str) -> Supernet:
     from edgenas.spaces.mobilenet.weights import Supernet, efficientnet_lite_file, read_efficientnet_lite
 
-    space = EfficientNetLite0()
-    return Supernet(
-        space, read_efficientnet_lite(efficientnet_lite_file(), space), "EfficientNet-Lite0 trained on ImageNet"
-    )
+    space = LITES[name]()
+    state = read_efficientnet_lite(efficientnet_lite_file(name), space)
+    return Supernet(space, state, f"EfficientNet-{name[-5:].title()} trained on ImageNet")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from edgenas.spaces.mobilenet.table import Block, Table, divisible, half
 from edgenas.text import printable
 
 if TYPE_CHECKING:
+    from edgenas.spaces.mobilenet.features import MobileNetFeatures
     from edgenas.spaces.mobilenet.network import MobileNet
 
 
@@ -62,6 +63,22 @@ class ElasticMobileNet:
                 found.append(_Slot("kernel", number, block, stage.kernels))
                 found.append(_Slot("expand", number, block, stage.expands))
         return tuple(slot for slot in found if len(slot.options) > 1)
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, int, int], int]:
+        return {(slot.what, slot.stage, slot.block): place for place, slot in enumerate(self._slots)}
+
+    def gene(self, what: str, stage: int, block: int) -> int | None:
+        """Which gene chooses `what` (resolution, depth, kernel or expand) there; None where there is no choice. Stage
+        and block are 0 where it is of none."""
+        return self._places.get((what, stage, block))
+
+    @cached_property
+    def features(self) -> MobileNetFeatures:
+        """What costs are predicted from."""
+        from edgenas.spaces.mobilenet.features import MobileNetFeatures  # numpy is not needed by all
+
+        return MobileNetFeatures(self.name, self.table, self.gene)
 
     def config(self, arch: Architecture) -> Config:
         """What `arch` says. Raises UsageError where its genes are none of this space."""
@@ -132,6 +149,10 @@ class ElasticMobileNet:
     def resolution(self, arch: Architecture) -> int:
         """... that of `arch`."""
         return self.config(arch).resolution
+
+    def at_resolution(self, arch: Architecture, side: int) -> Architecture:
+        """`arch` at another resolution. Raises UsageError for one that the space does not have."""
+        return self.architecture(replace(self.config(arch), resolution=side))
 
     def smallest(self) -> Architecture:
         """The architecture of the fewest MACs and parameters."""

@@ -31,7 +31,7 @@ class MobileNet(nn.Module):
         self.stages = nn.ModuleList(rows)
         self.head = ConvNorm(stages[-1][-1].outputs, table.head_width, 1, 1, side, table.activation, table)
         self.mix = nn.Conv2d(table.head_width, table.mix_width, 1, bias=False) if table.mix_width else nn.Identity()
-        self.mix_activation = _activation(table.activation) if table.mix_width else nn.Identity()
+        self.mix_activation = activation_of(table.activation) if table.mix_width else nn.Identity()
         self.classifier = nn.Linear(table.mix_width or table.head_width, num_classes)
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -101,12 +101,12 @@ class ConvNorm(nn.Module):
         self.pad = nn.Identity() if even else nn.ZeroPad2d((before, after, before, after))
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, before if even else 0, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(outputs, eps=table.norm_epsilon)
-        self.activation = nn.Identity() if activation is None else _activation(activation)
+        self.activation = nn.Identity() if activation is None else activation_of(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.activation(self.norm(self.conv(self.pad(x))))
         return out
 
 
-def _activation(name: str) -> nn.Module:
+def activation_of(name: str) -> nn.Module:
     return {"relu": nn.ReLU, "relu6": nn.ReLU6, "hswish": nn.Hardswish}[name]()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgenas.architecture import Architecture
 from edgenas.errors import DataError, UsageError
 from edgenas.spaces.mobilenet.family import Config, ElasticMobileNet
 from edgenas.spaces.mobilenet.table import Stage, Table, divisible
+
+if TYPE_CHECKING:
+    from edgenas.spaces.mobilenet.weights import Supernet
 
 _KERNELS, _EXPANDS, _DEPTHS = (3, 5, 7), (3, 4, 6), (2, 3, 4)
 # Of the five elastic stages: width, stride, activation, squeeze.
@@ -48,6 +53,23 @@ def _table(multiplier: float) -> Table:
 class OFAMobileNetV3(ElasticMobileNet):
     """Depths of 2 to 4 in five stages, kernels of 3 to 7 and expansions of 3 to 6 in 20 blocks: 2.18e19 networks at
     each resolution of 96 to 260."""
+
+    def supernet(self) -> Supernet:
+        """The weights in the official checkpoint, read once. Raises DataError, which names the command that gets it,
+        where it is not on this machine or is damaged."""
+        from edgenas.data.files import require
+
+        path = require(self.name)
+        state = path.stat()
+        return _supernet(self.name, path, state.st_size, state.st_mtime_ns)
+
+    def read(self, path: Path) -> Supernet:
+        """The weights in an official checkpoint. Raises DataError for anything else, of which nothing is run."""
+        from edgenas.spaces.mobilenet.weights import Supernet, read_ofa
+
+        state, transforms = read_ofa(path, self)
+        source = f"the Once-for-all supernet {self.name} trained on ImageNet"
+        return Supernet(self, state, source, transforms, by_importance=False)
 
     def from_choices(
         self, resolution: int, depths: Sequence[int], kernels: Sequence[int], expands: Sequence[int]
@@ -153,3 +175,10 @@ class OFAMobileNetV3W10(OFAMobileNetV3):
 class OFAMobileNetV3W12(OFAMobileNetV3):
     name = "ofa-mbv3-w1.2"
     table = _table(1.2)
+
+
+@cache
+def _supernet(name: str, path: Path, size: int, mtime_ns: int) -> Supernet:
+    """What the file holds that was so large and written at that time."""
+    spaces = (OFAMobileNetV3W10(), OFAMobileNetV3W12())
+    return next(space for space in spaces if space.name == name).read(path)

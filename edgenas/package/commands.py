@@ -1,0 +1,43 @@
+"""What `edgenas export` and `edgenas package` do, as functions of these names; `verify` and `deploy` are in the files
+of their names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgenas.package.build import build
+from edgenas.package.export import CALIBRATION_IMAGES, FORMATS, parse_formats
+from edgenas.package.export import export as write
+from edgenas.run import open_trained
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The `record` of what was written, as export.json holds it, and the `folder` that has the files."""
+
+    record: dict[str, Any]
+    folder: Path
+
+
+def export(
+    run: str,
+    formats: str = ",".join(FORMATS),
+    folder: Path | None = None,
+    calibration_images: int = CALIBRATION_IMAGES,
+) -> Exported:
+    """Write the network trained in `run`, a name or a folder, to `folder` (default RUN/export) in each of `formats`,
+    with commas between.
+
+    Raises UnknownNameError for another format, else as edgenas.package.export.export does.
+    """
+    asked, opened = parse_formats(formats), open_trained(run)
+    folder = folder or opened.path / "export"
+    return Exported(write(opened, asked, folder, calibration_images), folder)
+
+
+def package(run: str, path: Path) -> dict[str, Any]:
+    """Put the network trained in `run`, a name or a folder, into the archive `path`; its manifest. Raises as
+    edgenas.package.build.build does."""
+    return build(open_trained(run), path)

@@ -1,0 +1,74 @@
+"""What a network for photos learns from besides the labels (Hinton et al., arXiv:1503.02531): the largest network of
+its space, which began with trained weights and has been fine-tuned on the same photos.
+
+It is trained once for each set of photos, and kept in the user's cache as a training like any other: one that was
+interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgenas.architecture import Inheriting, OwnResolution, SearchSpace
+from edgenas.data.files import cache_dir
+from edgenas.data.inputs import images_for
+from edgenas.errors import UsageError
+from edgenas.train.files import Trained, load_trained
+from edgenas.train.loop import Training
+from edgenas.train.settings import FINE_TUNING, TrainSettings
+
+log = logging.getLogger(__name__)
+
+MAX_SIDE = 160  # pixels: more take too long
+SETTINGS = TrainSettings(**{**FINE_TUNING, "epochs": 4, "init": "inherited"})
+
+
+class Teacher(nn.Module):
+    """`trained`, for images of any size, float [batch, 3, h, w], scaled to [0, 1]; it gives logits [batch, classes]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, trained: Trained) -> None:
+        super().__init__()
+        self.network = trained.network
+        self.side, self.classes = trained.given.image_size, trained.given.classes
+        self.register_buffer("mean", torch.tensor(trained.given.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(trained.given.std).view(3, 1, 1))
+
+    def forward(self, scaled: Tensor) -> Tensor:
+        seen = F.interpolate(scaled, (self.side, self.side), mode="bilinear", antialias=True)
+        logits: Tensor = self.network(((seen - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
+        return logits
+
+
+def photo_teacher(space: SearchSpace, dataset: str, settings: TrainSettings = SETTINGS) -> tuple[Teacher, str]:
+    """The teacher of networks of `space` for `dataset`, frozen and in evaluation mode, and what it is in words.
+
+    Raises UsageError where the space has no trained weights, DataError where they, or the photos, are missing.
+    """
+    if not isinstance(space, Inheriting) or not isinstance(space, OwnResolution):
+        raise UsageError(f"space {space.name} has no trained network to learn from; leave --distill out")
+    side = max((each for each in space.resolutions if each <= MAX_SIDE), default=space.resolutions[0])
+    arch = space.at_resolution(space.largest(), side)
+    images, test = (images_for(space, arch, dataset, split) for split in ("train", "test"))
+    made_from = [space.supernet().fingerprint, images.fingerprint, test.fingerprint, vars(settings), side]
+    name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
+    folder = cache_dir() / "teachers" / name
+    begun = (folder / "train" / "checkpoint.pt").is_file()
+    training = Training(folder / "train", space, arch, dataset, images, test, settings, resume=begun)
+    if training.share_done < 1:
+        log.info("training a teacher, %s at %d pixels; it is kept for later", space.supernet().source, side)
+    steps = training.steps_per_epoch * settings.epochs
+    for step in training:
+        if step % 50 == 0:
+            log.info("teacher: step %d of %d", step, steps)
+    found = load_trained(folder)
+    words = f"{space.supernet().source}, fine-tuned on {images.name} to {found.test_accuracy:.1f} % at {side} pixels"
+    return Teacher(found).eval().requires_grad_(False), words
