@@ -72,8 +72,8 @@ def full_int8(graph: Graph, metadata: Mapping[str, Any], images: NDArray[np.floa
 
 
 def _one_scale_a_linear_layer(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The recipe, but linear layers with one scale for all weights: runtimes before 2.14 take the first channel's for
-    that of all, and compute something else without a word."""
+    """The recipe, but linear layers with one scale for all weights: tflite-runtime 2.7, for one, takes the first
+    output's for that of all, and computes something else without a word."""
     rule = deepcopy(rules[0])
     rule["operation"] = qtyping.TFLOperationName.FULLY_CONNECTED
     rule["op_config"]["weight_tensor_config"]["granularity"] = qtyping.QuantGranularity.TENSORWISE
@@ -109,7 +109,7 @@ def _quantized(prepared: Any, ranges: Any = None) -> bytes:
     except (ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ExportError(f"the model cannot be quantised ({reason}); export it as float32 instead") from error
-    # It puts large weights behind the flatbuffer, where old runtimes and edgetpu_compiler do not find them.
+    # It puts large weights behind the flatbuffer, where old runtimes do not find them.
     return pack(flatbuffer_utils.read_model_from_bytearray(bytearray(result.quantized_model)))
 
 
