@@ -97,7 +97,7 @@ class _Buffer(schema.BufferT):  # type: ignore[misc]
 
 
 def pack(model: schema.ModelT) -> bytes:
-    """The bytes of `model`, all of its weights inside the flatbuffer: tflite-runtime 2.11, for one, looks nowhere else."""
+    """The bytes of `model`, its weights inside the flatbuffer: tflite-runtime 2.11, for one, looks nowhere else."""
     for number, buffer in enumerate(model.buffers):
         if buffer.data is not None and not isinstance(buffer, _Buffer):
             model.buffers[number] = _Buffer(np.frombuffer(bytes(buffer.data), np.uint8))
