@@ -98,15 +98,15 @@ def noise_of_the_lists() -> None:
     """What the lists at batch 1 measured besides the networks: whether slow measurements stand together."""
     archs, latencies = help_list()
     prior = broad_prior(SPACE)
-    print("The noise of the lists at batch 1, by a fit to the first 1,000 networks and then to its faster half:")
+    print("The noise of the lists at batch 1, by a fit to 300 networks and then to the faster half of 600:")
     for name in GPUS:
         if not name.endswith("_1"):
             continue
-        values, first = latencies[name], np.arange(CHOSEN_ON)
+        values, first = latencies[name], np.arange(300)
         for _ in range(2):
             predicted = fitted(SPACE, prior, [archs[i] for i in first], values[first])(archs)
             residuals = np.log(values / predicted)
-            first = np.flatnonzero(residuals[:CHOSEN_ON] <= np.median(residuals[:CHOSEN_ON]))
+            first = np.flatnonzero(residuals[:600] <= np.median(residuals[:600]))
         residuals -= np.median(residuals)
         slow = residuals > SLOW
         runs = int((np.diff(slow.astype(int)) != 0).sum()) + 1
