@@ -22,6 +22,7 @@ MAX_PROGRAM_BYTES = 1 << 30
 _MAX_PARTS = 20_000
 _AGAIN = "write it again, with torch.export.save or torch.jit.save"
 
+_OLD = "serialized_exported_program.json"  # what torch.export wrote before torch 2.8, as pickles
 _MARKS = {"export": "models/model.json", "script": "code/"}  # what only that kind has
 _NEEDED = {
     "export": r"models/model\.json|data/(weights|constants)/[A-Za-z0-9_.]+",
@@ -54,7 +55,8 @@ def is_program(path: Path) -> bool:
     with open_file(path) as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                return _kind([name.partition("/")[2] for name in archive.namelist()]) is not None
+                names = archive.namelist()
+                return _OLD in names or _kind([name.partition("/")[2] for name in names]) is not None
         except (zipfile.BadZipFile, ValueError, NotImplementedError):
             return False
 
@@ -84,6 +86,8 @@ def _parts(content: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         listed = archive.infolist()
         names = [each.filename.partition("/")[2] for each in listed]
+        if any(each.filename == _OLD for each in listed):
+            raise ValueError("an old version of torch wrote it")
         if len(listed) > _MAX_PARTS or sum(each.file_size for each in listed) > MAX_PROGRAM_BYTES:
             raise ValueError("what it holds is too large")
         if len({each.filename.partition("/")[0] for each in listed}) > 1 or len(set(names)) < len(names):

@@ -124,11 +124,10 @@ def identified(space: SearchSpace, settings: Settings, without: Collection[str] 
     """`settings` as fingerprints hold them, but those `without` which the same is found: by the names that they first
     had, so that what an earlier version scored is still known."""
     first = {today: former for former, today in FORMER_NAMES.items()}
-    entries = {first.get(name, name): value for name, value in flat(sized(space, settings)).items()}
     later = {"init": "random", "classifier_rate": 1.0, "min_crop": 1.0}  # not there before, when all were so
     return {
-        name: value
-        for name, value in entries.items()
+        first.get(name, name): value
+        for name, value in flat(sized(space, settings)).items()
         if name not in without and (name not in later or value != later[name])
     }
 

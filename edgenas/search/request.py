@@ -22,6 +22,7 @@ from edgenas.architecture import (
     SearchSpace,
     flat,
 )
+from edgenas.data.images import count_to_train_on
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import HOW_ONLY, PHOTOS_REFINED, PUBLISHED, SUPERNET, FitnessSettings, RefineSettings, sized, table
@@ -211,7 +212,7 @@ def _for_space(settings: FitnessSettings, request: SearchRequest, space: SearchS
     if request.epochs is None and settings.init == "inherited":
         settings = replace(settings, epochs=INHERITED_STEPS)
     if request.batch_size is None and isinstance(space, OwnResolution):
-        settings = replace(settings, batch_size=PHOTOS_IN_BATCH)
+        settings = replace(settings, batch_size=min(PHOTOS_IN_BATCH, count_to_train_on(request.dataset)))
     return settings
 
 
@@ -309,10 +310,12 @@ def request_again(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
     for name, value in asked.items():
         if name in _ELSEWHERE:
             continue
-        if getattr(stored, name) != value:
+        before = getattr(stored, name)
+        if before != value:
             flag = "--" + name.removesuffix("_ms").removesuffix("_mj").removesuffix("_m").replace("_", "-")
+            was, asked_now = (",".join(each) if isinstance(each, tuple) else each for each in (before, value))
             raise UsageError(
-                f"run {run.path} was made with {flag} {printable(getattr(stored, name))}, not {value}; leave {flag} out"
-                " to go on with it, or start a new run"
+                f"run {run.path} was made with {flag} {printable(was)}, not {asked_now}; leave {flag} out to go on with"
+                " it, or start a new run"
             )
     return replace(stored, **{name: asked[name] for name in _ELSEWHERE & set(asked)})

@@ -41,6 +41,18 @@ class Net(nn.Module):
         return self.body(x)
 
 
+class ThreeStages(nn.Module):
+    """As many networks name their stages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1, self.layer2, self.layer3 = (nn.Conv2d(each, 2 * each, 3, 2, 1) for each in (3, 6, 12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer3(self.layer2(self.layer1(x).relu()).relu()).mean((2, 3))
+        return out
+
+
 TAPS = ("stem.1", "stem", "features.0", "features.1.bn", "features", "more.0", "more.1")
 FIVE = ("stem", "features.0", "features.1", "features", "more.1")
 

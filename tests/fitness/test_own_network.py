@@ -437,3 +437,15 @@ def test_archives_that_are_too_large_or_have_parts_twice_are_refused(
     monkeypatch.setattr("edgenas.data.torch_program.MAX_PROGRAM_BYTES", 1 << 19)
     with pytest.raises(DataError, match="what it holds is too large"):
         read_program(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("serialized_exported_program.json", b"{}")
+    assert is_program(path)
+    with pytest.raises(DataError, match="an old version of torch wrote it"):
+        read_program(path)
+
+
+def test_a_network_larger_than_any_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(network(), tmp_path / "net.pt2", "any")
+    monkeypatch.setattr("edgenas.data.torch_program.MAX_PROGRAM_BYTES", 1 << 12)
+    with pytest.raises(DataError, match=r"net\.pt2 is larger than the 4,096 bytes that such a file may have; give a"):
+        read_program(path)

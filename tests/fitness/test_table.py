@@ -93,6 +93,8 @@ def test_fingerprints_keep_the_names_that_settings_first_had() -> None:
     assert {"draws", "readings"} < set(scoring)
     assert "passes" in refining
     assert not {"repeats", "eval_steps", "max_epochs", "seed"} & {*scoring, *refining}
+    left = identified(SPACE, FitnessSettings(), without={"repeats", "eval_steps"})
+    assert not {"draws", "readings", "repeats", "eval_steps"} & set(left), "what is left out is named as today"
 
 
 def test_the_default_fits() -> None:
