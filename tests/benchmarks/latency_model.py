@@ -70,14 +70,14 @@ def lists() -> tuple[float, float]:
     counted, blocks = macs(SPACE, others), [sum(map(len, SPACE.blocks(arch))) for arch in others]
     means: dict[bool, list[float]] = {True: [], False: []}
     print(f"HELP's lists: mean (worst) Spearman and share within 10 %, of {len(others):,} networks, {REPEATS} repeats")
-    print(f"{'gpu_batch':<14}{'MACs':<7}{'blocks':<8}{'10 samples':<21}{'30 samples':<21}{'30 random':<21}1,000 random")
+    print(f"{'gpu_batch':<14}{'MACs':<7}{'blocks':<8}{'10 samples':<21}{'30 samples':<21}{'30 random':<21}300 random")
     for name in GPUS:
         values = latencies[name][CHOSEN_ON:]
         known = dict(zip(others, values.tolist(), strict=True))
         columns = []
-        for count, chosen in ((10, True), (30, True), (30, False), (1_000, False)):
+        for count, chosen in ((10, True), (30, True), (30, False), (300, False)):
             found = []
-            for seed in range(REPEATS if count < 1_000 else 1):
+            for seed in range(REPEATS if count < 300 else 3):
                 rng = np.random.default_rng(seed)
                 some = [others[i] for i in rng.choice(len(others), max(600, count), replace=False)]
                 samples = choose_samples(SPACE, count, seed, prior, among=some) if chosen else some[:count]
@@ -98,15 +98,15 @@ def noise_of_the_lists() -> None:
     """What the lists at batch 1 measured besides the networks: whether slow measurements stand together."""
     archs, latencies = help_list()
     prior = broad_prior(SPACE)
-    print("The noise of the lists at batch 1, by a fit to the first 1,000 networks and then to its faster half:")
+    print("The noise of the lists at batch 1, by a fit to 300 networks and then to the faster half of 600:")
     for name in GPUS:
         if not name.endswith("_1"):
             continue
-        values, first = latencies[name], np.arange(CHOSEN_ON)
+        values, first = latencies[name], np.arange(300)
         for _ in range(2):
             predicted = fitted(SPACE, prior, [archs[i] for i in first], values[first])(archs)
             residuals = np.log(values / predicted)
-            first = np.flatnonzero(residuals[:CHOSEN_ON] <= np.median(residuals[:CHOSEN_ON]))
+            first = np.flatnonzero(residuals[:600] <= np.median(residuals[:600]))
         residuals -= np.median(residuals)
         slow = residuals > SLOW
         runs = int((np.diff(slow.astype(int)) != 0).sum()) + 1
