@@ -222,7 +222,7 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
             shutil.copy("edgenas_model/model.onnx", "model.onnx")
         if names(r"photos\.tar\.gz"):
             shutil.copy(made.package_of_photos(), workplace)
-        if names("--dataset photos"):
+        if names("--dataset photos|train flowers"):
             shutil.copytree(made.photos(), workplace / "photos")
         if names("ofa-mbv3-w1.2"):
             shutil.copy(made.checkpoint(), workplace)
