@@ -1,0 +1,147 @@
+"""Searches of Once-for-all's space by a limit on MACs: `python -m tests.benchmarks.ofa_search [METHODS] [SEEDS]`.
+
+Winners are judged by Once-for-all's own accuracy predictor (ofa/acc_predictor.pth in EDGENAS_DATA_DIR), which knows
+ofa-mbv3-w1.2 at 160 to 224 pixels; its accuracies are 3 to 5 points above ImageNet's. METHODS, comma-separated, are
+what `--fitness` takes, and `random`: a network drawn among those between 95 and 100 % of the limit; by default all that
+need no training. `live` needs a folder of photos in PHOTOS and trains from random weights, STEPS (10) steps on 32 of
+them, for there is no supernet here. The regret is what a winner lacks of the best that evolution by the predictor
+itself finds, in points: mean of SEEDS (5).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgenas import plugins
+from edgenas.architecture import Architecture, Constraint, Fitness, Score
+from edgenas.cost.analytic import AnalyticCost
+from edgenas.data.files import data_dir
+from edgenas.data.inputs import input_of
+from edgenas.data.torch_file import load
+from edgenas.fitness import FitnessSettings, mixed
+from edgenas.search.evaluate import Evaluator
+from edgenas.search.genetic import Generation, evolve
+from edgenas.search.request import with_budget
+from edgenas.search.settings import SearchSettings
+from edgenas.spaces.mobilenet import OFAMobileNetV3W12
+
+LIMITS_M = (240.0, 300.0, 374.0)
+METHODS = ("macs", "params", "macs+params", "random")
+
+
+class Predictable(OFAMobileNetV3W12):
+    """Where the predictor holds."""
+
+    table = replace(OFAMobileNetV3W12.table, resolutions=(160, 176, 192, 208, 224))
+
+    def macs_m(self, arch: Architecture, *, num_classes: int = 1000, image_size: int | None = None) -> float:
+        """Of networks for ImageNet, which the limits are of."""
+        return super().macs_m(arch, num_classes=1000)
+
+
+SPACE = Predictable()
+
+
+class Oracle:
+    """Accuracies by Once-for-all's predictor, in %."""
+
+    source = fingerprint = "predictor"
+    exhaustive = True
+
+    def __init__(self) -> None:
+        folder = data_dir()
+        if folder is None:
+            sys.exit("set EDGENAS_DATA_DIR to a folder with ofa/acc_predictor.pth")
+        self._layers: dict[str, Tensor] = load((folder / "ofa" / "acc_predictor.pth").read_bytes())
+
+    def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score]:
+        x = torch.tensor(np.array([features(arch) for arch in archs]), dtype=torch.float32)
+        names = sorted({name.rpartition(".")[0] for name in self._layers}, key=lambda name: int(name.split(".")[-1]))
+        for number, name in enumerate(names):
+            x = x @ self._layers[f"{name}.weight"].T + self._layers[f"{name}.bias"]
+            x = torch.relu(x) if number < len(names) - 1 else x
+        for value in x.flatten().tolist():
+            yield Score(100 * value)
+
+
+def features(arch: Architecture) -> list[float]:
+    """Kernels and expansions of the 20 elastic blocks, one-hot, zero where there is no block; and the resolution."""
+    config = SPACE.config(arch)
+    kernels, expands = np.zeros((20, 3)), np.zeros((20, 3))
+    for stage, blocks in enumerate(config.stages[1:]):
+        for place, (kernel, expand) in enumerate(blocks):
+            kernels[4 * stage + place, (3, 5, 7).index(kernel)] = 1
+            expands[4 * stage + place, (3, 4, 6).index(expand)] = 1
+    resolution = np.zeros(8)
+    resolution[(config.resolution - 112) // 16] = 1
+    return [*kernels.ravel().tolist(), *expands.ravel().tolist(), *resolution.tolist()]
+
+
+def search(fitness: Fitness, limit_m: float, settings: SearchSettings) -> Architecture:
+    cost = AnalyticCost(SPACE, input_of("imagenet"))
+    events = evolve(Evaluator(SPACE, fitness, cost, [Constraint("macs", limit_m)]), settings)
+    *_, last = (each for each in events if isinstance(each, Generation))
+    assert last.best is not None
+    return last.best.arch
+
+
+def drawn(limit_m: float, seed: int) -> Architecture:
+    rng = random.Random(seed)
+    while True:
+        arch = SPACE.canonical(Architecture(SPACE.name, tuple(map(rng.randrange, SPACE.choices))))
+        if 0.95 * limit_m <= SPACE.macs_m(arch) <= limit_m:
+            return arch
+
+
+def fitness_of(method: str, seed: int) -> Fitness:
+    settings = FitnessSettings(seed=seed, epochs=int(os.environ.get("STEPS", "10")), reference="efficientnet-lite0")
+    dataset = os.environ.get("PHOTOS", "digits")
+    if "+" in method or "*" in method:
+        return mixed.create(method, SPACE, dataset, settings, 20)
+    fitness: Fitness = plugins.load("fitness", method)(SPACE, dataset, settings)
+    return fitness
+
+
+def main(methods: Sequence[str], seeds: int) -> None:
+    oracle = Oracle()
+    long = SearchSettings(population=100, generations=40, pool=200)
+    print("best by the predictor: ", end="", flush=True)
+    best = {}
+    for limit_m in LIMITS_M:
+        found = search(oracle, limit_m, long)
+        (score,) = oracle([found])
+        assert score.value is not None
+        best[limit_m] = score.value
+        print(f"{limit_m:g} M {score.value:.2f}", end="; ", flush=True)
+    print(
+        f"\n{'regret in points':<24}" + "".join(f"{f'{limit_m:g} M':>16}" for limit_m in LIMITS_M) + "    mean  seconds"
+    )
+    for method in methods:
+        rows, began_s = [], time.perf_counter()
+        for limit_m in LIMITS_M:
+            winners = [
+                drawn(limit_m, seed)
+                if method == "random"
+                else search(fitness_of(method, seed), limit_m, with_budget(SearchSettings(seed=seed)))
+                for seed in range(seeds)
+            ]
+            values = [each.value or 0.0 for each in oracle(winners)]
+            rows.append([best[limit_m] - value for value in values])
+        cells = "".join(f"{statistics.fmean(row):9.2f} +- {statistics.pstdev(row):.2f}" for row in rows)
+        mean = statistics.fmean(value for row in rows for value in row)
+        print(f"{method:<24}{cells}{mean:8.2f}{time.perf_counter() - began_s:9.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    main(given[0].split(",") if given else METHODS, int(given[1]) if len(given) > 1 else 5)
