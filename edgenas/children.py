@@ -15,14 +15,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-STARTED_S = 1.0  # for which the end of the program waits for those that are being started
+STARTED_S = 1.0
 TASKKILL_S = 30.0
 
 
 class _Children:
-    """Those that may still run. Held, not weakly: nobody else may know one whose start was interrupted."""
+    """Those that may still run. Held, not weakly: nobody else may know one whose start was interrupted. Their end waits
+    `started_s` for those that are being started."""
 
-    def __init__(self) -> None:
+    def __init__(self, started_s: float = STARTED_S) -> None:
+        self._started_s = started_s
         self._changed = threading.Condition()
         self._starting = 0
         self._running: set[subprocess.Popen[Any]] = set()
@@ -51,7 +53,7 @@ class _Children:
     def end(self) -> None:
         with self._changed:
             self._ending = True
-            self._changed.wait_for(lambda: not self._starting, STARTED_S)
+            self._changed.wait_for(lambda: not self._starting, self._started_s)
             running = [each for each in self._running if each.poll() is None]
         for child in running:
             end(child)

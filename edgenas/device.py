@@ -62,16 +62,21 @@ class Identity:
 class Measurement:
     """How a network is timed: `repeats` repeats of at least `min_repeat_ms` each, `pause_s` apart, after a warm-up
     of `warmup_runs` runs or `warmup_s` seconds, whichever is longer; a winner again in `final_processes` fresh
-    processes of at least `final_process_s` each. It runs on the cores `affinity`; none: wherever the system puts it."""
+    processes of at least `final_process_s` each. It runs on the cores `affinity`; none: wherever the system puts it.
+    What was void, as by throttling, is timed again, `attempts` times in all, a winner `final_attempts` times. Before
+    and after, a reference network is timed for 3 repeats of `reference_repeat_ms`."""
 
     warmup_runs: Annotated[int, Range(0, 10_000)] = 10
     warmup_s: Annotated[float, Range(0, 600)] = 0.5
     repeats: Annotated[int, Range(1, 1000)] = 5
-    min_repeat_ms: Annotated[float, Range(0, 60_000)] = 100.0
+    min_repeat_ms: Annotated[float, Range(0.001, 60_000)] = 100.0
     pause_s: Annotated[float, Range(0, 60)] = 0.1
     final_processes: Annotated[int, Range(1, 100)] = 5
-    final_process_s: Annotated[float, Range(0, 600)] = 10.0
+    final_process_s: Annotated[float, Range(0.001, 600)] = 10.0
     affinity: tuple[Annotated[int, Range(0, 4095)], ...] = ()
+    attempts: Annotated[int, Range(1, 10)] = 2
+    final_attempts: Annotated[int, Range(1, 10)] = 3
+    reference_repeat_ms: Annotated[float, Range(0.001, 60_000)] = 60.0
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
 
 import hypothesis
 import pytest
 
-from edgenas.board import measure, registry
-from edgenas.board.measure import Tier
+from edgenas.board import registry
 from tests.fuzz import FULL, SEED
+from tests.profiles import quick_profile
 from tests.runs import header, result, winner
 
 ARCH = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|nor_conv_1x1~1|avg_pool_3x3~2|"
@@ -47,7 +46,6 @@ def _clean_machine(
     monkeypatch.setenv("EDGENAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("EDGENAS_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
     monkeypatch.setenv("EDGENAS_STATE_DIR", str(tmp_path_factory.mktemp("state")))
-    monkeypatch.setattr("edgenas.search.request.REFINE", 0)  # it takes a minute; tests/cli/test_refine.py has it
     if request.node.get_closest_marker("real_data") is None:
         monkeypatch.delenv("EDGENAS_DATA_DIR", raising=False)
 
@@ -65,26 +63,12 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _quick(name: Literal["screen", "final"], processes: int, repeats: int, min_repeat_ms: float) -> Any:
-    def tier(cls: type[Tier], how: object, limit_ms: float | None = None) -> Tier:
-        return cls(name, processes, repeats, min_repeat_ms, 1, 0.0, 0.0, limit_ms=limit_ms)
-
-    return tier
-
-
-@pytest.fixture
-def quick_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Timing takes milliseconds: what the tiers are is tested where they are defined."""
-    monkeypatch.setattr(Tier, "screen", classmethod(_quick("screen", 1, 3, 10.0)))
-    monkeypatch.setattr(Tier, "final", classmethod(_quick("final", 2, 1, 20.0)))
-    monkeypatch.setattr(measure, "_REFERENCE_TIER", Tier("screen", 1, 3, 5.0, 1, 0.0, 0.0))
-    monkeypatch.setattr(measure, "ATTEMPTS", {"screen": 1, "final": 1})
-
-
 @pytest.fixture
 def here(tmp_path: Path) -> registry.Board:
-    """This computer as a board, with a home of its own."""
-    board = registry.Board("here", "host", "local", {"home": str(tmp_path / "board")}, sys.executable)
+    """This computer as a board, with a home of its own, where a timing takes milliseconds."""
+    board = registry.Board(
+        "here", str(quick_profile(tmp_path)), "local", {"home": str(tmp_path / "board")}, sys.executable
+    )
     registry.add(board)
     return board
 

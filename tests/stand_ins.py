@@ -1,5 +1,9 @@
 """Stand-ins for what few boards and computers have: an Edge TPU with its delegate and compiler, TensorRT's tool, and
-times that nothing disturbs."""
+times that nothing disturbs.
+
+Where no model has to run, a null board (edgenas.board.null) does. These boards have the real agent: what is tested by
+them is that it finds, opens and checks such runtimes, and that what it computes is right.
+"""
 
 from __future__ import annotations
 

@@ -95,8 +95,7 @@ def test_nor_is_one_of_many(tmp_path: Path, after_s: float) -> None:
 
 
 def test_a_start_that_hangs_does_not_keep_the_program_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(children, "STARTED_S", 0.1)
-    ours, reached, going_on = children._Children(), threading.Event(), threading.Event()
+    ours, reached, going_on = children._Children(started_s=0.1), threading.Event(), threading.Event()
     started: list[subprocess.Popen[bytes]] = []
 
     class Hanging(subprocess.Popen[bytes]):

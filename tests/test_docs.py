@@ -13,6 +13,7 @@ import shutil
 import tarfile
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from edgenas.board import registry
 from edgenas.cli import app, main
 from edgenas.fitness import RefineSettings, tabulate
 from edgenas.fitness.reference import ResNet
-from edgenas.search import request
+from edgenas.search.request import PRESETS
 from edgenas.spaces.mobilenet import OFAMobileNetV3W12
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.fitness import own_networks
 from tests.pages import ALL, PAGES, ROOT, Command, comparable, maker, reprint, runs_named
+from tests.profiles import quick_profile
 from tests.spaces.checkpoints import official
 from tests.stand_ins import StandInBoard
 from tests.train.worlds import image_folder
@@ -90,10 +92,14 @@ def made_up_tables(folder: Path) -> None:
     (folder / "imported" / "HW-NAS-Bench-v1_0.pickle").write_bytes(pickle.dumps(costs))
 
 
-def steady_board(home: Path) -> None:
-    """`here`, as a board that nothing disturbs."""
-    made = StandInBoard(home, steady=True)
-    registry.add(registry.Board("here", "host", "local", made.options, made.python))
+def board_here(home: Path, command: str) -> None:
+    """`here`, as a board that nothing disturbs: a null board, but for the two commands in which the agent is to run
+    models on this computer."""
+    if re.search("edgenas deploy|--cost live", command):
+        made = StandInBoard(home, steady=True)
+        registry.add(registry.Board("here", str(quick_profile(home)), "local", made.options, made.python))
+    else:
+        registry.add(registry.Board("here", "host", "null", {}))
 
 
 class Made:
@@ -174,7 +180,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
 
 
 @pytest.fixture
-def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch, quick_tiers: None) -> Callable[[str], None]:
+def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Brings what a command names into the current folder."""
     monkeypatch.setenv("HOME", str(workplace / "home"))
     few = tabulate.unique_architectures(SPACE)[:10]
@@ -182,7 +188,9 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch, quick_
     network = ResNet(20, 10).eval()
     for place in ("references", "reference"):
         monkeypatch.setattr(f"edgenas.fitness.{place}.reference_network", lambda *_: (network, "made up"))
-    monkeypatch.setattr(request, "REFINE_SETTINGS", RefineSettings((64, 128, 256), 64))  # a minute else
+    # Commands run as typed, so what makes refining take a minute is the preset's to change, not an argument's.
+    quick = replace(PRESETS["default"], refine=0, refine_settings=RefineSettings((64, 128, 256), 64))
+    monkeypatch.setitem(PRESETS, "default", quick)
 
     def bring(command: str) -> None:
         def names(pattern: str) -> bool:
@@ -192,7 +200,7 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch, quick_
             if name != "mine-trained":
                 shutil.copytree(made.run(name), workplace / "runs" / name)
         if names("--board here|board (check|bench|profile|remove) here|device (here|photos).toml"):
-            steady_board(workplace / "board")
+            board_here(workplace / "board", command)
         if names("device here.toml"):
             shutil.copy(made.profile("here.toml", SPACE.name), workplace)
         if names("device photos.toml"):
@@ -214,7 +222,7 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch, quick_
             shutil.copy("edgenas_model/model.onnx", "model.onnx")
         if names(r"photos\.tar\.gz"):
             shutil.copy(made.package_of_photos(), workplace)
-        if names("--dataset photos"):
+        if names("--dataset photos|train flowers"):
             shutil.copytree(made.photos(), workplace / "photos")
         if names("ofa-mbv3-w1.2"):
             shutil.copy(made.checkpoint(), workplace)

@@ -25,14 +25,10 @@ from edgenas.errors import BoardError
 from edgenas.lower.runtimes import explained
 from edgenas.runtimes import RUNTIMES
 
-ATTEMPTS = {"screen": 2, "final": 3}  # at a model whose timing was void, as by throttling
-_COOLING_S = 300.0
-_RECENT_S = 2.0  # how old the reference's time before a block may be
+COOLING_S = 300.0
+RECENT_S = 2.0
 _ABOUT_THE_MODEL = {"missing", "hash", "model", "wrong", "timeout", "crash", "memory", "runtime", "impossible"}
 _THROTTLED_NOW, _THROTTLED_SINCE_BOOT = 0xF, 0xF0000  # vcgencmd get_throttled
-
-
-_REFERENCE_TIER = Tier("screen", 1, 3, 60.0, 5, 0.1, 0.02)
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,10 @@ Outcome = Measured | Failed
 
 class Bench:
     """Times models on the board behind `session`, a `device`, with `threads` on the cores `affinity` (none: those that
-    the device's profile names, if any), by `runtime` ("": the device's own); the store answers for what is known."""
+    the device's profile names, if any), by `runtime` ("": the device's own); the store answers for what is known.
+
+    It waits `cooling_s` for a hot board to cool down. The reference's time before a block may be `recent_s` old.
+    """
 
     def __init__(
         self,
@@ -78,13 +77,15 @@ class Bench:
         prepare: bool = True,
         affinity: Sequence[int] = (),
         runtime: str = "",
+        cooling_s: float = COOLING_S,
+        recent_s: float = RECENT_S,
     ) -> None:
         if device.measurement is None:
             raise ValueError(f"nothing can be measured on {device.name}")
         self.session, self.device, self.board, self.threads, self.store = session, device, board, threads, store
         self.how, self.prepare = device.measurement, prepare
         self.affinity = list(affinity or self.how.affinity) or None
-        self._asked = runtime
+        self._asked, self._cooling_s, self._recent_s = runtime, cooling_s, recent_s
         state = session.facts["state"]
         self._coolest_c = _hottest(state)
         self.timing: Model | None = None  # what runs on the board right now, or ran when it was lost
@@ -99,13 +100,13 @@ class Bench:
         outcomes: list[Outcome | None] = [self.known(model, tier) for model in models]
         waiting = [index for index, outcome in enumerate(outcomes) if outcome is None]
         attempts: dict[int, list[dict[str, Any]]] = {index: [] for index in waiting}
-        for attempt in range(ATTEMPTS[tier.name] if waiting else 0):
+        for attempt in range(tier.attempts if waiting else 0):
             self._lease(tier, [models[index] for index in waiting])
             self._cool_down()
             trying = {index: _Attempt(models[index], tier) for index in waiting}
             for index, failed in self._rounds(trying, tier).items():
                 outcomes[index] = failed
-            last = attempt == ATTEMPTS[tier.name] - 1
+            last = attempt == tier.attempts - 1
             for index in [index for index in waiting if outcomes[index] is None]:
                 attempts[index].append(trying[index].found)
                 if last or not trying[index].found["problems"]:
@@ -217,7 +218,7 @@ class Bench:
     def _reference(self, like: Model, recent: bool = False) -> Summary:
         """The reference's times now; `recent`: or those after the block before this one, if that has just ended."""
         summary, form, ended_s = self._last_reference
-        if recent and summary is not None and form == like.format and time.monotonic() - ended_s < _RECENT_S:
+        if recent and summary is not None and form == like.format and time.monotonic() - ended_s < self._recent_s:
             return summary
         model = reference(like.format)
         # It is compiled for no accelerator: beside a model that is, it runs on the processor of the same board.
@@ -225,7 +226,7 @@ class Bench:
         if runtime is None:
             raise UnfitError(f"board {self.board} has nothing that runs the reference model, {like.format}")
         try:
-            reply = self._time(model, _REFERENCE_TIER, 0, runtime)
+            reply = self._time(model, Tier.reference(self.how), 0, runtime)
         except RefusedError as error:
             if error.kind not in _ABOUT_THE_MODEL or error.kind == "timeout":  # a board that hung may come back
                 raise
@@ -274,7 +275,7 @@ class Bench:
     def _cool_down(self) -> None:
         """Wait until the board is at most 5 degrees above what it was when first seen. Raises BoardError where it stays
         hot, for then nothing can be timed."""
-        deadline_s = time.monotonic() + _COOLING_S
+        deadline_s = time.monotonic() + self._cooling_s
         while self._coolest_c is not None:
             now_c = _hottest(self.session.call("info", 15.0)["state"])
             if now_c is None or now_c <= max(self._coolest_c, 45.0) + 5.0:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgenas.lower.child import TIMEOUT_S
 from edgenas.lower.edgetpu import is_compiled
 from edgenas.lower.examine import FLOAT_ERROR, INTEGER_ERROR, examine, run_apart
 from edgenas.lower.model_file import Description, Format, Tensor, describe
@@ -103,14 +104,14 @@ def with_golden(
     return Model(content, "tflite" if tflite else "onnx", golden, **facts)
 
 
-def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
+def read(path: Path, shapes: Mapping[str, Sequence[int]] | None = None, timeout_s: float = TIMEOUT_S) -> Model:
     """The model in the file at `path` as it can be timed: weights inside, no open side; and its output for made-up
     input, as computed here.
 
     `shapes` close sides that the file leaves open, by the names of inputs ("" where there is but one); an open batch
-    becomes 1 by itself. Raises as `edgenas.lower.examine.examine` does.
+    becomes 1 by itself. It may run for `timeout_s` here. Raises as `edgenas.lower.examine.examine` does.
     """
-    found = examine(path, shapes or {})
+    found = examine(path, shapes or {}, timeout_s)
     golden = None
     if found.outputs:
         golden = Golden(found.source, found.target, found.relative_error, found.inputs, found.outputs)

@@ -42,7 +42,8 @@ class PhoneSession:
     """The phone behind `transport`, whose folder there is the transport's own.
 
     `tool` is a `benchmark_model` on this computer to bring there, None: the one that lies on the phone, in that folder
-    or in /data/local/tmp. Raises BoardError where there is none, or it does not start.
+    or in /data/local/tmp. `max_output`: bytes that are believed of what it prints. Raises BoardError where there is
+    none, or it does not start.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class PhoneSession:
         *,
         procfs: str = "/proc",
         sysfs: str = "/sys",
+        max_output: int = MAX_OUTPUT,
     ) -> None:
         self.address = transport.address
         self._transport, self._holder = transport, printable(holder)
-        self._roots = {"proc": procfs, "sys": sysfs}
+        self._roots, self._max_output = {"proc": procfs, "sys": sysfs}, max_output
         self._token = secrets.token_hex(16)
         self._leased = False
         self._there: set[str] = set()
@@ -194,7 +196,7 @@ class PhoneSession:
         # Both streams in one, for the end of the other alone is kept.
         process = self._transport.run(["sh", "-c", 'exec "$@" 2>&1', "sh", *argv])
         try:
-            printed = Reader(process, self.address, TOOL).rest(deadline_s, MAX_OUTPUT)
+            printed = Reader(process, self.address, TOOL).rest(deadline_s, self._max_output)
             code = process.wait(max(0.0, deadline_s - time.monotonic()))
         except BaseException as error:
             process.kill()
@@ -290,7 +292,7 @@ class PhoneSession:
         )
         with self._asking:
             self._shell.send(text.encode(), wait_s)
-            printed = self._said.until(mark, deadline_s, MAX_OUTPUT)
+            printed = self._said.until(mark, deadline_s, self._max_output)
         if printed is None:
             raise BoardError(f"{self.address}: the phone hung up; plug it in again, and see: adb devices")
         return printed.decode(errors="replace").partition(begin)[2]  # before: what was given up on

@@ -67,10 +67,24 @@ class Session(Protocol):
 
 
 class AgentSession:
-    """A session with `edgenas_agent.py`, which is brought to the board if need be and ends with the session."""
+    """A session with `edgenas_agent.py`, which is brought to the board if need be and ends with the session.
 
-    def __init__(self, transport: Transport, python: str = "python3", holder: str = "edgenas") -> None:
+    An answer may come `reply_s` later than the asked work allows, and have `max_reply` bytes. While a file is on its
+    way the agent hears something every `alive_s`.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        python: str = "python3",
+        holder: str = "edgenas",
+        *,
+        reply_s: float = REPLY_TIMEOUT_S,
+        max_reply: int = MAX_REPLY,
+        alive_s: float = ALIVE_S,
+    ) -> None:
         self.address = transport.address
+        self._reply_s, self._max_reply, self._alive_s = reply_s, max_reply, alive_s
         self._transport = transport
         self._now_s = transport.now_s if isinstance(transport, OwnTime) else time.monotonic
         self._holder = holder
@@ -84,8 +98,8 @@ class AgentSession:
         self.agent_path = f"{WORK}/agents/{version[:16]}.py"
         try:
             self._start(python, source, version)
-            self.facts: Mapping[str, Any] = self.call("info", REPLY_TIMEOUT_S)
-            self.call("forget", REPLY_TIMEOUT_S, older_than_s=FILES_KEPT_S)
+            self.facts: Mapping[str, Any] = self.call("info", self._reply_s)
+            self.call("forget", self._reply_s, older_than_s=FILES_KEPT_S)
         except BaseException:
             transport.close()
             raise
@@ -104,13 +118,13 @@ class AgentSession:
 
     def keep_alive(self) -> None:
         """Let the agent hear something if it has not for long, and keep the lease; its answer is not waited for."""
-        if time.monotonic() - self._spoke_s > ALIVE_S:
+        if time.monotonic() - self._spoke_s > self._alive_s:
             with self._calling:
                 if self._token is None:
-                    self._say("ping", REPLY_TIMEOUT_S, {})
+                    self._say("ping", self._reply_s, {})
                 else:
                     fields = {"holder": self._holder, "seconds": self._leased_s, "token": self._token}
-                    self._say("lease", REPLY_TIMEOUT_S, fields)
+                    self._say("lease", self._reply_s, fields)
 
     def put(self, content: bytes, suffix: str) -> File:
         digest = hashlib.sha256(content).hexdigest()
@@ -124,13 +138,13 @@ class AgentSession:
         return File(name, digest)
 
     def lease(self, seconds: float) -> None:
-        answer = self.call("lease", REPLY_TIMEOUT_S, holder=self._holder, seconds=seconds, token=self._token)
+        answer = self.call("lease", self._reply_s, holder=self._holder, seconds=seconds, token=self._token)
         self._token, self._leased_s = answer["token"], seconds
 
     def time(self, timeout_s: float, **fields: Any) -> dict[str, Any]:
         started_s = self._now_s()
         fields = {"token": self._token, "timeout_s": timeout_s, **fields}
-        raw = self.call("time", timeout_s + REPLY_TIMEOUT_S, **fields)
+        raw = self.call("time", timeout_s + self._reply_s, **fields)
         elapsed_s = self._now_s() - started_s
         return replies.valid_timing(raw, fields["plan"], elapsed_s, self.address, fields.get("runtime"))
 
@@ -139,21 +153,21 @@ class AgentSession:
         given = self.put(inputs, ".input")
         name = f"{given.sha256[:32]}.output"
         fields = {"token": self._token, "timeout_s": timeout_s, "input": given.reference(), "output": name, **fields}
-        output = self.call("run", timeout_s + REPLY_TIMEOUT_S, **fields)["output"]
+        output = self.call("run", timeout_s + self._reply_s, **fields)["output"]
         with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
             target = Path(folder) / name
             self._transport.pull(f"{WORK}/work/files/{name}", target, SILENCE_S, output["bytes"])
             outputs = target.read_bytes()
         if hashlib.sha256(outputs).hexdigest() != output["sha256"]:
             raise BoardError(f"{self.address}: the outputs were damaged on their way; run the command again")
-        self.call("forget", REPLY_TIMEOUT_S, files=[given.name, name])
+        self.call("forget", self._reply_s, files=[given.name, name])
         self._there.discard(given.name)
         return outputs
 
     def release(self) -> None:
         """Give the lease back, if there is one, and stay connected."""
         if self._token is not None:
-            self.call("release", REPLY_TIMEOUT_S, token=self._token)
+            self.call("release", self._reply_s, token=self._token)
             self._token = None
 
     def close(self) -> None:
@@ -209,7 +223,7 @@ class AgentSession:
         """The next reply; lines without the prefix were printed by something else."""
         stray = 0
         while stray <= MAX_STRAY:
-            line = self._lines.until(b"\n", deadline_s, MAX_REPLY)
+            line = self._lines.until(b"\n", deadline_s, self._max_reply)
             if line is None:
                 tail = printable(self._process.stderr_tail.strip()[-200:]) or "no reason"
                 raise BoardError(f"{self.address}: the agent ended ({tail}); look at the board by: edgenas board check")

@@ -59,20 +59,26 @@ class Tier:
     pause_s: float
     min_sample_ms: float = 1.0
     limit_ms: float | None = None
+    attempts: int = 1  # at a model whose timing was void, as by throttling
 
     @classmethod
     def screen(cls, how: Measurement, limit_ms: float | None = None) -> Tier:
         """Of a candidate within a search: one process of a second, or two; where a limit is close by, four."""
         processes = 2 if limit_ms is None else 4
         settings = how.repeats, how.min_repeat_ms, how.warmup_runs, how.warmup_s, how.pause_s
-        return cls("screen", processes, *settings, limit_ms=limit_ms)
+        return cls("screen", processes, *settings, limit_ms=limit_ms, attempts=how.attempts)
 
     @classmethod
     def final(cls, how: Measurement, limit_ms: float | None = None) -> Tier:
         """Of a winner: fresh processes, the later the longer."""
         length_ms = how.final_process_s * 1e3 / how.repeats
         settings = how.repeats, length_ms, how.warmup_runs, how.warmup_s, how.pause_s
-        return cls("final", how.final_processes, *settings, limit_ms=limit_ms)
+        return cls("final", how.final_processes, *settings, limit_ms=limit_ms, attempts=how.final_attempts)
+
+    @classmethod
+    def reference(cls, how: Measurement) -> Tier:
+        """Of the reference network, before and after others."""
+        return cls("screen", 1, 3, how.reference_repeat_ms, 5, 0.1, 0.02)
 
     @property
     def rounds(self) -> list[Round]:
@@ -126,7 +132,8 @@ class Tier:
 
     def key(self) -> dict[str, Any]:
         """What of it a measurement depends on: not the limit, by which it only ends sooner or later."""
-        return {name: value for name, value in asdict(self).items() if name not in ("limit_ms", "processes")}
+        without = ("limit_ms", "processes", "attempts")
+        return {name: value for name, value in asdict(self).items() if name not in without}
 
     def _share(self, done: int) -> float:
         """Of the time of all rounds, that of the first `done`."""

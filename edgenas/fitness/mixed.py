@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Enumerable, Fitness, Grouped, Score, SearchSpace, Timed
+from edgenas.architecture import Architecture, Bounded, Enumerable, Fitness, Grouped, Score, SearchSpace, Timed
 from edgenas.fitness import FitnessSettings
 from edgenas.fitness.proxies import NegativeLoss
 from edgenas.fitness.weights import parse_weights
@@ -155,9 +155,10 @@ class MeanOfRanks:
 
 
 def _drawn(space: SearchSpace, seed: int, count: int) -> list[Architecture]:
-    """`count` connected architectures: a disconnected network is no yardstick, and never searched for."""
+    """`count` connected architectures: a disconnected network is no yardstick, and never searched for. The smallest is
+    among them, where the space knows it, for a search begins with these, and it keeps limits if any does."""
     rng = random.Random(f"{seed} {space.name}")
-    drawn: dict[Architecture, None] = {}
+    drawn: dict[Architecture, None] = {space.smallest(): None} if isinstance(space, Bounded) else {}
     for _ in range(_MAX_TRIES):
         arch = space.canonical(Architecture(space.name, tuple(rng.randrange(each) for each in space.choices)))
         if space.is_connected(arch):

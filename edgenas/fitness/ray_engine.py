@@ -34,7 +34,6 @@ _ANSWER_S = 12.0  # and then be a Ray cluster that takes this program in
 _ASK_S = 120.0  # in which its nodes must say what they are: each may have to start Python and import torch first
 _LOOK_S = 0.2  # between looks for what is done
 _CANCEL_S = 5.0  # in which a cancelled training must end by itself
-_LOST_WORKERS = 5  # by which one stack may be struck before it is given up: it may be what kills them
 _STORE_BYTES = 256 << 20  # of objects, where a cluster is started here: a trainer takes one, with all its images
 
 _connected = ""  # the address at which this module asked for the cluster that the program is connected to
@@ -43,12 +42,13 @@ _connected = ""  # the address at which this module asked for the cluster that t
 class RayEngine:
     """The cluster at `address`: HOST:PORT of which this computer is a node, or ray://HOST:PORT from outside it. Empty
     is $RAY_ADDRESS, or a cluster that runs on this computer, or else one that is started here until the program ends.
+    A stack that lost more than `lost_workers` is given up: it may be what kills them.
 
     Raises UsageError for an address that does not answer, and for nodes that cannot train or have another version.
     """
 
-    def __init__(self, address: str = "") -> None:
-        self._address = address
+    def __init__(self, address: str = "", lost_workers: int = 5) -> None:
+        self._address, self._lost_workers = address, lost_workers
         _connect(address)
         self._unit, nodes, seen = _survey()
         count = sum(int(node["Resources"][self._unit]) for node in nodes)
@@ -62,18 +62,18 @@ class RayEngine:
 
     def start(self, trainer: Trains[Asked, Found]) -> RayWorkers[Asked, Found]:
         _connect(self._address)
-        return RayWorkers(trainer, self._unit)
+        return RayWorkers(trainer, self._unit, self._lost_workers)
 
 
 class RayWorkers(Generic[Asked, Found]):
     """A thread hands tasks to the cluster, twice as many as it can run: the next is there when one ends, and few are
     to be cancelled."""
 
-    def __init__(self, trainer: Trains[Asked, Found], unit: str) -> None:
+    def __init__(self, trainer: Trains[Asked, Found], unit: str, lost_workers: int) -> None:
         self.stack = MAX_STACKED if unit == "GPU" else 1
         self._unit = unit
         self._device = "cuda" if unit == "GPU" else "cpu"
-        self._task = ray.remote(_train).options(max_retries=_LOST_WORKERS, **_share(unit, 1))
+        self._task = ray.remote(_train).options(max_retries=lost_workers, **_share(unit, 1))
         self._trainer = ray.put(trainer)
         self._waiting: deque[tuple[list[Asked], Future[list[Found]]]] = deque()
         self._running: dict[Any, Future[list[Found]]] = {}  # by the reference to what will be found

@@ -35,14 +35,14 @@ from edgenas.units import check_ranges
 
 _AT_ONCE = 1024  # architectures asked for together: the cores of a cluster all have some
 _ADVICE = "make room for it, or give another place with -o, and run it again: nothing is trained twice"
-_AT_RISK = 100  # architectures after which the part of the table that there is is written: more are not lost by a kill
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Tabulation:
-    """A table about to be made: iterate over it for the scores as they come, then it lies at `path`."""
+    """A table about to be made: iterate over it for the scores as they come, then it lies at `path`. What there is of
+    it is written after every `at_risk` architectures: more are not lost by a kill."""
 
     space: SearchSpace
     dataset: str
@@ -50,6 +50,7 @@ class Tabulation:
     seeds: Sequence[int]
     archs: Sequence[Architecture]
     path: Path
+    at_risk: int = 100
     done: int = 0
     known: int = 0  # of these, taken from tables
     _scores: list[dict[Architecture, Score]] = field(default_factory=list)  # a seed
@@ -110,7 +111,7 @@ class Tabulation:
                 for arch, score in zip(asked, fitness(asked), strict=True):
                     found[arch] = score
                     self.done += 1
-                    if self.done % _AT_RISK == 0 and self.share_done < 1:
+                    if self.done % self.at_risk == 0 and self.share_done < 1:
                         self._write(self.part)
                     yield score
 

@@ -43,11 +43,12 @@ class CrashError(ExportError):
         self.how = how
 
 
-def in_child(task: str, folder: Path, /, **arguments: Any) -> Any:
-    """What the function `task`, "module:function", returns in a process of its own for `folder` and `arguments`.
+def in_child(task: str, folder: Path, /, timeout_s: float = TIMEOUT_S, **arguments: Any) -> Any:
+    """What the function `task`, "module:function", returns in a process of its own for `folder` and `arguments`;
+    `timeout_s`: TIMEOUT_S at most.
 
-    Raises the EdgeNASError and ImportError that it raises, CrashError where it crashed, took longer than TIMEOUT_S or
-    more memory than there is.
+    Raises the EdgeNASError and ImportError that it raises, CrashError where it crashed, took longer than `timeout_s`
+    or more memory than there is.
     """
     try:
         # Under a name that no file from outside can have.
@@ -56,12 +57,12 @@ def in_child(task: str, folder: Path, /, **arguments: Any) -> Any:
         with (desk / _PRINTED).open("wb") as printed:
             done = children.run(
                 [sys.executable, "-c", _START, json.dumps(sys.path), str(folder), str(desk), task],
-                TIMEOUT_S,
+                timeout_s,
                 stdout=printed,
                 stderr=subprocess.STDOUT,
             )
     except subprocess.TimeoutExpired as error:
-        raise CrashError(f"was ended after {TIMEOUT_S:g} s, in which it did not come to an end") from error
+        raise CrashError(f"was ended after {timeout_s:g} s, in which it did not come to an end") from error
     except OSError as error:
         raise ExportError(
             f"no process could be started for the model ({error.strerror or error}); free some space or memory"

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,27 @@ class Compilation:
 class EdgeTpuReport:
     """`problems`: why the model, or a part of it, would stay on the CPU; empty where nothing speaks against it.
 
-    `compilation` is None where the compiler is not installed; `note` then says what is missing.
+    `leaving`: operators that would, by kind; `before_first`: how many operators come before the first of them, which is
+    all that the compiler maps. `compilation` is None where the compiler is not installed; `note` then says what is
+    missing.
     """
 
     operators: Mapping[str, int]
     problems: tuple[str, ...]
+    leaving: Mapping[str, int]
+    before_first: int
     compilation: Compilation | None
     note: str
+
+    @property
+    def sentence(self) -> str:
+        """Which operators would leave the Edge TPU, in words."""
+        total = sum(self.operators.values())
+        if not self.leaving:
+            return f"none of the {total} operators would leave the Edge TPU"
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.leaving.items())
+        mapped = f"only the {self.before_first} operators before the first of them" if self.before_first else "none"
+        return f"{sum(self.leaving.values())} of {total} operators cannot run on the Edge TPU ({kinds}); {mapped} would"
 
     @property
     def ready(self) -> bool:
@@ -79,14 +93,14 @@ def has_compiler() -> bool:
 
 def check_edgetpu(model: bytes, compiled: Path | None = None) -> EdgeTpuReport:
     """The report for a full-integer TFLite model; with `compiled`, the compiler's output is kept there."""
-    operators, problems = _inspect(model)
+    found = _inspect(model)
     if not has_compiler():
         note = f"{COMPILER} is not on PATH, so the model is not compiled; it exists for x86-64 Linux, from Coral"
-        return EdgeTpuReport(operators, tuple(problems), None, note)
+        return EdgeTpuReport(**asdict(found), compilation=None, note=note)
     content, compilation = compile_edgetpu(model)
     if compiled is not None:
         write_whole(compiled, content, ExportError, "free some space")
-    return EdgeTpuReport(operators, tuple(problems), compilation, f"compiled by {COMPILER}")
+    return EdgeTpuReport(**asdict(found), compilation=compilation, note=f"compiled by {COMPILER}")
 
 
 def compile_edgetpu(model: bytes) -> tuple[bytes, Compilation]:
@@ -145,29 +159,45 @@ def _bytes(log: str, name: str) -> int:
 
 def operator_counts(model: bytes) -> dict[str, int]:
     """How many operators of each kind a TFLite model has, by TFLite's names."""
-    return _inspect(model)[0]
+    return dict(_inspect(model).operators)
 
 
-def _inspect(model: bytes) -> tuple[dict[str, int], list[str]]:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """As in EdgeTpuReport."""
+
+    operators: dict[str, int]
+    problems: tuple[str, ...]
+    leaving: dict[str, int]
+    before_first: int
+
+
+def _inspect(model: bytes) -> _Found:
     from ai_edge_litert import schema_py_generated as schema
 
     parsed = schema.ModelT.InitFromPackedBuf(model)
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
     counts: Counter[str] = Counter()
-    problems: list[str] = []
-    if len(parsed.subgraphs) != 1:
-        problems.append(f"the model has {len(parsed.subgraphs)} subgraphs, not one")
+    leaving: Counter[str] = Counter()
+    broken: dict[tuple[str, str], list[str]] = {}  # which tensors, by operator and reason
+    before_first = 0
     for graph in parsed.subgraphs:
         for operator in graph.operators:
             code = parsed.operatorCodes[operator.opcodeIndex]
             name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
             counts[name] += 1
             tensors = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index >= 0]
-            where = f"{name} '{tensors[-1].name.decode()}'"
-            if any(tensor.type not in (schema.TensorType.INT8, schema.TensorType.INT32) for tensor in tensors):
-                problems.append(f"{where} is not int8")
-            problems += [f"{where} {why}" for why in _conditions(name, operator.builtinOptions, tensors)]
-    return dict(sorted(counts.items())), problems
+            integers = all(tensor.type in (schema.TensorType.INT8, schema.TensorType.INT32) for tensor in tensors)
+            reasons = [] if integers else ["is not int8"]
+            reasons += _conditions(name, operator.builtinOptions, tensors)
+            leaving[name] += bool(reasons)
+            before_first += not leaving.total()
+            for why in reasons:
+                broken.setdefault((name, why), []).append(tensors[-1].name.decode())
+    problems = [f"the model has {len(parsed.subgraphs)} subgraphs, not one"] if len(parsed.subgraphs) != 1 else []
+    for (name, why), places in broken.items():
+        problems.append(f"{name} '{places[0]}' {why}" + f" ({len(places)} such operators)" * (len(places) > 1))
+    return _Found(dict(sorted(counts.items())), tuple(problems), dict(+leaving), before_first)
 
 
 def _conditions(name: str, options: Any, tensors: list[Any]) -> list[str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgenas.errors import DataError, ExportError, UsageError
 from edgenas.files import read_file
-from edgenas.lower.child import CrashError, in_child
+from edgenas.lower.child import TIMEOUT_S, CrashError, in_child
 from edgenas.lower.edgetpu import is_compiled
 from edgenas.lower.model_file import (
     AGAIN,
@@ -63,15 +63,16 @@ class Examined:
     notes: tuple[str, ...] = ()
 
 
-def examine(path: Path, shapes: Mapping[str, Sequence[int]]) -> Examined:
+def examine(path: Path, shapes: Mapping[str, Sequence[int]], timeout_s: float = TIMEOUT_S) -> Examined:
     """The model in the file at `path`; `shapes` close open sides, by the names of inputs ("" where there is but one).
+    It may run for `timeout_s` here.
 
     Raises UsageError for sides that stay open and shapes that do not fit, ExportError for a model that does not run
     here or gives what is not finite, DataError for what is no model, damaged, or gives something else every time.
     """
-    found = _examined(path, shapes)
+    found = _examined(path, shapes, timeout_s)
     random = found.description.random_operators if found.description and found.target else ()
-    if random and _examined(path, shapes).target != found.target:  # in one process they often draw the same
+    if random and _examined(path, shapes, timeout_s).target != found.target:  # in one process they often draw the same
         raise DataError(
             f"{printable(path)} gives another output every time, for it draws random numbers ({', '.join(random)}), so"
             " nothing would show that a board runs it right; export it for inference, without them or with a fixed seed"
@@ -79,12 +80,12 @@ def examine(path: Path, shapes: Mapping[str, Sequence[int]]) -> Examined:
     return found
 
 
-def _examined(path: Path, shapes: Mapping[str, Sequence[int]]) -> Examined:
+def _examined(path: Path, shapes: Mapping[str, Sequence[int]], timeout_s: float) -> Examined:
     name = printable(path)
     with _folder() as folder:
         given = {each: list(shape) for each, shape in shapes.items()}
         try:
-            found = in_child("edgenas.lower.examine:_examine", folder, path=str(path), shapes=given)
+            found = in_child("edgenas.lower.examine:_examine", folder, timeout_s, path=str(path), shapes=given)
         except CrashError as error:
             raise ExportError(_crashed(name, error, folder)) from error
         prepared = folder / _MODEL

@@ -35,6 +35,7 @@ def simplify(graph: Graph) -> Graph:
     if sink_affines(graph):
         merge_duplicates(graph)
         fold_affines(graph)
+    push_scales(graph)
     drop_idle_activations(graph)
     fuse_activations(graph)
     fuse_padding(graph)
@@ -160,6 +161,25 @@ def _commute(affine: Affine, op: Op) -> bool:
     if isinstance(op, Pool):
         return op.kind == "average" and not op.include_padding
     return isinstance(op, Add) and bool((affine.scale == 1).all()) and affine.output.shape == op.output.shape
+
+
+def push_scales(graph: Graph) -> None:
+    """A leftover scale without offset, as of a hard sigmoid, into the layer behind it, through a product if need be."""
+    uses = graph.uses()
+    readers = {value: op for op in graph.ops for value in op.inputs}  # the only one, where a value is used once
+    renamed: dict[Value, Value] = {}
+    for op in graph.ops:
+        if not isinstance(op, Affine) or op.shift.any() or uses[op.output] > 1:
+            continue
+        reader = readers.get(op.output)
+        if isinstance(reader, Mul) and uses[reader.output] == 1 and reader.output.shape[1] == len(op.scale):
+            reader = readers.get(reader.output)
+        if isinstance(reader, Linear) or (isinstance(reader, Conv) and reader.groups == 1):
+            reader.weight = reader.weight * op.scale.reshape(-1, *[1] * (reader.weight.ndim - 2))
+            renamed[op.output] = op.inputs[0]
+    for old, new in renamed.items():
+        graph.replace([old], new)
+    prune(graph)
 
 
 def drop_idle_activations(graph: Graph) -> None:

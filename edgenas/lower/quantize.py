@@ -7,23 +7,23 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from copy import copy
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
+from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.utils.qsv_utils import min_max_update
 from numpy.typing import NDArray
 
 from edgenas.errors import ExportError
-from edgenas.lower.graph import Array, Conv, Graph, Linear, Value
-from edgenas.lower.tflite import SIGNATURE, to_tflite
+from edgenas.lower.biases import mean_inputs, with_integer_biases
+from edgenas.lower.graph import Graph
+from edgenas.lower.tflite import SIGNATURE, pack, to_tflite
 from edgenas.text import parse_json
 
 _GROUP = 32  # calibration images whose extremes are taken together
-_MIN_RANGE = 1e-9  # the quantiser takes no tensor to span less
-_BIAS_LIMIT = 2.0**30  # biases are int32 in steps of input scale x weight scale
 
 
 def float16(model: bytes) -> bytes:
@@ -46,14 +46,15 @@ def float16(model: bytes) -> bytes:
 def dynamic_int8(model: bytes) -> bytes:
     """A float32 TFLite model with int8 weights per channel, whose activations are quantised as they come."""
     with _quiet():
-        return _quantized(quantizer.Quantizer(model, recipe.dynamic_wi8_afp32()))
+        return _quantized(quantizer.Quantizer(model, _one_scale_a_linear_layer(recipe.dynamic_wi8_afp32())))
 
 
 def full_int8(graph: Graph, metadata: Mapping[str, Any], images: NDArray[np.float32]) -> bytes:
     """The TFLite model of `graph` in integers throughout, int8 input and output included.
 
     `images`: float32 [n, channels, h, w], normalised as the network expects; the ranges of all activations are those
-    seen on them. Weights are quantised per channel. The same arguments give the same bytes.
+    seen on them. Weights are quantised per channel (of a
+    linear layer with one scale), and biases make up for it. The same arguments give the same bytes.
     Raises ExportError where there are no images, or some of another size or not finite.
     """
     batch, *size = graph.input.shape
@@ -64,12 +65,19 @@ def full_int8(graph: Graph, metadata: Mapping[str, Any], images: NDArray[np.floa
     batches = images[: len(images) // batch * batch].reshape(-1, batch, *size).transpose(0, 1, 3, 4, 2)
     model = to_tflite(graph, metadata)
     with _quiet():
-        static_recipe = recipe.static_wi8_ai8()
+        static_recipe = _one_scale_a_linear_layer(recipe.static_wi8_ai8())
         ranges = _ranges(model, batches, static_recipe)
-        holding = _with_biases_that_fit(graph, ranges)
-        if holding is not graph:
-            model = to_tflite(holding, metadata)
-        return _quantized(quantizer.Quantizer(model, static_recipe), ranges)
+        shifted = with_integer_biases(graph, ranges, mean_inputs(graph, model, batches))
+        return _quantized(quantizer.Quantizer(to_tflite(shifted, metadata), static_recipe), ranges)
+
+
+def _one_scale_a_linear_layer(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The recipe, but linear layers with one scale for all weights: tflite-runtime 2.7, for one, takes the first
+    output's for that of all, and computes something else without a word."""
+    rule = deepcopy(rules[0])
+    rule["operation"] = qtyping.TFLOperationName.FULLY_CONNECTED
+    rule["op_config"]["weight_tensor_config"]["granularity"] = qtyping.QuantGranularity.TENSORWISE
+    return [*rules, rule]
 
 
 def _ranges(model: bytes, batches: NDArray[np.float32], static_recipe: Any) -> dict[str, Any]:
@@ -94,38 +102,6 @@ def _ranges(model: bytes, batches: NDArray[np.float32], static_recipe: Any) -> d
     }
 
 
-def _with_biases_that_fit(graph: Graph, ranges: Mapping[str, Any]) -> Graph:
-    """`graph`, or a copy that differs in a few weights.
-
-    A bias is stored in steps of input scale x weight scale, so that of a channel whose weights or inputs are next to
-    nothing would overflow. Such a channel gets one weight just large enough: against the bias, what it adds is
-    at most 127 * 255 / 2^30, far below a step of int8.
-    """
-    ops = list(graph.ops)
-    for position, op in enumerate(ops):
-        if isinstance(op, Conv | Linear):
-            span = ranges[_tensor_name(graph, op.inputs[0])]
-            low, high = min(0.0, float(span["min"].min())), max(0.0, float(span["max"].max()))
-            step = max(high - low, _MIN_RANGE) / 255
-            largest = np.abs(op.weight).reshape(len(op.weight), -1).max(axis=1)
-            needed = np.abs(op.bias) * 127 / (step * _BIAS_LIMIT)
-            lacking = np.flatnonzero(np.maximum(largest, _MIN_RANGE) < needed)
-            if len(lacking):
-                ops[position] = changed = copy(op)
-                changed.weight = _with_peaks(op.weight, lacking, needed)
-    return graph if ops == graph.ops else Graph(graph.input, graph.output, ops)
-
-
-def _with_peaks(weight: Array, channels: NDArray[np.intp], peaks: NDArray[np.floating[Any]]) -> Array:
-    raised = weight.reshape(len(weight), -1).copy()
-    raised[channels, np.abs(raised[channels]).argmax(axis=1)] = peaks[channels]
-    return raised.reshape(weight.shape)
-
-
-def _tensor_name(graph: Graph, value: Value) -> str:
-    return "input" if value is graph.input else "output" if value is graph.output else value.name
-
-
 def _quantized(prepared: Any, ranges: Any = None) -> bytes:
     """The quantiser's model. Its own errors are about the model, not the machine: they become ExportError."""
     try:
@@ -133,7 +109,8 @@ def _quantized(prepared: Any, ranges: Any = None) -> bytes:
     except (ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ExportError(f"the model cannot be quantised ({reason}); export it as float32 instead") from error
-    return bytes(result.quantized_model)
+    # It puts large weights behind the flatbuffer, where old runtimes do not find them.
+    return pack(flatbuffer_utils.read_model_from_bytearray(bytearray(result.quantized_model)))
 
 
 @contextlib.contextmanager

@@ -63,10 +63,17 @@ def onnx_session(content: bytes) -> Any:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def tflite_interpreter(content: bytes) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
+def tflite_interpreter(content: bytes, keeps_all: bool = False) -> Any:
+    """`keeps_all`: every tensor can be read after a run; kernels are then the built-in ones, which are slower."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    return Interpreter(model_content=content, num_threads=1)
+    kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if keeps_all else OpResolverType.AUTO
+    return Interpreter(
+        model_content=content,
+        num_threads=1,
+        experimental_op_resolver_type=kernels,
+        experimental_preserve_all_tensors=keeps_all,
+    )
 
 
 def explained(text: str) -> str:

@@ -65,6 +65,22 @@ def last(shape: Shape) -> Shape:
     return tuple(shape[axis] for axis in _CHANNELS_LAST) if len(shape) == 4 else shape
 
 
+def tensor_name(graph: Graph, value: Value) -> str:
+    """What the model of `graph` calls the tensor of `value`, which is no constant."""
+    return "input" if value is graph.input else "output" if value is graph.output else value.name
+
+
+def channels_first(graph: Graph, value: Value, content: NDArray[Any]) -> NDArray[Any]:
+    """`content` of the tensor of `value` in the order of the graph; the batch may be of another size."""
+    if content.ndim == 4:
+        return content.transpose(_CHANNELS_FIRST)
+    flattened = _flattened_images(graph).get(value)
+    if flattened is None:
+        return content
+    channels, rows, columns = flattened
+    return content.reshape(-1, rows, columns, channels).transpose(_CHANNELS_FIRST).reshape(content.shape)
+
+
 class _Buffer(schema.BufferT):  # type: ignore[misc]
     """Data of a tensor, copied in one go and aligned as the schema asks."""
 
@@ -78,6 +94,18 @@ class _Buffer(schema.BufferT):  # type: ignore[misc]
         schema.BufferStart(builder)
         schema.BufferAddData(builder, data)
         return int(schema.BufferEnd(builder))
+
+
+def pack(model: schema.ModelT) -> bytes:
+    """The bytes of `model`, its weights inside the flatbuffer: tflite-runtime 2.11, for one, looks nowhere else."""
+    for number, buffer in enumerate(model.buffers):
+        if buffer.data is not None and not isinstance(buffer, _Buffer):
+            model.buffers[number] = _Buffer(np.frombuffer(bytes(buffer.data), np.uint8))
+    size = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
+    size += sum(512 * (len(graph.tensors) + len(graph.operators)) for graph in model.subgraphs)
+    builder = flatbuffers.Builder(size + 4096)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 class _Writer:
@@ -110,10 +138,7 @@ class _Writer:
             buffers=self._buffers,
             signatureDefs=[schema.SignatureDefT(*maps, SIGNATURE, 0)],
         )
-        weights_bytes = sum(len(buffer.data) for buffer in self._buffers if buffer.data is not None)
-        builder = flatbuffers.Builder(weights_bytes + 512 * (len(self._tensors) + len(self._operators)) + 4096)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        return pack(model)
 
     def write(self, op: Op) -> None:
         if isinstance(op, Conv):

@@ -26,7 +26,8 @@ class Limits:
     top1_agreement: float = 0.0
 
 
-FLOAT32 = Limits(relative_error=1e-5)
+# Deep networks whose weights are large add up the rounding of float32: torch's own logits are up to 1e-5 off there.
+FLOAT32 = Limits(relative_error=1e-4)
 FLOAT16 = Limits(relative_error=1e-2, top1_agreement=0.98)
 INT8 = Limits(top1_agreement=0.98)
 UNTRAINED = Limits()  # candidates whose weights are random: only that the file runs and is finite

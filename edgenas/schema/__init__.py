@@ -72,6 +72,8 @@ def checked(kind: Any, value: Any) -> Any:
 def settings(kind: type[_Kind], record: Any, base: _Kind | None = None) -> _Kind:
     """The dataclass `kind` with the values of `record`, each of the type that `kind` declares for it; what `record`
     lacks is as in `base`, or by default."""
+    if isinstance(record, dict):  # JSON has no tuples
+        record = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
     if isinstance(record, dict) and "size" in _types(kind):  # its entries stand beside the others
         known = {name: value for name, value in record.items() if name in _types(kind)}
         record = {**known, "size": {name: value for name, value in record.items() if name not in known}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgenas import plugins
 from edgenas.architecture import Bounded, Constraint, Correctable, CostProvider, Enumerable, SearchSpace
@@ -46,7 +46,12 @@ def survey(space: SearchSpace, costs: CostProvider, constraints: list[Constraint
 def _of_smallest(space: Bounded, costs: CostProvider, constraints: list[Constraint]) -> Landscape | None:
     """That nothing is within the limits, where the smallest network is not; what boards can measure is measured."""
     smallest = space.smallest()
-    (cost,) = costs.measure([smallest]) if isinstance(costs, Correctable) else costs([smallest])
+    (cost,) = costs([smallest])
+    if isinstance(costs, Correctable):
+        (measured,) = costs.measure([smallest])
+        cost = replace(
+            measured, values={**cost.values, **measured.values}, sources={**cost.sources, **measured.sources}
+        )
     if cost.error is not None or all(each.penalty(cost) == 0 for each in constraints):
         return None
     return Landscape(0, {name: (value, cost.sources[name]) for name, value in cost.values.items()}, None)

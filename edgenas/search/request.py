@@ -6,7 +6,8 @@ Nothing here trains, and nothing is written.
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from edgenas import cost, plugins, spaces
@@ -43,18 +44,19 @@ class Preset:
     fitness: FitnessSettings
     search: SearchSettings
     scoring: str  # the fitness by which is scored, {} being where phi comes from: "table" or "live"
-    budgeted: bool  # few are scored, and they are well chosen; where they are trained, the best are refined
+    budgeted: bool  # few are scored, and they are well chosen
+    refine: int  # unique architectures refined after a search that trains; one by look-ups answers at once
     inheriting: bool  # candidates begin with the weights of their space's supernet, where it has one
+    refine_settings: RefineSettings = field(default_factory=RefineSettings)
+    photos_refined: RefineSettings = PHOTOS_REFINED  # of spaces for photos
 
 
-PRESETS = {
-    "default": Preset(FitnessSettings(), SearchSettings(), "2*{}+macs", budgeted=True, inheriting=True),
-    "paper": Preset(PAPER_FITNESS, PAPER_SEARCH, "{}", budgeted=False, inheriting=False),
+PRESETS: Mapping[str, Preset] = {
+    "default": Preset(FitnessSettings(), SearchSettings(), "2*{}+macs", budgeted=True, refine=8, inheriting=True),
+    "paper": Preset(PAPER_FITNESS, PAPER_SEARCH, "{}", budgeted=False, refine=0, inheriting=False),
 }
-INHERITED_STEPS, PHOTOS_IN_BATCH = 0, 64  # docs/figures.md, "Networks for photos"
+INHERITED_STEPS, PHOTOS_IN_BATCH = 0, 64  # docs/figures.md, "Networks for real images"
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
-REFINE = 8  # unique architectures refined by default, after a search that trains; a search by look-ups answers at once
-REFINE_SETTINGS = RefineSettings()
 # So many unique architectures are scored by default, for one limit and, where scores or costs take their time, for a
 # front, the latter in larger generations. Of so many candidates proposed for each generation a surrogate takes the most
 # promising, of fewer where all is looked up. To look more scores up would cost nothing, but helps nothing
@@ -89,15 +91,11 @@ class ResolvedSearch:
     settings: SearchSettings
     fitness_settings: FitnessSettings
     refine_settings: RefineSettings | None  # None where nothing is refined
+    budgeted: bool  # whether few are scored by default, and not as many as come
 
     @property
     def constraints(self) -> list[Constraint]:
         return self.request.constraints()
-
-    @property
-    def budgeted(self) -> bool:
-        """Whether few are scored by default, and not as many as come."""
-        return PRESETS[self.request.preset].budgeted
 
     def without_refinement(self) -> ResolvedSearch:
         return replace(self, request=replace(self.request, refine=0), refine_settings=None)
@@ -113,29 +111,36 @@ class ResolvedSearch:
         }
 
 
-def resolve(request: SearchRequest, target: Target | None = None) -> ResolvedSearch:
-    """What the search that `request` describes does; `target`: what it is for, where that is loaded already.
+def resolve(
+    request: SearchRequest, target: Target | None = None, presets: Mapping[str, Preset] = PRESETS
+) -> ResolvedSearch:
+    """What the search that `request` describes does; `target`: what it is for, where that is loaded already; `presets`:
+    those that the request may name.
 
     Raises UsageError for what cannot be asked and DataError for data that is missing or damaged.
     """
-    check(request)
-    target = target or load_target(request)
-    fitness_settings, *settings = _settings(request)
-    return _decided(request, target, _for_space(fitness_settings, request, target.space), *settings)
+    check(request, presets)
+    target, preset = target or load_target(request), presets[request.preset]
+    fitness_settings, *settings = _settings(request, preset)
+    return _decided(request, target, presets, _for_space(fitness_settings, request, target.space, preset), *settings)
 
 
-def resolve_again(run: runs.Run, request: SearchRequest, target: Target) -> ResolvedSearch:
+def resolve_again(
+    run: runs.Run, request: SearchRequest, target: Target, presets: Mapping[str, Preset] = PRESETS
+) -> ResolvedSearch:
     """As `resolve`, of a search that goes on: by the settings that `run` was made with, whatever the presets are by
     now; where its candidates are trained is as asked."""
-    check(request)
-    fitness_settings, settings = _stored_settings(run, _settings(request)[0])
-    return _decided(request, target, fitness_settings, settings, settings)
+    check(request, presets)
+    preset = presets[request.preset]
+    fitness_settings, settings, refine_settings = _stored_settings(run, _settings(request, preset)[0], preset)
+    kept = replace(preset, refine_settings=refine_settings, photos_refined=refine_settings)
+    return _decided(request, target, {**presets, request.preset: kept}, fitness_settings, settings, settings)
 
 
-def check(request: SearchRequest) -> None:
+def check(request: SearchRequest, presets: Mapping[str, Preset] = PRESETS) -> None:
     """Raises UsageError for what cannot be asked, whatever data is there."""
-    if request.preset not in PRESETS:
-        raise UnknownNameError("preset", request.preset, PRESETS, f"--preset is {' or '.join(PRESETS)}")
+    if request.preset not in presets:
+        raise UnknownNameError("preset", request.preset, presets, f"--preset is {' or '.join(presets)}")
     if request.pareto is not None and request.pareto not in METRICS:
         raise UnknownNameError("metric", request.pareto, METRICS, f"--pareto is one of {', '.join(METRICS)}")
     if not request.constraints() and request.pareto is None:
@@ -143,7 +148,7 @@ def check(request: SearchRequest) -> None:
             "a search needs a limit; give one, like --latency 5ms (or --energy, --macs, --params), or search for all"
             " limits at once by --pareto latency"
         )
-    _settings(request)
+    _settings(request, presets[request.preset])
     check_ranges(**vars(request))
 
 
@@ -193,11 +198,13 @@ def looks_up(scoring: str, space: SearchSpace, dataset: str, settings: FitnessSe
     return all(member(name) for name in parse_weights(scoring))
 
 
-def _for_space(settings: FitnessSettings, request: SearchRequest, space: SearchSpace) -> FitnessSettings:
+def _for_space(
+    settings: FitnessSettings, request: SearchRequest, space: SearchSpace, preset: Preset
+) -> FitnessSettings:
     """`settings` as they suit `space`, where nothing else was asked: inherited weights, where it has any, with these no
     training, and as the reference the network that has all of them."""
     if isinstance(space, Inheriting):
-        inherits = request.init is None and PRESETS[request.preset].inheriting
+        inherits = request.init is None and preset.inheriting
         init, reference = "inherited", SUPERNET
         try:
             space.supernet()
@@ -219,6 +226,7 @@ def _for_space(settings: FitnessSettings, request: SearchRequest, space: SearchS
 def _decided(
     request: SearchRequest,
     target: Target,
+    presets: Mapping[str, Preset],
     fitness_settings: FitnessSettings,
     where_looked_up: SearchSettings,
     where_not: SearchSettings,
@@ -227,21 +235,21 @@ def _decided(
     scoring = request.fitness
     if scoring == "auto":
         scoring = "table" if table.fits(space.name, dataset, fitness_settings) else "live"
-        preset = PRESETS[request.preset if isinstance(space, Countable) else "paper"]
-        scoring = preset.scoring.format(scoring)
+        scored_by = presets[request.preset if isinstance(space, Countable) else "paper"]
+        scoring = scored_by.scoring.format(scoring)
     looked_up = looks_up(scoring, space, dataset, fitness_settings)
     settings = where_looked_up if looked_up and target.cost.exhaustive else where_not
-    refine, refine_settings = request.refine, REFINE_SETTINGS
-    inherits = fitness_settings.init == "inherited"
+    preset, refine = presets[request.preset], request.refine
+    refine_settings, inherits = preset.refine_settings, fitness_settings.init == "inherited"
     if isinstance(space, OwnResolution):
-        refine_settings = PHOTOS_REFINED if inherits else replace(PHOTOS_REFINED, init="random")
+        refine_settings = replace(preset.photos_refined, init=fitness_settings.init)
     if refine is None:
-        trained = PRESETS[request.preset].budgeted and request.pareto is None and not looked_up
         # Photos take too long to learn from random weights.
-        refine = REFINE if trained and (inherits or not isinstance(space, OwnResolution)) else 0
+        worth_it = inherits or not isinstance(space, OwnResolution)
+        refine = preset.refine if request.pareto is None and not looked_up and worth_it else 0
     decided = replace(request, space=space.name, fitness=scoring, cost=target.cost.kind, refine=refine)
     refining = sized(space, refine_settings) if refine else None
-    return ResolvedSearch(decided, settings, sized(space, fitness_settings), refining)
+    return ResolvedSearch(decided, settings, sized(space, fitness_settings), refining, preset.budgeted)
 
 
 def with_budget(settings: SearchSettings, pareto: bool = False, pool: int = POOL) -> SearchSettings:
@@ -254,8 +262,8 @@ def with_budget(settings: SearchSettings, pareto: bool = False, pool: int = POOL
     )
 
 
-def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings, SearchSettings]:
-    """The preset's settings, with what was asked in their place; of the search those for scores and costs that are
+def _settings(request: SearchRequest, preset: Preset) -> tuple[FitnessSettings, SearchSettings, SearchSettings]:
+    """The `preset`'s settings, with what was asked in their place; of the search those for scores and costs that are
     looked up, and those where either take their time."""
 
     def overridden(settings: Any) -> Any:
@@ -263,7 +271,7 @@ def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings, 
         asked = {name: value for name, value in asdict(request).items() if name in names and value is not None}
         return replace(settings, **asked)
 
-    preset, front = PRESETS[request.preset], request.pareto is not None
+    front = request.pareto is not None
     settings = replace(FRONT if front and preset.budgeted else preset.search, method=request.method)
     looked_up = trained = settings
     if preset.budgeted:
@@ -272,13 +280,18 @@ def _settings(request: SearchRequest) -> tuple[FitnessSettings, SearchSettings, 
     return overridden(preset.fitness), overridden(looked_up), overridden(trained)
 
 
-def _stored_settings(run: runs.Run, fitness_settings: FitnessSettings) -> tuple[FitnessSettings, SearchSettings]:
-    """Those that `run` was made with, whatever the presets are by now; where its candidates are trained is as asked."""
+def _stored_settings(
+    run: runs.Run, fitness_settings: FitnessSettings, preset: Preset
+) -> tuple[FitnessSettings, SearchSettings, RefineSettings]:
+    """Those that `run` was made with, whatever its `preset` is by now; where its candidates are trained is as asked."""
     from edgenas import schema
 
+    refined = run.header.get("refine_settings")
     try:
         scoring = schema.settings(FitnessSettings, run.header["fitness_settings"], fitness_settings)
-        return scoring, schema.settings(SearchSettings, run.header["search_settings"])
+        searching = schema.settings(SearchSettings, run.header["search_settings"])
+        refining = preset.refine_settings if refined is None else schema.settings(RefineSettings, refined)
+        return scoring, searching, refining
     except ValueError as error:
         raise DataError(
             f"{run.path}/run.json does not hold a search's settings ({printable(error)}); start a new run"

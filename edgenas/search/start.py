@@ -7,6 +7,7 @@ import datetime
 import logging
 import platform
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -24,6 +25,8 @@ from edgenas.search.job import Search
 from edgenas.search.landscape import survey
 from edgenas.search.refine import Refinement, prepare
 from edgenas.search.request import (
+    PRESETS,
+    Preset,
     ResolvedSearch,
     check,
     load_target,
@@ -36,16 +39,19 @@ from edgenas.units import show
 log = logging.getLogger(__name__)
 
 
-def search(run: str | None = None, resume: str | None = None, **asked: Any) -> Search:
+def search(
+    run: str | None = None, resume: str | None = None, presets: Mapping[str, Preset] = PRESETS, **asked: Any
+) -> Search:
     """Prepare the search that `asked`, fields of SearchRequest, describes, in the new run folder `run`; or go on with
-    the run `resume`, which has every setting: what is asked beside it must agree with it.
+    the run `resume`, which has every setting: what is asked beside it must agree with it. `presets`: those that may be
+    named.
 
     Raises UsageError for what cannot be asked and DataError for data that is missing or damaged.
     """
     started_at = time.perf_counter()
     resumed = runs.open_run(resume) if resume is not None else None
     request = SearchRequest(**asked) if resumed is None else request_again(resumed, asked)
-    check(request)
+    check(request, presets)
     if resumed is None:  # all that is named is looked at, needed or not, before anything is trained
         check_dataset(request.dataset)
         if request.reference is not None or request.taps:
@@ -54,7 +60,9 @@ def search(run: str | None = None, resume: str | None = None, **asked: Any) -> S
             runs.check_new(runs.place(run, ""))
             check_place(runs.place(run, ""), UsageError, runs.ADVICE, folder=True)
     target = load_target(request)
-    resolved = resolve(request, target) if resumed is None else resolve_again(resumed, request, target)
+    resolved = (
+        resolve(request, target, presets) if resumed is None else resolve_again(resumed, request, target, presets)
+    )
 
     fitness = load_fitness(resolved, target.space)
     resolved, refinement = _refinement(resolved, target.space, must=request.refine is not None)

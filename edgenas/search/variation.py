@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Container, Iterator, Sequence
 
-from edgenas.architecture import Architecture, Bounded, Trial
+from edgenas.architecture import Architecture, Bounded, Enumerable, Trial
 from edgenas.search.evaluate import Evaluator
 from edgenas.search.settings import SearchSettings
 from edgenas.search.surrogate import predicted_trials
 
+_MIN_MUTATION_RATE = 0.08  # of a gene, where there are many
 _TRIES = 50  # of proposals from a population that has seen all its neighbours, which repeat themselves
 
 
@@ -19,16 +20,17 @@ class Variation:
     def __init__(self, evaluator: Evaluator, settings: SearchSettings) -> None:
         self.sampled = 0  # candidates drawn, those rejected included
         self._evaluator, self._space, self._settings = evaluator, evaluator.space, settings
-        self._mutation_rate = settings.mutation_rate or 1 / len(evaluator.space.choices)
+        self._listed = isinstance(self._space, Enumerable)
+        self._mutation_rate = settings.mutation_rate or max(1 / len(evaluator.space.choices), _MIN_MUTATION_RATE)
         self._rng = random.Random(settings.seed)
         self._draw = self._rng.random  # by the thousand, so by the quickest of its methods
 
     def sample(self) -> Iterator[Architecture]:
-        """What the fitness must score first, then the smallest network, which keeps limits if any does, then random
+        """The smallest network, which keeps limits if any does, what the fitness must score first, then random
         candidates without end."""
-        yield from self._evaluator.sample
         if isinstance(self._space, Bounded):
             yield self._space.smallest()
+        yield from self._evaluator.sample
         while True:
             yield self._random()
 
@@ -47,7 +49,7 @@ class Variation:
         for place, pair in enumerate(zip(mother.genes, father.genes, strict=True)):
             mutated = mutate(place)
             genes.append(pair[self._draw() < 0.5] if mutated is None else mutated)
-        return Architecture(self._space.name, tuple(genes))
+        return self._unique(Architecture(self._space.name, tuple(genes)))
 
     def mutate(self, place: int) -> int | None:
         """A random value for the gene at `place`, with the probability of a mutation, else None."""
@@ -86,7 +88,12 @@ class Variation:
 
     def _random(self) -> Architecture:
         genes = tuple(self._rng.randrange(options) for options in self._space.choices)
-        return Architecture(self._space.name, genes)
+        return self._unique(Architecture(self._space.name, genes))
+
+    def _unique(self, arch: Architecture) -> Architecture:
+        """In a space that is too large to list, the representative: what computes the same costs the same there, and is
+        not proposed twice. A benchmark has costs of its own for each."""
+        return arch if self._listed else self._space.canonical(arch)
 
     def _next(
         self, proposals: Iterator[Architecture], found: Container[Architecture], taken: Container[Architecture]

@@ -61,7 +61,7 @@ class TrainSettings:
 # What came later than the first trainings, and what these had.
 LATER = {"init": "random", "warmup_epochs": 0, "classifier_rate": 1.0, "min_crop": 1.0}
 
-# How a network that begins with inherited weights is trained on photos (docs/figures.md, "Networks for photos").
+# How a network that begins with inherited weights is trained on photos (docs/figures.md, "Networks for real images").
 FINE_TUNING: Mapping[str, Any] = {
     "epochs": 12,
     "batch_size": 32,

@@ -21,10 +21,11 @@ from edgenas.lower import lower
 from edgenas.lower.onnx import to_onnx
 from edgenas.lower.tflite import to_tflite
 from edgenas.lower.trace import torch_logits
-from edgenas.lower.verify import FLOAT32, compare, run_model
+from edgenas.lower.verify import compare, run_model
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.lower.networks import with_statistics
 
+MAX_ERROR = 1e-5  # of networks this small; an export allows more, for deep ones add up the rounding of float32
 # Genes are the edges (0-1)(0-2)(1-2)(0-3)(1-3)(2-3); 0 none, 1 skip, 2 and 3 convolutions, 4 pooling.
 DEGENERATE = {
     "disconnected": (0, 0, 0, 0, 0, 0),
@@ -75,12 +76,12 @@ def main() -> None:
             continue
         for format_name, relative in found.items():
             worst[format_name].append(relative)
-            if not relative <= FLOAT32.relative_error:
+            if not relative <= MAX_ERROR:
                 failures += 1
                 print(f"{name} {space.describe(arch)}: {format_name} differs by {relative:.2g}")
     for format_name, relative_errors in worst.items():
         print(f"{format_name:7} {len(relative_errors)} cells: relative error median {np.median(relative_errors):.1e}, "
-              f"worst {max(relative_errors):.1e}, limit {FLOAT32.relative_error:.0e}")  # fmt: skip
+              f"worst {max(relative_errors):.1e}, limit {MAX_ERROR:.0e}")  # fmt: skip
     print(f"{failures} failures")
     sys.exit(failures > 0)
 

@@ -23,12 +23,11 @@ import numpy as np
 from edgenas import run as runs
 from edgenas.architecture import Architecture, Refined
 from edgenas.benchmarks.nasbench201.methods import DATASET, DEFAULT, BenchmarkTables, Case
-from edgenas.fitness import FitnessSettings, table
+from edgenas.fitness import FitnessSettings, RefineSettings, table
 from edgenas.fitness.engine import stacks
 from edgenas.fitness.refiner import Ready, RefineJob, create
 from edgenas.run import Run
 from edgenas.search.refine import Refinement
-from edgenas.search.request import REFINE_SETTINGS
 from tests.runs import header
 
 
@@ -97,7 +96,7 @@ def main() -> None:
     benchmark = BenchmarkTables()
     space, settings = benchmark.space, FitnessSettings()
     cases = benchmark.cases()[:: asked.every]
-    ready = create(space, asked.dataset, settings, REFINE_SETTINGS, [0, *table.seeds(space.name, DATASET, settings)])
+    ready = create(space, asked.dataset, settings, RefineSettings(), [0, *table.seeds(space.name, DATASET, settings)])
     print(f"{len(cases)} cases; {ready.source}; {ready.hardware}")
     trained = opened(asked.results, ready)
     shortlists = [shortlist(benchmark, case, asked.k) for case in cases]

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from edgenas.board import measure
 from edgenas.board.pool import connect
 from edgenas.board.registry import Board
 from edgenas.board.session import Session
@@ -23,7 +22,6 @@ from tests.board.phones import android as android  # fixtures
 from tests.board.phones import connect_phone as connect_phone
 from tests.board.phones import pixel as pixel
 from tests.board.phones import pixel3 as pixel3
-from tests.board.timing_here import INSTANT
 
 
 @pytest.fixture(scope="session")
@@ -105,10 +103,3 @@ def this_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     home = tmp_path_factory.mktemp("board")
     with contextlib.closing(connect(Board("one", "host", "local", {"home": str(home)}, sys.executable))) as found:
         yield found
-
-
-@pytest.fixture
-def instant(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reference that cannot be unstable either."""
-    monkeypatch.setattr(measure, "_REFERENCE_TIER", INSTANT)
-    monkeypatch.setattr(measure, "ATTEMPTS", {"screen": 1, "final": 1})

@@ -44,7 +44,7 @@ def connect_phone(phone: FakePhone, adb_server_port: int, steady_tool: Path) -> 
     """Opens sessions with the phone, with what an ordinary one takes unless asked otherwise."""
     with contextlib.ExitStack() as opened:
 
-        def open_session(tool: Path | None = steady_tool, holder: str = "the tests", **options: str) -> PhoneSession:
+        def open_session(tool: Path | None = steady_tool, holder: str = "the tests", **options: Any) -> PhoneSession:
             session = PhoneSession(Adb(phone.serial, server_port=adb_server_port), tool, holder, **options)
             opened.callback(session.close)
             return session

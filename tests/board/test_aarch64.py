@@ -19,8 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from edgenas import device as devices
-from edgenas.board import measure, registry
+from edgenas.board import registry
 from edgenas.board.model import Model, reference, with_golden
 from edgenas.board.pool import connect
 from edgenas.board.registry import Board
@@ -29,6 +28,7 @@ from edgenas.cli import main
 from edgenas.package.deploy import deploy
 from tests.agents.conftest import eventually, gone
 from tests.board.sshd import HOST, Server
+from tests.profiles import quick_profile
 
 RUNTIMES = {"onnx": ("onnxruntime", "onnxruntime"), "tflite": ("ai-edge-litert", "ai_edge_litert")}
 PATIENCE_S = 60.0
@@ -211,26 +211,12 @@ def test_board_check(pi: Board, workplace: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_live_search_ends_with_a_confirmed_winner(
-    pi: Board, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pi: Board, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("ai_edge_litert")
-    text = (devices.profiles() / "raspi4.toml").read_text()
-    changes = {
-        "warmup_runs = 10": "warmup_runs = 1",
-        "warmup_s = 0.5": "warmup_s = 0.0",
-        "repeats = 5": "repeats = 2",
-        "min_repeat_ms = 100.0": "min_repeat_ms = 10.0",
-        "pause_s = 0.1": "pause_s = 0.0",
-        "final_processes = 5": "final_processes = 2",
-        "final_process_s = 10.0": "final_process_s = 0.5",
-    }
-    for before, after in changes.items():
-        assert before in text
-        text = text.replace(before, after)
-    Path("raspi4.toml").write_text(text)
+    quick_profile(workplace, "raspi4", repeats=2, final_process_s=0.5)
     registry.add(dataclasses.replace(pi, device="./raspi4.toml"))
-    monkeypatch.setattr(measure, "ATTEMPTS", {"screen": 1, "final": 1})  # emulated, it settles as little the next time
     settings = "--generations 1 --population 3 --budget 3 --json"
     code, out, err = run(f"search --device ./raspi4.toml --latency 60s --cost live {settings}", capsys)
     assert out, err
@@ -245,9 +231,8 @@ def test_a_live_search_ends_with_a_confirmed_winner(
     assert code == 0, err
 
 
-@pytest.mark.usefixtures("quick_tiers")
 def test_a_package_is_deployed(archive: Path, pi: Board, workplace: Path) -> None:
-    registry.add(pi)
+    registry.add(dataclasses.replace(pi, device=str(quick_profile(workplace, "raspi4"))))
     deployed = deploy(archive, "pi", latency_ms=60_000.0, images=20)
     report = deployed.report
     assert report["self_check"]["passed"] is True

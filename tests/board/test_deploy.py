@@ -21,8 +21,6 @@ from edgenas.package.deploy import deploy
 from edgenas.report.package import deployed_text
 from tests.test_package import packed, unpacked, vouched
 
-pytestmark = pytest.mark.usefixtures("quick_tiers")
-
 
 def run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as end:

@@ -21,9 +21,8 @@ from edgenas.package.build import FOLDER
 from edgenas.package.deploy import deploy
 from edgenas.package.self_check import self_check
 from tests.board import sshd as openssh
+from tests.profiles import quick_profile
 from tests.test_package import packed, unpacked, vouched
-
-pytestmark = pytest.mark.usefixtures("quick_tiers")
 
 # A board's onnxruntime, changed on its way in: found before the real one, which it loads.
 CHANGED = """
@@ -42,11 +41,11 @@ CRASHING = "def __init__(self, *arguments, **more):\n        __import__('os').ki
 
 
 @pytest.fixture
-def pi_over_ssh(sshd: openssh.Server) -> Board:
+def pi_over_ssh(sshd: openssh.Server, tmp_path: Path) -> Board:
     """Its user has Python, but neither numpy nor a runtime."""
     options = {"host": openssh.HOST, "user": sshd.user, "port": sshd.port, "key": str(sshd.key)}
     options |= {"known_hosts": str(sshd.known_hosts), "config": os.devnull}
-    board = Board("pi", "raspi4", "ssh", options)
+    board = Board("pi", str(quick_profile(tmp_path, "raspi4")), "ssh", options)
     registry.add(board)
     return board
 
@@ -57,7 +56,7 @@ def with_onnxruntime(here: Board, tmp_path: Path, change: str) -> str:
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text(CHANGED.format(change=change))
     options = {**here.options, "environment": {"PYTHONPATH": str(folder.parent)}}
-    registry.add(Board("odd", "host", "local", options, here.python))
+    registry.add(Board("odd", here.device, "local", options, here.python))
     return "odd"
 
 
@@ -149,7 +148,7 @@ def test_a_board_without_numpy_has_the_files_whole_and_once(
 
 def test_a_board_whose_python_has_nothing(archive: Path, here: Board, tmp_path: Path) -> None:
     venv.create(tmp_path / "bare", symlinks=True)
-    registry.add(Board("bare", "host", "local", here.options, str(tmp_path / "bare" / "bin" / "python")))
+    registry.add(Board("bare", here.device, "local", here.options, str(tmp_path / "bare" / "bin" / "python")))
     with pytest.raises(BoardError, match=r"board bare has no runtime for onnx files \(it has: none\)"):
         deploy(archive, "bare")
 

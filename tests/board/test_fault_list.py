@@ -37,20 +37,19 @@ from typing import Any
 import pytest
 
 from edgenas import device as devices
-from edgenas.board import session as sessions
 from edgenas.board.local import Local
 from edgenas.board.measure import Failed, Measured, Tier
 from edgenas.board.model import Golden, Model, with_golden
 from edgenas.board.pool import BoardPool
 from edgenas.board.registry import Board
-from edgenas.board.session import AgentSession
+from edgenas.board.session import REPLY_TIMEOUT_S, AgentSession
 from edgenas.board.store import Store
 from tests.agents.conftest import FAKE_ONNXRUNTIME
 from tests.board import sshd as openssh
 from tests.board.proxy import Proxy
 
 HOST = devices.load("host")
-TIER = Tier("screen", 1, 2, 30.0, 1, 0.0, 0.0, 0.0)
+TIER = Tier("screen", 1, 2, 30.0, 1, 0.0, 0.0, 0.0, attempts=2)
 SOON_S = 8.0  # for an answer that comes also from a busy machine, or never
 
 
@@ -68,10 +67,11 @@ class Boards:
 
     def __init__(self, connect: Callable[[], Any], python: str) -> None:
         self._connect, self._python = connect, python
+        self.reply_s = REPLY_TIMEOUT_S
         self.opened: list[AgentSession] = []
 
     def __call__(self, board: Board) -> AgentSession:
-        self.opened.append(AgentSession(self._connect(), self._python))
+        self.opened.append(AgentSession(self._connect(), self._python, reply_s=self.reply_s))
         return self.opened[-1]
 
     def agent_pid(self) -> int:
@@ -164,9 +164,9 @@ def test_an_agent_killed_in_the_middle_of_a_job(
 def test_an_agent_that_is_stopped_is_given_up_and_replaced(
     local: Callable[..., Boards], pooled: Callable[[Boards], BoardPool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "REPLY_TIMEOUT_S", SOON_S)
     monkeypatch.setattr(Tier, "timeout_s", lambda self: SOON_S)
     boards = local()
+    boards.reply_s = SOON_S
     stopped: list[int] = []
 
     def stop() -> None:
@@ -330,8 +330,8 @@ def test_a_board_that_lost_power(
 ) -> None:
     """Its side of the connection is gone and ours is open and silent; then it is back."""
     proxy, boards = spoiled
-    monkeypatch.setattr(sessions, "REPLY_TIMEOUT_S", SOON_S)
     monkeypatch.setattr(Tier, "timeout_s", lambda self: SOON_S)
+    boards.reply_s = SOON_S
     threading.Timer(3.0, proxy.heal).start()
     failing = when_started(boards, 1, proxy.half_open, 0.2)
     all_measured(pooled(boards), real)

@@ -19,7 +19,7 @@ from edgenas.board.phone import PhoneSession
 from edgenas.board.replies import RefusedError
 from edgenas.board.session import MAX_REPLY, MAX_STRAY, AgentSession
 from edgenas.board.ssh import SSH
-from edgenas.board.transport import EndlessError, Reader, Transport, output
+from edgenas.board.transport import MAX_OUTPUT, EndlessError, Reader, Transport, output
 from edgenas.errors import BoardError
 from tests.board.fake_adbd import FakePhone
 from tests.board.sshd import HOST, NO_CONFIG, Server
@@ -204,22 +204,21 @@ def test_an_ssh_server_that_never_says_who_it_is() -> None:
 # Phones.
 
 
-def phone_of(tmp_path: Path, tool: str) -> Callable[[], PhoneSession]:
+def phone_of(tmp_path: Path, tool: str, max_output: int = MAX_OUTPUT) -> Callable[[], PhoneSession]:
     home = tmp_path / "phone"
     home.mkdir()
     path = home / "benchmark_model"
     path.write_text(f'#!/bin/sh\ncase "$1" in (--help) exit 0;; esac\n{tool}\n')
     path.chmod(0o755)
-    return lambda: PhoneSession(Local(home))
+    return lambda: PhoneSession(Local(home), max_output=max_output)
 
 
 @pytest.mark.parametrize(
     ("tool", "kind"),
     [("yes", "impossible"), ("while :; do printf x; sleep 0.05; done", "timeout"), ("sleep 1000", "timeout")],
 )
-def test_a_phones_tool_that_floods(tmp_path: Path, tool: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgenas.board.phone.MAX_OUTPUT", 2**20)
-    session = phone_of(tmp_path, tool)()
+def test_a_phones_tool_that_floods(tmp_path: Path, tool: str, kind: str) -> None:
+    session = phone_of(tmp_path, tool, max_output=2**20)()
     try:
         session.lease(600.0)
         file = session.put(b"....TFL3", ".tflite").reference()
@@ -233,8 +232,7 @@ def test_a_phones_tool_that_floods(tmp_path: Path, tool: str, kind: str, monkeyp
 
 
 def test_a_phones_shell_that_floods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = phone_of(tmp_path, "exit 0")()
-    monkeypatch.setattr("edgenas.board.phone.MAX_OUTPUT", 2**20)
+    session = phone_of(tmp_path, "exit 0", max_output=2**20)()
     monkeypatch.setattr(phone_shell, "STATE", "head -c 4000000 /dev/zero | tr '\\0' x")
     try:
         with pytest.raises(EndlessError):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgenas import device as devices
-from edgenas.board import measure, statistics
+from edgenas.board import statistics
 from edgenas.board.measure import Bench, Failed, Measured, Tier
 from edgenas.board.model import Golden, Model, reference
 from edgenas.board.null_board import STATE
@@ -73,18 +73,15 @@ def test_a_model_between_two_timings_of_the_reference(tmp_path: Path) -> None:
     assert attempt["reference_ms"] == pytest.approx([2.0, 2.0], rel=0.01)
 
 
+@pytest.mark.parametrize(("recent_s", "references"), [(60.0, 3), (0.0, 4)])
 def test_blocks_without_a_pause_share_the_reference_between_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, recent_s: float, references: int
 ) -> None:
     world = World()
-    timer = bench(world, tmp_path)
-    first, second, third = models(3)
-    timer([first], SCREEN)
-    timer([second], SCREEN)
-    assert world.timed(REFERENCE) == 3
-    monkeypatch.setattr(measure, "_RECENT_S", 0.0)
-    timer([third], SCREEN)
-    assert world.timed(REFERENCE) == 5
+    timer = bench(world, tmp_path, recent_s=recent_s)
+    for each in models(2):
+        timer([each], SCREEN)
+    assert world.timed(REFERENCE) == references
 
 
 def test_nothing_is_measured_twice(tmp_path: Path) -> None:
@@ -255,7 +252,7 @@ def test_a_void_timing_is_made_again_and_if_it_stays_so_unstable(tmp_path: Path)
     folder = tmp_path / "always"
     outcome = measured(bench(world, folder)(some, LIMITED)[0])
     assert outcome.summary.verdict(1e9) == "UNSTABLE", "a void measurement answers not even an easy question"
-    assert len(outcome.record["attempts"]) == measure.ATTEMPTS["final"]
+    assert len(outcome.record["attempts"]) == HOW.final_attempts == 3
     assert not measured(bench(world, folder)(some, LIMITED)[0]).from_store
 
 
@@ -344,11 +341,10 @@ def test_a_hot_board_cools_down_first(tmp_path: Path, monkeypatch: pytest.Monkey
     assert temperatures == []
 
 
-def test_a_board_that_stays_hot_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_board_that_stays_hot_is_an_error(tmp_path: Path) -> None:
     world = World()
-    timer = bench(world, tmp_path)
+    timer = bench(world, tmp_path, cooling_s=0.0)
     world.state["temperature_c"] = {"cpu": 90.0}
-    monkeypatch.setattr(measure, "_COOLING_S", 0.0)
     with pytest.raises(BoardError, match="stays at 90 degrees C"):
         timer(models(1), SCREEN)
 

@@ -19,7 +19,6 @@ from tests.board.timing_here import timed
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "models"
 pytestmark = [
     pytest.mark.skipif(not CASES.is_dir(), reason=f"the collection of awkward model files is not at {CASES}"),
-    pytest.mark.usefixtures("quick_tiers"),
 ]
 
 # File -> its input, and words of the notes that come with the latency.
@@ -106,7 +105,7 @@ def test_every_file_has_its_place_here() -> None:
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_is_measured(this_board: Session, instant: None, tmp_path: Path, name: str) -> None:
+def test_is_measured(this_board: Session, tmp_path: Path, name: str) -> None:
     inputs, note = MEASURED[name]
     model = read(CASES / name)
     facts = model.facts()

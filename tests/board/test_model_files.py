@@ -22,7 +22,6 @@ from edgenas.board.registry import Board
 from edgenas.board.session import Session
 from edgenas.cli import main
 from edgenas.errors import DataError, ExportError, UsageError
-from edgenas.lower import child
 from edgenas.package.build import FOLDER
 from edgenas.package.verify import verify
 from tests.agents.conftest import Models, models  # noqa: F401  # real model files
@@ -30,7 +29,6 @@ from tests.board.timing_here import timed
 from tests.lower.made import CUSTOM, add_scaled, end, one, onnx_model, small_cnn, tflite_model, with_second_file
 from tests.test_package import packed, unpacked, vouched
 
-pytestmark = pytest.mark.usefixtures("quick_tiers", "instant")
 TYPES = schema.TensorType
 DETECTION = "TFLite_Detection_PostProcess"  # a custom operator that runtimes have, which crashes on nonsense
 
@@ -268,10 +266,9 @@ def endless() -> bytes:
     return onnx_model([node], [end("x", [1])], [end("y", [1])], [turns, true])
 
 
-def test_a_model_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "TIMEOUT_S", 10.0)
+def test_a_model_that_never_ends_is_ended(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="does not run here: its process was ended after 10 s"):
-        read(put(tmp_path, endless()))
+        read(put(tmp_path, endless()), timeout_s=10.0)
 
 
 def test_without_libraries_a_file_is_timed_unchecked(

@@ -17,7 +17,6 @@ from edgenas.board.measure import Failed, Measured
 from edgenas.board.model import read, reference
 from edgenas.board.session import Session
 from edgenas.errors import EdgeNASError, UsageError
-from edgenas.lower import child
 from edgenas.text import printable
 from tests.board.timing_here import timed
 from tests.fuzz import FULL
@@ -97,17 +96,14 @@ def files(seed: int, count: int) -> Iterator[tuple[str, bytes, bytes]]:
 
 
 @pytest.mark.parametrize("seed", [SEED])
-def test_no_file_does_harm(
-    this_board: Session, instant: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
-    monkeypatch.setattr(child, "TIMEOUT_S", TIMEOUT_S)
+def test_no_file_does_harm(this_board: Session, tmp_path: Path, seed: int) -> None:
     (tmp_path / "weights").write_bytes(bytes(24))
     path, seen = tmp_path / "it", {0: 0, 2: 0, 6: 0, 7: 0}
     for number, (mutation, _, content) in enumerate(files(seed, FILES)):
         path.write_bytes(content)
         begun_s, what = time.monotonic(), f"file {number} of seed {seed}, {mutation}"
         try:
-            outcome = timed(this_board, read(path), tmp_path / "store")
+            outcome = timed(this_board, read(path, timeout_s=TIMEOUT_S), tmp_path / "store")
         except EdgeNASError as error:
             code, text = error.exit_code, str(error)
         else:

@@ -19,7 +19,7 @@ from edgenas.errors import BoardError, UsageError
 from tests.board.boards import Once, World, board, models, refused
 
 HOST = devices.load("host")
-SCREEN = Tier("screen", 1, 3, 20.0, 0, 0.0, 0.0)
+SCREEN = Tier("screen", 1, 3, 20.0, 0, 0.0, 0.0, attempts=2)
 FEW = 12
 
 

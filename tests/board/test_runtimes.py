@@ -29,9 +29,8 @@ from edgenas.lower import edgetpu
 from edgenas.runtimes import LIBEDGETPU, NONE, RUNTIMES, TENSORRT
 from tests.agents.conftest import Models, models  # noqa: F401  # real model files
 from tests.board.boards import model
+from tests.profiles import quick_profile
 from tests.stand_ins import COMPILED, StandInBoard, compiler
-
-pytestmark = pytest.mark.usefixtures("quick_tiers")
 
 
 def agent_module() -> ModuleType:
@@ -182,7 +181,7 @@ def test_a_time_of_another_runtime_is_refused() -> None:
 @pytest.fixture
 def coral(tmp_path: Path) -> StandInBoard:
     made = StandInBoard(tmp_path / "coral", coral=True)
-    registry.add(Board("coral", "edgetpu", "local", made.options, made.python))
+    registry.add(Board("coral", str(quick_profile(tmp_path, "edgetpu")), "local", made.options, made.python))
     return made
 
 
@@ -256,7 +255,7 @@ def test_a_board_without_its_accelerator_times_nothing(
         ("edgetpu", "compiled.tflite", "sudo apt install libedgetpu1-std"),
         ("jetson_tx2", "model.onnx", "sudo apt install libnvinfer-bin"),
     ):
-        registry.add(Board(device, device, "local", bare.options, bare.python))
+        registry.add(Board(device, str(quick_profile(tmp_path, device)), "local", bare.options, bare.python))
         code, out, err = run(f"measure {file} --board {device}", capsys)
         assert (code, out) == (4, "")
         assert says in err
@@ -281,7 +280,7 @@ def test_a_jetson_times_by_tensorrt(
     output = np.frombuffer(model.golden.target, "<f4").tolist()
     name = model.description.outputs[0].name
     jetson = StandInBoard(tmp_path / "jetson", tensorrt=True, output=output, output_name=name)
-    registry.add(Board("jetson", "jetson_tx2", "local", jetson.options, jetson.python))
+    registry.add(Board("jetson", str(quick_profile(tmp_path, "jetson_tx2")), "local", jetson.options, jetson.python))
     fact = measured("model.onnx --board jetson", capsys)
     assert fact["fingerprint"]["runtime"] == TENSORRT
     assert fact["output_checked"] is True

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from edgenas.board import session as sessions
 from edgenas.board.local import Local
 from edgenas.board.replies import valid_timing
 from edgenas.board.session import AgentSession, RefusedError, agent
@@ -143,9 +142,8 @@ def test_nonsense_is_a_boards_error(said: bytes, message: str) -> None:
         opened.call("ping", 1.0)
 
 
-def test_a_reply_without_end_is_not_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "MAX_REPLY", 1000)
-    opened = AgentSession(Scripted(after_info(lambda request: b"@edgenas " + b"x" * 5000)))
+def test_a_reply_without_end_is_not_kept_in_memory() -> None:
+    opened = AgentSession(Scripted(after_info(lambda request: b"@edgenas " + b"x" * 5000)), max_reply=1000)
     with pytest.raises(BoardError, match="prints more than 1,000 bytes without an end"):
         opened.call("ping", 1.0)
 

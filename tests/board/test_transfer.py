@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from edgenas.board import session as sessions
 from edgenas.board.adb import Adb
 from edgenas.board.local import Local
 from edgenas.board.moving import Moving
@@ -396,7 +395,7 @@ def test_how_far_it_is_is_said_now_and_then(clock: list[float], caplog: pytest.L
     assert caplog.messages[0] == "ssh pi@pi:22: sending model.onnx, 46.0 of 135.0 MB, about 89 s left"
 
 
-def test_an_agent_hears_something_while_a_file_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_hears_something_while_a_file_is_on_its_way() -> None:
     """Or it would end, and its lease with it, of a silence that is only ours."""
 
     def answer(request: dict[str, Any]) -> bytes:
@@ -409,10 +408,9 @@ def test_an_agent_hears_something_while_a_file_is_on_its_way(monkeypatch: pytest
                 moving()
 
     heard: list[dict[str, Any]] = []
-    opened = AgentSession(Slow(after_info(answer)))
-    opened.put(b"a", ".x")
+    AgentSession(Slow(after_info(answer))).put(b"a", ".x")
     assert heard == []
-    monkeypatch.setattr(sessions, "ALIVE_S", 0.0)
+    opened = AgentSession(Slow(after_info(answer)), alive_s=0.0)
     opened.put(b"b", ".x")
     assert [request["op"] for request in heard] == ["ping"] * 3
     opened.lease(77.0)

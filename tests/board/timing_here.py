@@ -9,11 +9,14 @@ from edgenas.board.measure import Bench, Outcome, Tier
 from edgenas.board.model import Model
 from edgenas.board.session import Session
 from edgenas.board.store import Store
+from tests.profiles import INSTANT, quick
 
-INSTANT = Tier("screen", 1, 2, 1e-6, 1, 0.0, 0.0)  # whether a file can be timed is asked, not how fast it is
+DEVICE = quick(devices.load("host"), **INSTANT)  # whether a file can be timed is asked, not how fast it is
+assert DEVICE.measurement is not None
+TIER = Tier.screen(DEVICE.measurement)
 
 
 def timed(session: Session, model: Model, folder: Path) -> Outcome:
     """What becomes of `model`; `folder` is where measurements are kept."""
-    (found,) = Bench(session, devices.load("host"), "one", 1, Store(folder))([model], INSTANT)
+    (found,) = Bench(session, DEVICE, "one", 1, Store(folder))([model], TIER)
     return found

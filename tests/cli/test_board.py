@@ -104,7 +104,7 @@ def test_users_errors_are_one_sentence(
     assert "Traceback" not in err
 
 
-def test_check_and_bench(here: Board, quick_tiers: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_and_bench(here: Board, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run("board check here", capsys)
     assert code == 0
     assert "runtime" in out
@@ -123,7 +123,6 @@ def test_check_and_bench(here: Board, quick_tiers: None, capsys: pytest.CaptureF
 def test_measure(
     here: Board,
     models: Models,  # noqa: F811
-    quick_tiers: None,
     workplace: Path,
     form: str,
     capsys: pytest.CaptureFixture[str],
@@ -156,7 +155,6 @@ def test_measure(
 def test_the_final_tier_is_the_default(
     here: Board,
     models: Models,  # noqa: F811
-    quick_tiers: None,
     workplace: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -211,7 +211,6 @@ def test_a_measurement_that_cannot_be_stored_is_shown(
     command: Command,
     models: Models,  # noqa: F811
     here: Board,
-    quick_tiers: None,
     monkeypatch: pytest.MonkeyPatch,
     how: str,
     tmp_path: Path,

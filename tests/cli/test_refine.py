@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,32 @@ import pytest
 from edgenas import run as runs
 from edgenas.architecture import Architecture, Refined
 from edgenas.fitness import RefineSettings
-from edgenas.search import request
+from edgenas.search import search
 from edgenas.search.refine import Refinement
+from edgenas.search.request import PRESETS
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.cli.test_search import run, search_json
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
 SPACE = NASBench201()
-SHORT = "RefineSettings((64, 128, 256), 16, {'cells': 1, 'channels': 8}, calibration_images=32, val_images=100)"
+SHORT = RefineSettings((64, 128, 256), 16, {"cells": 1, "channels": 8}, calibration_images=32, val_images=100)
 WHAT = "--dataset digits --macs 30M --fitness macs --channels 4 --generations 4"
-SEARCH = f"search {WHAT} --refine 4"
+ASKED: dict[str, Any] = {
+    "dataset": "digits",
+    "macs_m": 30.0,
+    "fitness": "macs",
+    "size": {"channels": 4},
+    "generations": 4,
+    "refine": 4,
+}
 
 
-@pytest.fixture(autouse=True)
-def short_rungs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request, "REFINE_SETTINGS", eval(SHORT))  # noqa: S307 (our own)
+def begun(name: str, settings: RefineSettings = SHORT, **asked: Any) -> str:
+    """The run `name`, which has evaluated nothing yet; it is gone on with by the rungs that it began with."""
+    presets = {**PRESETS, "default": replace(PRESETS["default"], refine_settings=settings)}
+    search(run=name, presets=presets, **(asked or ASKED))
+    return f"--resume {name}"
 
 
 def lines(name: str) -> list[dict[str, Any]]:
@@ -41,7 +52,7 @@ def lines(name: str) -> list[dict[str, Any]]:
 
 
 def test_a_shortlist_is_refined_shown_and_picked_from(capsys: pytest.CaptureFixture[str]) -> None:
-    result = search_json(f"{WHAT} --refine 4 --run a", capsys)
+    result = search_json(begun("a"), capsys)
     assert [each["images_seen"] for each in lines("a")] == [64] * 4 + [128] * 2 + [256] * 2
     winner, refinement = result["winner"]["refined"], result["refinement"]
     assert list(winner) == ["images_seen", "val_loss", "val_accuracy", "standard_error", "val_images", "runner_up"]
@@ -102,14 +113,25 @@ def test_without_it_nothing_is_refined_and_an_older_run_goes_on(capsys: pytest.C
     assert run("search --resume a --refine 4", capsys)[0] == 2
 
 
-def test_changed_settings_are_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(f"{SEARCH} --run a", capsys)[0] == 0
-    monkeypatch.setattr(
-        request, "REFINE_SETTINGS", RefineSettings((64,), 16, {"cells": 1, "channels": 8}, calibration_images=32)
-    )
-    code, _, err = run("search --resume a", capsys)
-    assert code == 2
-    assert "its refine settings and refine fingerprint changed since it began" in err
+@pytest.mark.parametrize(
+    ("settings", "code", "says"),
+    [
+        ({**asdict(SHORT), "rungs": [64]}, 2, "its refine fingerprint changed since it began"),
+        ({**asdict(SHORT), "rungs": [65]}, 7, "rungs and calibration are to be whole batches of 16 images"),
+        ({**asdict(SHORT), "rungs": "many"}, 7, "does not hold a search's settings (rungs"),
+        (None, 2, "its refine settings and refine fingerprint changed since it began"),
+    ],
+)
+def test_changed_settings_are_refused(
+    settings: dict[str, Any] | None, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun("a")
+    path = Path("runs/a/run.json")
+    changed = settings and {**{k: v for k, v in settings.items() if k != "size"}, **settings["size"]}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "refine_settings": changed}))
+    found, _, err = run("search --resume a", capsys)
+    assert (found, says in err) == (code, True), err
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -141,14 +163,14 @@ def test_without_torch_it_says_so_and_a_table_driven_search_works(
 ) -> None:
     monkeypatch.delitem(sys.modules, "edgenas.fitness.refiner", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    code, _, err = run(f"{SEARCH} --run a", capsys)
+    code, _, err = run(f"search {WHAT} --refine 4 --run a", capsys)
     assert code == 2
     assert "needs torch, which is not installed; run: pip install 'edgenas[live]', or give --refine 0" in err
     assert search_json("--device raspi4 --latency 20ms --generations 3", capsys)["refinement"] is None
 
 
 def test_interrupted_it_goes_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(f"{SEARCH} --run whole", capsys)[0] == 0
+    assert run(f"search {begun('whole')}", capsys)[0] == 0
     go_on = Refinement._keep_done
 
     def interrupted(self: Refinement, *args: Any) -> list[Refined]:
@@ -157,9 +179,10 @@ def test_interrupted_it_goes_on(capsys: pytest.CaptureFixture[str], monkeypatch:
             raise KeyboardInterrupt
         return found
 
+    begun("a")
     with monkeypatch.context() as patch:
         patch.setattr(Refinement, "_keep_done", interrupted)
-        code, _, err = run(f"{SEARCH} --run a", capsys)
+        code, _, err = run("search --resume a", capsys)
     assert code == 130
     assert "nothing is lost, go on with: edgenas search --resume runs/a" in err
     before = lines("a")
@@ -170,12 +193,9 @@ def test_interrupted_it_goes_on(capsys: pytest.CaptureFixture[str], monkeypatch:
 
 
 def test_killed_it_goes_on_to_the_same_end(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(f"{SEARCH} --run whole", capsys)[0] == 0
-    code = (
-        "import sys, torch; from edgenas.search import request; from edgenas.fitness import RefineSettings;"
-        f" request.REFINE_SETTINGS = {SHORT}; from edgenas.cli import main; main(sys.argv[1:])"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, *f"{SEARCH} --run a".split()], stderr=subprocess.DEVNULL)
+    assert run(f"search {begun('whole')}", capsys)[0] == 0
+    command = [sys.executable, "-m", "edgenas", "search", *begun("a").split()]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     path = Path("runs/a/refined.jsonl")
     try:
         while process.poll() is None and not (path.exists() and path.read_bytes().count(b"\n") >= 2):
@@ -192,8 +212,14 @@ def test_killed_it_goes_on_to_the_same_end(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_front_is_refined(capsys: pytest.CaptureFixture[str]) -> None:
-    command = "--dataset digits --pareto macs --fitness params --channels 4 --generations 2 --population 20 --refine 3"
-    result = search_json(f"{command} --run front", capsys)
+    asked: dict[str, Any] = {
+        "dataset": "digits",
+        "pareto": "macs",
+        "fitness": "params",
+        "size": {"channels": 4},
+        "refine": 3,
+    }
+    result = search_json(begun("front", **asked, generations=2, population=20), capsys)
     refined = [point for point in result["front"] if point["refined"]]
     assert len(refined) == 3
     assert result["front"][0] in refined

@@ -94,8 +94,8 @@ def local_scores(of: Trainer, archs: Sequence[Architecture] = SOME) -> list[Scor
     return list(LiveFitness(of, "made up", "made up")(archs))
 
 
-def on_ray(of: Trainer, cluster: Any, store: ScoreStore | None = None) -> LiveFitness:
-    return LiveFitness(of, "made up", "made up", store, RayEngine(cluster.address))
+def on_ray(of: Trainer, cluster: Any, store: ScoreStore | None = None, **how: int) -> LiveFitness:
+    return LiveFitness(of, "made up", "made up", store, RayEngine(cluster.address, **how))
 
 
 def test_scores_are_the_local_ones(cluster: Any) -> None:
@@ -159,10 +159,9 @@ def test_bugs_come_with_the_traceback_of_the_node(cluster: Any) -> None:
         list(on_ray(trainer(space=Broken()), cluster)(SOME[:2]))
 
 
-def test_what_kills_its_workers_is_given_up(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_engine, "_LOST_WORKERS", 1)
+def test_what_kills_its_workers_is_given_up(cluster: Any) -> None:
     with pytest.raises(UsageError, match=r"cannot be trained on the Ray cluster .* run the same command to go on"):
-        list(on_ray(trainer(space=Deadly()), cluster)(SOME[:1]))
+        list(on_ray(trainer(space=Deadly()), cluster, lost_workers=1)(SOME[:1]))
 
 
 def test_the_cluster_s_gpus_are_what_a_score_depends_on(
@@ -207,7 +206,7 @@ def test_a_node_that_lacks_something_is_reported(cluster: Any, monkeypatch: pyte
 
 def test_a_run_goes_on_on_another_engine(cluster: Any, quick_reference: None, tmp_path: Path) -> None:
     limits: dict[str, Any] = {"device": "host", "dataset": "digits", "fitness": "live", "macs_m": 20.0}
-    asked = {**limits, "generations": 1, "population": 4, "budget": 3, "epochs": 2, "batch_size": 8}
+    asked = {**limits, "generations": 1, "population": 4, "budget": 3, "epochs": 2, "batch_size": 8, "refine": 0}
     asked["size"] = {"channels": 4}
     job = search(run=str(tmp_path / "run"), engine=f"ray:{cluster.address}", **asked)
     trials = [event for event in job if hasattr(event, "number")]

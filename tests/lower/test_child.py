@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from edgenas.errors import DataError, ExportError, UsageError
-from edgenas.lower import child
 from edgenas.lower.child import CrashError, in_child
 
 # The tasks, by their names in this module.
@@ -94,10 +93,9 @@ def test_an_error_that_nobody_expected_is_reported_in_its_words(tmp_path: Path) 
     assert raised.value.how == "ended with exit code 1: ZeroDivisionError: what is wrong; what to do"
 
 
-def test_it_does_not_run_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "TIMEOUT_S", 0.5)
+def test_it_does_not_run_for_ever(tmp_path: Path) -> None:
     with pytest.raises(CrashError, match=r"was ended after 0\.5 s"):
-        in_child(task(hanging), tmp_path)
+        in_child(task(hanging), tmp_path, timeout_s=0.5)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is bounded on Linux only")

@@ -143,8 +143,55 @@ def test_tflite_has_the_fewest_operators() -> None:
     }  # fmt: skip
 
 
+class Gated(nn.Module):
+    """Images times three times what `gate` makes of them, then `last`."""
+
+    def __init__(self, gate: nn.Module, last: nn.Module) -> None:
+        super().__init__()
+        self.gate, self.last = gate, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(x * (self.gate(x) * torch.tensor([3.0, 0.5, -2.0]).view(1, 3, 1, 1)))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("last", "order"),
+    [
+        (nn.Conv2d(3, 4, 3, padding=1), ["Activation", "Mul", "Conv"]),
+        (nn.Conv2d(3, 6, 3, groups=3), ["Activation", "Conv", "Mul", "Conv"]),  # a grouped one takes no scale in
+        (nn.ReLU(), ["Activation", "Conv", "Mul"]),
+    ],
+)
+def test_a_scale_goes_through_a_product_into_the_convolution_behind_it(last: nn.Module, order: list[str]) -> None:
+    network, images = (
+        Gated(nn.Sigmoid(), last).eval(),
+        np.random.default_rng(0).standard_normal((2, 3, 8, 8), np.float32),
+    )
+    graph = lower(network, EXAMPLE)
+    assert kinds(graph) == order
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images)).numpy()
+    assert np.allclose(run_model(to_tflite(graph, {}), images).transpose(0, 3, 1, 2), expected, atol=1e-5)
+
+
+def test_a_scale_that_others_read_stays() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scaled = F.relu(x) * 2.5
+            out: Tensor = self.first(scaled) + self.second(scaled)
+            return out
+
+    assert kinds(lower(Twice().eval(), EXAMPLE)) == ["Activation", "Conv", "Conv", "Conv", "Add"]
+
+
 def test_squeeze_and_excite_takes_one_mean() -> None:
     counts = operator_counts(to_tflite(lower(with_statistics(MobileNetLike()), torch.zeros(1, 3, 32, 32)), {}))
+    assert counts["DEPTHWISE_CONV_2D"] == 3  # none for the sixth of a hard sigmoid
     assert counts["MEAN"] == 4  # three squeezes and the last pooling
     assert "RESHAPE" not in counts
 

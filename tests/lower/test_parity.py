@@ -17,9 +17,9 @@ from edgenas.lower.onnx import to_onnx
 from edgenas.lower.quantize import dynamic_int8, float16, full_int8
 from edgenas.lower.tflite import to_tflite
 from edgenas.lower.trace import torch_logits
-from edgenas.lower.verify import FLOAT32, compare, run_model
+from edgenas.lower.verify import compare, run_model
 from edgenas.spaces.nasbench201 import NASBench201
-from tests.benchmarks.parity import DEGENERATE, errors
+from tests.benchmarks.parity import DEGENERATE, MAX_ERROR, errors
 from tests.lower.networks import Mixed, MobileNetLike, with_statistics
 
 IMAGES = np.random.default_rng(0).standard_normal((8, 3, 32, 32), np.float32)
@@ -39,13 +39,13 @@ def network(request: pytest.FixtureRequest) -> nn.Module:
 @pytest.mark.parametrize("write", [to_onnx, to_tflite])
 def test_float32_agrees_with_torch(network: nn.Module, write: Callable[..., bytes]) -> None:
     model = write(lower(network, torch.zeros(1, 3, 32, 32)), {})
-    assert compare(run_model(model, IMAGES), torch_logits(network, IMAGES)).relative_error <= FLOAT32.relative_error
+    assert compare(run_model(model, IMAGES), torch_logits(network, IMAGES)).relative_error <= MAX_ERROR
 
 
 @pytest.mark.parametrize("write", [to_onnx, to_tflite])
 def test_batches_agree_with_torch(network: nn.Module, write: Callable[..., bytes]) -> None:
     model = write(lower(network, torch.zeros(4, 3, 32, 32)), {})
-    assert compare(run_model(model, IMAGES), torch_logits(network, IMAGES)).relative_error <= FLOAT32.relative_error
+    assert compare(run_model(model, IMAGES), torch_logits(network, IMAGES)).relative_error <= MAX_ERROR
 
 
 def test_small_formats_come_close_to_torch(network: nn.Module) -> None:
@@ -66,12 +66,12 @@ def test_small_formats_are_small() -> None:
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_cells_agree_with_torch(name: str) -> None:
     arch = Architecture("nasbench201", DEGENERATE[name])
-    assert max(errors(arch, 1, IMAGES[:2]).values()) <= FLOAT32.relative_error
+    assert max(errors(arch, 1, IMAGES[:2]).values()) <= MAX_ERROR
 
 
 @pytest.mark.parametrize("index", [0, 1462, 6111, 9930, 13714])
 def test_cells_agree_with_torch(index: int) -> None:
-    assert max(errors(NASBench201().from_index(index), index, IMAGES[:2]).values()) <= FLOAT32.relative_error
+    assert max(errors(NASBench201().from_index(index), index, IMAGES[:2]).values()) <= MAX_ERROR
 
 
 def test_the_comparison_sees_a_wrong_weight() -> None:
@@ -81,7 +81,7 @@ def test_the_comparison_sees_a_wrong_weight() -> None:
         next(network.parameters())[0] *= 1.01
     graph = lower(network, torch.zeros(1, 3, 32, 32))
     for model in (to_onnx(graph, {}), to_tflite(graph, {})):
-        assert compare(run_model(model, IMAGES), expected).relative_error > FLOAT32.relative_error
+        assert compare(run_model(model, IMAGES), expected).relative_error > MAX_ERROR
 
 
 @pytest.mark.parametrize("genes", [(0, 0, 0, 0, 0, 0), (3, 3, 2, 0, 2, 3)])
@@ -111,7 +111,7 @@ def test_pretrained_resnet_survives_int8() -> None:
     images, labels = pixels[64:], image_set.labels[64:264]
     network = load_weights(weights).eval()
     expected, graph = torch_logits(network, images), lower(network, torch.zeros(1, 3, 32, 32))
-    assert compare(run_model(to_tflite(graph, {}), images), expected).relative_error <= FLOAT32.relative_error
+    assert compare(run_model(to_tflite(graph, {}), images), expected).relative_error <= MAX_ERROR
     parity = compare(run_model(full_int8(graph, {}, pixels[:64]), images), expected, labels)
     assert parity.top1_agreement >= 0.98
     assert parity.accuracy is not None

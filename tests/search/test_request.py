@@ -15,13 +15,13 @@ from edgenas import run as runs
 from edgenas.architecture import SearchRequest
 from edgenas.data.images import load_images
 from edgenas.errors import DataError, UsageError
-from edgenas.fitness import FitnessSettings
+from edgenas.fitness import FitnessSettings, RefineSettings
 from edgenas.fitness.reference import ResNet
 from edgenas.schema import versions
 from edgenas.search import Search
 from edgenas.search import search as prepare
 from edgenas.search.pick import pick
-from edgenas.search.request import POOL, PRESETS, TABLE_POOL, looks_up, resolve
+from edgenas.search.request import POOL, PRESETS, TABLE_POOL, Preset, looks_up, resolve
 from edgenas.search.settings import SearchSettings
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.search.worlds import Sum
@@ -33,6 +33,11 @@ pytestmark = pytest.mark.usefixtures("workplace")
 def _no_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
     network = ResNet(20, 10).eval()
     monkeypatch.setattr("edgenas.fitness.references.reference_network", lambda *_: (network, "made up"))
+
+
+def presets(**changes: Any) -> dict[str, Preset]:
+    """With the default preset changed."""
+    return {**PRESETS, "default": replace(PRESETS["default"], **changes)}
 
 
 def scoring(job: Search) -> tuple[Any, ...]:
@@ -86,27 +91,21 @@ LIVE: dict[str, Any] = {
         ({"preset": "paper"}, 0),
     ],
 )
-def test_after_live_scores_a_shortlist_is_refined(
-    asked: dict[str, Any], refined: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edgenas.search.request.REFINE", 3)
-    job = prepare(**{**LIVE, **asked})
+def test_after_live_scores_a_shortlist_is_refined(asked: dict[str, Any], refined: int) -> None:
+    job = prepare(presets=presets(refine=3), **{**LIVE, **asked})
     assert job.run.header["request"]["refine"] == refined
     assert (job.refinement.count if job.refinement else 0) == refined
 
 
-def test_a_shortlist_that_cannot_be_refined_is_reported_where_nobody_asked(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("edgenas.search.request.REFINE", 3)
-    monkeypatch.setattr("edgenas.fitness.refiner._MIN_HELD_OUT", 10_000)
-    job = prepare(**LIVE)
+def test_a_shortlist_that_cannot_be_refined_is_reported_where_nobody_asked(caplog: pytest.LogCaptureFixture) -> None:
+    less_than_classes = presets(refine=3, refine_settings=RefineSettings(val_images=5))
+    job = prepare(presets=less_than_classes, **LIVE)
     assert (job.refinement, job.run.header["request"]["refine"]) == (None, 0)
     (said,) = caplog.messages
     assert said.startswith("the winner is chosen by score alone: scikit-learn's digits, ")
     assert "has too few images" in said
     with pytest.raises(UsageError, match="too few images"):
-        prepare(**LIVE, refine=3)
+        prepare(presets=less_than_classes, **LIVE, refine=3)
 
 
 def test_a_space_that_counts_nothing_is_searched_by_phi_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,17 +136,17 @@ def test_a_space_that_counts_nothing_is_searched_by_phi_alone(monkeypatch: pytes
 def test_what_is_resolved_trains_and_writes_nothing_and_is_what_run_json_holds(
     asked: dict[str, Any], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgenas.search.request.REFINE", 3)
+    three = presets(refine=3)
     with monkeypatch.context() as patch:
         for name in ("live.create", "proxies.create_synflow", "proxies.create_loss", "refiner.create"):
             patch.setattr(f"edgenas.fitness.{name}", None)  # calls end here
-        found = resolve(SearchRequest(**asked))
-    assert found == resolve(SearchRequest(**asked))
+        found = resolve(SearchRequest(**asked), presets=three)
+    assert found == resolve(SearchRequest(**asked), presets=three)
     places = (workplace, *(Path(os.environ[f"EDGENAS_{name}_DIR"]) for name in ("CACHE", "CONFIG", "STATE")))
     assert not [path for place in places for path in place.rglob("*")]
     assert "auto" not in (found.request.fitness, found.request.cost)
     assert found.request.refine is not None
-    header = prepare(**asked, run="a").run.header
+    header = prepare(**asked, run="a", presets=three).run.header
     record = json.loads(json.dumps(found.record()))
     assert {name: header[name] for name in record} == record
     again = prepare(resume="a")
@@ -287,13 +286,12 @@ def test_in_version_1_what_was_not_phi_is_not_taken_for_it() -> None:
         assert versions.record(damaged, version, is_phi=True) == damaged
 
 
-def test_a_run_keeps_its_settings_whatever_the_presets_become(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_keeps_its_settings_whatever_the_presets_become() -> None:
     list(prepare(run="a", device="raspi4", latency_ms=8.0, generations=3))
     content = Path("runs/a/trials.jsonl").read_bytes()
     Path("runs/a/trials.jsonl").write_bytes(content[: len(content) // 2])
-    others = replace(PRESETS["default"], fitness=FitnessSettings(epochs=25), search=SearchSettings(population=6))
-    monkeypatch.setitem(PRESETS, "default", others)
-    list(prepare(resume="a"))
+    others = presets(fitness=FitnessSettings(epochs=25), search=SearchSettings(population=6))
+    list(prepare(resume="a", presets=others))
     assert Path("runs/a/trials.jsonl").read_bytes() == content
     header = json.loads(Path("runs/a/run.json").read_text())
     del header["fitness_settings"]
