@@ -141,7 +141,7 @@ def _pushed_packed(
             return False
         way = Moving(transport.address, f"sending {posixpath.basename(target)}", size, silence_s, moving)
         way.left_s()
-        name = f".{posixpath.basename(target)[:64]}.{secrets.token_hex(4)}.gz"
+        name = f".{posixpath.basename(target)[:64]}.{secrets.token_hex(4)}.gz.part"  # as what else is not whole
         arrived = posixpath.join(posixpath.dirname(target), name)
         code, _ = _pushed(transport, packed, size, arrived, way, resume=size >= MIN_RESUMED)
     if code:

@@ -310,6 +310,24 @@ def test_a_slow_link_has_less_to_carry(link: tuple[Proxy, Make], tmp_path: Path)
     board.close()
 
 
+@pytest.mark.parametrize("after", [0.3, 0.7, 0.95])
+def test_a_cut_leaves_only_parts_of_what_gets_smaller(link: tuple[Proxy, Make], tmp_path: Path, after: float) -> None:
+    proxy, connect = link
+    source = tmp_path / "source"
+    source.write_bytes(compressible(4 * 2**20))
+    board = connect()
+    proxy.bytes_per_s, proxy.cut_after_bytes = 1e6, int(after * 2**20)
+    with pytest.raises(BoardError, match=r"connection was lost|did not move on|has ended"):
+        board.push(source, "sent/source", PATIENCE_S)
+    board.close()
+    proxy.heal()
+    board = connect()
+    assert all(name.endswith(".part") for name in listed(board))
+    board.push(source, "sent/source", PATIENCE_S)
+    assert there(board, "sent/source") == hashlib.sha256(source.read_bytes()).hexdigest()
+    board.close()
+
+
 def test_after_a_cut_only_the_rest_is_sent(link: tuple[Proxy, Make], source: Path, begun: list[int]) -> None:
     proxy, connect = link
     board = connect()

@@ -103,7 +103,7 @@ def test_refusals() -> None:
     for name in ("eyeriss", "fpga"):
         with pytest.raises(UsageError, match="simulated table only"):
             hybrid.create(SPACE, "cifar10", devices.load(name))
-    with pytest.raises(UsageError, match="edgenas board profile"):
+    with pytest.raises(BoardError, match="there is no board of host yet"):
         hybrid.create(SPACE, "cifar10", devices.load("host"))
 
 
