@@ -190,15 +190,15 @@ def load_some(dataset: str, count: int, seed: int, side: int, split: str = "trai
     return _of_folder(folder, split, content)
 
 
-def count_to_train_on(dataset: str) -> int:
-    """How many images the training part of `dataset` has; those of a folder are not read. Raises what `load_images`
-    does."""
-    if dataset in DATASETS:
-        return len(load_images(dataset).labels)
+def batch_within(dataset: str, batch_size: int) -> int:
+    """`batch_size`, or as many images as the training part of `dataset` has, where it is a folder of fewer. No image is
+    read. Raises what `check_dataset` does."""
     check_dataset(dataset)
+    if dataset in DATASETS:
+        return batch_size
     from edgenas.data.image_folder import list_folder
 
-    return sum(map(len, list_folder(_expanded(dataset)).train))
+    return min(batch_size, sum(map(len, list_folder(_expanded(dataset)).train)))
 
 
 def held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
