@@ -361,7 +361,8 @@ def resolution_of(space: SearchSpace, arch: Architecture) -> int | None:
 
 @runtime_checkable
 class Bounded(Protocol):
-    """A space that knows its least and its largest network: whatever can be limited lies between theirs."""
+    """A space that knows its least and its largest network: whatever can be limited lies between theirs. What computes
+    the same costs the same there."""
 
     def smallest(self) -> Architecture:
         """The one of the fewest MACs and parameters."""

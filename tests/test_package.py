@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from edgenas.cli import main
-from edgenas.data.images import load_images
+from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, ExportError, UnknownNameError
 from edgenas.lower import lower
 from edgenas.package.build import FOLDER, build, run_py
@@ -377,6 +377,10 @@ def test_images_other_than_those_of_training_do_not_calibrate(run_copy: Run, mon
     from edgenas.package import export as module
 
     real = load_images
-    monkeypatch.setattr(module, "load_images", lambda *a: dataclasses.replace(real(*a), fingerprint="0" * 64))
+
+    def replaced(images: ImageSet) -> ImageSet:
+        return dataclasses.replace(images, fingerprint="0" * 64)
+
+    monkeypatch.setattr(module, "load_images", lambda *a, **how: replaced(real(*a, **how)))
     with pytest.raises(DataError, match="not what the network was trained on"):
         export(run_copy, ("tflite-int8",))

@@ -80,7 +80,7 @@ def search(
         int | None,
         option(
             "End when this many unique architectures are scored.",
-            default="80; with --pareto 150 where scores or costs are live, else no end",
+            default="80, or 400 where none is trained; with --pareto 150 where scores or costs are live, else no end",
             panel=_HOW,
         ),
     ] = None,

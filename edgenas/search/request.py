@@ -62,6 +62,7 @@ _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its dev
 # promising, of fewer where all is looked up. To look more scores up would cost nothing, but helps nothing
 # (docs/figures.md, "What settings rest on"). Of a front all points count.
 BUDGET, FRONT_BUDGET, FRONT_POPULATION, TABLE_POOL, POOL = 80, 150, 40, 200, 500
+UNTRAINED_BUDGET = 400  # of scores without a training step, which take a fraction of a second each
 # Whether a fitness looks its scores up, so that a search by it answers at once; "loss" does where a table fits.
 _LOOKED_UP = {
     "table": True,
@@ -121,8 +122,12 @@ def resolve(
     """
     check(request, presets)
     target, preset = target or load_target(request), presets[request.preset]
-    fitness_settings, *settings = _settings(request, preset)
-    return _decided(request, target, presets, _for_space(fitness_settings, request, target.space, preset), *settings)
+    fitness_settings, looked_up, trained = _settings(request, preset)
+    fitness_settings = _for_space(fitness_settings, request, target.space, preset)
+    quick = fitness_settings.init == "inherited" and not fitness_settings.epochs and request.fitness == "auto"
+    if quick and target.cost.kind != "live" and trained.budget == BUDGET and request.budget is None:
+        trained = replace(trained, budget=UNTRAINED_BUDGET)
+    return _decided(request, target, presets, fitness_settings, looked_up, trained)
 
 
 def resolve_again(

@@ -17,7 +17,7 @@ class SearchSettings:
     population: int = 20
     generations: int = 100
     tournament: int = 3  # parents are the best of this many drawn at random
-    mutation_rate: float | None = None  # for each gene; None: one gene of a child on average, more where there are many
+    mutation_rate: float | None = None  # for each gene; None: one of a child's on average, within bounds
     # "unique": of parents and children the best of each unique architecture survive, (mu + lambda) selection, and what
     # was evaluated before is never proposed again. "generational": all children survive, and the best parents.
     survival: str = "unique"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Container, Iterator, Sequence
 
-from edgenas.architecture import Architecture, Bounded, Enumerable, Trial
+from edgenas.architecture import Architecture, Bounded, Trial
 from edgenas.search.evaluate import Evaluator
 from edgenas.search.settings import SearchSettings
 from edgenas.search.surrogate import predicted_trials
 
-_MIN_MUTATION_RATE = 0.08  # of a gene, where there are many
+_MIN_MUTATION_RATE, _MAX_MUTATION_RATE = 0.08, 1 / 6  # of a gene, where there are many, and where there are few
 _TRIES = 50  # of proposals from a population that has seen all its neighbours, which repeat themselves
 
 
@@ -20,8 +20,10 @@ class Variation:
     def __init__(self, evaluator: Evaluator, settings: SearchSettings) -> None:
         self.sampled = 0  # candidates drawn, those rejected included
         self._evaluator, self._space, self._settings = evaluator, evaluator.space, settings
-        self._listed = isinstance(self._space, Enumerable)
-        self._mutation_rate = settings.mutation_rate or max(1 / len(evaluator.space.choices), _MIN_MUTATION_RATE)
+        self._bounded = isinstance(self._space, Bounded)
+        one = 1 / len(evaluator.space.choices)
+        usual = min(max(one, _MIN_MUTATION_RATE), _MAX_MUTATION_RATE)
+        self._mutation_rate = usual if settings.mutation_rate is None else settings.mutation_rate
         self._rng = random.Random(settings.seed)
         self._draw = self._rng.random  # by the thousand, so by the quickest of its methods
 
@@ -91,9 +93,9 @@ class Variation:
         return self._unique(Architecture(self._space.name, genes))
 
     def _unique(self, arch: Architecture) -> Architecture:
-        """In a space that is too large to list, the representative: what computes the same costs the same there, and is
-        not proposed twice. A benchmark has costs of its own for each."""
-        return arch if self._listed else self._space.canonical(arch)
+        """The representative, where what computes the same costs the same: it is not proposed twice. A benchmark has
+        costs of its own for each."""
+        return self._space.canonical(arch) if self._bounded else arch
 
     def _next(
         self, proposals: Iterator[Architecture], found: Container[Architecture], taken: Container[Architecture]

@@ -2,10 +2,10 @@
 
 Winners are judged by Once-for-all's own accuracy predictor (ofa/acc_predictor.pth in EDGENAS_DATA_DIR), which knows
 ofa-mbv3-w1.2 at 160 to 224 pixels; its accuracies are 3 to 5 points above ImageNet's. METHODS, comma-separated, are
-what `--fitness` takes, and `random`: a network drawn among those between 95 and 100 % of the limit; by default all that
-need no training. `live` needs a folder of photos in PHOTOS and trains from random weights, STEPS (10) steps on 32 of
-them, for there is no supernet here. The regret is what a winner lacks of the best that evolution by the predictor
-itself finds, in points: mean of SEEDS (5).
+what `--fitness` takes; `random`: a network drawn among those between 95 and 100 % of the limit; and `predictor`: what
+the search itself loses where the score is the accuracy. By default all that need no training. `live` needs a folder
+of photos in PHOTOS and trains from random weights, STEPS (10) steps on 32 of them, for there is no supernet here. The
+regret is what a winner lacks of the best that evolution by the predictor itself finds, in points: mean of SEEDS (5).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from edgenas.search.settings import SearchSettings
 from edgenas.spaces.mobilenet import OFAMobileNetV3W12
 
 LIMITS_M = (240.0, 300.0, 374.0)
-METHODS = ("macs", "params", "macs+params", "random")
+METHODS = ("predictor", "macs", "params", "macs+params", "random")
 
 
 class Predictable(OFAMobileNetV3W12):
@@ -104,6 +104,8 @@ def drawn(limit_m: float, seed: int) -> Architecture:
 
 
 def fitness_of(method: str, seed: int) -> Fitness:
+    if method == "predictor":
+        return Oracle()
     settings = FitnessSettings(seed=seed, epochs=int(os.environ.get("STEPS", "10")), reference="efficientnet-lite0")
     dataset = os.environ.get("PHOTOS", "digits")
     if "+" in method or "*" in method:

@@ -142,7 +142,7 @@ SLOW = ("  10 steps", "phi, random, 10 steps", "phi, random, 100 steps")  # minu
 
 def scores(folder: str, archs: Sequence[Architecture], slow: bool) -> dict[str, NDArray[np.float64]]:
     """By name the scores of `archs`."""
-    settings = FitnessSettings(init="inherited", epochs=0, batch_size=64)
+    settings = FitnessSettings(init="inherited", epochs=0, reference="supernet", batch_size=64)
     wanted = {name: ("live", replace(settings, **how)) for name, how in LIVE.items() if slow or name not in SLOW}
     wanted |= {name: (name, settings) for name in ("subnet", "naswot", "synflow", "macs", "params")}
     found = {}
@@ -156,7 +156,7 @@ def scores(folder: str, archs: Sequence[Architecture], slow: bool) -> dict[str, 
 
 def by_tap(folder: str, archs: Sequence[Architecture]) -> NDArray[np.float64]:
     """The terms of phi with inherited weights and no step, (architectures, taps)."""
-    settings = FitnessSettings(init="inherited", epochs=0, batch_size=64, precision="float32")
+    settings = FitnessSettings(init="inherited", epochs=0, reference="supernet", batch_size=64, precision="float32")
     trainer = repeated(SPACE, folder, settings)[0].trainer
     assert isinstance(trainer, Trainer)
     rows = []

@@ -71,7 +71,7 @@ SEARCH = "search --macs 60M --fitness macs"
         (f"{SEARCH} --dataset file", 7, "file is a file; unpack it, and give a folder"),
         (f"{SEARCH} --dataset flat", 7, "flat holds 0 sub-folders with images"),
         (f"{SEARCH} --dataset one", 7, "one has no image to test on"),
-        (f"{SEARCH} --reference ./none.th", 2, "no reference './none.th'; give resnet20, resnet56 or the path"),
+        (f"{SEARCH} --reference ./none.th", 2, "no reference './none.th'; give resnet20, resnet56, supernet,"),
         (f"{SEARCH} --reference flat", 2, "no reference 'flat'"),
         (f"{SEARCH} --device ./none.toml", 2, "none.toml cannot be read"),
         (f"{SEARCH} --run file/x", 2, "file/x cannot be written (Not a directory); choose another place with --run"),

@@ -160,8 +160,8 @@ def test_what_looks_scores_up_is_known_without_making_it(epochs: int, monkeypatc
         monkeypatch.setattr(f"edgenas.fitness.{module}.load_images", lambda dataset: image_set)
     space, settings = NASBench201(), FitnessSettings(epochs=epochs)
     for name in plugins.names("fitness"):
-        if name == "table" and epochs == 11:
-            continue  # there is none
+        if (name == "table" and epochs == 11) or name == "subnet":
+            continue  # there is none, for this space
         made = plugins.load("fitness", name)(space, "cifar10", settings)
         assert looks_up(name, space, "cifar10", settings) == made.exhaustive, name
         for mixture in (f"{name}+macs", f"params+2*{name}"):
