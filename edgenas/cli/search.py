@@ -40,7 +40,8 @@ def search(
         option(
             "table: scores measured earlier; live: train each candidate; loss, naswot, synflow, macs, params:"
             " zero-cost proxies; several joined by +, with weights, like '2*table+macs': the mean of their ranks.",
-            default="2*table+macs where a table fits, else 2*live+macs; phi alone by --preset paper",
+            default="2*table+macs where a table fits, else 2*live+macs; phi alone by --preset paper and with inherited"
+            " weights",
             panel=_HOW,
         ),
     ] = None,

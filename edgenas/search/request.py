@@ -55,7 +55,7 @@ PRESETS: Mapping[str, Preset] = {
     "default": Preset(FitnessSettings(), SearchSettings(), "2*{}+macs", budgeted=True, refine=8, inheriting=True),
     "paper": Preset(PAPER_FITNESS, PAPER_SEARCH, "{}", budgeted=False, refine=0, inheriting=False),
 }
-INHERITED_STEPS, PHOTOS_IN_BATCH = 0, 64  # docs/figures.md, "Networks for real images"
+INHERITED_STEPS, PHOTOS_IN_BATCH = 0, 128  # docs/figures.md, "Networks for real images"
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
 # So many unique architectures are scored by default, for one limit and, where scores or costs take their time, for a
 # front, the latter in larger generations. Of so many candidates proposed for each generation a surrogate takes the most
@@ -240,7 +240,9 @@ def _decided(
     scoring = request.fitness
     if scoring == "auto":
         scoring = "table" if table.fits(space.name, dataset, fitness_settings) else "live"
-        scored_by = presets[request.preset if isinstance(space, Countable) else "paper"]
+        # What inherits its weights is ranked best by phi alone (docs/figures.md, "Networks for real images").
+        mixes = isinstance(space, Countable) and fitness_settings.init != "inherited"
+        scored_by = presets[request.preset if mixes else "paper"]
         scoring = scored_by.scoring.format(scoring)
     looked_up = looks_up(scoring, space, dataset, fitness_settings)
     settings = where_looked_up if looked_up and target.cost.exhaustive else where_not
