@@ -186,7 +186,8 @@ def _for_edgetpu(model: bytes, compiled: Path) -> EdgeTpuReport:
     report = check_edgetpu(model, compiled)
     if not report.ready:
         on_cpu = report.compilation.cpu_operators if report.compilation else {}
-        problems = "; ".join([*report.problems, *(f"{name}: {why}" for name, why in on_cpu.items())])[:300]
+        counted = [report.sentence] if report.leaving else []
+        problems = "; ".join([*counted, *report.problems, *(f"{name}: {why}" for name, why in on_cpu.items())])[:300]
         raise ExportError(
             f"the model would not run on the Edge TPU as a whole ({problems}); export tflite-int8 instead, or search"
             " another network"

@@ -19,6 +19,7 @@ from edgenas.spaces.mobilenet.family import Config, ElasticMobileNet
 from edgenas.spaces.mobilenet.ofa import OFAMobileNetV3
 from edgenas.spaces.mobilenet.table import divisible
 from edgenas.testing import check_space
+from tests.benchmarks.ofa_search import SPACE, Oracle
 
 SPACES: list[ElasticMobileNet] = [OFAMobileNetV3W10(), OFAMobileNetV3W12(), EfficientNetLite0()]
 W10, W12, LITE0 = SPACES
@@ -99,6 +100,14 @@ def test_the_golden_network() -> None:
     assert W12.draw(arch).splitlines()[3].split(",")[0] == "2      48       32        5x3 3x3"
     kernels, expands = ([each for each in row if each] for row in (KERNELS, EXPANDS))
     assert W12.from_choices(192, DEPTHS, kernels, expands) == arch
+
+
+@pytest.mark.real_data
+def test_the_golden_network_has_its_accuracy_by_the_published_predictor() -> None:
+    if not (Path(os.environ.get("EDGENAS_DATA_DIR", "nowhere")) / "ofa" / "acc_predictor.pth").is_file():
+        pytest.skip("needs ofa/acc_predictor.pth in EDGENAS_DATA_DIR")
+    (score,) = Oracle()([SPACE.from_choices(192, DEPTHS, KERNELS, EXPANDS)])
+    assert score.value == pytest.approx(81.713, abs=0.0005)
 
 
 @pytest.mark.real_data
