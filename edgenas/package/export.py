@@ -88,7 +88,7 @@ def export(
 ) -> dict[str, Any]:
     """Write the network trained in `run` to `folder` (default RUN/export) in each of `formats`; the record of it.
 
-    Float files may differ from torch by 1e-4 relatively (float16: 3e-2); int8 must put 98 % of the test images in
+    Float files may differ from torch by 1e-4 relatively (float16: 0.1); int8 must put 98 % of the test images in
     torch's class. Calibration images come from the train split. Raises ExportError (a file that disagrees, a disk
     that is full), DataError where the run is not trained or its data is missing, UsageError while another program
     exports to the folder; then what an earlier export left there is as it was.

@@ -39,7 +39,12 @@ def shown(command: str, flag: str) -> str:
             "population",
             f"{SearchSettings.population}; {FRONT.population} with --pareto, {request.FRONT_POPULATION} live",
         ),
-        ("search", "budget", f"{request.BUDGET}; with --pareto {request.FRONT_BUDGET} where "),
+        (
+            "search",
+            "budget",
+            f"{request.BUDGET}, or {request.UNTRAINED_BUDGET} where none is trained; with --pareto"
+            f" {request.FRONT_BUDGET} where ",
+        ),
         ("search", "pool", f"{request.POOL} live; else {request.TABLE_POOL}, with --pareto {FRONT.pool}"),
         ("search", "space", "nasbench201"),
         ("compare", "scoring-seconds", f"{methods.SCORING_S:.3g}: "),
