@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, BinaryIO, TypeVar
+from typing import IO, TypeVar
 
 from edgenas.board.moving import Moving
 from edgenas.board.transport import Process, Reader, Transport, output
@@ -128,7 +128,7 @@ def push_by_shell(
 
 def _pushed_packed(
     transport: Transport,
-    reader: BinaryIO,
+    reader: IO[bytes],
     total: int,
     target: str,
     silence_s: float,
@@ -151,7 +151,7 @@ def _pushed_packed(
     return output(transport, unpack, _LOOK_S, max_bytes=CHUNK).exit_code == 0
 
 
-def _packed(reader: BinaryIO, total: int, packed: IO[bytes]) -> int | None:
+def _packed(reader: IO[bytes], total: int, packed: IO[bytes]) -> int | None:
     """The size of `packed`, to which the gzip form of the file is written; None where it is not less than half."""
     size, done = 0, 0
     reader.seek(0)
@@ -169,7 +169,7 @@ def _packed(reader: BinaryIO, total: int, packed: IO[bytes]) -> int | None:
 
 
 def _pushed(
-    transport: Transport, reader: BinaryIO, total: int, target: str, way: Moving, resume: bool
+    transport: Transport, reader: IO[bytes], total: int, target: str, way: Moving, resume: bool
 ) -> tuple[int, str]:
     """The exit code of _TAKE and its last words."""
     keep, digest, done = total >= MIN_RESUMED, "", 0
@@ -218,7 +218,7 @@ def pull_by_shell(transport: Transport, source: str, target: Path, silence_s: fl
         process.kill()
 
 
-def _sent(process: Process, reader: BinaryIO, done: int, total: int, way: Moving, address: str) -> int:
+def _sent(process: Process, reader: IO[bytes], done: int, total: int, way: Moving, address: str) -> int:
     """The exit code of _TAKE, which was given the rest of the file."""
     reader.seek(done)
     try:
@@ -250,7 +250,7 @@ def _moved(act: Callable[[float], Result], way: Moving) -> Result:
         raise
 
 
-def _claimed(transport: Transport, stem: str, arriving: str, reader: BinaryIO, total: int) -> int:
+def _claimed(transport: Transport, stem: str, arriving: str, reader: IO[bytes], total: int) -> int:
     """How many bytes `arriving` has, as it was left of an earlier transfer, if they are those of the file; else 0."""
     said = output(transport, ["sh", "-c", _CLAIM, "sh", stem, arriving], _LOOK_S, max_bytes=CHUNK).stdout
     found = re.search(rb"^([0-9]{1,12}) ([0-9a-f]{64})\b", said, re.M)
@@ -260,7 +260,7 @@ def _claimed(transport: Transport, stem: str, arriving: str, reader: BinaryIO, t
     return size if size <= total and _digest(reader, size).encode() == found[2] else 0
 
 
-def _digest(reader: BinaryIO, size: int) -> str:
+def _digest(reader: IO[bytes], size: int) -> str:
     """sha256 (hex) of the first `size` bytes."""
     reader.seek(0)
     digest = hashlib.sha256()
@@ -271,7 +271,7 @@ def _digest(reader: BinaryIO, size: int) -> str:
 
 
 @contextlib.contextmanager
-def _opened(source: Path, address: str) -> Iterator[BinaryIO]:
+def _opened(source: Path, address: str) -> Iterator[IO[bytes]]:
     try:
         reader = source.open("rb")
     except OSError as error:
@@ -281,7 +281,7 @@ def _opened(source: Path, address: str) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _arriving(target: Path, address: str) -> Iterator[BinaryIO]:
+def _arriving(target: Path, address: str) -> Iterator[IO[bytes]]:
     """A temporary file beside `target`, renamed to it if the block succeeds and removed if it does not."""
     arriving = target.with_name(f".{target.name[:64]}.{secrets.token_hex(4)}.part")
     try:
