@@ -458,7 +458,22 @@ def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         yield from places(each, (*above, key))
 
 
-ODD_VALUES = (None, 0, -1, 10**9, 2**63 - 1, 1.5, "", [], {}, "x", True, [1], {"name": "conv2d"}, {"as_int": -5})
+ODD_VALUES: tuple[Any, ...] = (
+    None,
+    0,
+    -1,
+    10**9,
+    2**63 - 1,
+    1.5,
+    "",
+    [],
+    {},
+    "x",
+    True,
+    [1],
+    {"name": "conv2d"},
+    {"as_int": -5},
+)
 
 
 def test_graphs_with_anything_anywhere_are_computed_or_told(tmp_path: Path) -> None:
