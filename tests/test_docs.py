@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import typer
 
 from edgenas import run as runs
@@ -26,9 +27,11 @@ from edgenas.cli import app, main
 from edgenas.fitness import RefineSettings, tabulate
 from edgenas.fitness.reference import ResNet
 from edgenas.search import request
+from edgenas.spaces.mobilenet import OFAMobileNetV3W12
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.fitness import own_networks
 from tests.pages import ALL, PAGES, ROOT, Command, comparable, maker, reprint, runs_named
+from tests.spaces.checkpoints import official
 from tests.stand_ins import StandInBoard
 from tests.train.worlds import image_folder
 
@@ -145,10 +148,17 @@ class Made:
             assert run(f"edgenas package {self.trained()} -o {path}") == 0
         return path
 
-    def profile(self) -> Path:
-        path = self.folder / "here.toml"
+    def checkpoint(self) -> Path:
+        """Of Once-for-all."""
+        path = self.folder / "ofa_mbv3_d234_e346_k357_w1.2"
         if not path.exists():
-            assert run(f"edgenas board profile here --samples 5 -o {path}") == 0
+            torch.save({"state_dict": official(OFAMobileNetV3W12())}, path)
+        return path
+
+    def profile(self, name: str, space: str) -> Path:
+        path = self.folder / name
+        if not path.exists():
+            assert run(f"edgenas board profile here --space {space} --samples 5 -o {path}") == 0
         return path
 
     def tables(self) -> Path:
@@ -181,10 +191,12 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch, quick_
         for name in runs_named(command):
             if name != "mine-trained":
                 shutil.copytree(made.run(name), workplace / "runs" / name)
-        if names("--board here|board (check|bench|profile|remove) here|here.toml"):
+        if names("--board here|board (check|bench|profile|remove) here|device (here|photos).toml"):
             steady_board(workplace / "board")
-        if names("here.toml"):
-            shutil.copy(made.profile(), workplace)
+        if names("device here.toml"):
+            shutil.copy(made.profile("here.toml", SPACE.name), workplace)
+        if names("device photos.toml"):
+            shutil.copy(made.profile("photos.toml", "efficientnet-lite0"), workplace)
         if names("board add phone"):
             (workplace / "benchmark_model").touch()
         if names("board remove phone"):
@@ -204,6 +216,10 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch, quick_
             shutil.copy(made.package_of_photos(), workplace)
         if names("--dataset photos"):
             shutil.copytree(made.photos(), workplace / "photos")
+        if names("ofa-mbv3-w1.2"):
+            shutil.copy(made.checkpoint(), workplace)
+            if names("search"):
+                assert run(f"edgenas data import ofa-mbv3-w1.2 {made.checkpoint()}") == 0
         if names(r"net\.pt2"):
             made_own = own_networks.network(own_networks.ThreeStages)
             own_networks.write(made_own, workplace / "net.pt2", "any")
@@ -292,10 +308,13 @@ def test_the_readme_is_short_and_leads_to_every_page() -> None:
 
 
 def test_ci_runs_the_marked_blocks() -> None:
-    wanted = set(re.findall(r'readme_command "(\w+ command)"', (ROOT / ".ci" / "run").read_text()))
-    assert wanted == set(re.findall(r"^<!-- (\w+ command) -->\n```sh$", PAGES[0].read_text(), re.M))
-    assert {each.marker for each in ALL if each.marker} < wanted
-    assert {each.page for each in ALL if each.marker} == {"README.md"}
+    wanted = set(re.findall(r'page_command (\S+) "(\w+ command)"', (ROOT / ".ci" / "run").read_text()))
+    marked = r"^<!-- (\w+ command) -->\n```sh$"
+    there = {
+        (str(page.relative_to(ROOT)), each) for page in PAGES for each in re.findall(marked, page.read_text(), re.M)
+    }
+    assert wanted == there
+    assert {(each.page, each.marker) for each in ALL if each.marker} < wanted
 
 
 def test_versions_agree() -> None:

@@ -6,7 +6,10 @@ prior of one common variance. One block is the predictions of the devices whose 
 starts from what is known of six others; the rest are counts of operations, of their places and of pairs of places, and
 what of a architecture's graph costs time. The blocks' variances and the noise are type-II maximum likelihood (same
 book, section 5.4): first over the *prior devices*, each predicted from the others, which gives a starting point; then,
-held near that point, over the board's own samples. Every block is linear in the features of `edgenas.cost.predictor`,
+held near that point, over the board's own samples. Of a space that no shipped profile knows there are no prior devices,
+and costs differ by tens: they are then proportional (`edgenas.cost.prior.Prior`), and their noise has Student's
+distribution, by expectation maximisation (Lange et al., JASA 84, 1989), so that a few samples that other programs or a
+hot board slowed do not spoil the rest. Every block is linear in the features of `edgenas.cost.predictor`,
 so what comes out is one `LinearModel` that needs no other profile.
 
 Where a device plays the board in a test, its profile must not be among the prior devices; nothing is then known of it
@@ -40,6 +43,7 @@ CANDIDATES = 600  # architectures that a seed draws and the samples are chosen f
 FOLDS = 10
 _AT_ONCE = 8  # architectures given to `measure` together, so that progress shows
 _OFFSET = 0.01  # variance of what a network costs beyond its features, for values that are typically 1
+_FREEDOM, _ROBUST_STEPS = 3.0, 5  # of the noise of proportional costs
 _NEAR = 2.0  # prior deviation of a board's log variances from those common to the prior devices
 
 
@@ -132,13 +136,22 @@ def fit_fewshot(
 def regress(genes: NDArray[np.int64], values: Values, prior: Prior) -> LinearModel:
     """The posterior mean, given `values` (n,) of the architectures `genes` (n, genes), as one model of its features."""
     projected = prior.projected(prior.features.dense(genes))
-    level, spread, unknown, noise = float(values.mean()), float(values.std()) or 1.0, 1.0, None
+    level, spread, unknown = float(values.mean()), float(values.std()) or 1.0, 1.0
+    noise: Values | None = None
     if prior.proportional and (values > 0).all():
         level, spread, unknown = 0.0, float(np.exp(np.log(values).mean())), _OFFSET
         noise = (values / spread) ** 2
-    grams, targets = grams_of(projected, noise), (values - level) / spread
-    variances = np.exp(likeliest([(grams, targets)], prior.log_variances, _NEAR, unknown))
-    dual = np.linalg.solve(np.tensordot(variances, grams, 1) + unknown, targets)
+    targets, proportions = (values - level) / spread, noise
+    for step in range(1 if proportions is None else _ROBUST_STEPS):
+        grams = grams_of(projected, noise)
+        variances = np.exp(likeliest([(grams, targets)], prior.log_variances, _NEAR, unknown))
+        covariance = np.tensordot(variances, grams, 1) + unknown
+        dual = np.linalg.solve(covariance, targets)
+        if proportions is not None and step < _ROBUST_STEPS - 1:
+            # The expected square of each sample's noise, by which its own variance is the larger.
+            own = variances[-1] * np.diag(grams[-1])
+            squares = (own * dual) ** 2 + own - own**2 * np.diag(np.linalg.inv(covariance))
+            noise = proportions * (_FREEDOM + squares / (variances[-1] * proportions)) / (_FREEDOM + 1)
     coefficients = spread * sum(
         variance * (block @ (dual @ part))
         for variance, block, part in zip(variances[:-1], prior.blocks, projected, strict=True)

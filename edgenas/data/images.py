@@ -190,6 +190,17 @@ def load_some(dataset: str, count: int, seed: int, side: int, split: str = "trai
     return _of_folder(folder, split, content)
 
 
+def count_to_train_on(dataset: str) -> int:
+    """How many images the training part of `dataset` has; those of a folder are not read. Raises what `load_images`
+    does."""
+    if dataset in DATASETS:
+        return len(load_images(dataset).labels)
+    check_dataset(dataset)
+    from edgenas.data.image_folder import list_folder
+
+    return sum(map(len, list_folder(_expanded(dataset)).train))
+
+
 def held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which images are the test part where the source names none, or are held out of a training part for validation:
     every fifth, counted class by class, and of classes with 2 images or more at least the last."""

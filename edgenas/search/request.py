@@ -22,6 +22,7 @@ from edgenas.architecture import (
     SearchSpace,
     flat,
 )
+from edgenas.data.images import count_to_train_on
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import HOW_ONLY, PHOTOS_REFINED, PUBLISHED, SUPERNET, FitnessSettings, RefineSettings, sized, table
@@ -211,7 +212,7 @@ def _for_space(settings: FitnessSettings, request: SearchRequest, space: SearchS
     if request.epochs is None and settings.init == "inherited":
         settings = replace(settings, epochs=INHERITED_STEPS)
     if request.batch_size is None and isinstance(space, OwnResolution):
-        settings = replace(settings, batch_size=PHOTOS_IN_BATCH)
+        settings = replace(settings, batch_size=min(PHOTOS_IN_BATCH, count_to_train_on(request.dataset)))
     return settings
 
 

@@ -6,12 +6,15 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgenas.board import registry
 from edgenas.board.registry import Board
+from edgenas.board.store import Store
 from edgenas.cli import main
+from edgenas.cost.live import LiveCost
 from tests.agents.conftest import Models, models  # noqa: F401  # real model files
 
 
@@ -71,6 +74,8 @@ def test_a_boards_life(capsys: pytest.CaptureFixture[str]) -> None:
         ("board bench gone", 2, "edgenas board list"),
         ("board profile gone", 2, "edgenas board list"),
         ("board profile here --samples 3", 2, "give --samples 5 or more"),
+        ("board profile here --blocks", 2, "networks of nasbench201 have no blocks that can be measured"),
+        ("board profile here --space nasbench21", 2, "did you mean nasbench201"),
         ("measure model.onnx --board gone", 2, "edgenas board list"),
         ("measure gone.onnx --board here", 7, "give an .onnx or .tflite file"),
         ("measure model.onnx --board here --tier long", 2, "--tier is screen or final"),
@@ -178,6 +183,45 @@ def test_a_board_that_is_not_there_is_reported_at_once(
     assert (code, out) == (4, "")
     assert "127.0.0.1:1" in err
     assert "edgenas board check pi" in err
+
+
+def test_a_profile_of_networks_for_photos_and_of_their_blocks(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured before an interruption is not measured again."""
+    monkeypatch.setattr("edgenas.spaces.mobilenet.features._KNOTS", 1)
+    registry.add(Board("made-up", "host", "null", {}))
+    command = "board profile made-up --space efficientnet-lite0 --samples 8 --blocks"
+    kept: list[str] = []
+    keep, parts = Store.keep, LiveCost.parts
+
+    def noting(self: Store, fingerprint: Any, measured: Any) -> Any:
+        kept.append(fingerprint["model_sha256"])
+        return keep(self, fingerprint, measured)
+
+    def interrupted(self: LiveCost, asked: Any) -> Any:
+        for number, each in enumerate(parts(self, asked)):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield each
+
+    monkeypatch.setattr(Store, "keep", noting)
+    monkeypatch.setattr(LiveCost, "parts", interrupted)
+    code, _, err = run(command, capsys)
+    assert code == 130
+    assert "8 of 8 architectures and 5 of 54 blocks measured on made-up; nothing measured is lost" in err
+    assert not (workplace / "made-up.toml").exists()
+    monkeypatch.setattr(LiveCost, "parts", parts)
+    code, out, _ = run(command, capsys)
+    assert code == 0
+    assert "fitted on 8 architectures and 54 blocks measured on board made-up" in out
+    assert "edgenas search --device made-up.toml --space efficientnet-lite0 --latency 5ms" in out
+    assert len(kept) == len(set(kept)) == 8 + 54
+    code, out, _ = run(
+        "search --device made-up.toml --space efficientnet-lite0 --latency 20ms --fitness macs --budget 20", capsys
+    )
+    assert code == 0
+    assert "predictor in profile made-up (fitted on 8 architectures and 54 blocks" in out
 
 
 def test_a_profile_is_not_overwritten(here: Board, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,28 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from edgenas import device as devices
 from edgenas import run as runs
-from edgenas.architecture import Architecture, Confirming
+from edgenas.architecture import Architecture, Confirming, SearchSpace
 from edgenas.board import registry
 from edgenas.board.model import is_tflite, reference
 from edgenas.board.pool import BoardPool
 from edgenas.board.store import Store
 from edgenas.cost import live
-from edgenas.cost.live import LiveCost
+from edgenas.cost.live import LiveCost, _make_up_weights
 from edgenas.device import Device
 from edgenas.errors import BoardError, ExportError, InfeasibleError, UnstableError, UsageError
+from edgenas.lower.verify import run_model
 from edgenas.search import search
+from edgenas.spaces.mobilenet import EfficientNetLite0
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.board.boards import Once, World, board, refused
 from tests.stand_ins import compiler
 
 SPACE = NASBench201()
+LITE0 = EfficientNetLite0()
 HOST = devices.load("host")
 SMALL = SPACE.parse("|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|")
 TWIN = SPACE.parse("|skip_connect~0|+|none~0|none~1|+|none~0|skip_connect~1|nor_conv_1x1~2|")  # of the same class
@@ -49,9 +54,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(tmp_path: Path, small: None) -> Iterator[Callable[..., LiveCost]]:
     opened: list[LiveCost] = []
 
-    def make(world: World, device: Device = HOST) -> LiveCost:
+    def make(world: World, device: Device = HOST, space: SearchSpace = SPACE) -> LiveCost:
         pool = BoardPool([board()], device, Store(tmp_path / "measured"), world.connect, patience_s=0.0)
-        opened.append(LiveCost(SPACE, "cifar10", device, pool))
+        opened.append(LiveCost(space, "cifar10", device, pool))
         return opened[-1]
 
     yield make
@@ -75,8 +80,6 @@ def test_a_class_is_timed_once_and_every_cell_of_it_costs_that(made: Callable[..
 
 
 def test_a_model_follows_from_the_architecture_alone(made: Callable[..., LiveCost]) -> None:
-    import torch
-
     one, other = made(World()), made(World())
     torch.manual_seed(1)
     state = torch.random.get_rng_state()
@@ -86,6 +89,56 @@ def test_a_model_follows_from_the_architecture_alone(made: Callable[..., LiveCos
     assert other.model(CONV).content == content
     assert other.model(POOLED).content != content
     onnx.checker.check_model(onnx.load_from_string(content))
+
+
+def test_a_network_reads_images_of_its_own_resolution(made: Callable[..., LiveCost]) -> None:
+    cost = made(World(), space=LITE0)
+    for arch in (LITE0.smallest(), LITE0.parse("r96|k3e1|k3e3|k3e3|k3e3|k3e3|k3e3|k3e3")):
+        golden = cost.model(arch).golden
+        assert golden is not None
+        assert len(golden.source) == 4 * 3 * LITE0.resolution(arch) ** 2
+        assert len(golden.target) == 4 * 10
+
+
+@pytest.mark.parametrize("name", ["host", "raspi4"])
+def test_what_is_sent_for_timing_compresses_and_its_output_tells(made: Callable[..., LiveCost], name: str) -> None:
+    """The output depends on the image and on every layer, and is not the last bias alone."""
+    cost = made(World(), devices.load(name), LITE0)
+    arch = LITE0.parse("r64|k3e1|k3e6,k3e6|k5e6,k5e6|k3e6,k3e6|k3e6,k5e6|k5e6,k5e6,k5e6,k5e6|k3e6")
+    model = cost.model(arch)
+    assert len(model.content) > 10e6
+    assert len(zlib.compress(model.content, 1)) < len(model.content) / 25
+    assert model.golden is not None
+    expected = np.frombuffer(model.golden.target, "<f4")
+    assert 0.3 < expected.std() < 3
+    images = np.frombuffer(model.golden.source, "<f4").reshape((1, 64, 64, 3) if name == "raspi4" else (1, 3, 64, 64))
+    images = images.transpose(0, 3, 1, 2) if name == "raspi4" else images
+    assert np.abs(run_model(model.content, images) - expected).max() < 1e-4
+    assert np.abs(run_model(model.content, -images) - expected).max() > 0.1
+    network = LITE0.build(arch, 10).eval()
+    image = torch.from_numpy(images.copy())
+    _make_up_weights(network, image)
+    weights = [each for each in network.parameters() if each.ndim == 4]
+    with torch.no_grad():
+        before = network(image)
+        for weight in weights[:: len(weights) // 5]:
+            kept = weight.clone()
+            weight[: len(weight) // 4] = 0
+            assert float((network(image) - before).abs().max()) > 1e-2
+            weight.copy_(kept)
+
+
+def test_parts_are_timed_one_by_one_and_once(made: Callable[..., LiveCost]) -> None:
+    world = World()
+    cost = made(world, space=LITE0)
+    parts = LITE0.features.parts(10)[:3]
+    found = dict(cost.parts(parts))
+    assert set(found) == set(parts)
+    assert all(each.values["latency"] > 0 for each in found.values())
+    assert len({sha256 for _, sha256 in world.jobs}) == 4  # and the reference
+    count = len(world.jobs)
+    assert dict(cost.parts(parts)) == found
+    assert len(world.jobs) == count
 
 
 @pytest.mark.parametrize(("name", "tflite"), [("host", False), ("raspi4", True), ("edgetpu", True)])

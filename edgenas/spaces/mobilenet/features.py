@@ -123,8 +123,7 @@ class MobileNetFeatures:
         return [_even(group, features) for group in groups]
 
     def likeness(self, genes: _Genes, others: _Genes) -> tuple[_Values, _Values]:
-        """By how many blocks of each kernel and expansion they have, and by the share of genes that are equal, those of
-        missing blocks aside."""
+        """By how many blocks of each kernel and expansion they have, and by the share of genes that are equal."""
         ours, theirs = (self._counted(each) for each in (genes, others))
         share = np.stack([(genes == other).mean(axis=1) for other in others], axis=1)
         # Term by term: a matrix product may round differently for one architecture than for many.
@@ -197,6 +196,15 @@ class MobileNetFeatures:
     def _shares(self, resolution: _Genes, halvings: int) -> _Values:
         """(n, knots): how far a part at `resolution` (n,) is one at each knot, by the pixels after so many halvings;
         beyond the ends as the last two knots go on."""
+        rows: _Values = self._all_shares[halvings][np.searchsorted(self._table.resolutions, resolution)]
+        return rows
+
+    @cached_property
+    def _all_shares(self) -> list[_Values]:
+        """By halvings, (resolutions, knots): `_shares` of all resolutions."""
+        return [self._shares_after(halvings) for halvings in range(self._halvings[-1] + 1)]
+
+    def _shares_after(self, halvings: int) -> _Values:
         known = np.array([self._side(each, halvings) ** 2 for each in self._knots], dtype=float)
         shares = np.zeros((len(self._table.resolutions), len(known)))
         for row, each in enumerate(self._table.resolutions):
@@ -206,8 +214,7 @@ class MobileNetFeatures:
             share = (at - known[low]) / (known[high] - known[low]) if known[high] > known[low] else 0.0
             shares[row, low] += 1 - share
             shares[row, high] += share
-        rows: _Values = shares[np.searchsorted(self._table.resolutions, resolution)]
-        return rows
+        return shares
 
     def _slots(self, genes: _Genes) -> Iterator[_Slot]:
         resolution = self._chosen(genes, "resolution", 0, 0, self._table.resolutions)[0]
