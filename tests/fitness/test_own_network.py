@@ -8,7 +8,7 @@ import pickle
 import random
 import re
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.data.torch_program import is_program, read_program
+from edgenas.data.torch_program import TorchProgram, is_program, read_program
 from edgenas.errors import DataError, UsageError
 from edgenas.fitness.loaded_network import MEAN, STD, LoadedNetwork
 from edgenas.fitness.own_network import OwnNetwork
@@ -449,3 +449,49 @@ def test_a_network_larger_than_any_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("edgenas.data.torch_program.MAX_PROGRAM_BYTES", 1 << 12)
     with pytest.raises(DataError, match=r"net\.pt2 is larger than the 4,096 bytes that such a file may have; give a"):
         read_program(path)
+
+
+def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something stands in JSON, from the outside in."""
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*above, key)
+        yield from places(each, (*above, key))
+
+
+ODD_VALUES: tuple[Any, ...] = (
+    None,
+    0,
+    -1,
+    10**9,
+    2**63 - 1,
+    1.5,
+    "",
+    [],
+    {},
+    "x",
+    True,
+    [1],
+    {"name": "conv2d"},
+    {"as_int": -5},
+)
+
+
+def test_graphs_with_anything_anywhere_are_computed_or_told(tmp_path: Path) -> None:
+    program = read_program(write(network(), tmp_path / "net.pt2", "any"))
+    files = ("models/model.json", "data/weights/model_weights_config.json")
+    known = {name: list(places(json.loads(program.parts[name]))) for name in files}
+    rng, told = random.Random(0), 0
+    for _ in range(120):
+        name = rng.choice(files)
+        content = json.loads(program.parts[name])
+        *above, last = rng.choice(known[name])
+        holder = content
+        for key in above:
+            holder = holder[key]
+        holder[last] = rng.choice(ODD_VALUES)
+        changed = TorchProgram("export", {**program.parts, name: json.dumps(content).encode()})
+        try:
+            LoadedNetwork(changed, "a network", FIVE).maps(scaled(2))
+        except (DataError, UsageError):
+            told += 1
+    assert 20 < told < 120
