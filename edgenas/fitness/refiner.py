@@ -45,7 +45,7 @@ from edgenas.fitness.engine import Engine, engine
 from edgenas.fitness.live import PRECISIONS, check, precision_on
 from edgenas.fitness.network import build
 from edgenas.fitness.trainer import as_memory_allows, repeatable, resized, stacked
-from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented, cropped, parameter_groups
+from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented, parameter_groups
 from edgenas.train.files import from_bytes, to_bytes
 
 VERSION = 3  # of how outcomes come about; a change that moves them by more than rounding makes it another
@@ -213,11 +213,8 @@ class Refiner:
         rounds, places = np.divmod(np.arange(step * size, (step + 1) * size), len(self.training))
         orders = [_order(seed, each, len(self.training))[places[rounds == each]] for each in np.unique(rounds).tolist()]
         indexes = self.training[np.concatenate(orders)]
-        random, share = np.random.default_rng([seed, 1, step]), self.settings.min_crop
-        if share < 1:
-            images = cropped(self.pixels, indexes, random, self.mirror, share)
-        else:
-            images = augmented(self.pixels, indexes, random, self.mirror)
+        random = np.random.default_rng([seed, 1, step])
+        images = augmented(self.pixels, indexes, random, self.mirror, self.settings.min_crop)
         return self._normalised(images), self.labels[torch.from_numpy(indexes).to(self.labels.device)]
 
     def _normalised(self, pixels: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgenas.architecture import Architecture, Score, SearchSpace, Stack, Stackable, Supernet, resolution_of
 from edgenas.errors import UsageError, out_of_memory
-from edgenas.fitness import FitnessSettings, size_of
+from edgenas.fitness import FitnessSettings, parts, size_of
 from edgenas.fitness.engine import Asked, Found
 from edgenas.fitness.network import build
 from edgenas.fitness.rmi import rmi, unit_gram, unit_grams
@@ -226,8 +226,7 @@ def resized(images: Tensor, side: int) -> Tensor:
     """Images float [batch, 3, h, h] at [batch, 3, side, side]."""
     if images.shape[-1] == side:
         return images
-    found = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
-    return found.contiguous(memory_format=torch.channels_last)
+    return parts.resized(images, (side, side)).contiguous(memory_format=torch.channels_last)
 
 
 def check_taps(space: SearchSpace, count: int, targets: Sequence[Tensor]) -> None:

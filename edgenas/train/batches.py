@@ -18,12 +18,17 @@ NOT_FLIPPED = ("digits",)  # data sets whose mirror images are none of theirs
 _EVALUATION_BATCH = 256
 
 
-def augmented(pixels: Tensor, indexes: NDArray[np.int64], random: np.random.Generator, mirror: bool) -> Tensor:
-    """Random crops of the reflect-padded images of `pixels`, uint8 [n, h, w, 3], at `indexes`: uint8 [b, 3, h, w].
+def augmented(
+    pixels: Tensor, indexes: NDArray[np.int64], random: np.random.Generator, mirror: bool, min_share: float = 1.0
+) -> Tensor:
+    """Random crops of the reflect-padded images of `pixels`, uint8 [n, h, w, 3], at `indexes`: uint8 [b, 3, h, w]; or,
+    where `min_share` is below 1, what `cropped` gives.
 
     With `mirror`, half of them are mirrored. Padding, cropping and mirroring are one look-up: of row i of the crop, in
     the image reflected at its borders.
     """
+    if min_share < 1:
+        return cropped(pixels, indexes, random, mirror, min_share)
     height, width = pixels.shape[1:3]
 
     def positions(side: int) -> NDArray[np.int64]:

@@ -32,7 +32,7 @@ from edgenas.data.torch_file import weights
 from edgenas.errors import DataError, EdgeNASError, UsageError
 from edgenas.schema import checked
 from edgenas.schema.types import Best, Epoch
-from edgenas.train.batches import NOT_FLIPPED, PADDING, accuracy, augmented, cropped, normalised, parameter_groups
+from edgenas.train.batches import NOT_FLIPPED, PADDING, accuracy, augmented, normalised, parameter_groups
 from edgenas.train.files import (
     check_state,
     clear,
@@ -148,12 +148,6 @@ class Training:
             return settings.learning_rate * (self.steps_done + 1) / warm
         return settings.learning_rate * (1 + math.cos(math.pi * (self.steps_done - warm) / (total - warm))) / 2
 
-    def _augmented(self, indexes: NDArray[np.int64], random: np.random.Generator) -> Tensor:
-        mirror = self.images.name not in NOT_FLIPPED
-        if self.settings.min_crop < 1:
-            return cropped(self.pixels, indexes, random, mirror, self.settings.min_crop)
-        return augmented(self.pixels, indexes, random, mirror)
-
     def _plain(self, indexes: NDArray[np.int64]) -> Tensor:
         """The images at `indexes` as they are, normalised."""
         pixels = torch.from_numpy(self.images.images[indexes]).permute(0, 3, 1, 2)
@@ -216,7 +210,9 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["times"]
             indexes = order[start : start + self.batch_size]
-            images = self._augmented(indexes, random)
+            images = augmented(
+                self.pixels, indexes, random, self.images.name not in NOT_FLIPPED, self.settings.min_crop
+            )
             loss = self._loss(images, self.labels[indexes], seed=int(random.integers(2**62)))
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)

@@ -57,7 +57,7 @@ def macs(space: ElasticMobileNet, archs: Sequence[Architecture]) -> Values:
     return np.array([space.macs_m(arch) for arch in archs])
 
 
-def told(agreements: Sequence[Agreement]) -> str:
+def summary(agreements: Sequence[Agreement]) -> str:
     spearman, within = (np.array([getattr(each, name) for each in agreements]) for name in ("spearman", "within"))
     return f"{spearman.mean():.3f} ({spearman.min():.3f}) {within.mean():>5.0%}"
 
@@ -84,7 +84,7 @@ def lists() -> tuple[float, float]:
                 predict = fitted(SPACE, prior, samples, np.array([known[arch] for arch in samples]))
                 left = np.isin(np.arange(len(others)), [places[arch] for arch in samples], invert=True)
                 found.append(compared(predict(others)[left], values[left]))
-            columns.append(told(found))
+            columns.append(summary(found))
             if count == 30 and chosen:
                 means[name.endswith("_1")].append(float(np.mean([each.spearman for each in found])))
         rhos = f"{rank_correlation(counted, values):<7.3f}{rank_correlation(np.array(blocks), values):<8.3f}"
@@ -145,7 +145,7 @@ def note10() -> tuple[float, float]:
                 predict = fitted(SPACE, prior, samples, np.array([note10_ms(arch) for arch in samples]))
                 left = [number for number, arch in enumerate(archs) if arch not in set(samples)]
                 found.append(compared(predict([archs[i] for i in left]), values[left]))
-            print(f"  {f'{count} samples{words}':<20}{told(found)}")
+            print(f"  {f'{count} samples{words}':<20}{summary(found)}")
             if count == 30 and not words:
                 spearman, within = ([getattr(each, name) for each in found] for name in ("spearman", "within"))
                 result = float(np.mean(spearman)), float(np.mean(within))

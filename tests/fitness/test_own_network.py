@@ -480,7 +480,7 @@ def test_graphs_with_anything_anywhere_are_computed_or_told(tmp_path: Path) -> N
     program = read_program(write(network(), tmp_path / "net.pt2", "any"))
     files = ("models/model.json", "data/weights/model_weights_config.json")
     known = {name: list(places(json.loads(program.parts[name]))) for name in files}
-    rng, told = random.Random(0), 0
+    rng, refused = random.Random(0), 0
     for _ in range(120):
         name = rng.choice(files)
         content = json.loads(program.parts[name])
@@ -493,5 +493,5 @@ def test_graphs_with_anything_anywhere_are_computed_or_told(tmp_path: Path) -> N
         try:
             LoadedNetwork(changed, "a network", FIVE).maps(scaled(2))
         except (DataError, UsageError):
-            told += 1
-    assert 20 < told < 120
+            refused += 1
+    assert 20 < refused < 120
