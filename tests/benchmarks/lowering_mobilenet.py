@@ -110,7 +110,7 @@ def main() -> None:
     pixels = torch.from_numpy(photos.images).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(each).view(3, 1, 1) for each in (space.mean, space.std))
     images: Images = ((pixels - mean) / std).contiguous().numpy()
-    seen, judged = images[:FITTED], images[FITTED:]
+    seen, held_out = images[:FITTED], images[FITTED:]
     found: dict[str, list[Parity]] = defaultdict(list)
     times: dict[str, list[float]] = defaultdict(list)
     operators: Counter[str] = Counter()
@@ -122,7 +122,7 @@ def main() -> None:
         times[name].append(1e3 * (time.perf_counter() - began_s))
         count = len(expected)
         labels = photos.labels[FITTED : FITTED + count]
-        found[name].append(compare(run_model(model, judged[:count]), expected, labels))
+        found[name].append(compare(run_model(model, held_out[:count]), expected, labels))
         return model
 
     def examine(number: int, arch: Architecture, folder: Path) -> None:
@@ -132,7 +132,7 @@ def main() -> None:
             times[f"{name}, at work"].append(worked_ms)
         network = supernet.subnet(arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         recalibrate(network, torch.from_numpy(seen[:ESTIMATED].reshape(-1, 16, *seen.shape[1:])))
-        graph, expected = lower(network, torch.zeros(1, 3, SIDE, SIDE)), torch_logits(network, judged[:FEW])
+        graph, expected = lower(network, torch.zeros(1, 3, SIDE, SIDE)), torch_logits(network, held_out[:FEW])
         check("ONNX", lambda: to_onnx(graph, {}), expected)
         single = check("TFLite float32", lambda: to_tflite(graph, {}), expected)
         assert abs(len(single) / 4e6 - space.params_m(arch, num_classes=supernet.num_classes)) < 0.1
@@ -144,11 +144,11 @@ def main() -> None:
                 raise EdgeNASError(f"{name} differs by {found[name][-1].relative_error:.1e}")
         if number % options.every:
             return
-        expected = torch_logits(network, judged) if has_weights else expected
+        expected = torch_logits(network, held_out) if has_weights else expected
         check("TFLite full int8", lambda: full_int8(graph, {}, seen[:CALIBRATED]), expected)
         if has_weights:
             probe = with_probe(network, seen, photos.labels[:FITTED])
-            graph, expected = lower(probe, torch.zeros(1, 3, SIDE, SIDE)), torch_logits(probe, judged)
+            graph, expected = lower(probe, torch.zeros(1, 3, SIDE, SIDE)), torch_logits(probe, held_out)
             check("probe, TFLite float32", lambda: to_tflite(graph, {}), expected)
             check("probe, TFLite full int8", lambda: full_int8(graph, {}, seen[:CALIBRATED]), expected)
 

@@ -1,6 +1,6 @@
 """Searches of Once-for-all's space by a limit on MACs: `python -m tests.benchmarks.ofa_search [METHODS] [SEEDS]`.
 
-Winners are judged by Once-for-all's own accuracy predictor (ofa/acc_predictor.pth in EDGENAS_DATA_DIR), which knows
+Winners are evaluated by Once-for-all's own accuracy predictor (ofa/acc_predictor.pth in EDGENAS_DATA_DIR), which knows
 ofa-mbv3-w1.2 at 160 to 224 pixels; its accuracies are 3 to 5 points above ImageNet's. METHODS, comma-separated, are
 what `--fitness` takes; `random`: a network drawn among those between 95 and 100 % of the limit; and `predictor`: what
 the search itself loses where the score is the accuracy. By default all that need no training. `live` needs a folder
