@@ -183,6 +183,7 @@ class SearchRequest:
     budget: int | None = None
     pool: int | None = None
     refine: int | None = None  # architectures trained briefly after the search, to choose the winner among; 0: none
+    include: tuple[str, ...] | None = None  # architectures, in the space's notation, that are candidates in any case
 
     def constraints(self) -> list[Constraint]:
         limits = {metric: getattr(self, name) for name, metric in LIMITS.items()}

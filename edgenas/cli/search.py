@@ -45,6 +45,14 @@ def search(
             panel=_HOW,
         ),
     ] = None,
+    include: Annotated[
+        list[str] | None,
+        option(
+            "An architecture, as its space writes it, that is a candidate in any case; may be given several times. The"
+            " best within the limits is measured and refined with the others.",
+            panel=_WHAT,
+        ),
+    ] = None,
     cost: Annotated[
         str | None,
         option(
@@ -164,6 +172,7 @@ def search(
         "dataset": dataset,
         "reference": reference,
         "taps": options.parse_taps(taps) or None,
+        "include": tuple(include or ()) or None,
         "fitness": fitness,
         "cost": cost,
         "confidence": confidence and parse_share(confidence, "confidence"),

@@ -40,7 +40,7 @@ class Evaluator:
     once.
 
     `known`, the trials of an interrupted search with the same arguments, are yielded again instead of being evaluated
-    again, and what is in `measured`, by unique architecture, is not measured again.
+    again, and what is in `measured`, by unique architecture, is not measured again. `included` are evaluated first.
     """
 
     def __init__(
@@ -51,10 +51,12 @@ class Evaluator:
         constraints: Sequence[Constraint],
         known: Sequence[Trial] = (),
         measured: Mapping[Architecture, Cost] | None = None,
+        included: Sequence[Architecture] = (),
     ) -> None:
         self.space, self.constraints = space, constraints
         self.trials: dict[Architecture, Trial] = {}  # all of the search, in order, each by its latest cost
-        self.sample = list(fitness.sample) if isinstance(fitness, Sampling) else []  # what is to be scored first
+        sample = fitness.sample if isinstance(fitness, Sampling) else []
+        self.sample = list(dict.fromkeys([*included, *sample]))  # what is to be scored first, in any case
         self.corrects = isinstance(cost, Correctable)  # whether boards correct predicted costs
         self.cheap = cost.exhaustive or self.corrects  # whether costs are known without effort
         self.fitness, self.cost = fitness, cost
@@ -65,7 +67,7 @@ class Evaluator:
 
     @property
     def scored(self) -> int:
-        """Unique architectures scored so far, those of the fitness's sample included, for it scores them first."""
+        """Unique architectures scored so far, those of the sample included, for they are scored first."""
         return len(self._scores.keys() | self.sample)
 
     def evaluate(self, candidates: Sequence[Architecture], generation: int, budget: int | None) -> Iterator[Trial]:

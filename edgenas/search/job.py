@@ -4,7 +4,7 @@ again where costs were measured, and report."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -62,9 +62,16 @@ class Search:
     pareto: str | None = None  # the metric of Pareto mode: not one winner is sought, but the front of scores against it
     refinement: Refinement | None = None  # what trains a shortlist after the search; None: nothing does
     stored: dict[str, Any] | None = None  # the result of the run before it was gone on with; None: it had not ended
+    included: Sequence[Architecture] = ()  # what is evaluated first, measured and refined with the best
 
     def __post_init__(self) -> None:
-        self._evaluator = Evaluator(self.space, self.fitness, self.cost, self.constraints)
+        self._evaluator = self._evaluating()
+
+    def _evaluating(
+        self, known: Sequence[Trial] = (), measured: Mapping[Architecture, Cost] | None = None
+    ) -> Evaluator:
+        how = (self.space, self.fitness, self.cost, self.constraints)
+        return Evaluator(*how, known, measured, self.included)
 
     @property
     def trials(self) -> list[Trial]:
@@ -121,7 +128,7 @@ class Search:
         try:
             with self.run.appending() as store:
                 known, measured = store.trials, self._measured_before()
-                self._evaluator = Evaluator(self.space, self.fitness, self.cost, self.constraints, known, measured)
+                self._evaluator = self._evaluating(known, measured)
                 if self.landscape is not None and self.landscape.feasible == 0:
                     self._finish()
                     return
@@ -170,7 +177,13 @@ class Search:
         within = [each for each in trials if each.feasible] or trials
         if self.pareto is not None:
             return front_leaders(self.space, within, self.pareto)
-        return leaders(self.space, within, max(SHORTLIST, self.refinement.count if self.refinement is not None else 0))
+        most = max(SHORTLIST, self.refinement.count if self.refinement is not None else 0)
+        return [*leaders(self.space, within, most), *self._best_included(within)]
+
+    def _best_included(self, trials: Sequence[Trial]) -> list[Architecture]:
+        """The best of what was included among `trials`, if any: what a search must beat."""
+        included = {self.space.canonical(arch) for arch in self.included}
+        return leaders(self.space, (each for each in trials if self.space.canonical(each.arch) in included), 1)
 
     def _measured_before(self) -> dict[Architecture, Cost]:
         """What boards measured before the search was interrupted; what lacks a cost is measured again."""
@@ -192,7 +205,10 @@ class Search:
         best = self.front if self.pareto is not None else self.contenders()
         unique = list(dict.fromkeys(self.space.canonical(trial.arch) for trial in best))
         count = self.refinement.count
-        yield from self.refinement(self.run, unique[:count] if self.pareto is None else spread(unique, count))
+        shortlist = spread(unique, count)
+        if self.pareto is None:
+            shortlist = list(dict.fromkeys([*unique[:count], *self._best_included(best)]))
+        yield from self.refinement(self.run, shortlist)
 
     def contenders(self) -> list[Trial]:
         """Of each unique architecture within the limits its best trial, best first: the refined ones in their order,

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgenas import __version__, plugins
 from edgenas import run as runs
-from edgenas.architecture import Constraint, Fitness, SearchRequest, SearchSpace, Timed
+from edgenas.architecture import Architecture, Constraint, Fitness, Parsable, SearchRequest, SearchSpace, Timed
 from edgenas.data.images import check_dataset
 from edgenas.device import Device
 from edgenas.errors import DataError, UsageError
@@ -64,6 +64,7 @@ def search(
         resolve(request, target, presets) if resumed is None else resolve_again(resumed, request, target, presets)
     )
 
+    included = _included(request, target.space)
     fitness = load_fitness(resolved, target.space)
     resolved, refinement = _refinement(resolved, target.space, must=request.refine is not None)
     header = {
@@ -101,7 +102,16 @@ def search(
         pareto=request.pareto,
         refinement=refinement,
         stored=None if resumed is None else resumed.result(),
+        included=included,
     )
+
+
+def _included(request: SearchRequest, space: SearchSpace) -> list[Architecture]:
+    """The candidates that `request` names, in canonical form. Raises UsageError for what is none of `space`."""
+    named = request.include or ()
+    if named and not isinstance(space, Parsable):
+        raise UsageError(f"space {space.name} reads no architecture; leave --include out")
+    return [space.canonical(space.parse(each)) for each in named] if isinstance(space, Parsable) else []
 
 
 def load_fitness(resolved: ResolvedSearch, space: SearchSpace) -> Fitness:

@@ -28,7 +28,7 @@ class Variation:
         self._draw = self._rng.random  # by the thousand, so by the quickest of its methods
 
     def sample(self) -> Iterator[Architecture]:
-        """The smallest network, which keeps limits if any does, what the fitness must score first, then random
+        """The smallest network, which keeps limits if any does, what is to be scored first, then random
         candidates without end."""
         if isinstance(self._space, Bounded):
             yield self._space.smallest()

@@ -24,7 +24,7 @@ from edgenas.lower.onnx import to_onnx
 from edgenas.lower.quantize import dynamic_int8, float16, full_int8, read_metadata
 from edgenas.lower.tflite import to_tflite
 from edgenas.lower.trace import torch_logits
-from edgenas.lower.verify import FLOAT32, INT8, UNTRAINED, Limits, compare, run_model, write_checked
+from edgenas.lower.verify import FLOAT32, INT8, UNTRAINED, Limits, Parity, compare, require, run_model, write_checked
 from tests.lower.networks import Mixed, with_statistics
 
 IMAGES = np.random.default_rng(0).standard_normal((8, 3, 16, 16), np.float32)
@@ -215,3 +215,11 @@ def test_the_compiler_runs_where_it_is_installed(
     compiler.write_text(f'#!/bin/sh\ncp "$4" "$3/model_edgetpu.tflite"\n{said}')
     with pytest.raises(ExportError, match="nothing in the model that the Edge TPU can run"):
         check_edgetpu(model)
+
+
+def test_of_few_images_one_may_be_put_elsewhere() -> None:
+    require(Parity(40, 0.0, 39 / 40), INT8, "a model")
+    require(Parity(200, 0.0, 196 / 200), INT8, "a model")
+    for parity in (Parity(40, 0.0, 38 / 40), Parity(200, 0.0, 195 / 200), Parity(1000, 0.0, 0.979)):
+        with pytest.raises(ExportError, match="not 98%"):
+            require(parity, INT8, "a model")

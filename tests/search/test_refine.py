@@ -152,6 +152,19 @@ def test_the_better_half_goes_on_and_the_best_wins(tmp_path: Path) -> None:
     assert len(list((tmp_path / "run" / "refine").iterdir())) == 2  # of the last two
 
 
+def test_what_is_included_is_a_candidate_and_refined_with_the_best(tmp_path: Path) -> None:
+    """However low it scores; of several only the best."""
+    low, lower = (Architecture(SPACE.name, (*[0] * (len(SPACE.choices) - 1), gene)) for gene in (2, 1))
+    world = World()
+    search = job(tmp_path / "run", world, count=4, included=[low, lower])
+    list(search)
+    assert [trial.arch for trial in search.trials[:2]] == [low, lower]
+    begun = [arch for arch, seen, _ in world.trained if seen == 0]
+    assert len(begun) == 5
+    assert SPACE.canonical(low) in begun
+    assert SPACE.canonical(lower) not in begun
+
+
 def test_progress_is_reported(tmp_path: Path) -> None:
     search = job(tmp_path / "run", World())
     said = [(search.state, search.share_done) for event in search if isinstance(event, Rung | Refined)]
