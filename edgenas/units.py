@@ -116,6 +116,18 @@ def parse_share(text: str, option: str) -> float:
     return float(match[1]) / 100
 
 
+def parse_seconds(text: str, option: str) -> float:
+    """`text` such as "30min" in seconds, for the option called `option`.
+
+    Raises UsageError for a bare number, a foreign unit, or a time that is not positive and finite.
+    """
+    match = _QUANTITY.fullmatch(text) if len(text) <= MAX_CHARACTERS else None
+    factors = {"s": 1.0, "min": 60.0, "h": 3600.0}
+    if match is None or match[2] not in factors or not 0 < float(match[1]) < math.inf:
+        raise UsageError(f"--{option} '{printable(text, MAX_CHARACTERS)}' is no time; write it like --{option} 30min")
+    return float(match[1]) * factors[match[2]]
+
+
 def show(value: float, metric: str) -> str:
     """`value`, in the canonical unit of `metric`, with four significant digits and its unit: "4.863 ms"."""
     text = f"{value:.4g}" if abs(value) < 9999.5 else f"{value:.0f}"  # a person reads no 1e+04

@@ -22,6 +22,7 @@ LAYERS = [
     {"board", "lower", "train"},
     {"cost", "fitness", "run"},
     {"search", "package", "benchmarks", "report", "testing"},
+    {"auto"},
     {"cli", "entry", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

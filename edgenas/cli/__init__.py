@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from edgenas import __version__
-from edgenas.cli import board, compare, data, devices, package, runs, search, streams, tabulate, train
+from edgenas.cli import auto, board, compare, data, devices, package, runs, search, streams, tabulate, train
 from edgenas.cli.interrupts import interruptible
 from edgenas.errors import EdgeNASError, InterruptedRunError, UsageError, out_of_memory
 from edgenas.text import guarded, printable
@@ -25,6 +25,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 usage, 3 infeasible, 4 board unavailable, 5 measurement unstable, 6 export failed,"
     " 7 data missing or damaged, 130 interrupted and resumable.",
 )
+app.command("auto")(auto.auto)
 app.command("search")(search.search)
 app.command("train")(train.train)
 app.command("tabulate")(tabulate.tabulate)

@@ -373,3 +373,17 @@ class Export(TypedDict):
     golden: _Golden
     versions: dict[Text, Text]
     files: dict[Text, Text]
+
+
+class AutoRecord(TypedDict):
+    """auto.json; `request` and `data` are checked apart."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    schema_version: int
+    created: Text
+    request: dict[Text, Any]
+    output: Word
+    data: dict[Text, Any]
+    done: dict[Literal["stock", "search", "train", "baseline", "package"], dict[Text, Any]]
+    epochs: dict[Literal["stock", "train", "baseline"], Positive]
+    notes: list[Text]

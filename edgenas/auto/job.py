@@ -1,0 +1,295 @@
+"""The whole job: every step of the plan is run in a folder of its own below RUN, unless that holds what it comes to.
+
+auto.json    what was asked and planned, and of each step that has ended what came of it
+stock/       the search among the stock networks, and the training of the one within the limits
+search/      the search, and the training and model files of its winner
+deploy.json, deploy.md   what the board says of the package
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgenas import run as runs
+from edgenas.architecture import Architecture
+from edgenas.auto.plan import (
+    MIN_EPOCHS,
+    REFINE_SHARE,
+    SEARCH_SHARE,
+    AutoRequest,
+    DataFacts,
+    PhotoSpace,
+    Step,
+    budget_within,
+    epochs_within,
+    refined_within,
+    steps,
+    stock_networks,
+)
+from edgenas.errors import BoardError, DataError, EdgeNASError, ExportError, UnstableError
+from edgenas.files import locked, write_whole
+from edgenas.fitness import PHOTOS_REFINED
+from edgenas.package import commands
+from edgenas.package.deploy import deploy
+from edgenas.package.verify import verify
+from edgenas.search import search as prepare_search
+from edgenas.search.training import train as prepare_training
+from edgenas.train.files import read_identity, read_result
+from edgenas.train.speed import seconds_per_image
+
+if TYPE_CHECKING:
+    from edgenas.search.job import Search
+    from edgenas.train.loop import Training
+
+log = logging.getLogger(__name__)
+
+Doing = Generator[object, None, dict[str, Any]]  # of a step; returns what is kept of it
+
+VERSION = 1  # of auto.json
+RECORD, STOCK, SEARCH = "auto.json", "stock", "search"
+
+
+@dataclass
+class Auto:
+    """A job that is ready to go: iterate over it, then ask for `result` and `problem`.
+
+    `path`: its folder, which exists. `data`: what the photos are. `done`: by the name of a step that has ended, what
+    came of it; `epochs`: by the name of a step that trains, for how long it was begun; `notes`: what a user should
+    know in the end.
+    """
+
+    path: Path
+    request: AutoRequest
+    output: Path  # where the package goes
+    space: PhotoSpace
+    data: DataFacts
+    done: dict[str, Any] = field(default_factory=dict)
+    epochs: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    created: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+    _step: Step | None = None
+    _inner: Search | Training | None = None
+
+    @property
+    def steps(self) -> list[Step]:
+        return steps(self.request, self.path, self.output)
+
+    @property
+    def share_done(self) -> float:
+        """In [0, 1], by the time that was planned."""
+        planned = self.steps
+        past = sum(each.seconds for each in planned if each.name in self.done)
+        if self._step is not None and self._inner is not None:
+            past += self._step.seconds * self._inner.share_done
+        return min(1.0, past / sum(each.seconds for each in planned))
+
+    @property
+    def state(self) -> str:
+        """Where the job stands, in a few words."""
+        if self._step is None:
+            return "done" if self.done else "starting"
+        return self._step.name if self._inner is None else f"{self._step.name}: {self._inner.state}"
+
+    def __iter__(self) -> Iterator[object]:
+        """Do what is left of the plan. Raises what the commands of its steps raise; what is done is kept."""
+        busy = f"another program works in {self.path}; wait for it"
+        with locked(self.path / RECORD, busy, DataError, self._advice, wait_s=0.0):
+            self._keep()
+            for step in self.steps:
+                if step.name in self.done:
+                    continue
+                self._step, self._inner, began_s = step, None, time.monotonic()
+                log.info("%s: %s", step.name, step.what)
+                try:
+                    facts = yield from _DOES[step.name](self, step)
+                except (DataError, ExportError, BoardError) as error:
+                    raise type(error)(f"{error}; then go on with: edgenas auto --resume {self.path}") from error
+                self.done[step.name] = {"seconds": round(time.monotonic() - began_s, 3), **facts}
+                self._keep()
+            self._step = self._inner = None
+
+    def plan(self) -> dict[str, Any]:
+        """What will be done, before it is; part of what auto.json holds."""
+        record = self._record()
+        return {name: record[name] for name in ("request", "output", "data", "steps", "done")}
+
+    def result(self) -> dict[str, Any]:
+        """What `--json` prints once the job has ended."""
+        package = self.done["package"]
+        chosen = package["chosen"]
+        search = runs.open_run(str(self.path / SEARCH)).result()
+        return {
+            **self._record(),
+            "run": str(self.path),
+            "chosen": chosen,
+            "search": search,
+            "stock": runs.open_run(str(self.path / STOCK)).result(),
+            "trained": {name: _trained(self.path / name) for name in (SEARCH, STOCK)},
+            "models": package["models"],
+            "seconds": round(sum(each["seconds"] for each in self.done.values()), 3),
+        }
+
+    def problem(self) -> EdgeNASError | None:
+        """What is wrong with the network on the board; None where nothing is."""
+        report = self.done["package"].get("deploy")
+        return None if report is None or report["problem"] is None else UnstableError(report["problem"])
+
+    # What each step does, and what is kept of it.
+
+    def _find_stock(self, step: Step) -> Doing:
+        """Find the stock network that keeps the limits, and make a first package of it where that is planned."""
+        networks = stock_networks(self.space)
+        result = yield from self._search(
+            STOCK,
+            fitness="macs",
+            cost="live" if self.request.cost == "hybrid" else "auto",
+            include=tuple(map(self.space.describe, networks)),
+            population=len(networks) + 1,  # and the smallest network of all, which tells what would fit
+            generations=1,
+            refine=0,
+        )
+        arch = _winner(result)
+        facts: dict[str, Any] = {"arch_str": self.space.describe(arch), "is_stock": arch in networks}
+        if not facts["is_stock"]:
+            self._note("no stock network keeps the limits, at any resolution")
+        if step.seconds > 0:
+            yield from self._train(STOCK, arch, step)
+            facts["models"] = self._archive(STOCK)
+            log.info("a first package is in %s; a better one is to follow", self.output)
+        return facts
+
+    def _search_best(self, step: Step) -> Doing:
+        """Search; what wins has been compared with the stock network, where one keeps the limits."""
+        stock = self._arch("stock")
+        seen_s = PHOTOS_REFINED.rungs[-1] * seconds_per_image(self.space, stock, self.data.classes)
+        result = yield from self._search(
+            SEARCH,
+            cost=self.request.cost,
+            include=(self.space.describe(stock),),
+            budget=budget_within(self.request.time_s),
+            refine=refined_within(step.seconds * REFINE_SHARE / (SEARCH_SHARE + REFINE_SHARE), seen_s),
+        )
+        return {"arch_str": self.space.describe(_winner(result))}
+
+    def _train_winner(self, step: Step) -> Doing:
+        return (yield from self._train(SEARCH, self._arch("search"), step))
+
+    def _train_stock(self, step: Step) -> Doing:
+        if not self.done["stock"]["is_stock"] or self._arch("stock") == self._arch("search"):
+            return {}  # there is none, or the search came to the same network
+        return (yield from self._train(STOCK, self._arch("stock"), step))
+
+    def _pack(self, step: Step) -> Doing:
+        chosen = self._chosen()
+        facts: dict[str, Any] = {"chosen": chosen, "models": self._archive(chosen)}
+        yield "packaged"
+        if self.request.board is not None:
+            output = self.path / "deploy"
+            facts["deploy"] = deploy(
+                self.output, self.request.board, dataset=self.request.dataset, output=output
+            ).report
+        return facts
+
+    # How.
+
+    def _search(self, name: str, **asked: Any) -> Doing:
+        """The result of the search in the folder `name`. Raises InfeasibleError where nothing keeps the limits."""
+        path = self.path / name
+        begun = (path / "run.json").is_file()
+        how = {"resume": str(path)} if begun else {"run": str(path), **self.request.searching(), **asked}
+        self._inner = job = prepare_search(**how)
+        yield from job
+        problem = job.problem()
+        if isinstance(problem, UnstableError):  # the network is there all the same, and is measured again in the end
+            self._note(str(problem))
+        elif problem is not None:
+            raise problem
+        return job.result()
+
+    def _train(self, name: str, arch: Architecture, step: Step) -> Doing:
+        """Train the network found in the folder `name` for about as long as `step` has."""
+        path, resume = self.path / name, False
+        begun = (path / "train" / "checkpoint.pt").is_file()
+        if step.name in self.epochs:  # what was begun goes on, but not what an earlier step left there
+            epochs = self.epochs[step.name]
+            resume = begun and read_identity(path, self._advice)["settings"]["epochs"] == epochs
+        else:
+            epoch_s = self.data.train * seconds_per_image(self.space, arch, self.data.classes)
+            epochs = epochs_within(step.seconds, epoch_s)
+            if epochs < MIN_EPOCHS:
+                self._note(f"{step.name}: there was time for {epochs} epochs only; more --time is worth it")
+            self.epochs[step.name] = epochs
+            self._keep()
+        how: dict[str, Any] = {"resume": True} if resume else {"restart": begun, "epochs": epochs, "patience": epochs}
+        self._inner = job = prepare_training(str(path), **how)
+        yield from job
+        return {"epochs": epochs}
+
+    def _archive(self, name: str) -> list[dict[str, Any]]:
+        """Put what was trained in the folder `name` into the package, and check that; what it says of its models."""
+        manifest = commands.package(str(self.path / name), self.output)
+        verify(self.output)
+        models: list[dict[str, Any]] = manifest["models"]
+        return models
+
+    def _chosen(self) -> str:
+        """Which folder has the better network, by the images held out; of equals the winner of the search."""
+        if not self.done.get("baseline", {}).get("epochs"):
+            return SEARCH
+        accuracies = {name: (_trained(self.path / name) or {})["val_accuracy"] for name in (SEARCH, STOCK)}
+        return max(accuracies, key=lambda name: accuracies[name])
+
+    def _arch(self, step: str) -> Architecture:
+        """The architecture that the step so called came to."""
+        return self.space.parse(self.done[step]["arch_str"])
+
+    def _note(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes.append(line)
+            log.warning(line)
+
+    @property
+    def _advice(self) -> str:
+        return f"make room for it, then run: edgenas auto --resume {self.path}"
+
+    def _record(self) -> dict[str, Any]:
+        """What auto.json holds."""
+        return {
+            "schema_version": VERSION,
+            "created": self.created,
+            "request": asdict(self.request),
+            "output": str(self.output),
+            "data": asdict(self.data),
+            "steps": [asdict(each) for each in self.steps],
+            "done": self.done,
+            "epochs": self.epochs,
+            "notes": self.notes,
+        }
+
+    def _keep(self) -> None:
+        write_whole(self.path / RECORD, (json.dumps(self._record(), indent=2) + "\n").encode(), DataError, self._advice)
+
+
+def _winner(result: dict[str, Any]) -> Architecture:
+    return Architecture(result["space"], tuple(result["winner"]["genes"]))
+
+
+def _trained(path: Path) -> dict[str, Any] | None:
+    """What the training in the folder `path` came to; None where there was none."""
+    return read_result(path / "train")
+
+
+_DOES: dict[str, Callable[[Auto, Step], Doing]] = {
+    "stock": Auto._find_stock,
+    "search": Auto._search_best,
+    "train": Auto._train_winner,
+    "baseline": Auto._train_stock,
+    "package": Auto._pack,
+}

@@ -1,0 +1,42 @@
+"""How long training takes here, as found by a few steps on made-up images."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgenas.architecture import Architecture, OwnResolution, SearchSpace
+from edgenas.train.batches import augmented
+from edgenas.train.settings import FINE_TUNING
+
+_STEPS = 3
+
+
+def seconds_per_image(space: SearchSpace, arch: Architecture, classes: int, teacher: nn.Module | None = None) -> float:
+    """What an image takes in a training of `arch`, crops, a `teacher`'s look at it and the step included: the fastest
+    of a few steps, so that what happens to run beside them does not count."""
+    assert isinstance(space, OwnResolution)
+    side, batch_size = space.resolution(arch), int(FINE_TUNING["batch_size"])
+    random = np.random.default_rng(0)
+    pixels = torch.from_numpy(random.integers(0, 256, (batch_size, side, side, 3), np.uint8))
+    labels = torch.from_numpy(random.integers(0, classes, batch_size))
+    with torch.random.fork_rng(devices=[]):
+        network = space.build(arch, classes).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(network.parameters(), 1e-4, 0.9, nesterov=True)
+    times_s = []
+    for _ in range(1 + _STEPS):
+        began_s = time.perf_counter()
+        scaled = augmented(pixels, np.arange(batch_size), random, True, float(FINE_TUNING["min_crop"])) / 255
+        if teacher is not None:
+            with torch.no_grad():
+                teacher(scaled)
+        loss = F.cross_entropy(network(scaled.contiguous(memory_format=torch.channels_last)), labels)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        times_s.append(time.perf_counter() - began_s)
+    return min(times_s[1:]) / batch_size
