@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -67,3 +69,12 @@ class DataError(EdgeNASError):
 
 class InterruptedRunError(EdgeNASError):
     exit_code = 130
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a command found: `report`, as its --json prints it, and the `problem` that ends the program by an error
+    and an exit code, None where all is well."""
+
+    report: dict[str, Any]
+    problem: EdgeNASError | None = None

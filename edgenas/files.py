@@ -92,12 +92,13 @@ def write_whole(
             partial.unlink(missing_ok=True)
 
 
-def replace(source: Path, target: Path) -> None:
+def replace(source: Path, target: Path, wait_s: float = REPLACE_WAIT_S) -> None:
     """Rename the file `source` to `target`, which may exist. Raises OSError.
 
-    Windows refuses that while another program has `target` open, which takes a moment where it only reads it.
+    Windows refuses that while another program has `target` open, which takes a moment where it only reads it: it is
+    tried again for `wait_s`.
     """
-    deadline_s = time.monotonic() + REPLACE_WAIT_S
+    deadline_s = time.monotonic() + wait_s
     while True:
         try:
             os.replace(source, target)

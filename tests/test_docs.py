@@ -39,6 +39,9 @@ from tests.train.worlds import image_folder
 
 INFEASIBLE = "edgenas search --device jetson_tx2 --latency 0.1ms"
 SPACE = NASBench201()
+# Commands run as typed; by the presets that are given with them refining takes seconds.
+QUICK_DEFAULT = replace(PRESETS["default"], refine=0, refine_settings=RefineSettings((64, 128, 256), 64))
+QUICK = {**PRESETS, "default": QUICK_DEFAULT}
 
 
 def cli(group: Any = None, path: str = "edgenas") -> Iterator[tuple[str, Any]]:
@@ -69,7 +72,7 @@ def named(command: str) -> str:
 
 def run(command: str) -> int:
     with pytest.raises(SystemExit) as end:
-        main(shlex.split(command)[1:])
+        main(shlex.split(command)[1:], QUICK)
     return end.value.code if isinstance(end.value.code, int) else 0
 
 
@@ -188,9 +191,6 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     network = ResNet(20, 10).eval()
     for place in ("references", "reference"):
         monkeypatch.setattr(f"edgenas.fitness.{place}.reference_network", lambda *_: (network, "made up"))
-    # Commands run as typed, so what makes refining take a minute is the preset's to change, not an argument's.
-    quick = replace(PRESETS["default"], refine=0, refine_settings=RefineSettings((64, 128, 256), 64))
-    monkeypatch.setitem(PRESETS, "default", quick)
 
     def bring(command: str) -> None:
         def names(pattern: str) -> bool:

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from edgenas.errors import DataError
-from edgenas.package import verify as module
 from edgenas.package.build import FOLDER
 from edgenas.package.verify import verify, violation
 from tests.data.test_archives import END, block, octal, pax, sparse_of_gnu
@@ -36,7 +35,7 @@ def content(archive: Path) -> dict[str, bytes]:
 def refused(tmp_path: Path) -> Callable[[bytes | dict[str, bytes], str], None]:
     """Asserts that an archive is refused in one line, soon, and by less memory than it claims."""
 
-    def refused(inside: bytes | dict[str, bytes], why: str) -> None:
+    def refused(inside: bytes | dict[str, bytes], why: str, **bounds: int) -> None:
         path = tmp_path / "a.tar.gz"
         if isinstance(inside, bytes):
             path.write_bytes(gzip.compress(inside, 1))
@@ -45,7 +44,7 @@ def refused(tmp_path: Path) -> Callable[[bytes | dict[str, bytes], str], None]:
         tracemalloc.start()
         try:
             with pytest.raises(DataError, match=why) as refusal:
-                verify(path)
+                verify(path, **bounds)
             assert tracemalloc.get_traced_memory()[1] < 64 * MIB
         finally:
             tracemalloc.stop()
@@ -54,9 +53,7 @@ def refused(tmp_path: Path) -> Callable[[bytes | dict[str, bytes], str], None]:
     return refused
 
 
-def test_bombs_are_refused_before_they_are_read(
-    content: dict[str, bytes], refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bombs_are_refused_before_they_are_read(refused: Callable[..., None]) -> None:
     name = f"{FOLDER}/a.bin"
     refused(sparse_of_gnu(8 << 30), "a file with holes")
     refused(block(name, octal(7 << 30)) + END, "unpacks to more than the 512 MiB")
@@ -64,10 +61,10 @@ def test_bombs_are_refused_before_they_are_read(
     refused(block("pax", octal(1 << 30), b"x") + END, "is damaged")
     refused(3000 * pax({"comment": "x"}) + END, "is damaged")
     refused(b"".join(block(f"{FOLDER}/a{i}.b", octal(0)) for i in range(200)) + END, "unpacks to more .* 100 files")
-    monkeypatch.setattr(module, "MAX_BYTES", 8 * MIB)
-    refused(block(name, octal(100 * MIB)) + bytes(100 * MIB) + END, "unpacks to more than the 8 MiB")
-    refused(block("x", octal(0)) + END + bytes(100 * MIB), "has no place there")
-    refused(block(f"{FOLDER}/x.y", octal(0)) + END + bytes(100 * MIB), "unpacks to more than the 8 MiB")
+    large = bytes(100 * MIB)
+    refused(block(name, octal(len(large))) + large + END, "unpacks to more than the 8 MiB", max_bytes=8 * MIB)
+    refused(block("x", octal(0)) + END + large, "has no place there")
+    refused(block(f"{FOLDER}/x.y", octal(0)) + END + large, "unpacks to more than the 8 MiB", max_bytes=8 * MIB)
 
 
 @pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o1644, 0o6777])

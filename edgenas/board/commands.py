@@ -17,8 +17,8 @@ from edgenas.board.registry import Board
 from edgenas.board.runtimes import for_device
 from edgenas.board.ssh_address import read_address, read_addresses
 from edgenas.board.store import Store
-from edgenas.board.verdict import CommandResult, latency_fact, latency_problem
-from edgenas.errors import BoardError, UsageError
+from edgenas.board.verdict import latency_fact, latency_problem
+from edgenas.errors import BoardError, CommandResult, UsageError
 
 TIERS = {"final": Tier.final, "screen": Tier.screen}
 

@@ -34,8 +34,11 @@ def _tells(client: str) -> bool:
     return version is not None and (int(version[1]), int(version[2])) >= (6, 8)  # which brought -G
 
 
-def answer(command: Sequence[str], address: Address) -> tuple[int, bytes, bytes]:
-    """Exit code, output and complaints of a command, none of which is without bounds."""
+def answer(command: Sequence[str], address: Address, within_s: float = CLIENT_S) -> tuple[int, bytes, bytes]:
+    """Exit code, output and complaints of a command, none of which is without bounds.
+
+    Raises BoardError where it cannot be started, or does not end `within_s`.
+    """
     try:
         process = children.start(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError as error:
@@ -55,7 +58,7 @@ def answer(command: Sequence[str], address: Address) -> tuple[int, bytes, bytes]
             complaints.extend(stderr.read(MAX_OUTPUT_BYTES))
 
     reader = threading.Thread(target=listen, daemon=True)
-    timer = threading.Timer(CLIENT_S, end)
+    timer = threading.Timer(within_s, end)
     timer.daemon = True
     reader.start()
     timer.start()
@@ -72,7 +75,7 @@ def answer(command: Sequence[str], address: Address) -> tuple[int, bytes, bytes]
         process.wait()
     if late.is_set():
         raise BoardError(
-            f"ssh {address}: `{' '.join(command[:2])}` did not end within {CLIENT_S:g} s; see what its configuration"
+            f"ssh {address}: `{' '.join(command[:2])}` did not end within {within_s:g} s; see what its configuration"
             f" waits for (Match exec, or a name that is looked up): ssh -G {address.host}"
         )
     return exit_code, printed, bytes(complaints)

@@ -104,11 +104,11 @@ class Connection:
 class Link:
     """The connections to one board; the first stands for all, and when it is lost the board is."""
 
-    def __init__(self, target: Endpoint, options: Options) -> None:
+    def __init__(self, target: Endpoint, options: Options, max_connections: int = MAX_CONNECTIONS) -> None:
         """Raises BoardError where the board cannot be reached."""
         self.address, self.user = target.address, target.user
         self.command = target.command
-        self._target, self._options = target, options
+        self._target, self._options, self._max_connections = target, options, max_connections
         self._first = Connection(target, options)
         self._connections = [self._first]
         self._growing = threading.Lock()
@@ -152,7 +152,7 @@ class Link:
         for lost in [one for one in self._connections[1:] if not one.transport.is_active()]:
             self._connections.remove(lost)
             lost.close()
-        if len(self._connections) >= MAX_CONNECTIONS or self._closed:
+        if len(self._connections) >= self._max_connections or self._closed:
             return None
         each_s = max(0.1, min(timeout_s, self._options.timeout_s))
         connection = Connection(self._target, replace(self._options, timeout_s=each_s))

@@ -45,18 +45,18 @@ def kill(processes: Sequence[SSHProcess]) -> None:
         process.hang_up()
 
 
-def check_shell(link: Link) -> None:
+def check_shell(link: Link, within_s: float = SHELL_S) -> None:
     """Raises BoardError, naming what is in the way, where the board's login shell does not run commands."""
-    process = start(link, ["true"], SHELL_S, None, {})
+    process = start(link, ["true"], within_s, None, {})
     with contextlib.suppress(BoardError):
-        process.send(_SFTP_GREETING, SHELL_S)
+        process.send(_SFTP_GREETING, within_s)
     process.end_input()
-    if process.pid(SHELL_S) is not None:
+    if process.pid(within_s) is not None:
         with contextlib.suppress(BoardError):  # it runs commands, and that is all that is asked
-            process.wait(SHELL_S)
+            process.wait(within_s)
         process.hang_up()
         return
-    problem = process.no_shell()
+    problem = process.no_shell(within_s)
     process.hang_up()
     if not link.is_up:
         raise link.lost()
@@ -146,11 +146,11 @@ class SSHProcess:
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.shutdown_write()
 
-    def no_shell(self) -> str:
-        """Why it never printed its process id: what is there in place of a shell that runs commands."""
+    def no_shell(self, within_s: float) -> str:
+        """Why it did not print its process id `within_s`: what is there in place of a shell that runs commands."""
         user = self.link.user
         if self._channel.eof_received:  # the exit code comes after the end of the output, on a busy board much later
-            self._channel.status_event.wait(SHELL_S)
+            self._channel.status_event.wait(within_s)
         self._drain()
         words = printable((self._head or bytes(self._tail)).decode(errors="replace"), 200)
         serves_files = len(self._head) > 4 and self._head[4] == _SFTP_ANSWER and not any(self._head[:2])
@@ -162,7 +162,7 @@ class SSHProcess:
         says = f' (it says "{words}")' if words else ""
         if not self._channel.exit_status_ready():
             return (
-                f"the login shell of {user} does not run commands within {SHELL_S:g} s{says}; see what its start-up"
+                f"the login shell of {user} does not run commands within {within_s:g} s{says}; see what its start-up"
                 f" files wait for: {self.link.command('ssh')} true"
             )
         return (

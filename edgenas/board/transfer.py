@@ -109,18 +109,24 @@ def push_by_shell(
     silence_s: float,
     moving: Callable[[], None] | None = None,
     pack: bool = True,
+    min_resumed: int = MIN_RESUMED,
 ) -> None:
     """`Transport.push` for boards with a POSIX shell and its usual commands; `pack`: over a link that is slower than
-    compressing."""
+    compressing; `min_resumed`: bytes from which on a file that was cut off is gone on with."""
     with _opened(source, transport.address) as reader:
         total = os.fstat(reader.fileno()).st_size
-        if pack and total >= MIN_PACKED and _pushed_packed(transport, reader, total, target, silence_s, moving):
+        if (
+            pack
+            and total >= MIN_PACKED
+            and _pushed_packed(transport, reader, total, target, silence_s, moving, min_resumed)
+        ):
             return
         way = Moving(transport.address, f"sending {posixpath.basename(target)}", total, silence_s, moving)
         way.left_s()  # raises where there is no time at all
-        code, said = _pushed(transport, reader, total, target, way, resume=total >= MIN_RESUMED)
+        keep = total >= min_resumed
+        code, said = _pushed(transport, reader, total, target, way, keep=keep, resume=keep)
         if code == _OTHER:  # what was there from before had been damaged, or taken over by another
-            code, said = _pushed(transport, reader, total, target, way, resume=False)
+            code, said = _pushed(transport, reader, total, target, way, keep=keep, resume=False)
     if code:
         cure = next((cure for sign, cure in _CURES.items() if sign in said), "run the command again")
         raise BoardError(f"{transport.address}: cannot receive {target}: {said}; {cure}")
@@ -133,6 +139,7 @@ def _pushed_packed(
     target: str,
     silence_s: float,
     moving: Callable[[], None] | None,
+    min_resumed: int,
 ) -> bool:
     """Whether the file is there, having been sent compressed; not so where that saves little, or the board cannot."""
     with tempfile.TemporaryFile() as packed:
@@ -143,7 +150,8 @@ def _pushed_packed(
         way.left_s()
         name = f".{posixpath.basename(target)[:64]}.{secrets.token_hex(4)}.gz.part"  # as what else is not whole
         arrived = posixpath.join(posixpath.dirname(target), name)
-        code, _ = _pushed(transport, packed, size, arrived, way, resume=size >= MIN_RESUMED)
+        keep = size >= min_resumed
+        code, _ = _pushed(transport, packed, size, arrived, way, keep=keep, resume=keep)
     if code:
         return False
     executable = str(int(bool(os.fstat(reader.fileno()).st_mode & 0o100)))
@@ -169,10 +177,11 @@ def _packed(reader: IO[bytes], total: int, packed: IO[bytes]) -> int | None:
 
 
 def _pushed(
-    transport: Transport, reader: IO[bytes], total: int, target: str, way: Moving, resume: bool
+    transport: Transport, reader: IO[bytes], total: int, target: str, way: Moving, keep: bool, resume: bool
 ) -> tuple[int, str]:
-    """The exit code of _TAKE and its last words."""
-    keep, digest, done = total >= MIN_RESUMED, "", 0
+    """The exit code of _TAKE and its last words; `keep`: what has arrived stays where the rest does not, `resume`: goes
+    on with such."""
+    digest, done = "", 0
     stem = posixpath.basename(target)[:64]
     if keep:
         digest = _digest(reader, total)

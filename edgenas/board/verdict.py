@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgenas.board.measure import Failed, Measured, Outcome
@@ -13,15 +12,6 @@ from edgenas.text import printable
 from edgenas.units import show
 
 Verdict = Literal["PASS", "FAIL", "STABLE", "WIDE", "UNSTABLE"]
-
-
-@dataclass(frozen=True)
-class CommandResult:
-    """What a command found: `report`, as its --json prints it, and the `problem` that ends the program by an error
-    and an exit code, None where all is well."""
-
-    report: dict[str, Any]
-    problem: EdgeNASError | None = None
 
 
 def verdict(measured: Measured, limit_ms: float | None) -> Verdict:

@@ -6,8 +6,8 @@ import contextlib
 import errno
 import logging
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from edgenas.cli import auto, board, compare, data, devices, package, runs, sear
 from edgenas.cli.interrupts import interruptible
 from edgenas.errors import EdgeNASError, InterruptedRunError, UsageError, out_of_memory
 from edgenas.text import guarded, printable
+
+if TYPE_CHECKING:
+    from edgenas.search.request import Preset
 
 MAX_ERROR = 2000  # characters of an error
 app = typer.Typer(
@@ -64,8 +67,9 @@ class _Notices(logging.Formatter):
         return " ".join(super().format(record).splitlines())
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code; an expected error is one line on stderr."""
+def main(arguments: Sequence[str] | None = None, presets: Mapping[str, Preset] | None = None) -> None:
+    """Run the command line and exit with its code; an expected error is one line on stderr. `presets`: those that a
+    search may name, where these are not EdgeNAS's own."""
     with streams.safe(), guarded():
         # What takes minutes before a search begins, as the training of a reference does, says so on stderr.
         log, notices = logging.getLogger("edgenas"), logging.StreamHandler()
@@ -73,19 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         log.setLevel(logging.INFO)
         log.addHandler(notices)
         try:
-            code = _exit_code(arguments)
+            code = _exit_code(arguments, presets)
         finally:
             log.removeHandler(notices)
     sys.exit(code)
 
 
-def _exit_code(arguments: Sequence[str] | None) -> int | str | None:
+def _exit_code(arguments: Sequence[str] | None, presets: Mapping[str, Preset] | None) -> int | str | None:
     """What the command ends with, once all that it printed is written."""
     asked = None if arguments is None else list(arguments)
     try:
         try:
             with interruptible():
-                code = app(args=asked, prog_name="edgenas", standalone_mode=False) or 0
+                code = app(args=asked, prog_name="edgenas", standalone_mode=False, obj=presets) or 0
                 if code == InterruptedRunError.exit_code:  # what typer makes of Ctrl-C, without a word
                     raise KeyboardInterrupt
         except SystemExit as end:

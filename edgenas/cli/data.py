@@ -60,12 +60,11 @@ def verify(name: Annotated[str | None, typer.Argument(help="One name only.")] = 
 
     Example: edgenas data verify hw-nas-bench
     """
-    from edgenas.data.cache import require_good, verify
+    from edgenas.data.cache import verify
     from edgenas.report.doctor import checks_json, checks_text
 
-    checks = verify(name)
-    show(checks_json(checks), as_json, lambda: checks_text(checks))
-    require_good(checks)
+    found = verify(name)
+    show(checks_json(found.checks), as_json, lambda: checks_text(found.checks), found.problem)
 
 
 def doctor(as_json: Json = False) -> None:
@@ -73,8 +72,7 @@ def doctor(as_json: Json = False) -> None:
 
     Example: edgenas doctor
     """
-    from edgenas.report.doctor import diagnose, diagnosis_text, require_healthy
+    from edgenas.report.doctor import diagnose, diagnosis_text
 
-    diagnosis = diagnose()
-    show(diagnosis, as_json, lambda: diagnosis_text(diagnosis))
-    require_healthy(diagnosis)
+    found = diagnose()
+    show(found.report, as_json, lambda: diagnosis_text(found.report), found.problem)

@@ -22,13 +22,14 @@ RETRY_S = 0.01
 class _Interrupt:
     """The handler of SIGINT: as Python's own, but that it lets the first Ctrl-C have its effect."""
 
-    def __init__(self) -> None:
+    def __init__(self, again_s: float) -> None:
+        self.again_s = again_s
         self.at_s: float | None = None
         self.others = sys.unraisablehook
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         now_s = time.monotonic()
-        if self.at_s is None or now_s - self.at_s > AGAIN_S:
+        if self.at_s is None or now_s - self.at_s > self.again_s:
             self.at_s = now_s
             raise KeyboardInterrupt
 
@@ -51,9 +52,10 @@ def _again() -> None:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Raise InterruptedRunError where Ctrl-C ends the block, which may run a typer app."""
-    handler, before = _Interrupt(), signal.getsignal(signal.SIGINT)
+def interruptible(again_s: float = AGAIN_S) -> Iterator[None]:
+    """Raise InterruptedRunError where Ctrl-C ends the block, which may run a typer app; another one within `again_s` is
+    the same wish."""
+    handler, before = _Interrupt(again_s), signal.getsignal(signal.SIGINT)
     ours = before in (signal.default_int_handler, interrupted)
     ours = ours and threading.current_thread() is threading.main_thread()
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import typer
+
 from edgenas.architecture import SearchRequest
 from edgenas.cli import options
 from edgenas.cli.options import option
@@ -18,6 +20,7 @@ _RUN = "Run and output"
 
 
 def search(
+    context: typer.Context,
     device: Annotated[str | None, option("A device's name, or the path of your own profile.", panel=_WHAT)] = None,
     latency: Annotated[str | None, options.limit("latency", _LIMITS)] = None,
     energy: Annotated[str | None, options.limit("energy", _LIMITS)] = None,
@@ -199,8 +202,10 @@ def search(
     from edgenas.cli.progress import follow
     from edgenas.report.text import result_text
     from edgenas.search import search as prepare
+    from edgenas.search.request import PRESETS
 
-    job = prepare(run=run, resume=resume, **{name: value for name, value in asked.items() if value is not None})
+    given = {name: value for name, value in asked.items() if value is not None}
+    job = prepare(run, resume, context.obj or PRESETS, **given)
     with interrupted(lambda: f"interrupted; nothing is lost, go on with: edgenas search --resume {job.run.path}"):
         follow(job)
     result = job.result()

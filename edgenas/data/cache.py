@@ -98,7 +98,16 @@ def import_(name: str, path: Path) -> Path:
         raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
 
 
-def verify(name: str | None = None) -> list[Check]:
+@dataclass(frozen=True)
+class Verified:
+    """What `verify` found, and the `problem` that names the bad ones and what to do about them; None where there are
+    none."""
+
+    checks: list[Check]
+    problem: DataError | None
+
+
+def verify(name: str | None = None) -> Verified:
     """Check every copy on this machine of `name`, or of all known files: by hash where it is official, else by reading.
 
     Raises DataError for a `name` that is not on this machine.
@@ -114,15 +123,11 @@ def verify(name: str | None = None) -> list[Check]:
                 checks.append(Check(each, path, False, str(error)))
             except OSError as error:
                 checks.append(Check(each, path, False, f"{path} cannot be read ({error.strerror})"))
-    return checks
-
-
-def require_good(checks: list[Check]) -> None:
-    """Raise DataError naming the failed ones of `checks` and what to do about them."""
     bad = [each for each in checks if not each.ok]
-    if bad:
-        listed = ", ".join(str(each.path) for each in bad)
-        raise DataError(f"damaged or not what it should be: {listed}; {files.known(bad[0].name).command} replaces it")
+    if not bad:
+        return Verified(checks, None)
+    listed, command = ", ".join(str(each.path) for each in bad), files.known(bad[0].name).command
+    return Verified(checks, DataError(f"damaged or not what it should be: {listed}; {command} replaces it"))
 
 
 def _validate(entry: KnownFile, path: Path) -> str:

@@ -67,11 +67,12 @@ def _kind(names: list[str]) -> Literal["export", "script"] | None:
     return "script" if any(name.startswith(_MARKS["script"]) for name in names) else None
 
 
-def read_program(path: Path) -> TorchProgram:
-    """The network at `path`. Raises DataError for a file that is none, is damaged, too large or not to be trusted."""
-    content = read_file(path, MAX_PROGRAM_BYTES, DataError, "give a smaller network")
+def read_program(path: Path, max_bytes: int = MAX_PROGRAM_BYTES) -> TorchProgram:
+    """The network at `path`. Raises DataError for a file that is none, is damaged, not to be trusted, or larger than
+    `max_bytes`, packed or not."""
+    content = read_file(path, max_bytes, DataError, "give a smaller network")
     try:
-        parts = _parts(content)
+        parts = _parts(content, max_bytes)
         kind = _kind(list(parts))
         if kind is None:
             raise ValueError("it holds no network")
@@ -82,13 +83,13 @@ def read_program(path: Path) -> TorchProgram:
         raise DataError(f"{path} is no network that can be read ({printable(error, 160)}); {_AGAIN}") from error
 
 
-def _parts(content: bytes) -> dict[str, bytes]:
+def _parts(content: bytes, max_bytes: int) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         listed = archive.infolist()
         names = [each.filename.partition("/")[2] for each in listed]
         if any(each.filename == _OLD for each in listed):
             raise ValueError("an old version of torch wrote it")
-        if len(listed) > _MAX_PARTS or sum(each.file_size for each in listed) > MAX_PROGRAM_BYTES:
+        if len(listed) > _MAX_PARTS or sum(each.file_size for each in listed) > max_bytes:
             raise ValueError("what it holds is too large")
         if len({each.filename.partition("/")[0] for each in listed}) > 1 or len(set(names)) < len(names):
             raise ValueError("its parts are not named as torch names them")

@@ -85,7 +85,9 @@ class RefineSettings:
             raise ValueError(f"rungs and calibration are to be whole batches of {self.batch_size} images")
 
 
-# How photos are: as deployed, only briefly; nothing is shrunk, for an architecture has its own resolution.
+# How photos are: as deployed, only briefly; nothing is shrunk, for an architecture has its own resolution. What
+# equals FINE_TUNING of edgenas.train is not taken from there: each recipe was measured as a whole, and a change of one
+# is none of the other.
 PHOTOS_REFINED = RefineSettings(
     rungs=(1_600, 3_200, 6_400),
     batch_size=32,

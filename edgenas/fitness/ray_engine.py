@@ -30,7 +30,7 @@ from edgenas.fitness.engine import MAX_STACKED, Asked, Found, Hardware, Trains, 
 from edgenas.fitness.trainer import VERSION
 
 _KNOCK_S = 4.0  # in which an address must take a connection,
-_ANSWER_S = 12.0  # and then be a Ray cluster that takes this program in
+ANSWER_S = 12.0  # and then be a Ray cluster that takes this program in
 _ASK_S = 120.0  # in which its nodes must say what they are: each may have to start Python and import torch first
 _LOOK_S = 0.2  # between looks for what is done
 _CANCEL_S = 5.0  # in which a cancelled training must end by itself
@@ -47,9 +47,9 @@ class RayEngine:
     Raises UsageError for an address that does not answer, and for nodes that cannot train or have another version.
     """
 
-    def __init__(self, address: str = "", lost_workers: int = 5) -> None:
-        self._address, self._lost_workers = address, lost_workers
-        _connect(address)
+    def __init__(self, address: str = "", lost_workers: int = 5, answer_s: float = ANSWER_S) -> None:
+        self._address, self._lost_workers, self._answer_s = address, lost_workers, answer_s
+        _connect(address, answer_s)
         self._unit, nodes, seen = _survey()
         count = sum(int(node["Resources"][self._unit]) for node in nodes)
         models = " and ".join(sorted({model for model, _ in seen}))
@@ -61,7 +61,7 @@ class RayEngine:
         )
 
     def start(self, trainer: Trains[Asked, Found]) -> RayWorkers[Asked, Found]:
-        _connect(self._address)
+        _connect(self._address, self._answer_s)
         return RayWorkers(trainer, self._unit, self._lost_workers)
 
 
@@ -231,7 +231,7 @@ def _ask(nodes: Sequence[dict[str, Any]], unit: str, within_s: float) -> tuple[l
     return found, silent
 
 
-def _connect(address: str) -> None:
+def _connect(address: str, answer_s: float) -> None:
     """Connects this program until it ends, where it is not connected yet. Raises UsageError where nothing answers."""
     global _connected
     if ray.is_initialized():
@@ -244,13 +244,13 @@ def _connect(address: str) -> None:
     setattr(ray._private.worker, "_worker_logs_enabled", False)  # noqa: B010 (not there in every version)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     at = address or os.environ.get("RAY_ADDRESS") or "auto"
-    if at == "auto" and _refusal(at) is not None:
+    if at == "auto" and _refusal(at, answer_s) is not None:
         at = "local"
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if at == "local":
         quiet |= {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
     elif at != "auto":
-        _knock(at)
+        _knock(at, answer_s)
     try:
         ray.init(address=at, **quiet)
     except Exception as error:  # Ray raises all sorts, bare Exception among them
@@ -258,15 +258,15 @@ def _connect(address: str) -> None:
     _connected = address
 
 
-def _knock(address: str) -> None:
-    """Raises UsageError unless a Ray cluster answers at `address` and takes this program in."""
+def _knock(address: str, answer_s: float) -> None:
+    """Raises UsageError unless a Ray cluster answers at `address` and takes this program in, within `answer_s`."""
     named = re.fullmatch(r"(ray://)?(?:\[(.+)\]|([^:/]+)):(\d{1,5})", address)
     if named is None:
         raise UsageError(f"'{address}' is no address of a Ray cluster; give --engine ray:HOST:PORT or ray://HOST:PORT")
     outside, host, port = bool(named[1]), named[2] or named[3], int(named[4])
     try:
         socket.create_connection((host, port), _KNOCK_S).close()
-        reason = _refusal(address)
+        reason = _refusal(address, answer_s)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
     if reason is not None:
@@ -275,14 +275,14 @@ def _knock(address: str) -> None:
         raise UsageError(f"no Ray cluster answers at {address} ({reason}); run {start}{join}")
 
 
-def _refusal(address: str) -> str | None:
+def _refusal(address: str, answer_s: float) -> str | None:
     """Why a program cannot connect to `address`; None where it can. Tried by another program, for where no cluster
     answers Ray goes on trying for minutes, or ends the program."""
     code = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
     try:
-        done = children.run([sys.executable, "-c", code, address], _ANSWER_S, encoding="utf-8", errors="replace")
+        done = children.run([sys.executable, "-c", code, address], answer_s, encoding="utf-8", errors="replace")
     except subprocess.TimeoutExpired:
-        return f"nothing came within {_ANSWER_S:.0f} s"
+        return f"nothing came within {answer_s:.0f} s"
     if done.returncode == 0:
         return None
     return _last_line(done.stderr) or f"exit code {done.returncode}"

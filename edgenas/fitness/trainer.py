@@ -57,7 +57,8 @@ class Trainer:
 
     def __call__(self, archs: Sequence[Architecture]) -> list[Score]:
         """A score for each of `archs`, which are trained side by side as far as the memory allows: what does not fit
-        is halved. A score depends on nothing that is trained beside it.
+        is halved. A score depends on nothing that is trained beside it. The batch is not halved where there are steps,
+        for each network's batch norms take the statistics of all of it, and a step the gradients of all of it.
 
         Raises UsageError where not even one of them fits.
         """

@@ -61,10 +61,10 @@ def describe(model: onnx.ModelProto) -> Description:
     )
 
 
-def embed(model: onnx.ModelProto, path: Path, name: str) -> None:
+def embed(model: onnx.ModelProto, path: Path, name: str, max_bytes: int = MAX_MODEL_BYTES) -> None:
     """Take the weights that lie in second files beside the file at `path` into `model`.
 
-    Raises DataError where such a file is missing, lies elsewhere, is cut short, or all is larger than MAX_MODEL_BYTES.
+    Raises DataError where such a file is missing, lies elsewhere, is cut short, or all is larger than `max_bytes`.
     """
     files: dict[str, bytes] = {}
     total = 0
@@ -73,7 +73,7 @@ def embed(model: onnx.ModelProto, path: Path, name: str) -> None:
             continue
         location = _location(tensor)
         if location not in files:
-            files[location] = _second_file(path, location, name, MAX_MODEL_BYTES - sum(map(len, files.values())))
+            files[location] = _second_file(path, location, name, max_bytes - sum(map(len, files.values())))
         where = {each.key: each.value for each in tensor.external_data}
         size = _bytes(tensor)
         start, length = _number(where.get("offset"), 0), _number(where.get("length"), size)
@@ -86,8 +86,8 @@ def embed(model: onnx.ModelProto, path: Path, name: str) -> None:
                 f" {len(files[location]):,}; get both files again from where they came"
             )
         total += length
-        if total > MAX_MODEL_BYTES:
-            raise DataError(_too_large(name))
+        if total > max_bytes:
+            raise DataError(_too_large(name, max_bytes))
         tensor.raw_data = files[location][start : start + length]
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
@@ -114,15 +114,15 @@ def fix_shapes(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> None:
                 dim.dim_value = known[dim.dim_param]
 
 
-def serialised(model: onnx.ModelProto, name: str) -> bytes:
+def serialised(model: onnx.ModelProto, name: str, max_bytes: int = MAX_MODEL_BYTES) -> bytes:
     """The bytes of `model`; the same for the same model. Raises DataError where they are too many for one file."""
-    if model.ByteSize() > MAX_MODEL_BYTES:
-        raise DataError(_too_large(name))
+    if model.ByteSize() > max_bytes:
+        raise DataError(_too_large(name, max_bytes))
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _too_large(name: str) -> str:
-    return f"{name} is larger than the {MAX_MODEL_BYTES >> 20:,} MiB that are brought to a board; export a smaller one"
+def _too_large(name: str, max_bytes: int) -> str:
+    return f"{name} is larger than the {max_bytes >> 20:,} MiB that are brought to a board; export a smaller one"
 
 
 def _tensor(value: onnx.ValueInfoProto) -> Tensor:

@@ -27,9 +27,9 @@ from edgenas.board.pool import BoardPool, connect
 from edgenas.board.registry import Board
 from edgenas.board.runtimes import chosen, for_device, model_format, required
 from edgenas.board.session import AgentSession
-from edgenas.board.verdict import CommandResult, latency_fact, latency_problem
+from edgenas.board.verdict import latency_fact, latency_problem
 from edgenas.data.images import check_dataset
-from edgenas.errors import BoardError, EdgeNASError, ExportError, UsageError
+from edgenas.errors import BoardError, CommandResult, EdgeNASError, ExportError, UsageError
 from edgenas.files import check_place, write_whole
 from edgenas.package.accuracy import accuracy_on, not_counted
 from edgenas.package.export import EDGETPU_FILE

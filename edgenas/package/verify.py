@@ -39,20 +39,20 @@ _AGAIN = "get it again from where it was made"
 _SET_ID = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 
 
-def verify(path: Path) -> dict[str, Any]:
+def verify(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Check the archive at `path`: structure, manifest, every hash, and each model on the golden images.
 
     Returns {"file", "sha256", "files", "manifest", "models": [{"file", "passed", "detail"}], "runner"}; a model that
     no runtime here can run has passed None. `runner` says whether run.py is this EdgeNAS's own.
-    Raises DataError for whatever is wrong.
+    Raises DataError for whatever is wrong, more than `max_bytes` when unpacked included.
     """
-    return verified(path)[0]
+    return verified(path, max_bytes)[0]
 
 
-def verified(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def verified(path: Path, max_bytes: int = MAX_BYTES) -> tuple[dict[str, Any], dict[str, bytes]]:
     """As `verify`, and the content of every file, by its name below the archive's folder, that was checked."""
     sha256 = files.digest(path, "sha256") if path.is_file() else ""
-    content = _content(path)
+    content = _content(path, max_bytes)
     manifest = _manifest(path, content)
     _check_files(path, content, manifest)
     _check_golden(path, content, manifest)
@@ -72,10 +72,10 @@ def verified(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     return found, content
 
 
-def _content(path: Path) -> dict[str, bytes]:
+def _content(path: Path, max_bytes: int) -> dict[str, bytes]:
     """Name below FOLDER -> content of every file."""
     content: dict[str, bytes] = {}
-    with contextlib.closing(members(path, MAX_BYTES, _AGAIN, MAX_MEMBERS)) as inside:
+    with contextlib.closing(members(path, max_bytes, _AGAIN, MAX_MEMBERS)) as inside:
         for member in inside:
             name = member.name.removeprefix(f"{FOLDER}/")
             if name == member.name or not member.is_file or not _is_inside(name):

@@ -14,7 +14,7 @@ from edgenas import __version__, cost, plugins, spaces
 from edgenas.data import files
 from edgenas.data.cache import Check
 from edgenas.device import load
-from edgenas.errors import DataError, EdgeNASError
+from edgenas.errors import CommandResult, DataError, EdgeNASError
 from edgenas.fitness import FitnessSettings, table
 from edgenas.report.text import table_text
 from edgenas.run import RUNS
@@ -75,8 +75,9 @@ def checks_text(checks: list[Check]) -> str:
     return table_text(["name", "state", "how it is known", "path"], rows)
 
 
-def diagnose() -> dict[str, Any]:
-    """Versions, folders, data and the sources a search would use for each data set; `problems` lists what is broken.
+def diagnose() -> CommandResult:
+    """Versions, folders, data and the sources a search would use for each data set; its `problems` list what is
+    broken, and the first of them is the problem of the whole.
 
     Missing data or optional packages are no problems: each comes with the command that gets it.
     """
@@ -98,7 +99,7 @@ def diagnose() -> dict[str, Any]:
     except DataError as error:
         data_dir = None
         problems.append(str(error))
-    return {
+    diagnosis = {
         "edgenas": __version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -109,10 +110,14 @@ def diagnose() -> dict[str, Any]:
         "datasets": datasets,
         "problems": problems,
     }
+    if not problems:
+        return CommandResult(diagnosis)
+    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return CommandResult(diagnosis, DataError(problems[0] + others))
 
 
 def diagnosis_text(diagnosis: dict[str, Any]) -> str:
-    """`diagnosis`, as diagnose gives it, for a person."""
+    """The report of `diagnose`, for a person."""
     diagnosis = printables(diagnosis)
     lines = [f"edgenas {diagnosis['edgenas']}, Python {diagnosis['python']}, {diagnosis['machine']}"]
     for name, found in diagnosis["packages"].items():
@@ -134,13 +139,6 @@ def diagnosis_text(diagnosis: dict[str, Any]) -> str:
         lines.append(table_text(["data set", "fitness", "live scores", f"costs (of {_EXAMPLE_DEVICE})"], rows))
     lines += ["", *(f"broken: {problem}" for problem in diagnosis["problems"])]
     return "\n".join(lines if diagnosis["problems"] else [*lines, "nothing is broken"])
-
-
-def require_healthy(diagnosis: dict[str, Any]) -> None:
-    """Raise DataError with the first of the `diagnosis`'s problems."""
-    if diagnosis["problems"]:
-        more = len(diagnosis["problems"]) - 1
-        raise DataError(diagnosis["problems"][0] + (f" (and {more} more)" if more else ""))
 
 
 def _dataset_facts(dataset: str, packages: dict[str, str | None]) -> dict[str, Any]:

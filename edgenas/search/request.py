@@ -5,7 +5,6 @@ Nothing here trains, and nothing is written.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -29,12 +28,11 @@ from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import HOW_ONLY, PHOTOS_REFINED, PUBLISHED, SUPERNET, FitnessSettings, RefineSettings, sized, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness.weights import parse_weights
+from edgenas.search.initial import init_of
 from edgenas.search.settings import FRONT, SearchSettings
 from edgenas.search.settings import PAPER as PAPER_SEARCH
 from edgenas.text import printable
 from edgenas.units import COUNTED, METRICS, check_ranges
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -210,17 +208,11 @@ def _for_space(
     training, and as the reference the network that has all of them."""
     if isinstance(space, Inheriting):
         inherits = request.init is None and preset.inheriting
-        init, reference = "inherited", SUPERNET
-        try:
-            space.supernet()
-        except (DataError, UsageError) as error:
-            init, reference = "random", PUBLISHED[0]
-            if inherits:
-                log.warning("candidates begin with random weights: %s", error)
+        init = init_of(space, told=inherits)
         if inherits:
             settings = replace(settings, init=init)
         if request.reference is None:
-            settings = replace(settings, reference=reference)
+            settings = replace(settings, reference=SUPERNET if init == "inherited" else PUBLISHED[0])
     if request.epochs is None and settings.init == "inherited":
         settings = replace(settings, epochs=INHERITED_STEPS)
     if request.batch_size is None and isinstance(space, OwnResolution):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from edgenas.data.images import ImageSet
 from edgenas.data.inputs import images_for
 from edgenas.errors import DataError, UsageError
 from edgenas.files import check_place
+from edgenas.search.initial import init_of
 from edgenas.text import as_name, printable
 from edgenas.units import METRICS
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from edgenas.train import TrainSettings
     from edgenas.train.loop import Training
-
-log = logging.getLogger(__name__)
 
 
 def train(
@@ -155,11 +153,7 @@ def _settings(asked: dict[str, Any], images: ImageSet, space: SearchSpace) -> Tr
 
     init = asked.get("init")
     if init is None and isinstance(space, Inheriting):
-        try:
-            space.supernet()
-            init = "inherited"
-        except (DataError, UsageError) as error:
-            log.warning("the network begins with random weights: %s", error)
+        init = init_of(space)
     if init == "inherited":
         return TrainSettings(**{**FINE_TUNING, "init": init, **asked})
     epochs = default_epochs(images, asked.get("batch_size", TrainSettings.batch_size))
@@ -195,10 +189,20 @@ def _teacher(path: Path | None, dataset: str, images: ImageSet, space: SearchSpa
         from edgenas.train.teacher import photo_teacher
 
         return photo_teacher(space, dataset)
+    from edgenas.data.torch_program import is_program
+    from edgenas.fitness import PUBLISHED, REFERENCES, SUPERNET
     from edgenas.fitness.reference import reference_network
 
     header = runs.open_trained(str(path)).header if path is not None and path.is_dir() else {}
     choice = header.get("request", {}).get("reference") or "resnet20"
+    named = choice in (*REFERENCES, SUPERNET, *PUBLISHED)
+    own = not named and is_program(Path(choice).expanduser())
+    if own or (named and choice not in REFERENCES):
+        kind = "is a network's file, of which only maps are computed" if own else "is no CIFAR ResNet"
+        raise UsageError(
+            f"reference {printable(choice, 80)} {kind}, so it cannot teach; leave --distill out, or search again by"
+            f" --reference {next(iter(REFERENCES))}"
+        )
     teacher, words = reference_network(choice, dataset, images)
     if teacher.linear.out_features != len(images.class_names):
         raise UsageError(

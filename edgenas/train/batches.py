@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgenas.data.images import ImageSet
+from edgenas.memory import halving
 
 PADDING = 4  # pixels by which a crop may be off
 NOT_FLIPPED = ("digits",)  # data sets whose mirror images are none of theirs
@@ -85,12 +86,18 @@ def normalised(scaled: Tensor, image_set: ImageSet) -> Tensor:
 
 @torch.no_grad()
 def accuracy(network: nn.Module, image_set: ImageSet, indexes: NDArray[np.int64], trained_on: ImageSet) -> float:
-    """% of the images of `image_set` at `indexes` that `network` puts in their class; leaves it in evaluation mode."""
+    """% of the images of `image_set` at `indexes` that `network` puts in their class; leaves it in evaluation mode, in
+    which no image depends on another: where memory is short, fewer are computed at once."""
     network.eval()
-    device, right = next(network.parameters()).device, 0
-    for start in range(0, len(indexes), _EVALUATION_BATCH):
-        chosen = indexes[start : start + _EVALUATION_BATCH]
-        pixels = torch.from_numpy(image_set.images[chosen]).to(device).permute(0, 3, 1, 2)
-        logits = network(normalised(pixels.float() / 255, trained_on))
-        right += int((logits.argmax(dim=1).cpu() == torch.from_numpy(image_set.labels[chosen])).sum())
-    return 100 * right / len(indexes)
+    device = next(network.parameters()).device
+
+    def right(at_once: int) -> int:
+        count = 0
+        for start in range(0, len(indexes), at_once):
+            chosen = indexes[start : start + at_once]
+            pixels = torch.from_numpy(image_set.images[chosen]).to(device).permute(0, 3, 1, 2)
+            logits = network(normalised(pixels.float() / 255, trained_on))
+            count += int((logits.argmax(dim=1).cpu() == torch.from_numpy(image_set.labels[chosen])).sum())
+        return count
+
+    return 100 * halving(right, min(_EVALUATION_BATCH, len(indexes))) / len(indexes)

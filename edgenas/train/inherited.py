@@ -28,7 +28,8 @@ def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> int:
     """Estimate the statistics of `network`'s batch norms anew: the mean over `batches`, each [batch, 3, h, w]. Returns
     the number of images. `network` shares no statistics with others afterwards, and is in evaluation mode.
 
-    Raises UsageError where there is no image."""
+    Where memory is too short for a batch it is not halved, for halves are normalised by statistics of their own, and
+    the estimate would be another. Raises UsageError where there is no image."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

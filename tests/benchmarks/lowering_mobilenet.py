@@ -43,7 +43,7 @@ from edgenas.lower.verify import FLOAT32, Parity, compare, run_model
 from edgenas.spaces.mobilenet import EfficientNetLite0, OFAMobileNetV3W10, OFAMobileNetV3W12
 from edgenas.spaces.mobilenet.family import Config, ElasticMobileNet
 from edgenas.spaces.mobilenet.network import MobileNet
-from edgenas.spaces.mobilenet.weights import Supernet
+from edgenas.spaces.mobilenet.supernet import Supernet
 from edgenas.train.inherited import recalibrate
 from tests.spaces.test_mobilenet_weights import trained
 

@@ -23,7 +23,8 @@ from torch import nn
 from edgenas.architecture import Architecture
 from edgenas.spaces.mobilenet import OFAMobileNetV3W10, OFAMobileNetV3W12
 from edgenas.spaces.mobilenet.ofa import OFAMobileNetV3
-from edgenas.spaces.mobilenet.weights import Supernet, read_ofa
+from edgenas.spaces.mobilenet.supernet import Supernet
+from edgenas.spaces.mobilenet.weights import read_ofa
 
 ASKED = 1e-5
 _STAND_INS = (

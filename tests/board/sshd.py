@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from edgenas.board.ssh import SSH
+from edgenas.board.ssh_address import Address
+from edgenas.board.ssh_endpoint import Options, endpoint
+from edgenas.board.ssh_link import Link
 
 SSHD = Path("/usr/sbin/sshd")
 HOST = "127.0.0.1"
@@ -51,6 +54,11 @@ class Server:
         arguments: dict[str, Any] = {"host": self.host, "user": self.user, "port": self.port, "key": self.key}
         arguments |= {"known_hosts": self.known_hosts, "config": NO_CONFIG, "timeout_s": 60.0}
         return SSH(**{**arguments, **other})
+
+    def link(self, **other: Any) -> Link:
+        """The connection that is below an SSH, without its look at the shell; `other` arguments of Link."""
+        options = Options(PATIENCE_S, self.key, self.known_hosts, NO_CONFIG)
+        return Link(endpoint(Address(self.host, self.user, self.port), None, options), options, **other)
 
 
 def make_key(path: Path) -> Path:

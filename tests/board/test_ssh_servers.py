@@ -14,6 +14,7 @@ import pytest
 from edgenas.board.session import AgentSession
 from edgenas.board.ssh import SSH
 from edgenas.board.ssh_link import MAX_CONNECTIONS
+from edgenas.board.ssh_process import check_shell, start
 from edgenas.board.transport import output
 from edgenas.errors import BoardError
 from edgenas.testing import check_transport
@@ -97,17 +98,15 @@ def test_what_a_server_refuses_is_named(
         assert "\n" not in str(error.value)
 
 
-def test_a_shell_that_waits_is_named(
-    sshd: Server, monkeypatch: pytest.MonkeyPatch, board_user: tuple[str, Path]
-) -> None:
-    monkeypatch.setattr("edgenas.board.ssh_process.SHELL_S", 8.0)
+def test_a_shell_that_waits_is_named(board_user: tuple[str, Path]) -> None:
     with (
         server(*board_user, settings="ForceCommand sh -c 'echo choose: ; sleep 300'") as waiting,
+        contextlib.closing(waiting.link()) as link,
         pytest.raises(
             BoardError, match=r'not run commands within 8 s \(it says "choose:"\); see .* ssh .*-p \d+ .* true'
         ),
     ):
-        waiting.connect()
+        check_shell(link, within_s=8.0)
 
 
 @pytest.mark.parametrize("sessions", [1, 2])
@@ -132,15 +131,15 @@ def test_connections_do_not_pile_up(board_user: tuple[str, Path]) -> None:
         assert all(not process.running for process in held)
 
 
-def test_too_many_commands_at_once_are_named(board_user: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgenas.board.ssh_link.MAX_CONNECTIONS", 2)
-    with server(*board_user, settings="MaxSessions 1") as sshd:
-        board = sshd.connect(timeout_s=15.0)
+def test_too_many_commands_at_once_are_named(board_user: tuple[str, Path]) -> None:
+    with (
+        server(*board_user, settings="MaxSessions 1") as sshd,
+        contextlib.closing(sshd.link(max_connections=2)) as link,
+    ):
         for _ in range(2):
-            board.run(["cat"])
+            start(link, ["cat"], PATIENCE_S, None, {})
         with pytest.raises(BoardError, match="no channel left to start cat on 2 connections; raise MaxSessions"):
-            board.run(["cat"])
-        board.close()
+            start(link, ["cat"], 15.0, None, {})
 
 
 def test_a_jump_host_that_lets_nobody_through_is_named(sshd: Server, board_user: tuple[str, Path]) -> None:

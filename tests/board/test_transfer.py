@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ class CutError(Exception):
     pass
 
 
-def cut(board: Transport, source: Path, target: str) -> None:
-    """Push `source`, but only until about half of it has arrived."""
+def cut(board: Transport, source: Path, target: str, push: Callable[..., None] | None = None) -> None:
+    """Push `source`, by `board.push` or what is given, but only until about half of it has arrived."""
     sent = 0
 
     def moving() -> None:
@@ -101,7 +102,7 @@ def cut(board: Transport, source: Path, target: str) -> None:
         return int(said)
 
     with pytest.raises(CutError):
-        board.push(source, target, PATIENCE_S, moving)
+        (push or board.push)(source, target, PATIENCE_S, moving)
 
 
 def there(board: Transport, path: str) -> str:
@@ -138,15 +139,12 @@ def test_what_is_there_but_damaged_is_sent_anew(make: Make, source: Path, begun:
     assert listed(board) == ["model.onnx"]
 
 
-def test_small_files_are_sent_anew(
-    make: Make, tmp_path: Path, begun: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_files_are_sent_anew(make: Make, tmp_path: Path, begun: list[int]) -> None:
     small = tmp_path / "small"
     small.write_bytes(CONTENT)
-    monkeypatch.setattr("edgenas.board.transfer.MIN_RESUMED", len(CONTENT) + 1)
-    cut(make(), small, "sent/small")
-    board = make()
-    board.push(small, "sent/small", PATIENCE_S)
+    first, board = make(), make()
+    cut(first, small, "sent/small", partial(push_by_shell, first, min_resumed=len(CONTENT) + 1))
+    push_by_shell(board, small, "sent/small", PATIENCE_S, min_resumed=len(CONTENT) + 1)
     assert begun == [0, 0]
     # The beginning may stay, where its end was killed; an agent removes such after a day.
     assert [name for name in listed(board) if not name.endswith(".part")] == ["small"]

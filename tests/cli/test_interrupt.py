@@ -22,7 +22,7 @@ from edgenas.board import registry
 from edgenas.board.local import Local
 from edgenas.board.registry import Board
 from edgenas.board.session import AgentSession
-from edgenas.cli.interrupts import interruptible
+from edgenas.cli.interrupts import AGAIN_S, interruptible
 from edgenas.errors import InterruptedRunError
 from tests.agents.conftest import FAKE_ONNXRUNTIME
 from tests.processes import at_work, eventually
@@ -228,14 +228,14 @@ def interrupt() -> None:
     time.sleep(0.01)
 
 
-def test_one_wish_to_end_is_one_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_wish_to_end_is_one_interrupt() -> None:
     before = signal.getsignal(signal.SIGINT)
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         seen = []
 
-        def work() -> None:
-            with interruptible():
+        def work(again_s: float = AGAIN_S) -> None:
+            with interruptible(again_s):
                 try:
                     interrupt()
                 finally:
@@ -247,10 +247,9 @@ def test_one_wish_to_end_is_one_interrupt(monkeypatch: pytest.MonkeyPatch) -> No
         assert seen == ["ended"]
         interrupt()  # until the very end
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        monkeypatch.setattr("edgenas.cli.interrupts.AGAIN_S", 0.0)  # much later it is another wish
         seen.clear()
         with pytest.raises(InterruptedRunError):
-            work()
+            work(again_s=0.0)  # much later it is another wish
         assert seen == []
     finally:
         signal.signal(signal.SIGINT, before)

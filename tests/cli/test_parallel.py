@@ -110,7 +110,7 @@ def test_data_imported_at_once_are_all_kept(tmp_path: Path) -> None:
     tables = read_accuracies(kept)
     assert sorted(tables) == sorted(names)
     assert all(np.isfinite(values).all() for table in tables.values() for values in table.values())
-    assert cache.verify("nasbench201")[0].ok
+    assert cache.verify("nasbench201").checks[0].ok
 
 
 TRAIN = ["--epochs", "2", "--batch-size", "16"]

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import os
 import pickle
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -101,7 +102,7 @@ def test_the_official_pickle_is_checked_by_its_git_blob_id_and_converted(
     assert read_hwnasbench(path)["imagenet16-120"]["raspi4_latency"][7] == 2.0
     (folder / "HW-NAS-Bench-v1_0.pickle").unlink()
     assert cache.fetch("hw-nas-bench") == path
-    (check,) = cache.verify("hw-nas-bench")
+    (check,) = cache.verify("hw-nas-bench").checks
     assert check.ok
     assert "made from HW-NAS-Bench-v1_0.pickle" in check.detail
 
@@ -151,19 +152,19 @@ def test_an_imported_benchmark_joins_the_data_sets_imported_before(tmp_path: Pat
         accuracies = load_accuracies(dataset)
         assert accuracies is not None
         assert set(accuracies.tolist()) == {value}
-    (check,) = cache.verify("nasbench201")
+    (check,) = cache.verify("nasbench201").checks
     assert check.detail.endswith("made from b.csv, c.csv")
 
 
 def test_a_damaged_cache_is_found_and_replaced(tmp_path: Path) -> None:
     path = cache.import_("nasbench201", write_accuracies(tmp_path / "a.csv", "cifar10", 50))
     path.write_bytes(path.read_bytes()[:-100])
-    (check,) = cache.verify("nasbench201")
-    assert not check.ok
-    with pytest.raises(DataError, match="edgenas data import nasbench201 FILE"):
-        cache.require_good([check])
+    found = cache.verify("nasbench201")
+    assert [check.ok for check in found.checks] == [False]
+    assert re.search(r"edgenas data import nasbench201 FILE .* replaces it", str(found.problem))
     cache.import_("nasbench201", tmp_path / "a.csv")
-    assert [check.ok for check in cache.verify("nasbench201")] == [True]
+    found = cache.verify("nasbench201")
+    assert ([check.ok for check in found.checks], found.problem) == ([True], None)
 
 
 @pytest.mark.parametrize("name", files.KNOWN)
@@ -214,7 +215,7 @@ def test_the_folder_of_imagenet16_is_imported_whole(tmp_path: Path) -> None:
     kept = cache.import_("imagenet16-120", folder)
     assert sorted(each.name for each in kept.iterdir()) == sorted(each.name for each in folder.iterdir())
     assert cache.import_("imagenet16-120", folder) == kept  # again, in the place of the first
-    assert cache.verify("imagenet16-120")[0].detail == "readable, holds 1,200 train images, 120 test images"
+    assert cache.verify("imagenet16-120").checks[0].detail == "readable, holds 1,200 train images, 120 test images"
     with pytest.raises(DataError, match="give the folder that holds"):
         cache.import_("imagenet16-120", folder / "val_data")
     (folder / "val_data").write_bytes(b"no")
@@ -236,7 +237,7 @@ def test_verify_tells_good_from_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("EDGENAS_DATA_DIR", str(tmp_path))
     (tmp_path / "resnet20-12fca82f.th").write_bytes(b"no")
     write_accuracies(tmp_path / "nasbench201.csv", "cifar10", 50).rename(tmp_path / "nasbench201.npz")
-    checks = {check.name: check for check in cache.verify()}
+    checks = {check.name: check for check in cache.verify().checks}
     assert {name: check.ok for name, check in checks.items()} == {"nasbench201": False, "resnet20": False}
     assert "12fca82f" in checks["resnet20"].detail
     with pytest.raises(DataError, match="not on this machine"):
@@ -250,8 +251,8 @@ def test_real_files_are_verified_and_imported(name: str, monkeypatch: pytest.Mon
         pytest.skip(
             f"needs {files.KNOWN[name].file_names[-1]} in EDGENAS_DATA_DIR; get it by: {files.KNOWN[name].command}"
         )
-    assert [check.detail for check in cache.verify(name)][-1] in ("sha256 agrees", "git blob id agrees")
+    assert [check.detail for check in cache.verify(name).checks][-1] in ("sha256 agrees", "git blob id agrees")
     kept = cache.import_(name, found[-1])
     monkeypatch.delenv("EDGENAS_DATA_DIR")
     assert files.locate_all(name) == [kept]
-    assert [check.ok for check in cache.verify(name)] == [True]
+    assert [check.ok for check in cache.verify(name).checks] == [True]

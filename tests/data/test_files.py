@@ -108,7 +108,7 @@ def test_an_altered_public_file_is_not_used(name: str, tmp_path: Path, monkeypat
     ) as no:
         use()
     assert str(tmp_path / name) in str(no.value)
-    assert [check.ok for check in cache.verify() if check.path.name == name] == [False]
+    assert [check.ok for check in cache.verify().checks if check.path.name == name] == [False]
     if content():
         official(monkeypatch, tmp_path / name)
         assert use() is not None

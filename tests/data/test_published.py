@@ -43,7 +43,7 @@ def test_an_imported_checkpoint_is_the_supernet_of_its_space(nested: str, tmp_pa
     kept = cache.import_(W10.name, saved(tmp_path / "mine.pth", {"state_dict": stored}))
     assert kept.name == "ofa_mbv3_d234_e346_k357_w1.0"
     assert files.locate(W10.name) == kept
-    (check,) = cache.verify(W10.name)
+    (check,) = cache.verify(W10.name).checks
     assert (check.ok, check.detail) == (True, "readable, holds the weights of ofa-mbv3-w1.0")
     supernet = W10.supernet()
     assert supernet is OFAMobileNetV3W10().supernet(), "it is read once"
@@ -136,7 +136,7 @@ def test_it_is_fetched_from_the_recorded_address(served: Path, checkpoint: dict[
     served.unlink()
     assert cache.fetch(W10.name) == path, "a good one is not downloaded again"
     path.write_bytes(path.read_bytes()[:-100])
-    assert not cache.verify(W10.name)[0].ok
+    assert not cache.verify(W10.name).checks[0].ok
     with pytest.raises(DataError, match="answered 404"):
         cache.fetch(W10.name)
 

@@ -26,7 +26,8 @@ from edgenas.fitness.rmi import rmi, unit_gram
 from edgenas.fitness.trainer import Trainer, resized
 from edgenas.spaces.mobilenet import EfficientNetLite0, OFAMobileNetV3W10
 from edgenas.spaces.mobilenet.family import Config, ElasticMobileNet
-from edgenas.spaces.mobilenet.weights import Supernet
+from edgenas.spaces.mobilenet.layers import Layer
+from edgenas.spaces.mobilenet.supernet import Supernet
 from edgenas.spaces.nasbench201 import NASBench201
 from edgenas.testing import check_fitness
 from tests.spaces.test_mobilenet_weights import trained
@@ -82,6 +83,42 @@ def test_a_score_is_phi_after_no_step(space: ElasticMobileNet) -> None:
             assert score.value == score.phi == pytest.approx(float(expected), abs=1e-3)
             assert score.value is not None
             assert 0 <= score.value <= 5
+
+
+class Scarce(Supernet):
+    """Where a layer has memory for `most` images only."""
+
+    most = 2
+
+    def _layer(self, *what: Any) -> Layer:
+        layer = super()._layer(*what)
+
+        def compute(x: Tensor) -> Tensor:
+            if len(x) > self.most:
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1 bytes")
+            return layer.compute(x)
+
+        return replace(layer, compute=compute)
+
+
+@every_space
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_with_little_memory_fewer_images_are_computed_at_once_and_the_score_is_the_same(
+    space: ElasticMobileNet, dtype: torch.dtype
+) -> None:
+    reference, *archs = small(space, 3)
+    enough = replace(scorer(space, batch(space, 7), reference), precision=dtype)
+    expected = [each.value for each in enough(archs)]
+    scarce = Scarce(space, trained(space), "made up")
+    tolerance = 1e-4 if dtype == torch.float32 else 0.05
+    assert [each.value for each in replace(enough, supernet=scarce)(archs)] == pytest.approx(expected, abs=tolerance)
+    images = resized(enough.images, space.table.resolutions[0])
+    assert enough.supernet is not None
+    for whole, parts in zip(enough.supernet.maps(archs[0], images), scarce.maps(archs[0], images), strict=True):
+        assert torch.allclose(whole, parts, atol=1e-4 * float(whole.abs().max()))
+    scarce.most = 0
+    with pytest.raises(UsageError, match="too little memory to train one network on 7 images; give fewer by --batch"):
+        replace(enough, supernet=scarce)(archs)
 
 
 def test_training_changes_no_weight_of_the_supernet() -> None:

@@ -424,9 +424,7 @@ def test_parts_changed_one_by_one_are_told(kind: str, tmp_path: Path) -> None:
             computed_or_told(path)
 
 
-def test_archives_that_are_too_large_or_have_parts_twice_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_archives_that_are_too_large_or_have_parts_twice_are_refused(tmp_path: Path) -> None:
     path = write(network(), tmp_path / "net.pt2", "any")
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr(next(name for name in archive.namelist() if name.endswith("model.json")), b"{}")
@@ -434,9 +432,8 @@ def test_archives_that_are_too_large_or_have_parts_twice_are_refused(
         read_program(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("net/models/model.json", b"0" * (1 << 20))
-    monkeypatch.setattr("edgenas.data.torch_program.MAX_PROGRAM_BYTES", 1 << 19)
     with pytest.raises(DataError, match="what it holds is too large"):
-        read_program(path)
+        read_program(path, max_bytes=1 << 19)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("serialized_exported_program.json", b"{}")
     assert is_program(path)
@@ -444,11 +441,10 @@ def test_archives_that_are_too_large_or_have_parts_twice_are_refused(
         read_program(path)
 
 
-def test_a_network_larger_than_any_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_larger_than_any_is_refused(tmp_path: Path) -> None:
     path = write(network(), tmp_path / "net.pt2", "any")
-    monkeypatch.setattr("edgenas.data.torch_program.MAX_PROGRAM_BYTES", 1 << 12)
     with pytest.raises(DataError, match=r"net\.pt2 is larger than the 4,096 bytes that such a file may have; give a"):
-        read_program(path)
+        read_program(path, max_bytes=1 << 12)
 
 
 def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -27,7 +27,7 @@ from edgenas.fitness.parts import MAX_AT_ONCE, in_parts
 from edgenas.fitness.reference import ResNet, reference_network
 from edgenas.fitness.references import CifarReference, SubnetReference
 from edgenas.spaces.mobilenet import EfficientNetLite0, OFAMobileNetV3W10
-from edgenas.spaces.mobilenet.weights import Supernet
+from edgenas.spaces.mobilenet.supernet import Supernet
 from edgenas.spaces.nasbench201 import NASBench201
 from edgenas.train.inherited import recalibrate
 from tests.fitness.own_networks import FIVE, network, write

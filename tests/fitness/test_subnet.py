@@ -13,7 +13,7 @@ from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, subnet
 from edgenas.fitness.subnet import SubnetScorer
 from edgenas.spaces.mobilenet import EfficientNetLite0
-from edgenas.spaces.mobilenet.weights import Supernet
+from edgenas.spaces.mobilenet.supernet import Supernet
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.fitness.test_inherited import LITE0, needs_weights, photos, small
 from tests.spaces.test_mobilenet_weights import trained

@@ -29,8 +29,8 @@ from edgenas.lower.verify import FLOAT32, compare, run_model
 from edgenas.spaces.mobilenet import EfficientNetLite0, OFAMobileNetV3W10
 from edgenas.spaces.mobilenet.family import Config, ElasticMobileNet
 from edgenas.spaces.mobilenet.network import InvertedResidual
+from edgenas.spaces.mobilenet.supernet import Supernet
 from edgenas.spaces.mobilenet.table import Block
-from edgenas.spaces.mobilenet.weights import Supernet
 from edgenas.train.inherited import recalibrate
 from tests.benchmarks.lowering_mobilenet import with_probe
 from tests.lower.networks import with_statistics

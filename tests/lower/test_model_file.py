@@ -285,12 +285,12 @@ def test_weights_that_are_not_taken(tmp_path: Path, content: bytes, says: str) -
         embedded(path)
 
 
-def test_too_many_weights_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_file, "MAX_MODEL_BYTES", 20)
+def test_too_many_weights_are_reported(tmp_path: Path) -> None:
+    path = put(tmp_path, with_second_file("w"), w=WEIGHTS)
     with pytest.raises(DataError, match="larger than the 20 bytes"):
-        embedded(put(tmp_path, with_second_file("w"), w=WEIGHTS))
+        onnx_file.embed(onnx_file.parse(path.read_bytes(), "it"), path, "it", max_bytes=20)
     with pytest.raises(DataError, match="that are brought to a board"):
-        onnx_file.serialised(onnx_file.parse(small_cnn(), "it"), "it")
+        onnx_file.serialised(onnx_file.parse(small_cnn(), "it"), "it", max_bytes=20)
 
 
 # What runtimes say.

@@ -18,7 +18,6 @@ from edgenas.report.doctor import (
     data_text,
     diagnose,
     diagnosis_text,
-    require_healthy,
 )
 from tests.cli.test_terminal import NASTY, is_clean
 from tests.data.layouts import official
@@ -30,8 +29,9 @@ def by_name(facts: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.usefixtures("no_shipped_tables")
 def test_a_machine_without_data(workplace: Path) -> None:
-    diagnosis = diagnose()
-    require_healthy(diagnosis)
+    found = diagnose()
+    assert found.problem is None
+    diagnosis = found.report
     assert diagnosis["folders"]["runs"] == str(workplace / "runs")
     datasets = by_name(diagnosis["datasets"])
     assert datasets["cifar10"]["fitness"] == "table"
@@ -50,22 +50,23 @@ def test_all_that_is_broken_is_said_and_the_first_is_the_error(
     (workplace / "file").touch()
     monkeypatch.setenv("EDGENAS_CACHE_DIR", str(workplace / "file" / "cache"))
     monkeypatch.setenv("EDGENAS_DATA_DIR", str(workplace / "gone"))
-    diagnosis = diagnose()
+    found = diagnose()
+    diagnosis = found.report
     text = diagnosis_text(diagnosis)
     assert text.count("broken: ") == len(diagnosis["problems"]) == 2
     assert "point EDGENAS_CACHE_DIR" in diagnosis["problems"][0]
     assert "EDGENAS_DATA_DIR is" in diagnosis["problems"][1]
-    with pytest.raises(DataError, match=r"point EDGENAS_CACHE_DIR .*\(and 1 more\)"):
-        require_healthy(diagnosis)
+    assert isinstance(found.problem, DataError)
+    assert str(found.problem) == f"{diagnosis['problems'][0]} (and 1 more)"
 
 
 @pytest.mark.usefixtures("no_shipped_tables")
 def test_a_damaged_table_of_costs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGENAS_DATA_DIR", str(workplace))
     (workplace / "HW-NAS-Bench-v1_0.pickle").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    assert "is not the official file of that name" in diagnose()["problems"][0]
+    assert "is not the official file of that name" in diagnose().report["problems"][0]
     official(monkeypatch, workplace / "HW-NAS-Bench-v1_0.pickle")
-    assert "os.system" in diagnose()["problems"][0]
+    assert "os.system" in diagnose().report["problems"][0]
 
 
 @pytest.mark.real_data
@@ -73,7 +74,7 @@ def test_a_damaged_table_of_costs(workplace: Path, monkeypatch: pytest.MonkeyPat
 def test_the_real_table_of_costs(workplace: Path) -> None:
     if not files.locate("hw-nas-bench") or not os.environ.get("EDGENAS_DATA_DIR"):
         pytest.skip("needs hwnasbench_nb201_cifar10.csv.xz in EDGENAS_DATA_DIR, or: edgenas data fetch hw-nas-bench")
-    cost = by_name(diagnose()["datasets"])["cifar10"]["cost"]
+    cost = by_name(diagnose().report["datasets"])["cifar10"]["cost"]
     assert cost == "latency: HW-NAS-Bench table (cifar10), its noise averaged out"
 
 

@@ -21,6 +21,7 @@ from edgenas.fitness import reference
 from edgenas.search import search
 from edgenas.search.pick import pick
 from edgenas.search.training import train
+from tests.fitness import own_networks
 from tests.runs import header, result, winner
 from tests.train.worlds import ARCH, SPACE, checkpoint, image_folder, outcome, run_out
 
@@ -109,6 +110,29 @@ def test_a_teacher_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     job = train("mine", distill=True, **SMALL)
     assert str(job.identity["teacher"]).startswith("a reference (sha256 ")
     assert job.teacher is not None
+
+
+@pytest.mark.parametrize(
+    ("choice", "what"),
+    [
+        ("net.pt2", "net.pt2 is a network's file, of which only maps are computed,"),
+        ("net.pt", "net.pt is a network's file, of which only maps are computed,"),
+        ("supernet", "supernet is no CIFAR ResNet,"),
+        ("efficientnet-lite0", "efficientnet-lite0 is no CIFAR ResNet,"),
+    ],
+)
+def test_a_reference_that_cannot_teach_is_named(choice: str, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = searched() / "run.json"
+    stored = json.loads(path.read_text())
+    stored["request"]["reference"] = choice
+    path.write_text(json.dumps(stored))
+    if choice.startswith("net."):
+        own_networks.write(own_networks.network(), Path(choice), "any" if choice == "net.pt2" else "script")
+    code, out, err = command("train mine --distill", capsys)
+    assert (code, out) == (2, "")
+    advice = "so it cannot teach; leave --distill out, or search again by --reference resnet20"
+    assert err == f"edgenas: reference {what} {advice}\n"
+    assert not (path.parent / "train").exists()
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from edgenas.spaces.mobilenet.efficientnet_lite import LITES, EfficientNetLite
 from edgenas.spaces.mobilenet.family import Config, ElasticMobileNet
 from edgenas.spaces.mobilenet.network import MobileNet
 from edgenas.spaces.mobilenet.ofa import OFAMobileNetV3
+from edgenas.spaces.mobilenet.supernet import Supernet
 from edgenas.spaces.mobilenet.weights import (
-    Supernet,
     efficientnet_lite_file,
     read_efficientnet_lite,
     read_ofa,

@@ -50,13 +50,16 @@ def test_normalised_by_the_set() -> None:
 class Reads(nn.Module):
     """Calls an image lying, 0, if its rows differ more than its columns; wrong on purpose about the first of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 10**9) -> None:
+        """`most`: images for which there is memory."""
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.seen = 0
+        self.seen, self.most = 0, most
 
     def forward(self, images: Tensor) -> Tensor:
         assert not self.training
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
         rows = (images[:, :, 1:] - images[:, :, :-1]).abs().mean(dim=(1, 2, 3))
         columns = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().mean(dim=(1, 2, 3))
         logits = torch.stack([rows, columns], dim=1)
@@ -72,3 +75,13 @@ def test_accuracy_counts_every_image_asked_for_once() -> None:
     assert accuracy(network, images, np.arange(600), images) == pytest.approx(100 * 599 / 600)
     assert network.seen == 600
     assert accuracy(Reads(), images, np.array([5, 7]), images) == 50
+
+
+@pytest.mark.parametrize("most", [255, 64, 1])
+def test_with_little_memory_fewer_images_are_computed_at_once(most: int) -> None:
+    images = image_set(600)
+    network = Reads(most)
+    assert accuracy(network, images, np.arange(600), images) == pytest.approx(100 * 599 / 600)
+    assert network.seen == 600
+    with pytest.raises(torch.OutOfMemoryError):
+        accuracy(Reads(0), images, np.arange(600), images)

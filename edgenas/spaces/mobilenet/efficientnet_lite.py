@@ -15,7 +15,7 @@ from edgenas.spaces.mobilenet.family import ElasticMobileNet
 from edgenas.spaces.mobilenet.table import Stage, Table, divisible
 
 if TYPE_CHECKING:
-    from edgenas.spaces.mobilenet.weights import Supernet
+    from edgenas.spaces.mobilenet.supernet import Supernet
 
 # (most blocks, kernel, stride, expansion, width) of each stage.
 _STAGES = (
@@ -91,7 +91,8 @@ LITES = {each.name: each for each in (EfficientNetLite0, EfficientNetLite1, Effi
 
 @cache
 def _supernet(name: str) -> Supernet:
-    from edgenas.spaces.mobilenet.weights import Supernet, efficientnet_lite_file, read_efficientnet_lite
+    from edgenas.spaces.mobilenet.supernet import Supernet
+    from edgenas.spaces.mobilenet.weights import efficientnet_lite_file, read_efficientnet_lite
 
     space = LITES[name]()
     state = read_efficientnet_lite(efficientnet_lite_file(name), space)

@@ -13,7 +13,7 @@ from edgenas.spaces.mobilenet.family import Config, ElasticMobileNet
 from edgenas.spaces.mobilenet.table import Stage, Table, divisible
 
 if TYPE_CHECKING:
-    from edgenas.spaces.mobilenet.weights import Supernet
+    from edgenas.spaces.mobilenet.supernet import Supernet
 
 _KERNELS, _EXPANDS, _DEPTHS = (3, 5, 7), (3, 4, 6), (2, 3, 4)
 # Of the five elastic stages: width, stride, activation, squeeze.
@@ -65,7 +65,8 @@ class OFAMobileNetV3(ElasticMobileNet):
 
     def read(self, path: Path) -> Supernet:
         """The weights in an official checkpoint. Raises DataError for anything else, of which nothing is run."""
-        from edgenas.spaces.mobilenet.weights import Supernet, read_ofa
+        from edgenas.spaces.mobilenet.supernet import Supernet
+        from edgenas.spaces.mobilenet.weights import read_ofa
 
         state, transforms = read_ofa(path, self)
         source = f"the Once-for-all supernet {self.name} trained on ImageNet"
