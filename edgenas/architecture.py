@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from edgenas.errors import UsageError
 from edgenas.text import printable
+from edgenas.units import cost_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +92,8 @@ class Refined:
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What an architecture costs: metric -> value in that metric's canonical unit (edgenas.units), and metric ->
-    where the value comes from. A cost that could not be had is an `error`, never a made-up number."""
+    where the value comes from. On several devices the metric has the device behind it: edgenas.units.cost_name.
+    A cost that could not be had is an `error`, never a made-up number."""
 
     values: Mapping[str, float] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -114,14 +116,22 @@ class Confirmation:
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """`metric` must not exceed `limit` (canonical unit); where a cost has an upper bound of it, that must not."""
+    """`metric` must not exceed `limit` (canonical unit); where a cost has an upper bound of it, that must not.
+    `device`: on which of several; None where there is one, or on whatever device."""
 
     metric: str
     limit: float
+    device: str | None = None
+
+    @property
+    def cost(self) -> str:
+        """What that is called which is limited (edgenas.units.cost_name)."""
+        return cost_name(self.metric, self.device)
 
     def penalty(self, cost: Cost) -> float:
         """psi of Eq. 5: 0 within the limit, else limit - cost, in the raw unit of the metric."""
-        return min(0.0, self.limit - cost.upper.get(self.metric, cost.values[self.metric]))
+        name = self.cost
+        return min(0.0, self.limit - cost.upper.get(name, cost.values[name]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +153,22 @@ FORMER_NAMES = {"draws": "repeats", "readings": "eval_steps", "passes": "max_epo
 
 # The fields of a SearchRequest that are limits, and on what.
 LIMITS = {"latency_ms": "latency", "energy_mj": "energy", "macs_m": "macs", "params_m": "params"}
+Limit = float | Mapping[str, float]  # one number, or device -> the limit there
 
 
 @dataclass(frozen=True)
 class SearchRequest:
     """Everything a search depends on, as asked; None leaves the choice to the preset (see `edgenas search --help`).
 
-    Limits are in canonical units: ms, mJ, M MACs, M parameters.
+    Limits are in canonical units: ms, mJ, M MACs, M parameters. `device` may list several, with commas; one network is
+    then sought for all, and a limit is one for all, or one for each by its name.
     """
 
     space: str | None = None  # None: edgenas.spaces.DEFAULT
     dataset: str = "cifar10"
     device: str = "host"
-    latency_ms: float | None = None
-    energy_mj: float | None = None
+    latency_ms: Limit | None = field(default=None, hash=False)
+    energy_mj: Limit | None = field(default=None, hash=False)
     macs_m: float | None = None
     params_m: float | None = None
     pareto: str | None = None  # the metric against which the front of scores is sought
@@ -186,8 +198,19 @@ class SearchRequest:
     include: tuple[str, ...] | None = None  # architectures, in the space's notation, that are candidates in any case
 
     def constraints(self) -> list[Constraint]:
-        limits = {metric: getattr(self, name) for name, metric in LIMITS.items()}
-        return [Constraint(metric, limit) for metric, limit in limits.items() if limit is not None]
+        return constraints_of(vars(self))
+
+
+def constraints_of(request: Mapping[str, Any]) -> list[Constraint]:
+    """The limits of a request, as the fields of a SearchRequest."""
+    found = []
+    for name, metric in LIMITS.items():
+        limit = request[name]
+        if isinstance(limit, Mapping):
+            found += [Constraint(metric, each, device) for device, each in sorted(limit.items())]
+        elif limit is not None:
+            found.append(Constraint(metric, limit))
+    return found
 
 
 def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -546,7 +569,7 @@ class Fitness(Protocol):
 
 
 class CostProvider(Protocol):
-    """What architectures cost. A limit on any metric not in `metrics` fails before the search starts."""
+    """What architectures cost. A limit on any cost not in `metrics` fails before the search starts."""
 
     kind: str  # the name under which edgenas.cost.create gives it again
     metrics: frozenset[str]
@@ -595,7 +618,8 @@ class Confirming(Protocol):
     """A cost provider whose costs, good enough to search by, can be measured again with more care."""
 
     def confirm(self, arch: Architecture, limits: Mapping[str, float]) -> Confirmation:
-        """Measure `arch` and compare it with `limits`, metric -> limit. Raises BoardError where no board is left."""
+        """Measure `arch` and compare it with `limits`, by the names of costs. Raises BoardError where no board is
+        left."""
 
     def close(self) -> None:
         """Give back what it holds, such as boards."""

@@ -193,6 +193,32 @@ def load(name_or_path: str) -> Device:
     return read(profiles() / f"{name_or_path}.toml")
 
 
+def named(text: str) -> list[str]:
+    """The devices, by name or path, that `text` lists, with commas between. A file of that whole name is one.
+
+    Raises UsageError where one has no name.
+    """
+    if "," not in text or (is_path(text) and Path(text).expanduser().is_file()):
+        return [text]
+    found = [each.strip() for each in text.split(",")]
+    if not all(found):
+        said = printable(text, 60)
+        raise UsageError(f"--device {said} lists a device without a name; write it like --device raspi4,edgetpu")
+    return found
+
+
+def load_each(text: str) -> dict[str, Device]:
+    """What is `named` by `text`, name or path -> device, in the order of the devices' names.
+
+    Raises what `named` and `load` do, and UsageError for a device that is listed twice.
+    """
+    found = [(each, load(each)) for each in named(text)]
+    for name in {device.name for _, device in found}:
+        if sum(device.name == name for _, device in found) > 1:
+            raise UsageError(f"--device lists {name} twice; list each device once, like --device raspi4,edgetpu")
+    return dict(sorted(found, key=lambda each: each[1].name))
+
+
 def read(path: Path) -> Device:
     """The profile in the file at `path`; raises UsageError, naming the file and the key, when it is not valid."""
     advice = "give --device the path of a profile, or a name that `edgenas devices` lists"

@@ -21,18 +21,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgenas.architecture import Architecture, Cost, Refined, Score, Trial
+from edgenas.architecture import Architecture, Constraint, Cost, Refined, Score, Trial
 from edgenas.errors import DataError, EdgeNASError, UsageError
 from edgenas.files import Growing, appending, locked, read_file, write_whole
 from edgenas.text import printable
-from edgenas.units import METRICS
+from edgenas.units import metric_of
 
 SCHEMA_VERSION = 3  # versions 1 and 2 are still read: edgenas.schema.versions
 PHI = ("table", "live")  # fitnesses whose scores are phi of Eq. 2
 RUNS = Path("runs")
 ADVICE = "choose another place with --run FOLDER"
 MAX_BYTES = 1 << 30  # of a file of a run
-_FILES = ("trials.jsonl", "measured.jsonl", "refined.jsonl", "result.json", "refine")  # of a run, beside run.json
+# Of a run, beside run.json; `alone` has the runs for each of its devices, where there are several.
+_FILES = ("trials.jsonl", "measured.jsonl", "refined.jsonl", "result.json", "refine", "alone")
 _MAX_STEM = 200  # bytes of a folder's name, and there is room for a number
 
 
@@ -353,13 +354,20 @@ def cost_record(cost: Cost) -> dict[str, dict[str, Any]]:
     return {
         metric: {
             "value": value,
-            "unit": METRICS[metric].unit,
+            "unit": metric_of(metric).unit,
             "source": cost.sources.get(metric, ""),
             **({"upper": cost.upper[metric]} if metric in cost.upper else {}),
             **({"raw": cost.raw[metric]} if metric in cost.raw else {}),
         }
         for metric, value in cost.values.items()
     }
+
+
+def limit_record(constraint: Constraint) -> dict[str, Any]:
+    """`constraint` as JSON: metric, limit, unit and, where there are several, the device."""
+    where = {} if constraint.device is None else {"device": constraint.device}
+    unit = metric_of(constraint.metric).unit
+    return {"metric": constraint.metric, "limit": constraint.limit, "unit": unit, **where}
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -2,6 +2,8 @@
 
 Inside, every number is in its metric's canonical unit: ms, mJ, millions of MACs, millions of
 parameters. `parse("5ms", "latency") == 5.0`, `show(5.0, "latency") == "5 ms"`.
+
+A cost is called by its metric or, where a network is for several devices, by metric and device: "latency@raspi4".
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ METRICS = {
     )
 }
 COUNTED = frozenset({"macs", "params"})  # what follows from a network alone, on whatever device
+_AT = "@"  # no device's name has it
 
 # What an option without a unit may be, by its name: beyond is a slip of the pen, which would end in an overflow, or in
 # a search that never does.
@@ -95,6 +98,48 @@ def parse(text: str, metric: str) -> float:
     return value
 
 
+def parse_limit(text: str, metric: str) -> float | dict[str, float]:
+    """`text` such as "5ms" as `parse` has it, or such as "raspi4=10ms,edgetpu=2ms" as device -> limit.
+
+    Raises UsageError, as `parse` does, and for a device that is named twice or not at all.
+    """
+    if "=" not in text:
+        return parse(text, metric)
+    unit = METRICS[metric].example
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        device, equals, limit = (each.strip() for each in part.partition("="))
+        if not (equals and device and limit):
+            raise UsageError(
+                f"--{metric} {printable(text, MAX_CHARACTERS)} has a part that is no device=limit; write it like"
+                f" --{metric} raspi4={unit},edgetpu={unit}, or --{metric} {unit} for all devices"
+            )
+        if device in found:
+            raise UsageError(f"--{metric} limits {printable(device, MAX_CHARACTERS)} twice; give it one limit")
+        found[device] = parse(limit, metric)
+    return found
+
+
+def cost_name(metric: str, device: str | None) -> str:
+    """What the cost by `metric` is called; `device`: on which of several."""
+    return metric if device is None else f"{metric}{_AT}{device}"
+
+
+def metric_of(cost: str) -> Metric:
+    """The metric of the cost called `cost`."""
+    return METRICS[cost.partition(_AT)[0]]
+
+
+def device_of(cost: str) -> str | None:
+    """On which of several devices the cost called `cost` is; None where there is one, or on whatever device."""
+    return cost.partition(_AT)[2] or None
+
+
+def words(cost: str) -> str:
+    """The cost called `cost` as a sentence has it: "latency", or "latency on raspi4"."""
+    return cost.replace(_AT, " on ")
+
+
 def check_ranges(**values: float | None) -> None:
     """Raise UsageError for the first of `values`, by the name of its option, that is out of its range in RANGES; None
     was not asked, and an option that RANGES does not know is not looked at."""
@@ -128,7 +173,8 @@ def parse_seconds(text: str, option: str) -> float:
     return float(match[1]) * factors[match[2]]
 
 
-def show(value: float, metric: str) -> str:
-    """`value`, in the canonical unit of `metric`, with four significant digits and its unit: "4.863 ms"."""
+def show(value: float, cost: str) -> str:
+    """`value` of the cost called `cost`, in its metric's canonical unit, with four significant digits and its unit:
+    "4.863 ms"."""
     text = f"{value:.4g}" if abs(value) < 9999.5 else f"{value:.0f}"  # a person reads no 1e+04
-    return f"{text} {METRICS[metric].unit}"
+    return f"{text} {metric_of(cost).unit}"

@@ -139,10 +139,10 @@ def pool(device: str, names: list[str] | None = None) -> list[Board]:
     if names:
         chosen = [board(name) for name in names]
         for each in chosen:
-            if not _is_of(each, device):
+            if not is_of(each, device):
                 raise UsageError(f"board {each.name} is a {each.device}, not a {device}; give boards of one device")
         return chosen
-    chosen = [each for each in boards().values() if _is_of(each, device)]
+    chosen = [each for each in boards().values() if is_of(each, device)]
     if not chosen:
         how = "--local" if device == "host" else "--adb SERIAL" if device == "pixel3" else "--ssh USER@HOST"
         raise BoardError(f"there is no board of {device} yet; add one: edgenas board add NAME --device {device} {how}")
@@ -194,7 +194,7 @@ def local(name: str, device: str, threads: int = 1) -> Board:
     return Board(name, device, "local", {}, sys.executable, threads)
 
 
-def _is_of(entry: Board, device: str) -> bool:
+def is_of(entry: Board, device: str) -> bool:
     """Whether the board is of the device called `device`: by name, or by the profile of that name."""
     if device in (entry.device, entry.name):
         return True

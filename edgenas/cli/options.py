@@ -36,8 +36,8 @@ DeviceName = Annotated[str, typer.Argument(help="A device's name, or the path of
 
 # Of one text, but in another panel of each command's help.
 _LIMITS = {
-    "latency": "At most this long, like 5ms.",
-    "energy": "At most this much, like 12mJ.",
+    "latency": "At most this long, like 5ms; of several devices on each, or raspi4=10ms,edgetpu=2ms.",
+    "energy": "At most this much, like 12mJ; of several devices as for --latency.",
     "macs": "At most this many multiply-accumulates, like 60M.",
     "params": "At most this many parameters, like 0.5M.",
 }

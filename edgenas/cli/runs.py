@@ -9,7 +9,7 @@ import typer
 
 from edgenas.cli.options import Json, RunName, limit, option
 from edgenas.cli.results import show as show_result
-from edgenas.units import parse
+from edgenas.units import parse_limit
 
 app = typer.Typer(
     no_args_is_help=True, help="List, show and compare the searches in ./runs, and pick from what they saw."
@@ -70,7 +70,7 @@ def pick(
     Example: edgenas runs pick raspi4-pareto-latency --latency 5ms
     """
     asked = {"latency": latency, "energy": energy, "macs": macs, "params": params}
-    limits = {metric: parse(text, metric) for metric, text in asked.items() if text is not None}
+    limits = {metric: parse_limit(text, metric) for metric, text in asked.items() if text is not None}
     from edgenas.report.text import result_text
     from edgenas.search.pick import pick as best_within
 

@@ -11,7 +11,7 @@ from edgenas.cli import options
 from edgenas.cli.options import option
 from edgenas.cli.results import interrupted, show
 from edgenas.fitness import FitnessSettings
-from edgenas.units import parse, parse_share
+from edgenas.units import parse, parse_limit, parse_share
 
 _LIMITS = "Limits (give at least one, with its unit, or --pareto)"
 _WHAT = "What is searched"
@@ -21,7 +21,13 @@ _RUN = "Run and output"
 
 def search(
     context: typer.Context,
-    device: Annotated[str | None, option("A device's name, or the path of your own profile.", panel=_WHAT)] = None,
+    device: Annotated[
+        str | None,
+        option(
+            "A device's name, or the path of your own profile; of several, with commas, one network keeps all limits.",
+            panel=_WHAT,
+        ),
+    ] = None,
     latency: Annotated[str | None, options.limit("latency", _LIMITS)] = None,
     energy: Annotated[str | None, options.limit("energy", _LIMITS)] = None,
     macs: Annotated[str | None, options.limit("macs", _LIMITS)] = None,
@@ -162,8 +168,8 @@ def search(
     Example: edgenas search --device raspi4 --latency 5ms
     """
     limits = {
-        "latency_ms": latency and parse(latency, "latency"),
-        "energy_mj": energy and parse(energy, "energy"),
+        "latency_ms": latency and parse_limit(latency, "latency"),
+        "energy_mj": energy and parse_limit(energy, "energy"),
         "macs_m": macs and parse(macs, "macs"),
         "params_m": params and parse(params, "params"),
     }

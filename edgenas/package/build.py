@@ -9,12 +9,13 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgenas import cost, plugins
 from edgenas import device as devices
+from edgenas import plugins
+from edgenas.cost import several
 from edgenas.device import Device
 from edgenas.errors import DataError, EdgeNASError, ExportError
 from edgenas.files import check_place, read_file, write_whole
@@ -34,6 +35,7 @@ from edgenas.run import Run, cost_record
 from edgenas.schema import checked, parse
 from edgenas.schema.types import Export
 from edgenas.text import printables
+from edgenas.units import cost_name, words
 
 if TYPE_CHECKING:
     from edgenas.train.files import Trained
@@ -120,7 +122,7 @@ def _exported(folder: Path, trained: Trained) -> tuple[dict[str, Any], dict[str,
 
 def _manifest(run: Run, trained: Trained, record: Mapping[str, Any]) -> dict[str, Any]:
     request = run.header.get("request", {})
-    device = _device(request)
+    found_for = _devices(request)
     dataset = record["dataset"]["name"]
     source = record["models"][0]["input"]
     height, width = source["shape"][2:] if source["layout"] == "NCHW" else source["shape"][1:3]
@@ -133,11 +135,10 @@ def _manifest(run: Run, trained: Trained, record: Mapping[str, Any]) -> dict[str
             "genes": list(trained.arch.genes),
             "arch_str": trained.arch_str,
         },
-        "device": None
-        if device is None
-        else {"name": device.name, "title": device.title, "profile_sha256": device.sha256},
+        "device": _named(found_for[0]) if len(found_for) == 1 else None,
+        **({"devices": [_named(each) for each in found_for]} if len(found_for) > 1 else {}),
         "constraints": result.get("constraints", []),
-        "costs": _costs(result, request, trained, device),
+        "costs": _costs(result, request, trained, found_for),
         "dataset": dict(record["dataset"]),
         "classes": list(trained.class_names),
         "preprocessing": {
@@ -172,26 +173,31 @@ def _accuracies(trained: Trained, record: Mapping[str, Any]) -> list[dict[str, A
     ]
 
 
-def _device(request: Mapping[str, Any]) -> Device | None:
+def _devices(request: Mapping[str, Any]) -> list[Device]:
+    """Those that were searched for, by name."""
     if "device" not in request:
-        return None
+        return []
     try:
-        return devices.load(request["device"])
+        return list(devices.load_each(request["device"]).values())
     except EdgeNASError as error:
         raise DataError(f"the device of this run is gone: {error}") from error
 
 
+def _named(device: Device) -> dict[str, str]:
+    return {"name": device.name, "title": device.title, "profile_sha256": device.sha256}
+
+
 def _costs(
-    result: Mapping[str, Any], request: Mapping[str, Any], trained: Trained, device: Device | None
+    result: Mapping[str, Any], request: Mapping[str, Any], trained: Trained, found_for: Sequence[Device]
 ) -> dict[str, Any]:
     """Those that the search found for its winner; another architecture costs what the search would say."""
     winner = result.get("winner") or {}
     if winner.get("genes") == list(trained.arch.genes):
         return dict(winner["costs"])
-    if device is None:
+    if not found_for:
         return {}
     space = plugins.load("spaces", trained.arch.space)()
-    found = cost.create(request.get("cost", "auto"), space, request["dataset"], device)([trained.arch])[0]
+    found = several.create(request.get("cost", "auto"), space, request["dataset"], found_for)([trained.arch])[0]
     return {} if found.error is not None else cost_record(found)
 
 
@@ -218,13 +224,16 @@ def _card(manifest: Mapping[str, Any]) -> str:
     architecture, dataset, sizes = manifest["architecture"], manifest["dataset"], manifest["preprocessing"]
     models, golden = manifest["models"], manifest["golden"]
     torch_accuracy = manifest["accuracies"][0]
-    device = manifest["device"]
+    found_for = [manifest["device"]] if manifest["device"] else manifest.get("devices", [])
     lines = [
         f"# An image classifier of {len(manifest['classes'])} classes, found and trained by EdgeNAS",
         "",
         f"- Architecture: {architecture['space']} `{architecture['arch_str']}`, genes {architecture['genes']}",
-        f"- Found for: {device['title'] if device else 'no device in particular'}"
-        + "".join(f"; {each['metric']} <= {each['limit']:g} {each['unit']}" for each in manifest["constraints"]),
+        f"- Found for: {' and '.join(each['title'] for each in found_for) or 'no device in particular'}"
+        + "".join(
+            f"; {words(cost_name(each['metric'], each.get('device')))} <= {each['limit']:g} {each['unit']}"
+            for each in manifest["constraints"]
+        ),
         f"- Data: {_quoted(dataset['name'])}; classes: {', '.join(map(_quoted, manifest['classes'][:20]))}"
         + (", ..." if len(manifest["classes"]) > 20 else ""),
         f"- Input: RGB, {sizes['height']} x {sizes['width']}, scaled to [0, 1], then normalised by mean"
@@ -247,7 +256,7 @@ def _card(manifest: Mapping[str, Any]) -> str:
         )
     lines += ["", "## Costs", ""]
     lines += [
-        f"- {metric}: {each['value']:.4g} {each['unit']} ({each['source']})"
+        f"- {words(metric)}: {each['value']:.4g} {each['unit']} ({each['source']})"
         for metric, each in sorted(manifest["costs"].items())
     ] or ["Not known."]
     lines += [

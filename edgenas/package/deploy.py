@@ -136,10 +136,13 @@ def _record(manifest: Mapping[str, Any], form: str, path: Path) -> dict[str, Any
 
 def _limit_ms(manifest: Mapping[str, Any], entry: Board) -> float | None:
     """The limit on latency that the network was searched for, where that was on such a board."""
-    if (manifest["device"] or {}).get("name") not in (entry.device, entry.name):
-        return None
-    limits = [each for each in manifest["constraints"] if (each["metric"], each["unit"]) == ("latency", "ms")]
-    return float(limits[0]["limit"]) if limits else None
+    one = (manifest["device"] or {}).get("name")
+    limits = [
+        float(each["limit"])
+        for each in manifest["constraints"]
+        if (each["metric"], each["unit"]) == ("latency", "ms") and registry.is_of(entry, each.get("device", one) or "")
+    ]
+    return min(limits, default=None)
 
 
 def _model(content: Mapping[str, bytes], manifest: Mapping[str, Any], record: Mapping[str, Any], file: str) -> Model:

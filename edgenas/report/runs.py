@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgenas.architecture import LIMITS
+from edgenas.architecture import LIMITS, constraints_of
 from edgenas.errors import EdgeNASError
-from edgenas.report.text import constraints_text, result_text, score_label, table_text
+from edgenas.report.text import constraints_text, limit_text, result_text, score_label, table_text
 from edgenas.run import Run, folders, open_run
 from edgenas.text import printable, printables
-from edgenas.units import METRICS, show
+from edgenas.units import METRICS, show, words
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ def compare_text(compared: dict[str, Any]) -> str:
     rows.append(["state", *(each["state"] for each in columns)])
     winners = [(each["result"] or {}).get("winner") for each in columns]
     rows.append(["architecture", *(winner["arch_str"] if winner else "-" for winner in winners)])
-    for metric in METRICS:
+    for metric in dict.fromkeys([*METRICS, *(name for winner in winners if winner for name in winner["costs"])]):
         costs = [(winner or {}).get("costs", {}).get(metric) for winner in winners]
         if any(costs):
-            rows.append([metric, *(show(cost["value"], metric) if cost else "-" for cost in costs)])
+            rows.append([words(metric), *(show(cost["value"], metric) if cost else "-" for cost in costs)])
     label = score_label([each["request"] for each in columns])
     for name, key in {label: "score", "phi": "phi"}.items():
         values = [winner and winner[key] for winner in winners]
@@ -124,7 +124,7 @@ def _row(each: dict[str, Any]) -> list[str]:
     limits = ", ".join(
         [
             *([f"front against {request['pareto']}"] if request.get("pareto") else []),
-            *(f"{metric} <= {show(request[key], metric)}" for key, metric in LIMITS.items() if request[key]),
+            *(limit_text(each.cost, each.limit) for each in constraints_of(request)),
         ]
     )
     winner = result and result["winner"]
@@ -147,6 +147,8 @@ def _setting(key: str) -> Any:
     def text(value: Any) -> str:
         if value is None:
             return "-"
+        if isinstance(value, dict) and key in LIMITS:
+            return ", ".join(f"{device} {show(each, LIMITS[key])}" for device, each in value.items())
         return show(value, LIMITS[key]) if key in LIMITS else printable(value)
 
     return text

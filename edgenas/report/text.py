@@ -11,7 +11,7 @@ from edgenas.architecture import Drawable, TabularBenchmark
 from edgenas.device import Device
 from edgenas.run import PHI
 from edgenas.text import printable, printables
-from edgenas.units import COUNTED, METRICS, show
+from edgenas.units import COUNTED, METRICS, cost_name, show, words
 
 MAX_POINTS = 20  # of a front that a person is shown
 
@@ -25,7 +25,14 @@ def table_text(header: list[str], rows: list[list[str]]) -> str:
 
 def constraints_text(result: dict[str, Any]) -> str:
     """Like "latency <= 5 ms, macs <= 60 M"."""
-    return ", ".join(f"{each['metric']} <= {show(each['limit'], each['metric'])}" for each in result["constraints"])
+    return ", ".join(
+        limit_text(cost_name(each["metric"], each.get("device")), each["limit"]) for each in result["constraints"]
+    )
+
+
+def limit_text(cost: str, limit: float) -> str:
+    """Like "latency on raspi4 <= 5 ms"."""
+    return f"{words(cost)} <= {show(limit, cost)}"
 
 
 def score_label(requests: list[dict[str, Any]]) -> str:
@@ -40,7 +47,7 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         return _front_text(result, header)
     winner = result["winner"]
     space, benchmark = plugins.load("spaces", result["space"])(), plugins.benchmark_of(result["space"])
-    limits = {each["metric"]: each["limit"] for each in result["constraints"]}
+    limits = {cost_name(each["metric"], each.get("device")): each["limit"] for each in result["constraints"]}
     lines = [f"{result['device']}, {printable(result['dataset'])}: {constraints_text(result)}", ""]
     if isinstance(space, Drawable):
         from edgenas.architecture import Architecture
@@ -54,7 +61,7 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     for metric, cost in winner["costs"].items():
         value = show(cost["value"], metric)
         limit = f"of {show(limits[metric], metric)}" if metric in limits else ""
-        rows.append([f"  {metric}", value, limit, cost["source"] + _uncertainty_text(metric, cost)])
+        rows.append([f"  {words(metric)}", value, limit, cost["source"] + _uncertainty_text(metric, cost)])
     label = score_label([header["request"]])
     rows.append([f"  {label}", f"{winner['score']:.4f}", "", header["fitness_source"]])
     if label != "phi" and winner["phi"] is not None:
@@ -63,7 +70,7 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     again = winner.get("measured_again")
     if again is not None:
         for metric, value in again["values"].items():
-            rows.append([f"  {metric}", show(value, metric), again["verdict"], f"again: {again['source']}"])
+            rows.append([f"  {words(metric)}", show(value, metric), again["verdict"], f"again: {again['source']}"])
     refined = winner.get("refined")
     if refined is not None:
         images = f"{refined['val_images']:,} images held out, after {refined['images_seen']:,} images of training"
@@ -80,10 +87,38 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         *_unknown_accuracy_lines(benchmark, winner, result["dataset"]),
         "",
         *_refinement_lines(result),
+        *_compromise_lines(result, label),
         f"  {counts['distinct']} architectures evaluated, {counts['scored']} unique ones scored,"
         f" {result['seconds']:.2f} s; run {result['run']}",
     ]
     return "\n".join(lines)
+
+
+def _compromise_lines(result: dict[str, Any], label: str) -> list[str]:
+    """What one network for several devices comes to, beside one for each; with the commands that tell, where that was
+    not searched for. A search for one may find less, though the network for all keeps its limits too."""
+    found = result.get("compromise")
+    if found is None:
+        return []
+    unrefined = "" if result["refinement"] is None else ", before any is refined"
+    lines = [f"  one network for all devices, beside one for each{unrefined}:"]
+    searched = [each for each in found["alone"] if each["searched"]]
+    if searched:
+        rows = [["  all", *_compared(found)]]
+        for each in searched:
+            worse = each["score"] is None or each["score"] < found["score"]
+            rows.append([f"  {each['device']} alone", *_compared(each), "found nothing better" if worse else ""])
+        rows[0].append("")
+        table = table_text(["  FOR", label.upper(), "ACCURACY", "BEST POSSIBLE", ""], rows)
+        lines += [f"  {line}" for line in table.splitlines()]
+    lines += [f"    {each['command']}" for each in found["alone"] if not each["searched"]]
+    return [*lines, ""]
+
+
+def _compared(found: dict[str, Any]) -> list[str]:
+    score = "-" if found["score"] is None else f"{found['score']:.4f}"
+    percents = (found["test_accuracy"], found["best_possible_accuracy"])
+    return [score, *("-" if each is None else f"{each:.2f} %" for each in percents)]
 
 
 def _unknown_accuracy_lines(benchmark: TabularBenchmark | None, winner: dict[str, Any], dataset: str) -> list[str]:
@@ -145,7 +180,8 @@ def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     evenly = {round(i * last / (MAX_POINTS - 1)) for i in range(MAX_POINTS)}
     shown = sorted(evenly | {i for i in range(last) if front[i].get("refined")}) if last >= MAX_POINTS else None
     points = front if shown is None else [front[i] for i in shown]
-    metrics = [metric, *(each["metric"] for each in result["constraints"] if each["metric"] != metric)]
+    limited = (cost_name(each["metric"], each.get("device")) for each in result["constraints"])
+    metrics = [metric, *(each for each in limited if each != metric)]
     known = front[0]["test_accuracy"] is not None
     refined = any(point.get("refined") for point in points)
     rows = [
@@ -158,7 +194,7 @@ def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         ]
         for point in points
     ]
-    titles = [f"  {metric.upper()}", *(name.upper() for name in metrics[1:]), label.upper()]
+    titles = [f"  {metric.upper()}", *(words(name).upper() for name in metrics[1:]), label.upper()]
     titles += [*(["VALIDATION"] if refined else []), *(["ACCURACY"] if known else []), "ARCHITECTURE"]
     table = table_text(titles, [[f"  {row[0]}", *row[1:]] for row in rows])
     dataset = printable(result["dataset"])

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from edgenas import plugins
-from edgenas.architecture import LIMITS, SearchRequest, renamed
+from edgenas.architecture import LIMITS, SearchRequest, constraints_of, renamed
 from edgenas.errors import EdgeNASError
 from edgenas.schema import versions
 from edgenas.schema.types import (
@@ -34,8 +34,8 @@ from edgenas.schema.types import (
     Word,
     Words,
 )
-from edgenas.text import printable
-from edgenas.units import METRICS
+from edgenas.text import is_name, printable
+from edgenas.units import METRICS, cost_name
 
 MAX_DIGITS = 18  # of a whole number
 _WORDS = 160  # characters of what pydantic says is wrong
@@ -108,9 +108,12 @@ def header(value: Any) -> dict[str, Any]:
             found[name] = renamed(found[name])
     if request["space"] is None:
         raise ValueError("request.space names no space")
-    for limit, metric in LIMITS.items():
-        if request[limit] is not None and not 0 < request[limit] <= METRICS[metric].maximum:
-            raise ValueError(f"request.{limit}: {request[limit]} is no limit")
+    for each in constraints_of(request):
+        if not 0 < each.limit <= METRICS[each.metric].maximum:
+            field = next(name for name, metric in LIMITS.items() if metric == each.metric)
+            raise ValueError(f"request.{field}: {each.limit} is no limit")
+        if each.device is not None and not is_name(each.device):
+            raise ValueError("request limits what is no device")
     if request["pareto"] is not None and request["pareto"] not in METRICS:
         raise ValueError("request.pareto names no metric")
     return found
@@ -155,20 +158,21 @@ def result(value: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     defaults: dict[str, Any] = {"pareto": None, "front": None, "confirmations": [], "refinement": None}
     found: dict[str, Any] = checked(Result, {**defaults, **value} if isinstance(value, dict) else value)
     points = [*([found["winner"]] if found["winner"] else []), *(found["front"] or [])]
-    metrics = {each["metric"] for each in found["constraints"]} | ({found["pareto"]} if found["pareto"] else set())
+    limited = {cost_name(each["metric"], each.get("device")) for each in found["constraints"]}
+    limited |= {found["pareto"]} if found["pareto"] else set()
     if found["feasible"] != bool(points) or (found["front"] is None) != (found["pareto"] is None):
         raise ValueError("winner and front do not fit each other")
     if (found["space"], found["dataset"]) != (request["space"], request["dataset"]):
         raise ValueError("it is of another run")
     check_genes(found["space"], points)
-    if not all(metrics <= set(point["costs"]) for point in points):
+    if not all(limited <= set(point["costs"]) for point in points):
         raise ValueError("a network lacks a cost that is limited")
     return found
 
 
 def _check_trials(records: Sequence[Mapping[str, Any]], request: Mapping[str, Any]) -> None:
     """Raise LineError for one of the records of a run with this `request` that does not fit itself or its place."""
-    needed = {metric for limit, metric in LIMITS.items() if request[limit] is not None}
+    needed = {each.cost for each in constraints_of(request)}
     needed |= {request["pareto"]} if request["pareto"] else set()
     for number, each in enumerate(records, 1):
         has_costs = each["cost_error"] is None

@@ -9,8 +9,18 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, NotRequired
 
 from annotated_types import Ge, Gt, Le, Len
-from pydantic import BeforeValidator, ConfigDict, InstanceOf
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    InstanceOf,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from typing_extensions import TypedDict  # pydantic cannot read that of typing before Python 3.12
+
+from edgenas.text import is_name, printable
+from edgenas.units import COUNTED, METRICS, cost_name, device_of
 
 STRICT = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 CLOSED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -51,11 +61,45 @@ class _Millions(_CostEntry):
 
 
 class Costs(TypedDict, total=False):
+    """On one device."""
+
     __pydantic_config__ = CLOSED  # type: ignore[misc]
     latency: _Milliseconds
     energy: _Millijoules
     macs: _Millions
     params: _Millions
+
+
+def _by_device(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Costs on several devices are those on each, by the names that they have beside each other."""
+    names = [each for each in value if isinstance(each, str)] if isinstance(value, dict) else []
+    devices = {device_of(each) for each in names}
+    if devices <= {None}:
+        return check(value)
+    found: dict[str, Any] = {}
+    for device in devices:
+        there = check({_metric(each): value[each] for each in names if device_of(each) == device})
+        found |= {cost_name(metric, device): cost for metric, cost in there.items()}
+    return {each: found[each] for each in value}
+
+
+def _metric(cost: str) -> str:
+    """The metric of a cost that is called so. Raises ValueError for what calls none."""
+    device, metric = device_of(cost), cost.partition("@")[0]
+    if metric not in METRICS or (device and (metric in COUNTED or not is_name(device))) or cost.endswith("@"):
+        raise ValueError(f"{printable(cost, 40)} is no cost")
+    return metric
+
+
+AllCosts = Annotated[Costs, WrapValidator(_by_device)]
+
+
+def _called(cost: str) -> str:
+    _metric(cost)
+    return cost
+
+
+CostName = Annotated[Text, AfterValidator(_called)]
 
 
 class Header(TypedDict):
@@ -92,7 +136,7 @@ class TrialRecord(TypedDict):
     fitness: float | None
     feasible: bool
     scored: bool
-    costs: Costs
+    costs: AllCosts
     score_error: Text | None
     cost_error: Text | None
 
@@ -103,7 +147,7 @@ class MeasuredRecord(TypedDict):
     __pydantic_config__ = STRICT  # type: ignore[misc]
     space: Text
     genes: Genes
-    costs: Costs
+    costs: AllCosts
     cost_error: Text | None
 
 
@@ -125,6 +169,7 @@ class _Limit(TypedDict):
     metric: Metric
     limit: Annotated[float, Gt(0)]
     unit: Text
+    device: NotRequired[Text]
 
 
 class _RunnerUp(TypedDict):
@@ -150,14 +195,14 @@ class _Point(TypedDict):
     arch_idx: Count | None
     score: float
     phi: float | None
-    costs: Costs
+    costs: AllCosts
     test_accuracy: Percent | None
     refined: NotRequired[_Refined | None]
 
 
 class _Confirmed(TypedDict):
     verdict: Literal["PASS", "FAIL", "UNSTABLE"]
-    values: dict[Metric, Amount]
+    values: dict[CostName, Amount]
     source: Text
 
 
@@ -197,6 +242,26 @@ class _Refinement(TypedDict):
     architectures: list[_RefinedArchitecture]
 
 
+class _Alone(TypedDict):
+    device: Text
+    genes: Genes | None
+    arch_str: Text | None
+    score: float | None
+    test_accuracy: Percent | None
+    best_possible_accuracy: Percent | None
+    searched: bool
+    command: Text
+
+
+class _Compromise(TypedDict):
+    genes: Genes
+    arch_str: Text
+    score: float
+    test_accuracy: Percent | None
+    best_possible_accuracy: Percent | None
+    alone: list[_Alone]
+
+
 class _Evaluations(TypedDict):
     requested: NotRequired[Count]
     distinct: Count
@@ -219,6 +284,7 @@ class Result(TypedDict):
     best_possible_accuracy: Percent | None
     confirmations: NotRequired[list[_Confirmation]]
     refinement: NotRequired[_Refinement | None]
+    compromise: NotRequired[_Compromise]
     evaluations: _Evaluations
     seconds: Amount
     run: Text

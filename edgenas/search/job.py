@@ -25,15 +25,15 @@ from edgenas.architecture import (
     Trial,
     Uncertain,
 )
-from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError, InfeasibleError, UnstableError
+from edgenas.search.compromise import Alone
 from edgenas.search.evaluate import SHORTLIST, Evaluator, Measured
 from edgenas.search.genetic import Generation, best_of_unique, evolve, leaders
 from edgenas.search.landscape import Landscape
 from edgenas.search.pareto import evolve_front, front_leaders, front_of
 from edgenas.search.refine import Refinement, Rung, spread
 from edgenas.search.settings import SearchSettings
-from edgenas.units import METRICS, show
+from edgenas.units import metric_of, show, words
 
 MAX_CONFIRMED = 5  # candidates measured again before a search is given up
 INTERVAL = 0.95  # the probability with which the interval of a predicted cost holds the true one
@@ -46,7 +46,7 @@ class Search:
     """A search that is ready to go: iterate over it for its trials and generations, then ask for `result`."""
 
     dataset: str
-    device: Device
+    device: str  # its name; of several all, with commas between
     space: SearchSpace
     fitness: Fitness
     cost: CostProvider
@@ -61,6 +61,7 @@ class Search:
     confirmations: list[tuple[Trial, Confirmation]] = field(default_factory=list)  # of winners measured again
     pareto: str | None = None  # the metric of Pareto mode: not one winner is sought, but the front of scores against it
     refinement: Refinement | None = None  # what trains a shortlist after the search; None: nothing does
+    alone: Sequence[Alone] = ()  # where it is for several devices, the same search for each of them
     stored: dict[str, Any] | None = None  # the result of the run before it was gone on with; None: it had not ended
     included: Sequence[Architecture] = ()  # what is evaluated first, measured and refined with the best
 
@@ -90,14 +91,18 @@ class Search:
             return 1.0
         done = (self.last.index + 1) / self.settings.generations if self.last else 0.0
         done = min(1.0, max(done, self.scored / self.settings.budget if self.settings.budget else 0.0))
-        if self.refinement is None:
-            return done
-        share = _TABLE_SHARE if self.fitness.exhaustive else _LIVE_SHARE
-        return share * done + (1 - share) * self.refinement.share_done
+        if self.refinement is not None:
+            share = _TABLE_SHARE if self.fitness.exhaustive else _LIVE_SHARE
+            done = share * done + (1 - share) * self.refinement.share_done
+        parts = [done, *(each.share_done for each in self.alone if each.ready is not None)]
+        return sum(parts) / len(parts)
 
     @property
     def state(self) -> str:
         """Where the search stands, in a few words."""
+        for each in self.alone:
+            if each.state is not None:
+                return each.state
         if self.refinement is not None and self.refinement.rung is not None:
             return self.refinement.state
         if self.last is not None and self.last.ended is not None and isinstance(self.cost, Confirming):
@@ -113,7 +118,7 @@ class Search:
             seen = f"best fitness {self.last.best.fitness:.4f}, {feasible:.0%} within the limits"
         return f"generation {self.last.index + 1 if self.last else 0}, {self.scored} scored, {seen}"
 
-    def __iter__(self) -> Iterator[Trial | Measured | Generation | Rung | Refined]:
+    def __iter__(self) -> Iterator[Trial | Measured | Generation | Rung | Refined | Alone]:
         """Evolve, then refine, storing each trial, each measurement and what came of each training before it is
         yielded; a resumed search yields the trials that are stored again first.
 
@@ -144,6 +149,9 @@ class Search:
                     yield event
                 yield from self._refine()
                 self._confirm()
+                if self.best is not None:
+                    for each in self.alone:
+                        yield from each
         except BoardError as error:
             raise BoardError(
                 f"{error}; nothing is lost, then go on with: edgenas search --resume {self.run.path}"
@@ -189,7 +197,7 @@ class Search:
         """What boards measured before the search was interrupted; what lacks a cost is measured again."""
         if not isinstance(self.cost, Correctable):
             return {}
-        needed = self.cost.metrics & _MEASURABLE
+        needed = {each for each in self.cost.metrics if metric_of(each).name in _MEASURABLE}
         found = self.run.measured().items()
         return {arch: cost for arch, cost in found if cost.error is not None or needed <= cost.values.keys()}
 
@@ -230,7 +238,7 @@ class Search:
         front is not measured again: it is not known yet which of its points matters."""
         if not isinstance(self.cost, Confirming) or self.pareto is not None:
             return
-        limits = {each.metric: each.limit for each in self.constraints}
+        limits = {each.cost: each.limit for each in self.constraints}
         for trial in self.contenders():
             found = self.cost.confirm(trial.arch, limits)
             self.confirmations.append((trial, found))
@@ -267,13 +275,10 @@ class Search:
         counts = (self.last.requested, self.last.distinct, self.last.scored) if self.last else (0, 0, 0)
         return {
             "schema_version": runs.SCHEMA_VERSION,
-            "device": self.device.name,
+            "device": self.device,
             "space": self.space.name,
             "dataset": self.dataset,
-            "constraints": [
-                {"metric": each.metric, "limit": each.limit, "unit": METRICS[each.metric].unit}
-                for each in self.constraints
-            ],
+            "constraints": [runs.limit_record(each) for each in self.constraints],
             "feasible": best is not None,
             "winner": None if best is None or self.pareto is not None else self._winner(best),
             "pareto": self.pareto,
@@ -283,6 +288,7 @@ class Search:
                 {"arch_str": self.space.describe(trial.arch), **asdict(found)} for trial, found in self.confirmations
             ],
             "refinement": None if self.refinement is None else self.refinement.summary(),
+            **({} if best is None or not self.alone else {"compromise": self._compromise(best)}),
             "evaluations": dict(zip(("requested", "distinct", "scored"), counts, strict=True)),
             "seconds": self.seconds,
             "run": str(self.run.path),
@@ -295,13 +301,25 @@ class Search:
             facts["costs"][metric] |= found
         return {**facts, "fitness": best.fitness, "measured_again": again, "refined": self._refined(best)}
 
+    def _compromise(self, best: Trial) -> dict[str, Any]:
+        """What one network for all devices comes to, beside one for each. These are not refined, so where `best` was,
+        the one of the highest score stands for it."""
+        by_score = [each for each in self.trials if each.feasible]
+        shown = best if self.refinement is None else best_of_unique(self.space, by_score)[0]
+        (facts,) = described(self.space, self.dataset, [shown])
+        return {
+            **{name: facts[name] for name in ("genes", "arch_str", "score", "test_accuracy")},
+            "best_possible_accuracy": self.landscape.best_accuracy if self.landscape else None,
+            "alone": [each.record() for each in self.alone],
+        }
+
     def _uncertainty(self, arch: Architecture) -> dict[str, dict[str, Any]]:
         """Metric -> the interval that holds the true cost with INTERVAL probability, and, where there is a limit, the
         chance, in [0, 1], that it is over; of costs that may be off."""
         if not isinstance(self.cost, Uncertain):
             return {}
         (low,), (high,) = (self.cost.quantiles([arch], level) for level in ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2))
-        limits = {each.metric: each.limit for each in self.constraints}
+        limits = {each.cost: each.limit for each in self.constraints}
         found = {}
         for metric in sorted(low):
             if low[metric] == high[metric]:
@@ -343,30 +361,28 @@ class Search:
         if not self.constraints:
             reason = next((each.cost.error or each.score.error for each in self.trials), "no candidate was evaluated")
             return InfeasibleError(
-                f"no front on {self.device.name}: none of the {len(self.trials)} candidates seen has a score and a"
+                f"no front on {self.device}: none of the {len(self.trials)} candidates seen has a score and a"
                 f" {self.pareto} (the first: {reason}); change that, or search longer, with more --generations"
             )
-        limits = " and ".join(f"{each.metric} <= {show(each.limit, each.metric)}" for each in self.constraints)
+        limits = " and ".join(f"{words(each.cost)} <= {show(each.limit, each.cost)}" for each in self.constraints)
         parts = []
-        for metric in (each.metric for each in self.constraints):
+        for metric in (each.cost for each in self.constraints):
             known = []
             seen = [trial.cost.values[metric] for trial in self.trials if metric in trial.cost.values]
             if seen:
-                known.append(f"the smallest {metric} seen is {show(min(seen), metric)}")
+                known.append(f"the smallest {words(metric)} seen is {show(min(seen), metric)}")
             if self.landscape and metric in self.landscape.smallest:
                 smallest, source = self.landscape.smallest[metric]
-                known.append(f"the smallest {metric} possible is {show(smallest, metric)} ({source})")
+                known.append(f"the smallest {words(metric)} possible is {show(smallest, metric)} ({source})")
             parts += known
         facts = ", ".join(parts) or "no candidate has a known cost"
         if self.landscape and self.landscape.feasible:
             return InfeasibleError(
-                f"nothing found on {self.device.name}: none of the {len(self.trials)} candidates seen has {limits},"
+                f"nothing found on {self.device}: none of the {len(self.trials)} candidates seen has {limits},"
                 f" though {self.landscape.feasible} architectures of the space have; {facts}; search longer, with more"
                 " --generations"
             )
-        return InfeasibleError(
-            f"infeasible on {self.device.name}: no architecture has {limits}; {facts}; raise the limit"
-        )
+        return InfeasibleError(f"infeasible on {self.device}: no architecture has {limits}; {facts}; raise the limit")
 
 
 def described(space: SearchSpace, dataset: str, trials: Sequence[Trial]) -> list[dict[str, Any]]:

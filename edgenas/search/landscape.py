@@ -13,7 +13,7 @@ class Landscape:
     """What is known of the whole space before a search begins."""
 
     feasible: int  # connected architectures that meet every limit
-    smallest: dict[str, tuple[float, str]]  # metric -> smallest cost of a connected one, and its source
+    smallest: dict[str, tuple[float, str]]  # name of a cost -> the smallest of a connected one, and its source
     best_accuracy: float | None  # benchmark test accuracy in % of the best feasible cell, where it is on this machine
 
 

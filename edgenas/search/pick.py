@@ -14,13 +14,24 @@ from typing import Any
 
 from edgenas import plugins
 from edgenas import run as runs
-from edgenas.architecture import LIMITS, Architecture, Constraint, Cost, Refined, SearchRequest, SearchSpace, Trial
+from edgenas.architecture import (
+    LIMITS,
+    Architecture,
+    Constraint,
+    Cost,
+    Limit,
+    Refined,
+    SearchRequest,
+    SearchSpace,
+    Trial,
+)
 from edgenas.errors import DataError, InfeasibleError, UsageError
 from edgenas.search.genetic import rank
 from edgenas.search.job import described
 from edgenas.search.refine import in_figures, selection_score
 from edgenas.search.request import stored_request
-from edgenas.units import METRICS, show
+from edgenas.search.target import spelled_out
+from edgenas.units import show, words
 
 
 @dataclass(frozen=True)
@@ -34,10 +45,10 @@ class Pick:
     problem: InfeasibleError | None
 
 
-def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick:
+def pick(run: str, limits: Mapping[str, Limit], keep: str | None = None) -> Pick:
     """Of all trials of `run`, of any kind of search, the one that scores highest within `limits`: metric -> limit in
-    the metric's canonical unit. Of equal scores the cheapest by the metric of the run's front, where it has one, is
-    taken, then the first in canonical order.
+    the metric's canonical unit; of a run for several devices for all of them, or device -> limit. Of equal scores the
+    cheapest by the metric of the run's front, where it has one, is taken, then the first in canonical order.
 
     Where that one was refined, it has rivals: of all refined architectures within `limits` that have seen the most
     images, the one of the best selection score (edgenas.search.refine) is taken. Where it was not, nothing is known
@@ -53,6 +64,9 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
         raise UsageError(f"a pick needs a limit; name one, like: edgenas runs pick {run} --latency 5ms")
     opened = runs.open_run(run)
     request = stored_request(opened)
+    fields: dict[str, Any] = {name: limits.get(metric) for name, metric in LIMITS.items()}
+    asked = spelled_out(replace(request, pareto=None, **fields))
+    kept = asked.constraints()
     space = plugins.load("spaces", opened.header["request"]["space"])()
     evaluated = opened.trials()
     trials = _usable(evaluated, opened.measured(), space)
@@ -61,16 +75,16 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
         advice = f"go on with it by: edgenas search --resume {opened.path}" if outcome is None else "search anew"
         raise DataError(f"run {opened.path} has no trial with a score and a cost to pick from; {advice}")
     known = set.intersection(*(set(trial.cost.values) for trial in trials))
-    for metric in limits:
-        if metric not in known:
-            raise UsageError(f"run {opened.path} knows no {metric}, only {', '.join(sorted(known))}; leave it out")
+    for each in kept:
+        if each.cost not in known:
+            there = ", ".join(map(words, sorted(known)))
+            raise UsageError(f"run {opened.path} knows no {words(each.cost)}, only {there}; leave it out")
 
     def order(trial: Trial) -> tuple[float, float, tuple[int, ...], tuple[int, ...]]:
         """As on a front, where of one score the cheapest stands; else as in a search for one winner."""
         fitness, canonical, genes = rank(space, trial)
         return (fitness, trial.cost.values[request.pareto] if request.pareto in known else 0.0, canonical, genes)
 
-    kept = [Constraint(metric, limit) for metric, limit in limits.items()]
     within = [trial for trial in trials if all(each.penalty(trial.cost) == 0 for each in kept)]
     best = min(within, key=order, default=None)
     refined = {arch: rungs[-1] for arch, rungs in opened.refined().items() if rungs[-1].error is None}
@@ -81,9 +95,7 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
         "device": (outcome or {}).get("device", request.device),
         "space": space.name,
         "dataset": request.dataset,
-        "constraints": [
-            {"metric": metric, "limit": limit, "unit": METRICS[metric].unit} for metric, limit in limits.items()
-        ],
+        "constraints": [runs.limit_record(each) for each in kept],
         "feasible": best is not None,
         "winner": None,
         "pareto": None,
@@ -96,7 +108,7 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
         "run": str(opened.path),
     }
     if best is None:
-        return Pick(result, opened.header, None, _nothing(opened, trials, limits))
+        return Pick(result, opened.header, None, _nothing(opened, trials, kept))
     (facts,) = described(space, request.dataset, [best])
     tried = refined.get(space.canonical(best.arch))
     result["winner"] = {
@@ -107,8 +119,8 @@ def pick(run: str, limits: Mapping[str, float], keep: str | None = None) -> Pick
     }
     result["seconds"] = round(time.perf_counter() - begun, 4)
     if keep is not None:
-        result["run"] = str(_kept(opened, request, space, best, result, keep).path)
-    return Pick(result, opened.header, _note(opened, request, limits), None)
+        result["run"] = str(_kept(opened, asked, space, best, result, keep).path)
+    return Pick(result, opened.header, _note(opened, request, kept), None)
 
 
 def _best_refined(trials: Sequence[Trial], refined: Mapping[Architecture, Refined], space: SearchSpace) -> Trial:
@@ -137,10 +149,10 @@ def _usable(evaluated: Sequence[Trial], measured: Mapping[Architecture, Cost], s
     return found
 
 
-def _nothing(run: runs.Run, trials: Sequence[Trial], limits: Mapping[str, float]) -> InfeasibleError:
+def _nothing(run: runs.Run, trials: Sequence[Trial], limits: Sequence[Constraint]) -> InfeasibleError:
     smallest = [
-        f"the smallest {metric} seen is {show(min(trial.cost.values[metric] for trial in trials), metric)}"
-        for metric in limits
+        f"the smallest {words(cost)} seen is {show(min(trial.cost.values[cost] for trial in trials), cost)}"
+        for cost in (each.cost for each in limits)
     ]
     return InfeasibleError(
         f"none of the {len(trials)} candidates of run {run.path} with score and cost has {_text(limits)};"
@@ -148,36 +160,36 @@ def _nothing(run: runs.Run, trials: Sequence[Trial], limits: Mapping[str, float]
     )
 
 
-def _note(run: runs.Run, request: SearchRequest, limits: Mapping[str, float]) -> str | None:
+def _note(run: runs.Run, request: SearchRequest, limits: Sequence[Constraint]) -> str | None:
     """A sentence where the run did not search for what is asked of it."""
-    tighter = {each.metric: each.limit for each in request.constraints() if limits.get(each.metric, inf) > each.limit}
+    asked = {each.cost: each.limit for each in limits}
+    tighter = [each for each in request.constraints() if asked.get(each.cost, inf) > each.limit]
     if tighter:
         return f"run {run.path} was searched with {_text(tighter)}: what is beyond was penalised, so better may exist"
-    sought = {each.metric: each.limit for each in request.constraints()}
-    strange = {name: limit for name, limit in limits.items() if name != request.pareto and sought.get(name) != limit}
+    sought = {each.cost: each.limit for each in request.constraints()}
+    strange = [each for each in limits if each.cost != request.pareto and sought.get(each.cost) != each.limit]
     if not strange:
         return None
-    wider = f"; `edgenas search --pareto {next(iter(strange))}` looks for the best within each limit"
-    advice = "" if request.pareto else wider
+    wider = f"; `edgenas search --pareto {strange[0].metric}` looks for the best within each limit"
+    advice = "" if request.pareto or strange[0].device else wider  # of several devices there is no such front
     return f"run {run.path} was not a search within {_text(strange)}, so better may exist{advice}"
 
 
-def _text(limits: Mapping[str, float]) -> str:
-    return " and ".join(f"{metric} <= {show(limit, metric)}" for metric, limit in limits.items())
+def _text(limits: Sequence[Constraint]) -> str:
+    return " and ".join(f"{words(each.cost)} <= {show(each.limit, each.cost)}" for each in limits)
 
 
 def _kept(
-    source: runs.Run, request: SearchRequest, space: SearchSpace, best: Trial, result: dict[str, Any], name: str
+    source: runs.Run, asked: SearchRequest, space: SearchSpace, best: Trial, result: dict[str, Any], name: str
 ) -> runs.Run:
     """The new run `name` with `result`, as if a search for its limits had evaluated `best` alone."""
-    limits = {each["metric"]: each["limit"] for each in result["constraints"]}
     header = {
         **source.header,
         "schema_version": runs.SCHEMA_VERSION,
         "kind": "pick",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "picked_from": str(source.path),
-        "request": {**asdict(request), "pareto": None, **{name: limits.get(metric) for name, metric in LIMITS.items()}},
+        "request": asdict(asked),
     }
     path = runs.place(name, "")
     trials = [(replace(best, number=0, generation=0), space.describe(best.arch))]

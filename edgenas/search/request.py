@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from edgenas import cost, plugins, spaces
 from edgenas import device as devices
+from edgenas import plugins
 from edgenas import run as runs
 from edgenas.architecture import (
+    LIMITS,
     Constraint,
-    CostProvider,
     Countable,
     Inheriting,
     OwnResolution,
@@ -23,7 +23,6 @@ from edgenas.architecture import (
     flat,
 )
 from edgenas.data.images import batch_within
-from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import HOW_ONLY, PHOTOS_REFINED, PUBLISHED, SUPERNET, FitnessSettings, RefineSettings, sized, table
 from edgenas.fitness import PAPER as PAPER_FITNESS
@@ -31,8 +30,9 @@ from edgenas.fitness.weights import parse_weights
 from edgenas.search.initial import init_of
 from edgenas.search.settings import FRONT, SearchSettings
 from edgenas.search.settings import PAPER as PAPER_SEARCH
+from edgenas.search.target import Target, check_devices, load_target, spelled_out
 from edgenas.text import printable
-from edgenas.units import COUNTED, METRICS, check_ranges
+from edgenas.units import METRICS, check_ranges
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,6 @@ _LOOKED_UP = {
 
 
 @dataclass(frozen=True)
-class Target:
-    """What a search is for, loaded: a device, a space, and what its architectures cost there."""
-
-    device: Device
-    space: SearchSpace
-    cost: CostProvider
-
-
-@dataclass(frozen=True)
 class ResolvedSearch:
     """All that a search depends on, decided."""
 
@@ -118,6 +109,7 @@ def resolve(
 
     Raises UsageError for what cannot be asked and DataError for data that is missing or damaged.
     """
+    request = spelled_out(request)
     check(request, presets)
     target, preset = target or load_target(request), presets[request.preset]
     fitness_settings, looked_up, trained = _settings(request, preset)
@@ -151,38 +143,9 @@ def check(request: SearchRequest, presets: Mapping[str, Preset] = PRESETS) -> No
             "a search needs a limit; give one, like --latency 5ms (or --energy, --macs, --params), or search for all"
             " limits at once by --pareto latency"
         )
+    check_devices(request)
     _settings(request, presets[request.preset])
     check_ranges(**vars(request))
-
-
-def load_target(request: SearchRequest) -> Target:
-    """Raises UsageError for a name that is unknown, and for a metric that nothing here knows of the device."""
-    device = devices.load(request.device)
-    space = plugins.load("spaces", request.space or spaces.DEFAULT)()
-    boards = [name.strip() for name in (request.board or "").split(",") if name.strip()]
-    if request.confidence is not None and not 0.5 <= request.confidence < 1:
-        raise UsageError(
-            f"--confidence {request.confidence:.6g} is no probability from 50% to 99.9%; write it like 95%"
-        )
-    costs = cost.create(request.cost, space, request.dataset, device, boards, request.confidence)
-    limited = [each.metric for each in request.constraints()]
-    for metric in [*([request.pareto] if request.pareto else []), *limited]:
-        if metric not in costs.metrics:
-            if metric in COUNTED:
-                raise UsageError(
-                    f"the space {space.name} does not count MACs and parameters; limit what boards measure, like"
-                    " --latency 5ms"
-                )
-            if metric in device.metrics and request.cost not in ("live", "hybrid"):
-                raise UsageError(
-                    f"nothing here predicts the {metric} of {device.name}; measure it on a board by --cost"
-                    " live (`edgenas board add --help` says how to name one)"
-                )
-            raise UsageError(
-                f"{device.name} has no {metric} to limit, only {', '.join(sorted(costs.metrics))};"
-                " `edgenas devices` lists what each device has"
-            )
-    return Target(device, space, costs)
 
 
 def looks_up(scoring: str, space: SearchSpace, dataset: str, settings: FitnessSettings) -> bool:
@@ -199,6 +162,15 @@ def looks_up(scoring: str, space: SearchSpace, dataset: str, settings: FitnessSe
         return plugins.load("fitness", name)(space, dataset, settings).exhaustive if known is None else known
 
     return all(member(name) for name in parse_weights(scoring))
+
+
+def untrained(scoring: str, space: SearchSpace, dataset: str, settings: FitnessSettings) -> bool:
+    """Whether nothing is trained for scores by the fitness, or mixture, `scoring`: they are looked up, or those of
+    networks with inherited weights as they are. Raises what `looks_up` does."""
+    as_they_are = settings.init == "inherited" and not settings.epochs
+    inheriting = {name for name in parse_weights(scoring) if as_they_are and name in ("live", "subnet")}
+    others = [name for name in parse_weights(scoring) if name not in inheriting]
+    return all(looks_up(name, space, dataset, settings) for name in others)
 
 
 def _for_space(
@@ -323,11 +295,25 @@ def request_again(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
         if name in _ELSEWHERE:
             continue
         before = getattr(stored, name)
-        if before != value:
+        if before != _as_stored(stored, name, value):
             flag = "--" + name.removesuffix("_ms").removesuffix("_mj").removesuffix("_m").replace("_", "-")
-            was, asked_now = (",".join(each) if isinstance(each, tuple) else each for each in (before, value))
+            was, asked_now = (_asked_text(each) for each in (before, value))
             raise UsageError(
                 f"run {run.path} was made with {flag} {printable(was)}, not {asked_now}; leave {flag} out to go on with"
                 " it, or start a new run"
             )
     return replace(stored, **{name: asked[name] for name in _ELSEWHERE & set(asked)})
+
+
+def _as_stored(stored: SearchRequest, name: str, value: Any) -> Any:
+    """What would be in `stored` had it been asked with `value` for the field `name`."""
+    if name == "device":
+        return ",".join(devices.load_each(value)) if len(devices.named(value)) > 1 else value
+    return getattr(spelled_out(replace(stored, **{name: value})), name) if name in LIMITS else value
+
+
+def _asked_text(value: Any) -> Any:
+    """`value` of a field of a request, somewhat as one asks for it."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={each}" for name, each in value.items())
+    return ",".join(value) if isinstance(value, tuple) else value

@@ -8,18 +8,31 @@ import logging
 import platform
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from edgenas import __version__, plugins
+from edgenas import device as devices
 from edgenas import run as runs
-from edgenas.architecture import Architecture, Constraint, Fitness, Parsable, SearchRequest, SearchSpace, Timed
+from edgenas.architecture import (
+    Architecture,
+    Confirming,
+    Constraint,
+    Fitness,
+    Parsable,
+    SearchRequest,
+    SearchSpace,
+    Timed,
+)
 from edgenas.data.images import check_dataset
-from edgenas.device import Device
 from edgenas.errors import DataError, UsageError
 from edgenas.files import check_place
 from edgenas.fitness import FitnessSettings, check_reference
 from edgenas.fitness.weights import parse_weights
+from edgenas.search.compromise import Alone, command, request_alone
 from edgenas.search.forecast import forecast
 from edgenas.search.job import Search
 from edgenas.search.landscape import survey
@@ -29,11 +42,12 @@ from edgenas.search.request import (
     Preset,
     ResolvedSearch,
     check,
-    load_target,
     request_again,
     resolve,
     resolve_again,
+    untrained,
 )
+from edgenas.search.target import Target, load_target, spelled_out
 from edgenas.units import show
 
 log = logging.getLogger(__name__)
@@ -50,7 +64,7 @@ def search(
     """
     started_at = time.perf_counter()
     resumed = runs.open_run(resume) if resume is not None else None
-    request = SearchRequest(**asked) if resumed is None else request_again(resumed, asked)
+    request = spelled_out(SearchRequest(**asked)) if resumed is None else request_again(resumed, asked)
     check(request, presets)
     if resumed is None:  # all that is named is looked at, needed or not, before anything is trained
         check_dataset(request.dataset)
@@ -67,19 +81,9 @@ def search(
     included = _included(request, target.space)
     fitness = load_fitness(resolved, target.space)
     resolved, refinement = _refinement(resolved, target.space, must=request.refine is not None)
-    header = {
-        "kind": "search",
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **resolved.record(),
-        "device_profile_sha256": target.device.sha256,
-        "cost_fingerprint": target.cost.fingerprint,
-        "fitness_fingerprint": fitness.fingerprint,
-        "fitness_source": fitness.source,
-        "refine_fingerprint": refinement.ready.fingerprint if refinement else None,
-        "versions": _versions(),
-    }
+    header = _header(resolved, target, fitness, refinement)
     if resumed is None:
-        opened = runs.create(runs.place(run, _stem(target.device, request.pareto, resolved.constraints)), header)
+        opened = runs.create(runs.place(run, _stem(target, request.pareto, resolved.constraints)), header)
     else:
         _check_unchanged(resumed, header)
         opened = resumed
@@ -90,7 +94,7 @@ def search(
         log.info(forecast(target.space, request.dataset, resolved.request.fitness, fitness, *how))
     return Search(
         request.dataset,
-        target.device,
+        target.name,
         target.space,
         fitness,
         target.cost,
@@ -101,6 +105,7 @@ def search(
         started_at,
         pareto=request.pareto,
         refinement=refinement,
+        alone=_alone(opened, resolved, target, fitness),
         stored=None if resumed is None else resumed.result(),
         included=included,
     )
@@ -112,6 +117,56 @@ def _included(request: SearchRequest, space: SearchSpace) -> list[Architecture]:
     if named and not isinstance(space, Parsable):
         raise UsageError(f"space {space.name} reads no architecture; leave --include out")
     return [space.canonical(space.parse(each)) for each in named] if isinstance(space, Parsable) else []
+
+
+def _header(
+    resolved: ResolvedSearch, target: Target, fitness: Fitness, refinement: Refinement | None
+) -> dict[str, Any]:
+    """What run.json holds of a search, beside its version."""
+    return {
+        "kind": "search",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **resolved.record(),
+        "device_profile_sha256": ",".join(device.sha256 for device in target.devices),
+        "cost_fingerprint": target.cost.fingerprint,
+        "fitness_fingerprint": fitness.fingerprint,
+        "fitness_source": fitness.source,
+        "refine_fingerprint": refinement.ready.fingerprint if refinement else None,
+        "versions": _versions(),
+    }
+
+
+def _alone(run: runs.Run, resolved: ResolvedSearch, target: Target, fitness: Fitness) -> list[Alone]:
+    """The same search for each device, where there are several and one network is sought. It is made within `run` where
+    nothing is timed or trained for it."""
+    request = resolved.request
+    if len(target.devices) == 1 or request.pareto is not None:
+        return []
+    how = (request.fitness, target.space, request.dataset, resolved.fitness_settings)
+    quick = not isinstance(target.cost, Confirming) and untrained(*how)
+    found = []
+    for listed, device in devices.load_each(request.device).items():
+        asked = request_alone(request, listed, device.name)
+        its_own = replace(resolved, request=asked).without_refinement()
+        ready = partial(_one_of_several, run.path / "alone" / device.name, its_own, fitness) if quick else None
+        found.append(Alone(device.name, command(asked), ready))
+    return found
+
+
+def _one_of_several(path: Path, resolved: ResolvedSearch, fitness: Fitness) -> Search:
+    """The search that `resolved` describes, in the run at `path`: a new one, or one that goes on."""
+    started_at = time.perf_counter()
+    target, request = load_target(resolved.request), resolved.request
+    resolved = replace(resolved, request=replace(request, cost=target.cost.kind))
+    header = _header(resolved, target, fitness, None)
+    begun = (path / "run.json").exists()
+    run = runs.open_run(str(path)) if begun else runs.create(path, header)
+    if begun:
+        _check_unchanged(run, header)
+    constraints = resolved.constraints
+    landscape = survey(target.space, target.cost, constraints, request.dataset)
+    what = (request.dataset, target.name, target.space, fitness, target.cost, constraints, resolved.settings)
+    return Search(*what, run, landscape, started_at, stored=run.result() if begun else None)
 
 
 def load_fitness(resolved: ResolvedSearch, space: SearchSpace) -> Fitness:
@@ -159,11 +214,12 @@ def _check_unchanged(run: runs.Run, header: dict[str, Any]) -> None:
         )
 
 
-def _stem(device: Device, pareto: str | None, constraints: list[Constraint]) -> str:
+def _stem(target: Target, pareto: str | None, constraints: list[Constraint]) -> str:
     """A folder name that says what the run is about, like raspi4-latency-5ms or raspi4-pareto-latency."""
     front = [f"pareto-{pareto}"] if pareto is not None else []
     limits = [f"{each.metric}-{show(each.limit, each.metric)}" for each in constraints]
-    return "-".join([device.name, *front, *limits]).replace(" ", "")
+    names = [device.name for device in target.devices]
+    return "-".join([*names, *front, *dict.fromkeys(limits)]).replace(" ", "")
 
 
 def _versions() -> dict[str, str]:

@@ -91,7 +91,7 @@ def job(path: Path, cost: CostProvider, generations: int = 30) -> Search:
     opened = runs.open_run(str(path)) if path.exists() else runs.create(path, header(space="digits"))
     settings = SearchSettings(population=8, generations=generations, seed=1)
     host = devices.load("host")
-    return Search("cifar10", host, SPACE, Sum(), cost, [LIMIT], settings, opened, None, time.perf_counter())
+    return Search("cifar10", host.name, SPACE, Sum(), cost, [LIMIT], settings, opened, None, time.perf_counter())
 
 
 @pytest.mark.parametrize("guess", [0.25, 1.0, 4.0])

@@ -99,7 +99,7 @@ def job(path: Path, world: World | None, count: int = 8, cost: Any = None, limit
     refined = None if world is None else refinement(world, count, halving=not more.get("pareto"))
     return Search(
         "cifar10",
-        devices.load("host"),
+        devices.load("host").name,
         SPACE,
         Sum(),
         cost or Weighted(),
