@@ -1,9 +1,12 @@
 """The whole job: every step of the plan is run in a folder of its own below RUN, unless that holds what it comes to.
 
-auto.json    what was asked and planned, and of each step that has ended what came of it
-stock/       the search among the stock networks, and the training of the one within the limits
-search/      the search, and the training and model files of its winner
-deploy.json, deploy.md   what the board says of the package
+    auto.json    what was asked and planned, and of each step that has ended what came of it
+    split.csv    the photos: which is for training, which for validation, which for testing
+    stock/       the search among the stock networks, and the training of the one within the limits
+    search/      the search, and the training and model files of its winner
+    BOARD.json, BOARD.md   what each board says of the package
+
+So a step that was interrupted goes on where its own command would.
 """
 
 from __future__ import annotations
@@ -12,22 +15,21 @@ import datetime
 import json
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgenas import run as runs
-from edgenas.architecture import Architecture
+from edgenas.architecture import Architecture, SearchRequest
 from edgenas.auto.plan import (
     MIN_EPOCHS,
     REFINE_SHARE,
     SEARCH_SHARE,
     AutoRequest,
-    DataFacts,
     PhotoSpace,
     Step,
-    budget_within,
+    boards,
     epochs_within,
     refined_within,
     steps,
@@ -37,9 +39,10 @@ from edgenas.errors import BoardError, DataError, EdgeNASError, ExportError, Uns
 from edgenas.files import locked, write_whole
 from edgenas.fitness import PHOTOS_REFINED
 from edgenas.package import commands
-from edgenas.package.deploy import deploy
+from edgenas.package.deploy import Deployed, deploy
 from edgenas.package.verify import verify
 from edgenas.search import search as prepare_search
+from edgenas.search.request import PRESETS, Preset
 from edgenas.search.training import train as prepare_training
 from edgenas.train.files import read_identity, read_result
 from edgenas.train.speed import seconds_per_image
@@ -53,33 +56,45 @@ log = logging.getLogger(__name__)
 Doing = Generator[object, None, dict[str, Any]]  # of a step; returns what is kept of it
 
 VERSION = 1  # of auto.json
-RECORD, STOCK, SEARCH = "auto.json", "stock", "search"
+RECORD, SPLIT, STOCK, SEARCH = "auto.json", "split.csv", "stock", "search"
 
 
 @dataclass
 class Auto:
     """A job that is ready to go: iterate over it, then ask for `result` and `problem`.
 
-    `path`: its folder, which exists. `data`: what the photos are. `done`: by the name of a step that has ended, what
-    came of it; `epochs`: by the name of a step that trains, for how long it was begun; `notes`: what a user should
-    know in the end.
+    `path`: its folder, which exists. `photos`: what they are (edgenas.data.split.Split.record). `done`: by the name of
+    a step that has ended, what came of it; `epochs`: by the name of a step that trains, for how long it was begun;
+    `notes`: what a user should know in the end.
     """
 
     path: Path
     request: AutoRequest
     output: Path  # where the package goes
     space: PhotoSpace
-    data: DataFacts
+    photos: dict[str, Any]
+    presets: Mapping[str, Preset] = field(default_factory=lambda: PRESETS)
     done: dict[str, Any] = field(default_factory=dict)
     epochs: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     created: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+    _deployed: list[Deployed] = field(default_factory=list)
     _step: Step | None = None
     _inner: Search | Training | None = None
 
     @property
     def steps(self) -> list[Step]:
-        return steps(self.request, self.path, self.output)
+        return steps(self.request, self.space, self.dataset, self.path, self.output)
+
+    @property
+    def step(self) -> str | None:
+        """The name of the step that goes on; None before and after."""
+        return None if self._step is None else self._step.name
+
+    @property
+    def dataset(self) -> str:
+        """The list of the photos, for every step."""
+        return str(self.path / SPLIT)
 
     @property
     def share_done(self) -> float:
@@ -118,18 +133,16 @@ class Auto:
     def plan(self) -> dict[str, Any]:
         """What will be done, before it is; part of what auto.json holds."""
         record = self._record()
-        return {name: record[name] for name in ("request", "output", "data", "steps", "done")}
+        return {name: record[name] for name in ("request", "output", "photos", "steps", "done")}
 
     def result(self) -> dict[str, Any]:
         """What `--json` prints once the job has ended."""
         package = self.done["package"]
-        chosen = package["chosen"]
-        search = runs.open_run(str(self.path / SEARCH)).result()
         return {
             **self._record(),
             "run": str(self.path),
-            "chosen": chosen,
-            "search": search,
+            "chosen": package["chosen"],
+            "search": runs.open_run(str(self.path / SEARCH)).result(),
             "stock": runs.open_run(str(self.path / STOCK)).result(),
             "trained": {name: _trained(self.path / name) for name in (SEARCH, STOCK)},
             "models": package["models"],
@@ -137,24 +150,16 @@ class Auto:
         }
 
     def problem(self) -> EdgeNASError | None:
-        """What is wrong with the network on the board; None where nothing is."""
-        report = self.done["package"].get("deploy")
-        return None if report is None or report["problem"] is None else UnstableError(report["problem"])
+        """What is wrong with the network on a board; None where nothing is."""
+        return next((each.problem for each in self._deployed if each.problem is not None), None)
 
     # What each step does, and what is kept of it.
 
     def _find_stock(self, step: Step) -> Doing:
         """Find the stock network that keeps the limits, and make a first package of it where that is planned."""
         networks = stock_networks(self.space)
-        result = yield from self._search(
-            STOCK,
-            fitness="macs",
-            cost="live" if self.request.cost == "hybrid" else "auto",
-            include=tuple(map(self.space.describe, networks)),
-            population=len(networks) + 1,  # and the smallest network of all, which tells what would fit
-            generations=1,
-            refine=0,
-        )
+        asked = self.request.stock_search(self.dataset, tuple(map(self.space.describe, networks)))
+        result = yield from self._search(STOCK, asked)
         arch = _winner(result)
         facts: dict[str, Any] = {"arch_str": self.space.describe(arch), "is_stock": arch in networks}
         if not facts["is_stock"]:
@@ -168,14 +173,10 @@ class Auto:
     def _search_best(self, step: Step) -> Doing:
         """Search; what wins has been compared with the stock network, where one keeps the limits."""
         stock = self._arch("stock")
-        seen_s = PHOTOS_REFINED.rungs[-1] * seconds_per_image(self.space, stock, self.data.classes)
-        result = yield from self._search(
-            SEARCH,
-            cost=self.request.cost,
-            include=(self.space.describe(stock),),
-            budget=budget_within(self.request.time_s),
-            refine=refined_within(step.seconds * REFINE_SHARE / (SEARCH_SHARE + REFINE_SHARE), seen_s),
-        )
+        seen_s = PHOTOS_REFINED.rungs[-1] * seconds_per_image(self.space, stock, self._classes)
+        refine = refined_within(step.seconds * REFINE_SHARE / (SEARCH_SHARE + REFINE_SHARE), seen_s)
+        asked = self.request.search(self.dataset)
+        result = yield from self._search(SEARCH, replace(asked, include=(self.space.describe(stock),), refine=refine))
         return {"arch_str": self.space.describe(_winner(result))}
 
     def _train_winner(self, step: Step) -> Doing:
@@ -190,21 +191,17 @@ class Auto:
         chosen = self._chosen()
         facts: dict[str, Any] = {"chosen": chosen, "models": self._archive(chosen)}
         yield "packaged"
-        if self.request.board is not None:
-            output = self.path / "deploy"
-            facts["deploy"] = deploy(
-                self.output, self.request.board, dataset=self.request.dataset, output=output
-            ).report
-        return facts
+        for board in boards(self.request):
+            self._deployed.append(deploy(self.output, board, dataset=self.dataset, output=self.path / board))
+        return {**facts, "deployed": [each.report for each in self._deployed]}
 
     # How.
 
-    def _search(self, name: str, **asked: Any) -> Doing:
+    def _search(self, name: str, asked: SearchRequest) -> Doing:
         """The result of the search in the folder `name`. Raises InfeasibleError where nothing keeps the limits."""
         path = self.path / name
-        begun = (path / "run.json").is_file()
-        how = {"resume": str(path)} if begun else {"run": str(path), **self.request.searching(), **asked}
-        self._inner = job = prepare_search(**how)
+        how = {"resume": str(path)} if (path / "run.json").is_file() else {"run": str(path), **vars(asked)}
+        self._inner = job = prepare_search(presets=self.presets, **how)
         yield from job
         problem = job.problem()
         if isinstance(problem, UnstableError):  # the network is there all the same, and is measured again in the end
@@ -221,7 +218,7 @@ class Auto:
             epochs = self.epochs[step.name]
             resume = begun and read_identity(path, self._advice)["settings"]["epochs"] == epochs
         else:
-            epoch_s = self.data.train * seconds_per_image(self.space, arch, self.data.classes)
+            epoch_s = self.photos["images"]["train"] * seconds_per_image(self.space, arch, self._classes)
             epochs = epochs_within(step.seconds, epoch_s)
             if epochs < MIN_EPOCHS:
                 self._note(f"{step.name}: there was time for {epochs} epochs only; more --time is worth it")
@@ -246,6 +243,10 @@ class Auto:
         accuracies = {name: (_trained(self.path / name) or {})["val_accuracy"] for name in (SEARCH, STOCK)}
         return max(accuracies, key=lambda name: accuracies[name])
 
+    @property
+    def _classes(self) -> int:
+        return len(self.photos["classes"])
+
     def _arch(self, step: str) -> Architecture:
         """The architecture that the step so called came to."""
         return self.space.parse(self.done[step]["arch_str"])
@@ -266,7 +267,7 @@ class Auto:
             "created": self.created,
             "request": asdict(self.request),
             "output": str(self.output),
-            "data": asdict(self.data),
+            "photos": self.photos,
             "steps": [asdict(each) for each in self.steps],
             "done": self.done,
             "epochs": self.epochs,

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from edgenas import device as devices
 from edgenas import plugins
-from edgenas.architecture import LIMITS, Architecture, Countable, Inheriting, OwnResolution, Parsable, SearchSpace
+from edgenas.architecture import (
+    LIMITS,
+    Architecture,
+    Countable,
+    Inheriting,
+    Limit,
+    OwnResolution,
+    Parsable,
+    SearchRequest,
+    SearchSpace,
+)
 from edgenas.errors import UsageError
+from edgenas.search.compromise import command
 from edgenas.search.request import UNTRAINED_BUDGET
-from edgenas.units import check_ranges, show
+from edgenas.units import check_ranges
 
 SPACE = "efficientnet-lite0"  # its weights come from a package registry, and all of it runs in int8
 TIME_S, MIN_TIME_S, MAX_TIME_S = 3600.0, 60.0, 7 * 86400.0
@@ -25,29 +36,20 @@ MIN_BUDGET = 40
 FIRST_SHARE, MAX_FIRST_S = 0.12, 480.0
 SEARCH_SHARE, REFINE_SHARE = 0.15, 0.15
 LAST_SHARE, MIN_LAST_S = 0.05, 10.0
-TRAINING_SHARE = 0.5  # at least, of the winner, where nothing else is trained
 REFINE_COUNTS = (8, 4, 2)  # what may be refined, where there is time for it
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """How many classes the photos show, and how many are in each part."""
-
-    classes: int
-    train: int
-    validation: int
-    test: int
+REFINED_PART = 0.5  # of what refining all architectures to the end would take, that successive halving does
+TRAINING_SHARE = 0.5  # that the winner's training has at least, where nothing else is trained
 
 
 @dataclass(frozen=True)
 class AutoRequest:
-    """What is asked of the whole job. Limits are in canonical units, `time_s` in seconds; None leaves the choice to the
-    program."""
+    """What is asked of the whole job. `photos`: a folder or a list of them. Limits are in canonical units, `time_s` in
+    seconds; None leaves the choice to the program. `device` and `board` may list several, with commas."""
 
-    dataset: str
+    photos: str
     device: str = "host"
-    latency_ms: float | None = None
-    energy_mj: float | None = None
+    latency_ms: Limit | None = field(default=None, hash=False)
+    energy_mj: Limit | None = field(default=None, hash=False)
     macs_m: float | None = None
     params_m: float | None = None
     board: str | None = None
@@ -57,20 +59,15 @@ class AutoRequest:
     seed: int = 0
 
     @property
-    def limits(self) -> dict[str, float]:
+    def limits(self) -> dict[str, Limit]:
         """Those that were given, by the names of SearchRequest."""
         found = {name: getattr(self, name) for name in LIMITS}
         return {name: value for name, value in found.items() if value is not None}
 
     @property
     def measures(self) -> bool:
-        """Whether a limit is on what only a device shows."""
-        return any(LIMITS[name] in devices.DEVICE_METRICS for name in self.limits)
-
-    @property
-    def cost(self) -> str:
-        """Of a SearchRequest: what boards measure, where there are any."""
-        return "hybrid" if self.board is not None and self.measures else "auto"
+        """Whether boards measure while it searches."""
+        return self.board is not None and any(LIMITS[name] in devices.DEVICE_METRICS for name in self.limits)
 
     @property
     def has_baseline(self) -> bool:
@@ -81,20 +78,29 @@ class AutoRequest:
         """Whether there is a first package, long before the last."""
         return self.time_s >= FIRST_FROM_S
 
-    def searching(self) -> dict[str, Any]:
-        """Fields of the SearchRequest of every search of this job."""
-        found = {"device": self.device, "dataset": self.dataset, "space": self.space, "seed": self.seed, **self.limits}
-        return found if self.board is None or not self.measures else {**found, "board": self.board}
+    def search(self, dataset: str) -> SearchRequest:
+        """The search for the best network, as far as it is known beforehand."""
+        limits: dict[str, Any] = self.limits
+        found = SearchRequest(self.space, dataset, self.device, seed=self.seed, **limits)
+        found = replace(found, budget=budget_within(self.time_s))
+        return replace(found, cost="hybrid", board=self.board) if self.measures else found
+
+    def stock_search(self, dataset: str, networks: tuple[str, ...]) -> SearchRequest:
+        """The search for the largest of `networks` that keeps the limits: each is evaluated, and the smallest of all
+        architectures too, which tells what would fit."""
+        cost = "live" if self.measures else "auto"
+        how = {"fitness": "macs", "generations": 1, "population": len(networks) + 1, "refine": 0, "budget": None}
+        return replace(self.search(dataset), cost=cost, include=networks, **how)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the job: its name, what it may take, the command that does the same, and why in words."""
+    """A step of the job: its name, what it may take, what it does in words, and the command that does the same."""
 
     name: str
     seconds: float
-    command: str
     what: str
+    command: str
 
 
 class PhotoSpace(OwnResolution, Inheriting, Countable, Parsable, SearchSpace, Protocol):
@@ -110,8 +116,8 @@ def check(request: AutoRequest) -> PhotoSpace:
             "give a limit that the network is to keep, like --latency 10ms (or --energy, --macs, --params)"
         )
     if not MIN_TIME_S <= request.time_s <= MAX_TIME_S:
-        raise UsageError(f"--time {request.time_s:g}s is out of range; give 1min to 7 days, like --time 60min")
-    devices.load(request.device)
+        raise UsageError(f"--time {request.time_s:g}s is out of range; give 1min to 168h, like --time 60min")
+    devices.load_each(request.device)
     space: Any = plugins.load("spaces", request.space)()
     if not all(isinstance(space, each) for each in (OwnResolution, Inheriting, Countable, Parsable)):
         raise UsageError(
@@ -127,43 +133,43 @@ def stock_networks(space: PhotoSpace) -> list[Architecture]:
     return [space.at_resolution(space.largest(), side) for side in sorted(space.resolutions)]
 
 
-def steps(request: AutoRequest, folder: Path, output: Path) -> list[Step]:
-    """What will be done for `request` in `folder`, in order, the package being written to `output`."""
+def steps(request: AutoRequest, space: PhotoSpace, dataset: str, folder: Path, output: Path) -> list[Step]:
+    """What will be done for `request` on `dataset` in `folder`, in order, the package being written to `output`."""
     total = request.time_s
     last = max(MIN_LAST_S, LAST_SHARE * total)
     first = min(MAX_FIRST_S, FIRST_SHARE * total) if request.has_first else 0.0
     search = (SEARCH_SHARE + REFINE_SHARE) * total
-    training = max(0.0, total - first - search - last)
-    shares = 2 if request.has_baseline else 1
-    limits = " ".join(f"--{LIMITS[name]} '{show(value, LIMITS[name])}'" for name, value in request.limits.items())
-    dataset, board = shlex.quote(request.dataset), f" --board {request.board}" if request.board else ""
-    common = f"--device {shlex.quote(request.device)} --dataset {dataset} --space {request.space} {limits}"
-    stock, winner, archive = folder / "stock", folder / "search", shlex.quote(str(output))
+    training = max(0.0, total - first - search - last) / (2 if request.has_baseline else 1)
+    stock, winner, archive = (shlex.quote(str(each)) for each in (folder / "stock", folder / "search", output))
+    networks = tuple(map(space.describe, stock_networks(space)))
     found = [
         Step(
             "stock",
             first,
-            f"edgenas search {common} --fitness macs --generations 1 --include ... --run {stock}",
-            "the stock network at the highest resolution within the limits"
-            + (", fine-tuned briefly: a first package" if first else ""),
+            "finds the stock network of the highest resolution within the limits"
+            + (", and fine-tunes it briefly for a first package" if first else ""),
+            f"{command(request.stock_search(dataset, networks))} --run {stock}",
         ),
         Step(
             "search",
             search,
-            f"edgenas search {common}{f' --cost {request.cost}{board}' if request.measures else ''} --run {winner}",
-            "the best network within the limits",
+            "finds the best network within the limits, the stock one being a candidate",
+            f"{command(request.search(dataset))} --run {winner}",
         ),
-        Step("train", training / shares, f"edgenas train {winner}", "the winner, fine-tuned on the photos"),
+        Step("train", training, "fine-tunes it on the photos", f"edgenas train {winner}"),
     ]
     if request.has_baseline:
-        text = "the stock network, by the same recipe and in the same time; the better of the two is taken"
-        found.append(Step("baseline", training / shares, f"edgenas train {stock} --restart", text))
-    deploy = f" && edgenas deploy {archive}{board}" if request.board else ""
-    what = "model files, checked; the package" + (", measured on the board" if request.board else "")
-    return [
-        *found,
-        Step("package", last, f"edgenas package {winner} -o {archive} && edgenas verify {archive}{deploy}", what),
-    ]
+        what = "fine-tunes the stock network as long; the better of the two is taken"
+        found.append(Step("baseline", training, what, f"edgenas train {stock} --restart"))
+    commands = [f"edgenas package {winner} -o {archive}", f"edgenas verify {archive}"]
+    commands += [f"edgenas deploy {archive} --board {board}" for board in boards(request)]
+    what = "writes the model files and the package, and checks them" + (", on the board too" if request.board else "")
+    return [*found, Step("package", last, what, " && ".join(commands))]
+
+
+def boards(request: AutoRequest) -> list[str]:
+    """The boards that were named."""
+    return [each.strip() for each in (request.board or "").split(",") if each.strip()]
 
 
 def epochs_within(seconds: float, epoch_s: float) -> int:
@@ -177,6 +183,5 @@ def budget_within(seconds: float) -> int:
 
 
 def refined_within(seconds: float, network_s: float) -> int:
-    """How many architectures are refined in `seconds`, where one seen to its end takes `network_s`; 0: none. Of those
-    that begin half see as many images again, and half of these twice as many."""
-    return next((count for count in REFINE_COUNTS if count * network_s * 0.5 <= seconds), 0)
+    """How many architectures are refined in `seconds`, where one takes `network_s` to its end; 0: none."""
+    return next((count for count in REFINE_COUNTS if count * network_s * REFINED_PART <= seconds), 0)

@@ -9,7 +9,7 @@ import typer
 from edgenas.cli import options
 from edgenas.cli.options import option
 from edgenas.cli.results import interrupted, show
-from edgenas.units import parse, parse_seconds
+from edgenas.units import parse, parse_limit, parse_seconds
 
 _LIMITS = "Limits (give at least one, with its unit)"
 _WHAT = "What it is for"
@@ -17,6 +17,7 @@ _RUN = "Run and output"
 
 
 def auto(
+    context: typer.Context,
     photos: Annotated[
         str | None, typer.Argument(help="A folder with one sub-folder of photos a class, or a list of photos.")
     ] = None,
@@ -57,12 +58,13 @@ def auto(
     from edgenas.auto.start import auto as prepare
     from edgenas.cli.progress import follow
     from edgenas.report.auto import answer_text, plan_text
+    from edgenas.search.request import PRESETS
 
     asked: dict[str, Any] = {
-        "dataset": photos,
+        "photos": photos,
         "device": device,
-        "latency_ms": latency and parse(latency, "latency"),
-        "energy_mj": energy and parse(energy, "energy"),
+        "latency_ms": latency and parse_limit(latency, "latency"),
+        "energy_mj": energy and parse_limit(energy, "energy"),
         "macs_m": macs and parse(macs, "macs"),
         "params_m": params and parse(params, "params"),
         "board": board,
@@ -72,7 +74,7 @@ def auto(
         "seed": seed,
     }
     asked = {name: value for name, value in asked.items() if value is not None}
-    job = prepare(run, output, resume, dry_run, **asked)
+    job = prepare(run, output, resume, dry_run, context.obj or PRESETS, **asked)
     plan = job.plan()
     if dry_run:
         show(plan, as_json, lambda: plan_text(plan))

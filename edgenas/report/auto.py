@@ -8,95 +8,100 @@ from typing import Any
 from edgenas import plugins
 from edgenas.architecture import LIMITS, Architecture, Drawable
 from edgenas.report.text import table_text
+from edgenas.search.compromise import typed_limit
 from edgenas.text import printables
 from edgenas.units import show
 
-_FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "tflite-f16": "float16", "tflite-int8": "int8"}
+_PARTS = {"train": "photos to train on", "validation": "for validation", "test": "to test on"}
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:
-    """What there is, and a line a step with the time it may take and the command that does it by itself."""
+    """What there is, and of each step the time it may take and the command that does it by itself."""
     plan = printables(dict(plan))
-    request, data = plan["request"], plan["data"]
-    total = sum(each["seconds"] for each in plan["steps"])
+    request = plan["request"]
     lines = [
-        f"{data['classes']} classes: {data['train']:,} photos to train on, {data['test']:,} to test on",
-        f"{request['device']}, {_limits(request)}; about {_minutes(total)}, the package in {plan['output']}",
+        *_photos_lines(plan["photos"]),
+        f"{_target(request)}; about {_duration(request['time_s'])}, the package is written to {plan['output']}",
         "",
     ]
     for number, step in enumerate(plan["steps"], 1):
-        done = "done" if step["name"] in plan["done"] else _minutes(step["seconds"])
-        lines += [
-            f"  {number}  {step['name']:<10}{done:>8}  {step['what']}",
-            f"                        {step['command']}",
-        ]
+        time = "done" if step["name"] in plan["done"] else _duration(step["seconds"])
+        lines += [f"  {number}  {step['name']:<10}{time:<9}{step['what']}", f"{'':24}{step['command']}"]
     return "\n".join(lines)
 
 
 def answer_text(result: Mapping[str, Any]) -> str:
-    """The answer on one page."""
+    """The answer on one page: the network, how well it does and what it costs, and what the search was worth."""
     result = printables(dict(result))
-    chosen, request = result["chosen"], result["request"]
-    winner = result[chosen]["winner"]
-    trained = result["trained"][chosen]
+    request, chosen = result["request"], result["chosen"]
+    winner, trained = result[chosen]["winner"], result["trained"][chosen]
     space = plugins.load("spaces", request["space"])()
-    lines = [f"{request['device']}, {_limits(request)}: {trained['dataset']}", ""]
+    lines = [f"{_target(request)}: {result['photos']['source']}", ""]
     if isinstance(space, Drawable):
         drawing = space.draw(Architecture(request["space"], tuple(winner["genes"])))
         lines += [f"  {line}" for line in drawing.splitlines()] + [""]
     lines += [f"  {winner['arch_str']}", ""]
-    rows = []
-    for metric, cost in winner["costs"].items():
-        rows.append([f"  {metric}", show(cost["value"], metric), cost["source"]])
+    rows = [[f"  {name}", show(cost["value"], name), cost["source"]] for name, cost in winner["costs"].items()]
     again = winner.get("measured_again")
     if again is not None:
         rows += [
-            [f"  {name}", show(value, name), f"{again['verdict']}, {again['source']}"]
-            for name, value in again["values"].items()
+            [f"  {name}", show(value, name), f"again: {again['source']}"] for name, value in again["values"].items()
         ]
-    rows.append(
+    for report in result["done"]["package"].get("deployed", []):
+        found = report["latency"]
+        if found["median_ms"] is not None:
+            on = f"the package on board {report['board']['name']}: {found['verdict']}"
+            rows.append(["  latency", show(found["median_ms"], "latency"), on])
+    images = f"of {trained['test_images']:,} test photos, after {trained['epochs']} epochs"
+    rows.append(["  accuracy", f"{trained['test_accuracy']:.2f} %", images])
+    for model in result["models"]:
+        of = f"of {model['checked']['images']:,}, {model['file']}, {model['bytes'] / 1024:.0f} KiB"
+        rows.append([f"  {model['format']}", f"{100 * model['checked']['accuracy']:.2f} %", of])
+    lines += [table_text(rows[0], rows[1:]), "", f"  {_worth(result)}"]
+    lines += [f"  note: {note}" for note in result["notes"]]
+    return "\n".join(
         [
-            "  accuracy",
-            f"{trained['test_accuracy']:.2f} %",
-            f"of {trained['test_images']:,} test photos, after {trained['epochs']} epochs",
+            *lines,
+            f"  {_duration(result['seconds'])}; what the search says: edgenas runs show {result['run']}/{chosen}",
+            f"  package {result['output']}; bring it to a board: edgenas deploy {result['output']} --board BOARD",
         ]
     )
-    for model in result["models"]:
-        checked = model["checked"]
-        of = f"{model['file']}, {model['bytes'] / 1024:.0f} KiB"
-        rows.append([f"  {_FORMATS.get(model['format'], model['format'])}", f"{100 * checked['accuracy']:.2f} %", of])
-    lines += [table_text(rows[0], rows[1:]), "", *_worth(result)]
-    lines += [f"  note: {note}" for note in result["notes"]]
+
+
+def _photos_lines(photos: Mapping[str, Any]) -> list[str]:
+    counts, size = photos["images"], photos["size"]
+    smallest, largest = (" x ".join(map(str, size[name])) for name in ("smallest", "largest"))
+    parts = ", ".join(f"{counts[name]:,} {word}" for name, word in _PARTS.items() if counts[name])
+    lines = [f"{len(photos['classes'])} classes, {parts}; {smallest} to {largest} pixels"]
     lines += [
-        f"  {_minutes(result['seconds'])}; job {result['run']}",
-        f"  package {result['output']}; bring it to a board: edgenas deploy {result['output']} --board BOARD",
+        f"not used: {each['why']}: {', '.join(each['names'][:5]) or each['count']}" for each in photos["not_used"]
     ]
-    return "\n".join(lines)
+    return [*lines, *photos["notes"]]
 
 
-def _worth(result: Mapping[str, Any]) -> list[str]:
+def _worth(result: Mapping[str, Any]) -> str:
     """What the search was worth."""
     stock, search = result["done"]["stock"], result["done"]["search"]
     if not stock["is_stock"]:
-        return ["  no stock network keeps the limits"]
+        return "no stock network keeps the limits, at any resolution"
+    side = stock["arch_str"].partition("|")[0].removeprefix("r")
     if stock["arch_str"] == search["arch_str"]:
-        return ["  the search came to the stock network: nothing better was found within the limits"]
+        return f"the search found nothing better than the stock network at {side} pixels, which is packaged"
     if not result["done"].get("baseline", {}).get("epochs"):
-        return ["  not compared with the stock network trained as long; --baseline does that"]
-    ours, theirs = (result["trained"][name] for name in ("search", "stock"))
-    gained = ours["test_accuracy"] - theirs["test_accuracy"]
-    costs = ", ".join(show(cost["value"], metric) for metric, cost in result["stock"]["winner"]["costs"].items())
-    which_stock = f"stock network {stock['arch_str'].partition('|')[0]} ({costs})"
-    line = f"  {which_stock}: {theirs['test_accuracy']:.2f} %, trained as long"
-    which = "the winner of the search" if result["chosen"] == "search" else "the stock network"
-    return [f"{line}; the search was worth {gained:+.2f} points, and {which} is packaged, by the photos held out"]
-
-
-def _limits(request: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{LIMITS[name]} <= {show(request[name], LIMITS[name])}" for name in LIMITS if request[name] is not None
+        return f"not compared with the stock network, at {side} pixels, trained as long; --baseline does that"
+    ours, theirs = (result["trained"][name]["test_accuracy"] for name in ("search", "stock"))
+    costs = ", ".join(show(cost["value"], name) for name, cost in result["stock"]["winner"]["costs"].items())
+    packaged = {"search": "the winner of the search", "stock": "the stock network"}[result["chosen"]]
+    return (
+        f"the stock network at {side} pixels ({costs}), trained as long: {theirs:.2f} %, so the search was worth"
+        f" {ours - theirs:+.2f} points; {packaged} is packaged, by the photos held out for validation"
     )
 
 
-def _minutes(seconds: float) -> str:
+def _target(request: Mapping[str, Any]) -> str:
+    limits = [f"{LIMITS[name]} <= {typed_limit(request[name], LIMITS[name])}" for name in LIMITS if request[name]]
+    return f"{request['device']}, {', '.join(limits)}"
+
+
+def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -441,15 +441,29 @@ class Export(TypedDict):
     files: dict[Text, Text]
 
 
+class _ImageCounts(TypedDict):
+    train: Positive
+    validation: Count
+    test: Positive
+
+
+class _Photos(TypedDict):
+    """Of edgenas.data.split.Split.record."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    classes: Annotated[list[dict[Text, Any]], Len(2, 100_000)]
+    images: _ImageCounts
+
+
 class AutoRecord(TypedDict):
-    """auto.json; `request` and `data` are checked apart."""
+    """auto.json; `request` is checked apart."""
 
     __pydantic_config__ = STRICT  # type: ignore[misc]
     schema_version: int
     created: Text
     request: dict[Text, Any]
     output: Word
-    data: dict[Text, Any]
+    photos: _Photos
     done: dict[Literal["stock", "search", "train", "baseline", "package"], dict[Text, Any]]
     epochs: dict[Literal["stock", "train", "baseline"], Positive]
     notes: list[Text]

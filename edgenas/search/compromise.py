@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
-from edgenas.architecture import LIMITS, SearchRequest
+from edgenas.architecture import LIMITS, Limit, SearchRequest
 from edgenas.units import METRICS
 
 
@@ -68,6 +68,13 @@ class Alone:
         }
 
 
+def typed_limit(limit: Limit, metric: str) -> str:
+    """What a person types for a limit by `metric`: one number, or one for each device."""
+    if isinstance(limit, Mapping):
+        return ",".join(f"{device}={typed_limit(each, metric)}" for device, each in limit.items())
+    return f"{limit:.15g}{METRICS[metric].unit}"
+
+
 def request_alone(request: SearchRequest, listed: str, device: str) -> SearchRequest:
     """`request`, which is for several devices, for the one called `device` and `listed` so, with the limits there.
     Which boards measure is left open, for those that were named are of all devices."""
@@ -80,16 +87,19 @@ def request_alone(request: SearchRequest, listed: str, device: str) -> SearchReq
 
 
 def command(request: SearchRequest) -> str:
-    """What a person types to search for `request`, which is for one device."""
+    """What a person types to search for `request`."""
     words = ["edgenas", "search"]
     for each in fields(request):
         value = getattr(request, each.name)
         if value is None or (value == each.default and each.name != "device"):
             continue
+        if each.name == "include":
+            words += [word for arch in value for word in ("--include", arch)]
+            continue
         metric = LIMITS.get(each.name)
         words.append(f"--{(metric or each.name).replace('_', '-')}")
         if metric is not None:
-            words.append(f"{value:.15g}{METRICS[metric].unit}")
+            words.append(typed_limit(value, metric))
         elif each.name == "confidence":
             words.append(f"{100 * value:.9g}%")
         elif isinstance(value, Mapping):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 
 import numpy as np
@@ -13,12 +14,12 @@ from edgenas.architecture import Architecture, OwnResolution, SearchSpace
 from edgenas.train.batches import augmented
 from edgenas.train.settings import FINE_TUNING
 
-_STEPS = 3
+_STEPS = 5
 
 
 def seconds_per_image(space: SearchSpace, arch: Architecture, classes: int, teacher: nn.Module | None = None) -> float:
-    """What an image takes in a training of `arch`, crops, a `teacher`'s look at it and the step included: the fastest
-    of a few steps, so that what happens to run beside them does not count."""
+    """What an image takes in a training of `arch`, crops, a `teacher`'s look at it and the step included: the median
+    of a few steps."""
     assert isinstance(space, OwnResolution)
     side, batch_size = space.resolution(arch), int(FINE_TUNING["batch_size"])
     random = np.random.default_rng(0)
@@ -39,4 +40,4 @@ def seconds_per_image(space: SearchSpace, arch: Architecture, classes: int, teac
         torch.autograd.backward(loss)
         optimizer.step()
         times_s.append(time.perf_counter() - began_s)
-    return min(times_s[1:]) / batch_size
+    return statistics.median(times_s[1:]) / batch_size

@@ -1,0 +1,179 @@
+"""The whole job on a few photos, and on the way to its end whatever may come between."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgenas import schema
+from edgenas.auto import start
+from edgenas.auto.job import RECORD, SEARCH, STOCK, Auto
+from edgenas.auto.start import auto
+from edgenas.cli import main
+from edgenas.errors import DataError, ExportError, InfeasibleError, UsageError
+from edgenas.package.verify import verify
+from edgenas.report.auto import answer_text, plan_text
+from edgenas.schema.types import AutoRecord
+from tests.train.worlds import image_folder
+
+LIMITS: dict[str, Any] = {"macs_m": 40.0, "time_s": 60.0}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_folder(tmp_path_factory.mktemp("photos") / "stripes", 30)
+
+
+def done(path: Path, photos: Path, **asked: Any) -> Auto:
+    job = auto(str(path), f"{path}.tar.gz", photos=str(photos), **{**LIMITS, **asked})
+    for _ in job:
+        pass
+    return job
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Auto:
+    return done(tmp_path_factory.mktemp("jobs") / "whole", photos, baseline=True)
+
+
+def test_it_ends_with_a_package_that_verifies(whole: Auto) -> None:
+    result = whole.result()
+    found = verify(whole.output)
+    assert {each["passed"] for each in found["models"]} == {True}
+    assert found["manifest"]["architecture"]["arch_str"] == result[result["chosen"]]["winner"]["arch_str"]
+    assert found["manifest"]["constraints"] == [{"metric": "macs", "limit": 40.0, "unit": "M"}]
+    assert result["search"]["winner"]["costs"]["macs"]["value"] <= 40
+    assert result["stock"]["winner"]["arch_str"].startswith("r64|")
+    assert set(whole.done) == {"stock", "search", "train", "baseline", "package"}
+    assert result["trained"]["search"]["epochs"] == result["done"]["train"]["epochs"]
+    assert result["trained"]["search"]["val_images"] == result["photos"]["images"]["validation"] > 0
+    assert whole.share_done == 1
+    assert whole.problem() is None
+
+
+def test_the_stock_network_is_a_candidate_and_what_is_chosen_is_the_better(whole: Auto) -> None:
+    result = whole.result()
+    trials = [json.loads(line) for line in (whole.path / SEARCH / "trials.jsonl").read_text().splitlines()]
+    assert trials[1]["arch_str"] == result["stock"]["winner"]["arch_str"]  # the first is the smallest of all
+    if result["done"]["baseline"].get("epochs"):
+        accuracies = {name: result["trained"][name]["val_accuracy"] for name in (SEARCH, STOCK)}
+        assert accuracies[result["chosen"]] == max(accuracies.values())
+
+
+def test_what_is_said(whole: Auto) -> None:
+    answer, plan = answer_text(whole.result()), plan_text(whole.plan())
+    assert "2 classes, 22 photos to train on, 2 for validation, 6 to test on; 32 x 32 to 32 x 32 pixels" in plan
+    assert "host, macs <= 40M; about 60 s, the package is written to" in plan
+    assert plan.count("done") == 5
+    for name in ("onnx", "tflite", "tflite-f16", "tflite-int8", "accuracy", "macs"):
+        assert f"\n  {name} " in answer
+    assert f"edgenas deploy {whole.output} --board BOARD" in answer
+    assert "the search" in answer
+
+
+def test_its_record_is_read_again_and_says_all(whole: Auto) -> None:
+    record = schema.checked(AutoRecord, json.loads((whole.path / RECORD).read_text()))
+    assert record["request"]["macs_m"] == 40.0
+    again = auto(resume=str(whole.path))
+    assert list(again) == []
+    assert again.result() == whole.result()
+
+
+def test_interrupted_at_every_step_it_goes_on(tmp_path: Path, photos: Path) -> None:
+    job = auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS)
+    seen: list[str] = []
+    while len(seen) < 10:
+        for _ in job:
+            if job.step not in seen:  # it has begun
+                seen.append(job.step)
+                break
+        else:
+            break
+        job = auto(resume=str(tmp_path / "job"))
+    assert seen == ["stock", "search", "train", "package"]
+    assert verify(job.output)["models"]
+    trials = (tmp_path / "job" / SEARCH / "trials.jsonl").read_text().splitlines()
+    assert len(trials) == len({json.loads(line)["arch_str"] for line in trials})
+    epochs = (tmp_path / "job" / SEARCH / "train" / "metrics.jsonl").read_text().splitlines()
+    assert len(epochs) == job.done["train"]["epochs"]
+
+
+def test_a_plan_alone_writes_nothing(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = auto(photos=str(photos), dry_run=True, **LIMITS)
+    assert plan_text(job.plan())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_below_the_smallest_network_says_what_would_fit(tmp_path: Path, photos: Path) -> None:
+    with pytest.raises(InfeasibleError, match=r"the smallest macs possible is 8\.5"):
+        done(tmp_path / "job", photos, macs_m=1.0)
+
+
+def test_a_limit_between_the_smallest_and_the_stock_networks_is_kept(tmp_path: Path, photos: Path) -> None:
+    job = done(tmp_path / "job", photos, macs_m=12.0)
+    assert job.result()["search"]["winner"]["costs"]["macs"]["value"] <= 12
+    assert job.notes == ["no stock network keeps the limits, at any resolution"]
+    assert "no stock network keeps the limits" in answer_text(job.result())
+
+
+def test_photos_that_changed_meanwhile_are_seen(tmp_path: Path) -> None:
+    photos = image_folder(tmp_path / "photos", 30)
+    job = auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS)
+    next(iter(job))
+    changed = next(photos.glob("*/*.png"))
+    changed.write_bytes(next(photos.glob("*/*9.png")).read_bytes())
+    with pytest.raises(DataError, match=changed.name):
+        list(auto(resume=str(tmp_path / "job")))
+
+
+def test_what_cannot_be_asked_leaves_nothing(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("")
+    here = {"photos": str(photos), **LIMITS}
+    for error, said, how in (
+        (UsageError, "give the photos", LIMITS),
+        (UsageError, "give a limit", {"photos": str(photos)}),
+        (DataError, "no folder", {**here, "photos": str(tmp_path / "nothing")}),
+        (ExportError, "a.tar.gz", {**here, "output": str(tmp_path / "nothing" / "a.tar.gz")}),
+        (UsageError, "holds other files", {**here, "run": str(tmp_path / "taken")}),
+        (UsageError, "no job of `edgenas auto`", {"resume": "nothing"}),
+        (UsageError, "leave the others out", {**here, "resume": "nothing"}),
+    ):
+        with pytest.raises(error, match=said):
+            auto(**how)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["taken"]
+
+
+def test_too_little_time_is_said_with_what_would_do(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "seconds_per_image", lambda *_: 10.0)
+    with pytest.raises(UsageError, match=r"--time 1min is too little: 3 epochs on 24 photos take .* give --time 24min"):
+        auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS)
+    assert not (tmp_path / "job").exists()
+
+
+def test_a_damaged_record_is_refused(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS)
+    next(iter(job))
+    whole = json.loads((tmp_path / "job" / RECORD).read_text())
+    for damage in (
+        {"schema_version": 99},
+        {"request": {"photos": 5}},
+        {"request": {**whole["request"], "space": "../../etc"}},
+        {"done": {"search": 5}},
+        {"done": {"other": {}}},
+        {"epochs": {"train": -1}},
+        {"photos": {}},
+    ):
+        (tmp_path / "job" / RECORD).write_text(json.dumps({**whole, **damage}))
+        with pytest.raises(SystemExit) as end:
+            main(["auto", "--resume", str(tmp_path / "job")])
+        said = capsys.readouterr().err
+        assert end.value.code in (2, 7), said
+        assert said.count("\n") == 1, said

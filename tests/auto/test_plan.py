@@ -1,0 +1,104 @@
+"""What `edgenas auto` says beforehand that it will do."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from edgenas.auto.plan import (
+    MAX_EPOCHS,
+    MIN_BUDGET,
+    AutoRequest,
+    Step,
+    budget_within,
+    check,
+    epochs_within,
+    refined_within,
+    steps,
+    stock_networks,
+)
+from edgenas.cli import app
+from edgenas.errors import UsageError
+from edgenas.search.request import UNTRAINED_BUDGET
+from edgenas.spaces.mobilenet import EfficientNetLite0
+
+SPACE = EfficientNetLite0()
+
+
+def planned(**asked: Any) -> list[Step]:
+    request = AutoRequest("photos", **{"macs_m": 40.0, **asked})
+    return steps(request, SPACE, "job/split.csv", Path("runs/job"), Path("a package.tar.gz"))
+
+
+@pytest.mark.parametrize("minutes", [1, 5, 20, 60, 600])
+@pytest.mark.parametrize("baseline", [None, False, True])
+def test_the_steps_take_the_time_that_there_is(minutes: int, baseline: bool | None) -> None:
+    found = planned(time_s=60.0 * minutes, baseline=baseline)
+    assert sum(each.seconds for each in found) == pytest.approx(60 * minutes)
+    assert all(each.seconds >= 0 for each in found)
+    times = {each.name: each.seconds for each in found}
+    assert ("baseline" in times) == (minutes >= 20 if baseline is None else baseline)
+    assert times["train"] == times.get("baseline", times["train"])
+    assert times["stock"] <= 8 * 60
+    assert (times["stock"] > 0) == (minutes >= 20)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"board": "here", "latency_ms": 5.0, "macs_m": None}, {"device": "host,raspi4", "board": "here,pi"}],
+    ids=["counted", "measured", "several"],
+)
+def test_the_commands_of_the_steps_are_commands(asked: dict[str, Any]) -> None:
+    """As the program's own parser reads them."""
+    group = typer.main.get_command(app)
+    for step in planned(time_s=3600.0, **asked):
+        for command in step.command.split(" && "):
+            program, name, *words = shlex.split(command)
+            assert program == "edgenas"
+            parsed = group.commands[name].make_context(name, words)  # type: ignore[attr-defined]
+            if name == "search":
+                assert parsed.params["dataset"] == "job/split.csv"
+                assert parsed.params["board"] == (asked.get("board") if "latency_ms" in asked else None)
+            if name == "search" and step.name == "stock":
+                assert [SPACE.parse(each) for each in parsed.params["include"]] == stock_networks(SPACE)
+            if name == "package":
+                assert parsed.params["output"] == "a package.tar.gz"
+    deployed = planned(**asked)[-1].command.count("edgenas deploy")
+    assert deployed == len([each for each in (asked.get("board") or "").split(",") if each])
+
+
+def test_stock_networks_are_the_largest_at_each_resolution() -> None:
+    networks = stock_networks(SPACE)
+    assert [SPACE.resolution(arch) for arch in networks] == sorted(SPACE.resolutions)
+    macs = [SPACE.macs_m(arch) for arch in networks]
+    assert macs == sorted(macs)
+
+
+def test_what_fits_into_the_time() -> None:
+    assert epochs_within(100.0, 10.0) == 10
+    assert epochs_within(1.0, 10.0) == 1
+    assert epochs_within(1e6, 10.0) == MAX_EPOCHS
+    assert budget_within(60.0) == MIN_BUDGET
+    assert budget_within(3600.0) == budget_within(1e6) == UNTRAINED_BUDGET
+    assert [refined_within(seconds, 10.0) for seconds in (9.0, 10.0, 20.0, 40.0, 1e6)] == [0, 2, 4, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"macs_m": None}, "give a limit"),
+        ({"time_s": 10.0}, "--time 10s is out of range"),
+        ({"time_s": 1e9}, "out of range"),
+        ({"space": "nasbench201"}, "leave --space out"),
+        ({"space": "nothing"}, "no search space 'nothing'"),
+        ({"device": "raspi5"}, "device"),
+        ({"seed": -1}, "--seed"),
+    ],
+)
+def test_what_cannot_be_asked(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check(AutoRequest("photos", **{"macs_m": 40.0, **asked}))
