@@ -183,6 +183,7 @@ class SearchRequest:
     budget: int | None = None
     pool: int | None = None
     refine: int | None = None  # architectures trained briefly after the search, to choose the winner among; 0: none
+    flip: bool | None = None  # whether these see mirror images too
 
     def constraints(self) -> list[Constraint]:
         limits = {metric: getattr(self, name) for name, metric in LIMITS.items()}

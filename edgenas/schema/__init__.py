@@ -42,7 +42,10 @@ _WORDS = 160  # characters of what pydantic says is wrong
 # Settings that came later than the first runs, and what these had.
 _LATER: dict[str, Any] = {
     **dict.fromkeys(
-        ("board", "pareto", "precision", "halving", "repeats", "engine", "pool", "confidence", "size", "init", "taps")
+        (
+            *("board", "pareto", "precision", "halving", "repeats", "engine", "pool", "confidence", "size", "init"),
+            *("taps", "flip"),
+        )
     ),
     "refine": 0,
 }
