@@ -196,6 +196,7 @@ class SearchRequest:
     pool: int | None = None
     refine: int | None = None  # architectures trained briefly after the search, to choose the winner among; 0: none
     include: tuple[str, ...] | None = None  # architectures, in the space's notation, that are candidates in any case
+    flip: bool | None = None  # whether these see mirror images too
 
     def constraints(self) -> list[Constraint]:
         return constraints_of(vars(self))

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from edgenas.cli import main
-from edgenas.data import image_folder
+from edgenas.data import listing
 from edgenas.data.images import load_images
 from edgenas.package.build import FOLDER
 
@@ -49,7 +49,7 @@ def run_command(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.mark.usefixtures("workplace", "one_thread")
 def test_any_name_goes_all_the_way(images: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    image_folder._said.clear()
+    listing._said.clear()
     assert sorted(load_images(images).class_names) == sorted(SHOWN)
     search = ("search", "--macs", "20M", "--fitness", "macs", "--generations", "2", "--dataset", images, "--run", "odd")
     assert "my data (v2) \\xfc: macs <= 20 M" in run_command(capfd, *search)

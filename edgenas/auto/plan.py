@@ -89,7 +89,13 @@ class AutoRequest:
         """The search for the largest of `networks` that keeps the limits: each is evaluated, and the smallest of all
         architectures too, which tells what would fit."""
         cost = "live" if self.measures else "auto"
-        how = {"fitness": "macs", "generations": 1, "population": len(networks) + 1, "refine": 0, "budget": None}
+        how: dict[str, Any] = {
+            "fitness": "macs",
+            "generations": 1,
+            "population": len(networks) + 1,
+            "refine": 0,
+            "budget": None,
+        }
         return replace(self.search(dataset), cost=cost, include=networks, **how)
 
 

@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
-from edgenas.cli.options import Json
+from edgenas.cli.options import Json, option
 from edgenas.cli.results import show
+from edgenas.units import parse_share
 
-app = typer.Typer(no_args_is_help=True, help="List, download, import and check public data. Example: edgenas data list")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="List, download, import and check data; divide photos into parts. Example: edgenas data list",
+)
 
 _Name = Annotated[str, typer.Argument(help="A name that `edgenas data list` shows.")]
 
@@ -65,6 +69,42 @@ def verify(name: Annotated[str | None, typer.Argument(help="One name only.")] = 
 
     found = verify(name)
     show(checks_json(found.checks), as_json, lambda: checks_text(found.checks), found.problem)
+
+
+@app.command()
+def split(
+    photos: Annotated[str, typer.Argument(help="A folder of images, or a list of them.")],
+    path: Annotated[Path, option("The list to write, a CSV file.", "--output", "-o")] = Path("split.csv"),
+    test: Annotated[str, option("Share of the images to test on.")] = "20%",
+    validation: Annotated[str, option("Share of the images that choices are made by.")] = "10%",
+    seed: Annotated[
+        int | None,
+        option("Draw by chance: same seed, same parts.", default="every fifth to test on, and so on"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Divide photos into parts for training, validation and testing, once, and write that down as a list.
+
+    Example: edgenas data split photos -o split.csv
+    """
+    from edgenas.data.split import split
+    from edgenas.report.photos import split_text
+
+    done = split(photos, path, parse_share(test, "test"), parse_share(validation, "validation"), seed)
+    show(done.record(), as_json, lambda: split_text(done))
+
+
+@app.command()
+def clear(as_json: Json = False) -> None:
+    """Remove the photos that were decoded and kept in the cache.
+
+    Example: edgenas data clear
+    """
+    from edgenas.data import photo_cache
+
+    freed = photo_cache.clear()
+    where = str(photo_cache.folder())
+    show({"folder": where, "bytes": freed}, as_json, lambda: f"{freed / (1 << 20):,.1f} MiB removed from {where}")
 
 
 def doctor(as_json: Json = False) -> None:

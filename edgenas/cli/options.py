@@ -56,7 +56,9 @@ def space(panel: str | None = None) -> Any:
 
 
 def dataset(default: str = SearchRequest.dataset, panel: str | None = None) -> Any:
-    return option("cifar10, cifar100, imagenet16-120, digits, or a folder of images.", default=default, panel=panel)
+    return option(
+        "cifar10, cifar100, imagenet16-120, digits, or a folder or list of images.", default=default, panel=panel
+    )
 
 
 def seed(same: str, panel: str | None = None) -> Any:

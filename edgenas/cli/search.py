@@ -155,6 +155,9 @@ def search(
             panel=_HOW,
         ),
     ] = None,
+    no_flip: Annotated[
+        bool, option("Show these no mirror images: for text, or left and right.", "--no-flip", panel=_HOW)
+    ] = False,
     engine: Annotated[str | None, options.engine(_HOW)] = None,
     seed: Annotated[int | None, options.seed("search", _HOW)] = None,
     run: Annotated[
@@ -201,6 +204,7 @@ def search(
         "halving": halving,
         "repeats": draws if repeats is None else repeats,
         "refine": refine,
+        "flip": False if no_flip else None,
         "engine": engine,
         "seed": seed,
     }

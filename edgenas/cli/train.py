@@ -10,7 +10,7 @@ from edgenas import spaces
 from edgenas.cli import options
 from edgenas.cli.options import Json, option
 from edgenas.cli.results import interrupted, show
-from edgenas.train.settings import FINE_TUNING, TrainSettings
+from edgenas.train.settings import FINE_TUNING, MAX_IMBALANCE, TrainSettings
 
 _WHAT = "What is trained"
 _HOW = "How it is trained"
@@ -69,6 +69,26 @@ def train(
             panel=_HOW,
         ),
     ] = None,
+    no_flip: Annotated[
+        bool, option("Show no mirror images: for text, or left and right.", "--no-flip", panel=_HOW)
+    ] = False,
+    colour: Annotated[
+        float | None,
+        option(
+            "Brightness, contrast and saturation of an image change by up to this share, like 0.2.",
+            default=TrainSettings.colour,
+            panel=_HOW,
+        ),
+    ] = None,
+    balance: Annotated[
+        str | None,
+        option(
+            "How rare classes count as much as frequent ones: none (they do not), weights (of the loss) or sampling"
+            " (their images are seen more often).",
+            default=f"weights where the largest has more than {MAX_IMBALANCE:g} times the images of the smallest",
+            panel=_HOW,
+        ),
+    ] = None,
     seed: Annotated[int | None, options.seed("weights on a CPU", _HOW)] = None,
     patience: Annotated[
         int | None,
@@ -105,6 +125,9 @@ def train(
         warmup_epochs=warmup_epochs,
         classifier_rate=classifier_rate,
         min_crop=min_crop,
+        flip=False if no_flip else None,
+        colour=colour,
+        balance=balance,
         seed=seed,
         patience=patience,
     )

@@ -1,14 +1,14 @@
 """Real labelled images, from wherever a user has them, as one ImageSet; and the one batch that RMI trains on.
 
-CIFAR-10 and CIFAR-100 (the official archives), ImageNet16-120 (the official batches), scikit-learn's digits, and any
-folder with one sub-folder of images a class (edgenas.data.image_folder). Where a source has no test part of its own,
-every fifth image, counted class by class, is the test part, and at least one of each class that has two.
+CIFAR-10 and CIFAR-100 (the official archives), ImageNet16-120 (the official batches), scikit-learn's digits, and a
+user's own: a folder with one sub-folder of images a class, or a list of files (edgenas.data.photos). Where a source has
+no test part of its own, every fifth image, counted class by class, is the test part, and at least one of each class
+that has two.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 
 from edgenas.data import files
 from edgenas.data.archives import read_members
+from edgenas.data.sums import Sums
 from edgenas.data.untrusted import restricted_load
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.plugins import lacking
 from edgenas.text import distinct, printable
 
 if TYPE_CHECKING:
-    from edgenas.data.image_folder import FolderContent
+    from edgenas.data.photos import Photos
 
 DATASETS = ("cifar10", "cifar100", "imagenet16-120", "digits")
-SIDE = 32  # pixels, of folders' images and of the digits once enlarged
+SIDE = 32  # pixels, of a user's own images and of the digits once enlarged
+SCORED_PER_CLASS = 1000  # images at most of a user's own that candidates are scored on
 IMAGENET16_PARTS = {"train": tuple(f"train_data_batch_{number}" for number in range(1, 11)), "test": ("val_data",)}
 _IMAGENET_CLASSES = 120
 _TEST_EVERY = 5
@@ -41,7 +43,10 @@ class ImageSet:
 
     `images` is uint8 (n, height, width, 3), `labels` int64 (n,) indexing `class_names`; `mean` and `std` are per
     channel, of the images scaled to [0, 1]; `fingerprint` is the sha256 (hex) of pixels and labels; `source` says in
-    words where they come from; `lossless` is False where any image went through JPEG.
+    words where they come from; `lossless` is False where any image went through JPEG. `validation`, bool (n,), says
+    which of a training part the source holds out for validation, None where it names none.
+
+    The images may be mapped from a file: use them a few at a time.
     """
 
     name: str
@@ -53,53 +58,69 @@ class ImageSet:
     fingerprint: str
     source: str
     lossless: bool = True
+    validation: NDArray[np.bool_] | None = None
 
 
-def load_images(dataset: str, split: str = "train", limit: int = 1000, side: int | None = None) -> ImageSet:
-    """The images of `dataset`, one of DATASETS or the path of an image folder; `split` is "train" or "test". They are
-    `side` pixels a side, those of a folder SIDE where that is None, others as they are.
+def load_images(dataset: str, split: str = "train", limit: int | None = None, side: int | None = None) -> ImageSet:
+    """The images of `dataset`, one of DATASETS or the path of an image folder or of a list of images; `split` is
+    "train", which has those for validation too, or "test". They are `side` pixels a side, a user's own SIDE where that
+    is None, others as they are.
 
     CIFAR-10 falls back to its 4,000-image sample (3,200 for training, 800 for testing) where the archive is absent.
-    `limit` bounds the images read of each class of a folder, spread evenly over it. Raises UnknownNameError for what
-    is neither, DataError for a source that is missing (naming the command that gets it), damaged or empty, and for
-    images to train on that are all of one colour.
+    `limit` bounds the images read of each class of a user's own, spread evenly over it. Raises UnknownNameError for
+    what is none of these, DataError for a source that is missing (naming the command that gets it), damaged or empty,
+    and for images to train on that are all of one colour.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split is 'train' or 'test', not '{split}'")
     found = _load(dataset, split, limit, side)
-    if split == "train" and not (np.ptp(found.images, axis=(0, 1, 2)) > 0).any():
+    if split == "train" and set(found.std) == {1.0}:
         raise DataError(f"all pixels of {found.source} are the same, so there is nothing to learn; give other images")
     return found
 
 
 def check_dataset(dataset: str) -> None:
     """Look at what `dataset` names, as `load_images` does, but read no image. Raises what `load_images` raises for what
-    is no data set, and DataError for a folder that holds none."""
-    if dataset in DATASETS:
-        return
-    if os.path.isdir(_expanded(dataset)):
-        from edgenas.data.image_folder import list_folder
+    is no data set, and DataError for a folder or a list that holds none."""
+    if dataset not in DATASETS:
+        from edgenas.data.photos import list_photos
 
-        list_folder(_expanded(dataset))
-        return
+        list_photos(own(dataset))
+
+
+def own(dataset: str) -> Path:
+    """Where the user's own images called `dataset` are: a folder or a list. Raises UnknownNameError or DataError for
+    what is neither."""
+    from edgenas.data.list_file import ENDINGS, is_list
+
+    path = Path(os.path.expanduser(dataset))  # which leaves alone what it cannot expand
+    if os.path.isdir(path) or (os.path.exists(path) and is_list(path)):
+        return path
     shown = printable(dataset)
-    if os.path.isfile(_expanded(dataset)):
-        raise DataError(f"{shown} is a file; unpack it, and give a folder with one sub-folder of images a class")
-    if "/" in dataset or "\\" in dataset or dataset.startswith((".", "~")):
-        raise DataError(f"there is no folder {shown}; give --dataset a folder with one sub-folder of images a class")
-    raise UnknownNameError("data set", shown, DATASETS, f"known are {', '.join(DATASETS)}, or a folder of images")
+    if os.path.isfile(path):
+        raise DataError(
+            f"{shown} is a file; unpack it, and give a folder with one sub-folder of images a class, or give a list of"
+            f" images called {', '.join(ENDINGS)}"
+        )
+    if "/" in dataset or "\\" in dataset or dataset.startswith((".", "~")) or is_list(path):
+        kind = "file" if is_list(path) else "folder"
+        raise DataError(
+            f"there is no {kind} {shown}; give --dataset a folder with one sub-folder of images a class, or a list of"
+            " images"
+        )
+    raise UnknownNameError(
+        "data set", shown, DATASETS, f"known are {', '.join(DATASETS)}, or a folder or a list of images"
+    )
 
 
-def _load(dataset: str, split: str, limit: int, side: int | None) -> ImageSet:
+def _load(dataset: str, split: str, limit: int | None, side: int | None) -> ImageSet:
     if dataset in DATASETS:
         found = _load_known(dataset, split)
         return found if side in (None, found.images.shape[1]) else _at_side(found, np.arange(len(found.labels)), side)
-    folder = _expanded(dataset)
-    if not os.path.isdir(folder):
-        check_dataset(dataset)
-    from edgenas.data.image_folder import read_folder
+    place = own(dataset)
+    from edgenas.data.photos import read_photos
 
-    return _of_folder(folder, split, read_folder(folder, split, limit, side or SIDE))
+    return _of_photos(place, split, read_photos(place, split, limit, side or SIDE))
 
 
 def _load_known(dataset: str, split: str) -> ImageSet:
@@ -114,12 +135,14 @@ def _load_known(dataset: str, split: str) -> ImageSet:
     return _digits(split)
 
 
-def _of_folder(folder: Path, split: str, content: FolderContent) -> ImageSet:
-    kind = "" if content.lossless else ", some of them JPEG, so not lossless"
-    part = f"{split} part: {len(content.images):,} images of {content.present:,}{kind}"
-    source = f"image folder {printable(folder)} ({part})"
-    name = printable(os.path.basename(os.path.abspath(folder))) or "images"
-    return _image_set(name, content.images, content.labels, content.class_names, source, content.lossless)
+def _of_photos(place: Path, split: str, found: Photos) -> ImageSet:
+    kind = "" if found.lossless else ", some of them JPEG, so not lossless"
+    part = f"{split} part: {len(found.images):,} images of {found.present:,}{kind}"
+    is_folder = place.is_dir()
+    source = f"image {'folder' if is_folder else 'list'} {printable(place)} ({part})"
+    name = os.path.basename(os.path.abspath(place)) if is_folder else place.stem
+    given = (found.images, found.labels, found.class_names, source, found.lossless)
+    return _image_set(printable(name) or "images", *given, validation=found.validation, sums=found.sums)
 
 
 def _at_side(whole: ImageSet, indexes: NDArray[np.int64], side: int) -> ImageSet:
@@ -128,10 +151,6 @@ def _at_side(whole: ImageSet, indexes: NDArray[np.int64], side: int) -> ImageSet
 
     images = np.stack([fit(each, side, side) for each in whole.images[indexes]])
     return _image_set(whole.name, images, whole.labels[indexes], whole.class_names, whole.source, whole.lossless)
-
-
-def _expanded(dataset: str) -> Path:
-    return Path(os.path.expanduser(dataset))  # which leaves alone what it cannot expand
 
 
 def one_batch(
@@ -176,29 +195,40 @@ def _even(labels: NDArray[np.int64], classes: int, batch_size: int, seed: int) -
 
 
 def load_some(dataset: str, count: int, seed: int, side: int, split: str = "train") -> ImageSet:
-    """`count` images of `dataset`, chosen by `seed` with classes as even as can be, at `side` pixels a side: those of a
-    folder are read at that size, and no others; those of other data sets are resized to it. Raises what `load_images`
+    """`count` images of `dataset`, chosen by `seed` with classes as even as can be, at `side` pixels a side: a user's
+    own are read at that size, and no others; those of other data sets are resized to it. Raises what `load_images`
     does, and UsageError for more images than there are."""
     if dataset in DATASETS:
         whole = load_images(dataset, split)
         return _at_side(whole, batch_indexes(whole, count, seed), side)
-    check_dataset(dataset)
-    from edgenas.data.image_folder import read_some
+    place = own(dataset)
+    from edgenas.data.photos import read_some
 
-    folder = _expanded(dataset)
-    content = read_some(folder, split, lambda labels, classes: _even(labels, classes, count, seed), side)
-    return _of_folder(folder, split, content)
+    found = read_some(place, split, lambda labels, classes: _even(labels, classes, count, seed), side)
+    return _of_photos(place, split, found)
 
 
 def batch_within(dataset: str, batch_size: int) -> int:
-    """`batch_size`, or as many images as the training part of `dataset` has, where it is a folder of fewer. No image is
-    read. Raises what `check_dataset` does."""
-    check_dataset(dataset)
+    """`batch_size`, or as many images as the training part of `dataset` has, where it is the user's own of fewer. No
+    image is read. Raises what `check_dataset` does."""
     if dataset in DATASETS:
         return batch_size
-    from edgenas.data.image_folder import list_folder
+    from edgenas.data.photos import list_photos
 
-    return min(batch_size, sum(map(len, list_folder(_expanded(dataset)).train)))
+    return min(batch_size, sum(map(len, list_photos(own(dataset)).train)))
+
+
+def split_list(dataset: str) -> bytes | None:
+    """Where `dataset` is a list of images: that list, by paths from the folder that has all of them, with the part of
+    each; else None. Raises what `check_dataset` does."""
+    if dataset in DATASETS:
+        return None
+    place = own(dataset)
+    if place.is_dir():
+        return None
+    from edgenas.data.list_file import as_list, read_list
+
+    return as_list(read_list(place))
 
 
 def held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -213,6 +243,27 @@ def held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
     return chosen
 
 
+def validating(image_set: ImageSet, among: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
+    """Which images of a training part, or of those of it at the indexes `among`, are held out for validation: those
+    that the source names, else as `held_out` has it."""
+    labels = image_set.labels if among is None else image_set.labels[among]
+    if image_set.validation is not None:
+        named = image_set.validation if among is None else image_set.validation[among]
+        if named.any():
+            return named
+    return held_out(labels)
+
+
+def copies(image_set: ImageSet, others: ImageSet) -> int:
+    """How many images of `others` are, pixel by pixel, among those of `image_set`, of the same size."""
+
+    def digests(of: ImageSet) -> list[bytes]:
+        return [hashlib.blake2b(each.data, digest_size=16).digest() for each in of.images]
+
+    known = set(digests(image_set))
+    return sum(each in known for each in digests(others))
+
+
 def _image_set(
     name: str,
     images: NDArray[np.uint8],
@@ -220,24 +271,22 @@ def _image_set(
     class_names: Sequence[str],
     source: str,
     lossless: bool = True,
+    validation: NDArray[np.bool_] | None = None,
+    sums: Sums | None = None,
 ) -> ImageSet:
     images, labels = np.ascontiguousarray(images), np.ascontiguousarray(labels, np.int64)
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
         raise DataError(f"{source} does not hold one label an RGB image; get it again")
     if not len(labels) or labels.min() < 0 or labels.max() >= len(class_names):
         raise DataError(f"{source} holds no images or labels outside of its {len(class_names)} classes; get it again")
-    levels = np.arange(256) / 255
-    # From the histogram: exact, and without a copy of the images in floating point.
-    shares = [np.bincount(images[..., channel].ravel(), minlength=256) / images[..., 0].size for channel in range(3)]
-    mean = tuple(float(share @ levels) for share in shares)
-    # A channel that is the same everywhere is not scaled: what differs from it elsewhere would be blown up.
-    std = tuple(
-        1.0 if share.max() == 1 else math.sqrt(max(float(share @ levels**2) - m * m, 1e-12))
-        for share, m in zip(shares, mean, strict=True)
-    )
-    hasher = hashlib.sha256(images.data)
+    if sums is None:
+        sums = Sums()
+        sums.add_all(images)
+    mean, std = sums.statistics()
+    hasher = sums.hasher.copy()
     hasher.update(labels.astype("<i8").tobytes())
-    return ImageSet(name, images, labels, distinct(class_names), mean, std, hasher.hexdigest(), source, lossless)
+    names, fingerprint = distinct(class_names), hasher.hexdigest()
+    return ImageSet(name, images, labels, names, mean, std, fingerprint, source, lossless, validation)
 
 
 def _planes(data: Any, side: int, source: str) -> NDArray[np.uint8]:

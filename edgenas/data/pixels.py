@@ -50,7 +50,12 @@ class UnreadableError(Exception):
 def read_image(path: str, height: int, width: int) -> Tuple[Any, str, Optional[int]]:  # noqa: UP006, UP045
     """The image at `path` as uint8 (height, width, 3), its kind of file, and what its white was taken for where only
     its pixels say so. Raises UnreadableError for what is no image, damaged or too large."""
-    content = _content(path)
+    pixels, kind, white = decode(content_of(path), height, width)
+    return fit(pixels, height, width), kind, white
+
+
+def decode(content: bytes, height: int, width: int) -> Tuple[Any, str, Optional[int]]:  # noqa: UP006, UP045
+    """As `read_image`, of a file's content, but not yet resized: a large image may be at a fraction of its size."""
     try:
         pixels, kind, white = _decoded(content, height, width)
     except UnreadableError:
@@ -61,10 +66,11 @@ def read_image(path: str, height: int, width: int) -> Tuple[Any, str, Optional[i
         raise UnreadableError(_in_words(content)) from error
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise UnreadableError("not bytes of RGB, height x width x 3")
-    return fit(pixels, height, width), kind, white
+    return pixels, kind, white
 
 
-def _content(path):
+def content_of(path: str) -> bytes:
+    """The content of the file at `path`. Raises UnreadableError where it is none, or too large."""
     try:
         # A pipe that nobody writes to would block in open().
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))

@@ -79,6 +79,7 @@ class RefineSettings:
     init: str = "random"
     classifier_rate: float = 1.0
     min_crop: float = 1.0
+    flip: bool = True  # mirror half of the images
 
     def __post_init__(self) -> None:
         if any(images % self.batch_size for images in (*self.rungs, self.calibration_images)):
@@ -126,7 +127,8 @@ def identified(space: SearchSpace, settings: Settings, without: Collection[str] 
     """`settings` as fingerprints hold them, but those `without` which the same is found: by the names that they first
     had, so that what an earlier version scored is still known."""
     first = {today: former for former, today in FORMER_NAMES.items()}
-    later = {"init": "random", "classifier_rate": 1.0, "min_crop": 1.0}  # not there before, when all were so
+    # Not there before, when all were so.
+    later = {"init": "random", "classifier_rate": 1.0, "min_crop": 1.0, "flip": True}
     return {
         first.get(name, name): value
         for name, value in flat(sized(space, settings)).items()

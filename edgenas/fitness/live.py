@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from edgenas.architecture import Architecture, OwnResolution, Score, SearchSpace, Supernet, supernet_for
-from edgenas.data.images import ImageSet, batch_indexes, load_images, load_some, one_batch
+from edgenas.data.images import SCORED_PER_CLASS, ImageSet, batch_indexes, load_images, load_some, one_batch
 from edgenas.data.inputs import photos_of
 from edgenas.errors import UsageError
 from edgenas.fitness import HOW_ONLY, FitnessSettings, identified
@@ -224,7 +224,7 @@ def repeated(space: SearchSpace, dataset: str, settings: FitnessSettings) -> lis
         side = max(space.resolutions)
         sets = [photos_of(space, load_some(dataset, settings.batch_size, seed, side)) for seed in seeds]
     else:
-        image_set = load_images(dataset)
+        image_set = load_images(dataset, limit=SCORED_PER_CLASS)
         batch_indexes(image_set, settings.batch_size, settings.seed)  # one too small is refused before any training
         sets = [image_set] * len(seeds)
         reference = load(space, dataset, settings, image_set)

@@ -26,7 +26,7 @@ from edgenas.architecture import (
     SearchSpace,
     resolution_of,
 )
-from edgenas.data.images import ImageSet, load_images, load_some, one_batch
+from edgenas.data.images import SCORED_PER_CLASS, ImageSet, load_images, load_some, one_batch
 from edgenas.data.inputs import input_of, photos_of
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, size_of, table
@@ -223,7 +223,7 @@ def create_synflow(space: SearchSpace, dataset: str, settings: FitnessSettings) 
 def _images(space: SearchSpace, dataset: str, settings: FitnessSettings) -> ImageSet:
     """Those that live training draws its batch from, or, of photos, that batch alone."""
     if not isinstance(space, OwnResolution):
-        return load_images(dataset)
+        return load_images(dataset, limit=SCORED_PER_CLASS)
     found = load_some(dataset, settings.batch_size, settings.seed, max(space.resolutions))
     return photos_of(space, found)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edgenas.architecture import Architecture, Inheriting, OwnResolution, SearchSpace, Supernet
-from edgenas.data.images import ImageSet, load_images
+from edgenas.data.images import SCORED_PER_CLASS, ImageSet, load_images
 from edgenas.data.torch_program import is_program
 from edgenas.errors import UsageError
 from edgenas.fitness import PUBLISHED, REFERENCES, SUPERNET, FitnessSettings, check_reference
@@ -115,7 +115,7 @@ def load(space: SearchSpace, dataset: str, settings: FitnessSettings, image_set:
         check(len(taps))
         return OwnNetwork(path, taps)
     check(CifarReference.taps)  # before it is trained
-    images = load_images(dataset) if image_set is None else image_set
+    images = load_images(dataset, limit=SCORED_PER_CLASS) if image_set is None else image_set
     return CifarReference(*reference_network(choice, dataset, images))
 
 

@@ -36,7 +36,7 @@ from edgenas.architecture import (
     resolution_of,
     supernet_for,
 )
-from edgenas.data.images import DATASETS, ImageSet, batch_indexes, held_out, load_images, load_some
+from edgenas.data.images import DATASETS, SCORED_PER_CLASS, ImageSet, batch_indexes, load_images, load_some, validating
 from edgenas.data.inputs import photos_of
 from edgenas.data.torch_file import weights
 from edgenas.errors import UsageError
@@ -296,7 +296,7 @@ def create(
         images = photos_of(space, load_images(dataset, limit=_MAX_PER_CLASS, side=side))
         drawn = [load_some(dataset, scoring.batch_size, seed, side).images for seed in dict.fromkeys(seeds)]
     else:
-        scored = images = load_images(dataset)
+        scored = images = load_images(dataset, limit=SCORED_PER_CLASS)
         if dataset not in DATASETS:
             images = load_images(dataset, limit=_MAX_PER_CLASS)
         drawn = [scored.images[batch_indexes(scored, scoring.batch_size, seed)] for seed in dict.fromkeys(seeds)]
@@ -313,7 +313,7 @@ def create(
         len(images.class_names),
         images.mean,
         images.std,
-        images.name not in NOT_FLIPPED,
+        settings.flip and images.name not in NOT_FLIPPED,
         _shrink(images, settings.shrink),
         scoring.seed,
         settings,
@@ -352,7 +352,7 @@ def _held_out(images: ImageSet, scored: NDArray[np.uint8], most: int) -> NDArray
         raise UsageError(f"{images.source} has images too small to train on; give larger ones, or give --refine 0")
     taken = {each.tobytes() for each in scored}
     fresh = np.flatnonzero([each.tobytes() not in taken for each in images.images])
-    chosen = fresh[held_out(images.labels[fresh])]
+    chosen = fresh[validating(images, fresh)]
     chosen = chosen[np.argsort(images.labels[chosen], kind="stable")]
     if len(chosen) > most:
         chosen = chosen[np.arange(most) * len(chosen) // most]

@@ -23,7 +23,7 @@ from edgenas.architecture import (
     resolution_of,
     supernet_for,
 )
-from edgenas.data.images import ImageSet, held_out, load_some
+from edgenas.data.images import ImageSet, load_some, validating
 from edgenas.data.inputs import photos_of
 from edgenas.errors import UsageError
 from edgenas.fitness import HOW_ONLY, FitnessSettings, identified
@@ -137,7 +137,7 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
         raise UsageError(f"--fitness subnet needs a space for photos, which {space.name} is not; leave it out")
     on = engine(settings.engine)
     images = _some(space, dataset, settings.seed)
-    validating = held_out(images.labels)
+    held = validating(images)
     made_from = {
         "score": "subnet",
         "settings": identified(space, FitnessSettings(seed=settings.seed), without=HOW_ONLY),
@@ -152,16 +152,16 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
         supernet,
         torch.from_numpy(images.images),
         torch.from_numpy(images.labels),
-        np.flatnonzero(~validating),
-        np.flatnonzero(validating),
+        np.flatnonzero(~held),
+        np.flatnonzero(held),
         len(images.class_names),
         images.mean,
         images.std,
         replace(settings, epochs=0, halving=False, eval_steps=()),
     )
     source = (
-        f"accuracy with weights of {supernet.source} on {validating.sum():,} photos of {images.source}; batch norms and"
-        f" classifier from {(~validating).sum():,} others"
+        f"accuracy with weights of {supernet.source} on {held.sum():,} photos of {images.source}; batch norms and"
+        f" classifier from {(~held).sum():,} others"
     )
     return LiveFitness(scorer, source, fingerprint, ScoreStore(fingerprint), on, made_from, is_phi=False)
 

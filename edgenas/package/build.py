@@ -31,6 +31,7 @@ from edgenas.package.export import (
     export_trained,
     weights_sha256,
 )
+from edgenas.report.classes import class_accuracies
 from edgenas.run import Run, cost_record
 from edgenas.schema import checked, parse
 from edgenas.schema.types import Export
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from edgenas.train.files import Trained
 
 _MAX_BYTES = 1 << 30  # of a file of an export
+SPLIT_FILE, MAX_SPLIT_BYTES = "split.csv", 256 << 20
+_MAX_CARD_CLASSES, _MAX_CARD_CONFUSION = 50, 12
 FOLDER = "edgenas_model"  # the only one at the top of an archive
 HERE = Path(__file__).parent
 LICENCES = {
@@ -57,7 +60,7 @@ def build(run: Run, path: Path) -> dict[str, Any]:
     Takes what `export` left in RUN/export, and exports first what is missing there or was made from other weights.
     Raises DataError where the run is not trained, ExportError where an export fails or `path` cannot be written.
     """
-    from edgenas.train.files import load_trained
+    from edgenas.train.files import load_trained, restart
 
     check_place(path, ExportError, ADVICE)
     trained = load_trained(run.path)
@@ -70,7 +73,10 @@ def build(run: Run, path: Path) -> dict[str, Any]:
         raise ExportError(f"{folder} is changed by another program; wait for it, then run the same command again")
     record, content = found
     manifest = _manifest(run, trained, record)
-    content["MODEL_CARD.md"] = _card(manifest).encode()
+    if os.path.lexists(listed := run.path / "train" / SPLIT_FILE):
+        content[SPLIT_FILE] = read_file(listed, MAX_SPLIT_BYTES, DataError, restart(run.path))
+    result = _result_of(run.path, trained)
+    content["MODEL_CARD.md"] = _card(manifest, result, SPLIT_FILE in content).encode()
     content["manifest.schema.json"] = (HERE / "manifest.schema.json").read_bytes()
     content["run.py"] = run_py()
     manifest["files"] = {
@@ -79,6 +85,15 @@ def build(run: Run, path: Path) -> dict[str, Any]:
     content["manifest.json"] = (json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
     write_whole(path, _archive(content), ExportError, ADVICE)
     return manifest
+
+
+def _result_of(path: Path, trained: Trained) -> dict[str, Any]:
+    """What result.json says of the training that made `trained`; nothing where it is lost, or of another."""
+    from edgenas.train.files import read_result
+
+    found = read_result(path / "train") or {}
+    of_it = (trained.dataset_fingerprint, trained.test_accuracy, trained.test_images)
+    return found if tuple(map(found.get, ("dataset_fingerprint", "test_accuracy", "test_images"))) == of_it else {}
 
 
 def run_py() -> bytes:
@@ -218,9 +233,35 @@ def _quoted(name: str) -> str:
     return name if re.fullmatch(r"(?:[^\W_]|[ ,.-])+", name) else "`" + name.replace("`", "'") + "`"
 
 
-def _card(manifest: Mapping[str, Any]) -> str:
-    """The model card: what the model is, what it may be used for, how good it is."""
-    manifest = printables(dict(manifest))
+def _cell(text: str) -> str:
+    """`_quoted`, in a table."""
+    return _quoted(text).replace("|", "\\|")
+
+
+def _by_class(result: Mapping[str, Any]) -> list[str]:
+    """A table of the test images of each class, and for few classes one of what these were taken for."""
+    found, names = class_accuracies(result), [_cell(each["class"]) for each in result.get("classes", [])]
+    if not found:
+        return []
+    shown = found if len(found) <= _MAX_CARD_CLASSES else sorted(found, key=lambda each: each.percent or 0.0)
+    few = "" if len(shown) <= _MAX_CARD_CLASSES else f" The {_MAX_CARD_CLASSES} weakest of {len(shown)} classes."
+    lines = ["", "## By class", "", f"Test images, by torch.{few}", "", "| class | images | right, % | most mistakes |"]
+    lines.append("|---|---:|---:|---|")
+    for each in shown[:_MAX_CARD_CLASSES]:
+        percent = "-" if each.percent is None else f"{each.percent:.1f}"
+        lines.append(f"| {_cell(each.name)} | {each.images} | {percent} | {_cell(each.mistaken or '-')} |")
+    confusion = result.get("confusion") or []
+    if 2 < len(confusion) <= _MAX_CARD_CONFUSION and len(confusion) == len(names):
+        lines += ["", "Images of the class in a row that were put into the class of a column:", ""]
+        lines += [f"| | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
+        lines += [f"| {name} | {' | '.join(map(str, row))} |" for name, row in zip(names, confusion, strict=True)]
+    return lines
+
+
+def _card(manifest: Mapping[str, Any], result: Mapping[str, Any], is_split: bool) -> str:
+    """The model card: what the model is, what it may be used for, how good it is; `result` is of its training;
+    `is_split`: whether SPLIT_FILE is there."""
+    manifest, result = printables(dict(manifest)), printables(dict(result))
     architecture, dataset, sizes = manifest["architecture"], manifest["dataset"], manifest["preprocessing"]
     models, golden = manifest["models"], manifest["golden"]
     torch_accuracy = manifest["accuracies"][0]
@@ -235,7 +276,8 @@ def _card(manifest: Mapping[str, Any]) -> str:
             for each in manifest["constraints"]
         ),
         f"- Data: {_quoted(dataset['name'])}; classes: {', '.join(map(_quoted, manifest['classes'][:20]))}"
-        + (", ..." if len(manifest["classes"]) > 20 else ""),
+        + (", ..." if len(manifest["classes"]) > 20 else "")
+        + (f"; {SPLIT_FILE} lists the images for training, validation and testing" if is_split else ""),
         f"- Input: RGB, {sizes['height']} x {sizes['width']}, scaled to [0, 1], then normalised by mean"
         f" {[round(each, 4) for each in sizes['mean']]} and std {[round(each, 4) for each in sizes['std']]}",
         f"- Accuracy in torch: {torch_accuracy['percent']:.2f} % of {torch_accuracy['images']} images of the"
@@ -254,6 +296,7 @@ def _card(manifest: Mapping[str, Any]) -> str:
             f" {100 * checked['accuracy_drop']:.2f} | {checked['top1_agreement']:.2%} |"
             f" {checked['relative_error']:.2g} |"
         )
+    lines += _by_class(result)
     lines += ["", "## Costs", ""]
     lines += [
         f"- {words(metric)}: {each['value']:.4g} {each['unit']} ({each['source']})"

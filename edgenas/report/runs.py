@@ -9,6 +9,7 @@ from typing import Any
 
 from edgenas.architecture import LIMITS, constraints_of
 from edgenas.errors import EdgeNASError
+from edgenas.report.classes import weakest_text
 from edgenas.report.text import constraints_text, limit_text, result_text, score_label, table_text
 from edgenas.run import Run, folders, open_run
 from edgenas.text import printable, printables
@@ -159,8 +160,9 @@ def trained_text(result: Mapping[str, Any], folder: Path) -> str:
     result = printables(dict(result))
     untested = ", ".join(result.get("untested_classes", [])[:10])
     but = f" (none is of {untested})" if untested else ""
+    weakest = weakest_text(result)
     return (
         f"{result['arch_str']}\n{result['test_accuracy']:.2f} % of {result['test_images']} test images of"
         f" {result['dataset']} are right{but}, after {result['epochs']} epochs, {result['seconds']:.0f} s;"
-        f" weights in {folder / 'model.pt'}"
+        f" weights in {folder / 'model.pt'}{weakest and chr(10)}{weakest}"
     )

@@ -43,18 +43,8 @@ _WORDS = 160  # characters of what pydantic says is wrong
 _LATER: dict[str, Any] = {
     **dict.fromkeys(
         (
-            "board",
-            "pareto",
-            "precision",
-            "halving",
-            "repeats",
-            "engine",
-            "pool",
-            "confidence",
-            "size",
-            "init",
-            "taps",
-            "include",
+            *("board", "pareto", "precision", "halving", "repeats", "engine", "pool", "confidence", "size", "init"),
+            *("taps", "include", "flip"),
         )
     ),
     "refine": 0,

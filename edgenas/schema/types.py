@@ -303,6 +303,9 @@ class TrainingIdentity(TypedDict):
     settings: dict[Text, Any]
 
 
+ClassResult = TypedDict("ClassResult", {"class": Text, "images": Count, "right": Count})
+
+
 class TrainingResult(TrainingIdentity):
     """train/result.json."""
 
@@ -316,6 +319,8 @@ class TrainingResult(TrainingIdentity):
     test_images: Positive
     epochs: Positive
     seconds: Amount
+    classes: NotRequired[list[ClassResult]]
+    confusion: NotRequired[list[list[Count]] | None]  # [class][class that images of it were put into]
 
 
 class Epoch(TypedDict):

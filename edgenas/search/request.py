@@ -214,6 +214,8 @@ def _decided(
     refine_settings, inherits = preset.refine_settings, fitness_settings.init == "inherited"
     if isinstance(space, OwnResolution):
         refine_settings = replace(preset.photos_refined, init=fitness_settings.init)
+    if request.flip is not None:
+        refine_settings = replace(refine_settings, flip=request.flip)
     if refine is None:
         # Photos take too long to learn from random weights.
         worth_it = inherits or not isinstance(space, OwnResolution)
@@ -296,6 +298,8 @@ def request_again(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
             continue
         before = getattr(stored, name)
         if before != _as_stored(stored, name, value):
+            if name == "flip":
+                raise UsageError(f"run {run.path} was made without --no-flip; leave it out, or start a new run")
             flag = "--" + name.removesuffix("_ms").removesuffix("_mj").removesuffix("_m").replace("_", "-")
             was, asked_now = (_asked_text(each) for each in (before, value))
             raise UsageError(

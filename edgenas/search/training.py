@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgenas import plugins, spaces
 from edgenas import run as runs
 from edgenas.architecture import Inheriting, OwnResolution, Parsable, SearchSpace
-from edgenas.data.images import ImageSet
+from edgenas.data.images import DATASETS, ImageSet, copies, split_list
 from edgenas.data.inputs import images_for
 from edgenas.errors import DataError, UsageError
 from edgenas.files import check_place
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from edgenas.train import TrainSettings
     from edgenas.train.loop import Training
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -93,13 +96,14 @@ def train(
         distill = what["teacher"] is not None
     else:
         chosen = _settings(asked, images, space_object)
-    teacher, source = _teacher(path, what["dataset"], images, space_object) if distill else (None, None)
+    _say_copies(what["dataset"], images, test)
+    teacher, source = _teacher(path, what["dataset"], images, space_object, chosen) if distill else (None, None)
     made = None
     if path is None:
         path = made = runs.place(None, f"trained-{as_name(Path(what['dataset']).absolute().name)}")
     begun = (what["dataset"], images, test, chosen, teacher, source, resume, restart)
     try:
-        return Training(path / "train", space_object, network, *begun)
+        return Training(path / "train", space_object, network, *begun, split=split_list(what["dataset"]))
     except BaseException:
         if made is not None:
             with contextlib.suppress(OSError):
@@ -149,8 +153,11 @@ def _trained_in(path: Path, resume: bool) -> dict[str, Any]:
 
 def _settings(asked: dict[str, Any], images: ImageSet, space: SearchSpace) -> TrainSettings:
     """What was `asked`, and else a recipe that suits how the network begins."""
-    from edgenas.train import FINE_TUNING, TrainSettings, default_epochs
+    from edgenas.train import FINE_TUNING, TrainSettings, default_balance, default_epochs
 
+    if "balance" not in asked and (balance := default_balance(images)) != TrainSettings.balance:
+        log.warning("classes are of very different sizes, so rare ones count more; --balance none treats all alike")
+        asked = {**asked, "balance": balance}
     init = asked.get("init")
     if init is None and isinstance(space, Inheriting):
         init = init_of(space)
@@ -174,21 +181,38 @@ def _settings_before(path: Path, what: dict[str, Any], asked: dict[str, Any], di
     known = {**asdict(before), "distill": what["teacher"] is not None}
     for name, value in {**asked, **({} if distill is None else {"distill": distill})}.items():
         if known[name] != value:
-            flag = "--" + name.replace("_", "-")
+            flag = "--no-flip" if name == "flip" else "--" + name.replace("_", "-")
+            was = f"without {flag}" if name == "flip" else f"with {flag} {known[name]}, not {value}"
             raise UsageError(
-                f"{path} is trained with {flag} {known[name]}, not {value}; leave {flag} out, or start over by:"
-                f" edgenas train {path} --restart"
+                f"{path} is trained {was}; leave {flag} out, or start over by: edgenas train {path} --restart"
             )
     return before
 
 
-def _teacher(path: Path | None, dataset: str, images: ImageSet, space: SearchSpace) -> tuple[nn.Module, str]:
+def _say_copies(dataset: str, images: ImageSet, test: ImageSet) -> None:
+    """Say how many of a user's own images are both to train and to test on."""
+    count = copies(images, test) if dataset not in DATASETS else 0
+    if count:
+        log.warning(
+            "%d of %d test images of %s are, pixel by pixel, among those to train on, so the accuracy is too high by up"
+            " to %.1f points; keep copies together by: edgenas data split %s -o split.csv",
+            count,
+            len(test.labels),
+            images.name,
+            100 * count / len(test.labels),
+            printable(dataset),
+        )
+
+
+def _teacher(
+    path: Path | None, dataset: str, images: ImageSet, space: SearchSpace, settings: TrainSettings
+) -> tuple[nn.Module, str]:
     """What a network of `space` learns from, and what that is in words: the largest network of a space for photos; else
     the reference network of the search in `path`, or the default one."""
     if isinstance(space, OwnResolution):
-        from edgenas.train.teacher import photo_teacher
+        from edgenas.train.teacher import SETTINGS, photo_teacher
 
-        return photo_teacher(space, dataset)
+        return photo_teacher(space, dataset, replace(SETTINGS, flip=settings.flip))
     from edgenas.data.torch_program import is_program
     from edgenas.fitness import PUBLISHED, REFERENCES, SUPERNET
     from edgenas.fitness.reference import reference_network

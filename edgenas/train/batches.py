@@ -1,4 +1,5 @@
-"""Images on their way into a network: random crops and mirror images, normalisation, and the accuracy on a set."""
+"""Images on their way into a network: random crops, mirror images and colours, normalisation, and what the network says
+of a set."""
 
 from __future__ import annotations
 
@@ -17,19 +18,32 @@ from edgenas.memory import halving
 PADDING = 4  # pixels by which a crop may be off
 NOT_FLIPPED = ("digits",)  # data sets whose mirror images are none of theirs
 _EVALUATION_BATCH = 256
+_GREY = (0.299, 0.587, 0.114)  # of red, green and blue in what is seen as grey (ITU-R BT.601)
+_MAX_WEIGHT = 10.0  # of a class, in those of an average image: a few images are not to drown all others
 
 
 def augmented(
-    pixels: Tensor, indexes: NDArray[np.int64], random: np.random.Generator, mirror: bool, min_share: float = 1.0
+    pixels: Tensor,
+    indexes: NDArray[np.int64],
+    random: np.random.Generator,
+    mirror: bool,
+    min_share: float = 1.0,
+    colour: float = 0.0,
 ) -> Tensor:
     """Random crops of the reflect-padded images of `pixels`, uint8 [n, h, w, 3], at `indexes`: uint8 [b, 3, h, w]; or,
-    where `min_share` is below 1, what `cropped` gives.
+    where `min_share` is below 1, what `cropped` gives; where `colour` is above 0, what `coloured` makes of these.
 
-    With `mirror`, half of them are mirrored. Padding, cropping and mirroring are one look-up: of row i of the crop, in
-    the image reflected at its borders.
+    With `mirror`, half of them are mirrored.
     """
-    if min_share < 1:
-        return cropped(pixels, indexes, random, mirror, min_share)
+    crops = cropped if min_share < 1 else _shifted
+    found = crops(pixels, indexes, random, mirror, min_share)
+    return coloured(found, random, colour) if colour else found
+
+
+def _shifted(
+    pixels: Tensor, indexes: NDArray[np.int64], random: np.random.Generator, mirror: bool, min_share: float
+) -> Tensor:
+    """Padding, cropping and mirroring are one look-up: of row i of the crop, in the image reflected at its borders."""
     height, width = pixels.shape[1:3]
 
     def positions(side: int) -> NDArray[np.int64]:
@@ -67,6 +81,24 @@ def cropped(
     return F.grid_sample(chosen, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
+def coloured(images: Tensor, random: np.random.Generator, most: float) -> Tensor:
+    """`images` [b, 3, h, w] in [0, 255], each brighter or darker, of more or less contrast and of stronger or paler
+    colours, by up to `most` of each (in (0, 1)): float, as they were shaped.
+
+    All three are linear in the pixels once the mean grey of an image is known, so they are one product.
+    """
+    images = images.float()
+    bright, contrast, strength = (
+        images.new_tensor(1 + most * random.uniform(-1, 1, len(images))).view(-1, 1, 1) for _ in range(3)
+    )
+    grey = images.new_tensor(_GREY)
+    mean = (images.mean(dim=(2, 3)) @ grey).view(-1, 1, 1) * bright
+    mixed = strength * torch.eye(3, device=images.device) + (1 - strength) * grey.expand(3, 3)
+    flat = images.permute(0, 2, 3, 1).flatten(1, 2)  # no copy where the channels lie last, as crops have them
+    changed = torch.baddbmm((1 - contrast) * mean, flat, (mixed * bright * contrast).transpose(1, 2))
+    return changed.clamp_(0, 255).view(*images.shape[:1], *images.shape[2:], 3).permute(0, 3, 1, 2)
+
+
 def parameter_groups(network: nn.Module, classifier_rate: float) -> list[dict[str, Any]]:
     """What an optimizer steps: all weights of `network`, or those of its last linear layer apart. Each group's rate is
     to be `times` that of the training."""
@@ -84,20 +116,36 @@ def normalised(scaled: Tensor, image_set: ImageSet) -> Tensor:
     return (scaled - mean) / std
 
 
+def class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
+    """By class (classes,), what an image of it counts so that all classes count alike, _MAX_WEIGHT at most; `labels`
+    are those of the images to train on."""
+    counts = np.bincount(labels, minlength=classes)
+    even = len(labels) / max(int(np.count_nonzero(counts)), 1)
+    return np.minimum(even / np.maximum(counts, 1), _MAX_WEIGHT).astype(np.float32)
+
+
 @torch.no_grad()
-def accuracy(network: nn.Module, image_set: ImageSet, indexes: NDArray[np.int64], trained_on: ImageSet) -> float:
-    """% of the images of `image_set` at `indexes` that `network` puts in their class; leaves it in evaluation mode, in
-    which no image depends on another: where memory is short, fewer are computed at once."""
+def predicted(
+    network: nn.Module, image_set: ImageSet, indexes: NDArray[np.int64], trained_on: ImageSet
+) -> NDArray[np.int64]:
+    """The classes (n,) into which `network` puts the images of `image_set` at `indexes` (n,); leaves it in evaluation
+    mode, in which no image depends on another: where memory is short, fewer are computed at once."""
     network.eval()
     device = next(network.parameters()).device
 
-    def right(at_once: int) -> int:
-        count = 0
+    def classes(at_once: int) -> NDArray[np.int64]:
+        found = []
         for start in range(0, len(indexes), at_once):
             chosen = indexes[start : start + at_once]
             pixels = torch.from_numpy(image_set.images[chosen]).to(device).permute(0, 3, 1, 2)
             logits = network(normalised(pixels.float() / 255, trained_on))
-            count += int((logits.argmax(dim=1).cpu() == torch.from_numpy(image_set.labels[chosen])).sum())
-        return count
+            found.append(logits.argmax(dim=1).cpu().numpy())
+        return np.concatenate(found) if found else np.zeros(0, np.int64)
 
-    return 100 * halving(right, min(_EVALUATION_BATCH, len(indexes))) / len(indexes)
+    return halving(classes, min(_EVALUATION_BATCH, len(indexes)))
+
+
+def accuracy(network: nn.Module, image_set: ImageSet, indexes: NDArray[np.int64], trained_on: ImageSet) -> float:
+    """% of the images of `image_set` at `indexes` that `network` puts in their class; leaves it in evaluation mode."""
+    found = predicted(network, image_set, indexes, trained_on)
+    return 100 * int((found == image_set.labels[indexes]).sum()) / len(indexes)

@@ -29,7 +29,7 @@ from edgenas.text import distinct
 
 VERSION = 1  # of checkpoint.pt, model.pt and result.json
 LOOK_S = 2.0  # beyond which who holds a folder trains there, and does not only look whether another does
-_MAX_FILE_BYTES, _MAX_JSON_BYTES = 1 << 33, 1 << 20  # bytes
+_MAX_FILE_BYTES, _MAX_JSON_BYTES = 1 << 33, 1 << 26  # bytes
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def check_free(run: Path) -> None:
 
 def clear(folder: Path, advice: str) -> None:
     """Remove from `folder`, RUN/train, what an earlier training left beside the checkpoint."""
-    for name in ("result.json", "model.pt"):
+    for name in ("result.json", "model.pt", "split.csv"):
         try:
             (folder / name).unlink(missing_ok=True)
         except OSError as error:

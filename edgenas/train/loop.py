@@ -2,8 +2,9 @@
 
     checkpoint.pt   after every epoch: all that the next one depends on
     metrics.jsonl   one line an epoch
+    split.csv       which images are for training, validation and testing, where a list says so
     model.pt        at the end: weights, architecture, normalisation, class names, fingerprint of the images
-    result.json     at the end: the accuracy on the test split
+    result.json     at the end: the accuracy on the test split, of each class too
 
 Every random choice follows from the seed and the number of the epoch or step. So a checkpoint needs no generator's
 state, and going on from it gives, on the same CPU, the very weights that an uninterrupted training gives.
@@ -27,12 +28,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgenas.architecture import Architecture, SearchSpace, flat, network_size, supernet_for
-from edgenas.data.images import ImageSet, held_out
+from edgenas.data.images import ImageSet, validating
 from edgenas.data.torch_file import weights
 from edgenas.errors import DataError, EdgeNASError, UsageError
 from edgenas.schema import checked
 from edgenas.schema.types import Best, Epoch
-from edgenas.train.batches import NOT_FLIPPED, PADDING, accuracy, augmented, normalised, parameter_groups
+from edgenas.train.batches import (
+    NOT_FLIPPED,
+    PADDING,
+    accuracy,
+    augmented,
+    class_weights,
+    normalised,
+    parameter_groups,
+    predicted,
+)
 from edgenas.train.files import (
     check_state,
     clear,
@@ -54,6 +64,8 @@ log = logging.getLogger(__name__)
 MOMENTUM = 0.9
 CALIBRATION_IMAGES, _CALIBRATION_BATCH = 1024, 64  # by which batch norms of inherited weights are estimated
 TEMPERATURE, TEACHER_WEIGHT = 4.0, 0.5  # of distillation
+_MAX_GPU_SHARE = 0.5  # of the memory that is free there, for images
+_MAX_CONFUSION = 100  # classes whose confusion is written down
 
 
 class Training:
@@ -62,6 +74,7 @@ class Training:
     `folder`: RUN/train. `dataset`: the name under which `images` (its training split) and `test` were loaded.
     `teacher`: None, or a network in evaluation mode from images scaled to [0, 1], float [b, 3, h, w], to logits, which
     the network learns from besides the labels (Hinton et al., arXiv:1503.02531); `teacher_source` says which.
+    `split`: what split.csv is to hold, None for no such file.
     `resume` goes on from the checkpoint, `restart` replaces what was trained there; else the folder must hold nothing.
     Nothing is written before it is iterated over, and nothing at all where a training that had ended is resumed.
     """
@@ -79,13 +92,15 @@ class Training:
         teacher_source: str | None = None,
         resume: bool = False,
         restart: bool = False,
+        split: bytes | None = None,
     ) -> None:
         self.folder, self.images, self.test, self.settings = folder, images, test, settings
+        self._split = split
         self.resume, self.restart, self._begun = resume, restart, resume
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.teacher = teacher.to(self.device) if teacher is not None else None
-        validating = held_out(images.labels) if settings.patience else np.zeros(len(images.labels), bool)
-        self.train_indexes, self.val_indexes = np.flatnonzero(~validating), np.flatnonzero(validating)
+        kept_out = validating(images) if settings.patience else np.zeros(len(images.labels), bool)
+        self.train_indexes, self.val_indexes = np.flatnonzero(~kept_out), np.flatnonzero(kept_out)
         self.batch_size = min(settings.batch_size, len(self.train_indexes))
         if min(images.images.shape[1:3]) <= PADDING:
             raise UsageError(f"{images.source} has images too small to train on; give larger ones")
@@ -117,8 +132,15 @@ class Training:
             weight_decay=settings.weight_decay,
             nesterov=True,
         )
-        # Whole sets as bytes beside the network: even CIFAR's 50,000 images are only 150 MB.
-        self.pixels = torch.from_numpy(images.images).to(self.device)
+        # As bytes, beside the network where they fit there: even CIFAR's 50,000 images are only 150 MB. On the CPU they
+        # stay where they are, in a file maybe.
+        self.pixels = torch.from_numpy(images.images)
+        if self.device.type == "cuda" and self.pixels.nbytes < torch.cuda.mem_get_info()[0] * _MAX_GPU_SHARE:
+            self.pixels = self.pixels.to(self.device)
+        self.weights: Tensor | None = None
+        if settings.balance == "weights":
+            weighed = class_weights(images.labels[self.train_indexes], len(images.class_names))
+            self.weights = torch.from_numpy(weighed).to(self.device)
         self.labels = torch.from_numpy(images.labels).to(self.device)
         if resume:
             self._restore()
@@ -176,6 +198,8 @@ class Training:
             self._save_checkpoint()  # in place of an earlier one, at once, so that a full disk loses nothing
             self._begun = True
             clear(self.folder, self._advice)
+        if self._split is not None:
+            write(self.folder / "split.csv", self._split, self._advice)
         self._write_metrics()
 
     def _train(self) -> Iterator[int]:
@@ -203,17 +227,16 @@ class Training:
         settings = self.settings
         self.network.train()
         loss_sum = torch.zeros((), device=self.device)
-        order = np.random.default_rng([settings.seed, 0, epoch]).permutation(self.train_indexes)
+        order = self._order(np.random.default_rng([settings.seed, 0, epoch]))
         for start in range(0, self.steps_per_epoch * self.batch_size, self.batch_size):
             random = np.random.default_rng([settings.seed, 1, self.steps_done])
             rate = self._rate()
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["times"]
             indexes = order[start : start + self.batch_size]
-            images = augmented(
-                self.pixels, indexes, random, self.images.name not in NOT_FLIPPED, self.settings.min_crop
-            )
-            loss = self._loss(images, self.labels[indexes], seed=int(random.integers(2**62)))
+            mirror = settings.flip and self.images.name not in NOT_FLIPPED
+            images = augmented(self.pixels, indexes, random, mirror, settings.min_crop, settings.colour)
+            loss = self._loss(images.to(self.device), self.labels[indexes], seed=int(random.integers(2**62)))
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)
             self.optimizer.step()
@@ -228,6 +251,14 @@ class Training:
                 f" {settings.learning_rate / 4:g}"
             )
         return train_loss, rate
+
+    def _order(self, random: np.random.Generator) -> NDArray[np.int64]:
+        """In which an epoch shows the images: each once, or, of balanced samples, as often as chance has it."""
+        if self.settings.balance != "sampling":
+            return random.permutation(self.train_indexes)
+        labels = self.images.labels[self.train_indexes]
+        chances = 1 / np.bincount(labels)[labels]
+        return random.choice(self.train_indexes, len(labels), p=chances / chances.sum())
 
     def _validate(self) -> float:
         """The accuracy (%) on the images held out; keeps the weights if they are the best so far."""
@@ -286,7 +317,7 @@ class Training:
         ):
             torch.manual_seed(seed)
             logits = self.network(normalised(scaled, self.images)).float()
-        loss = F.cross_entropy(logits, labels)
+        loss = F.cross_entropy(logits, labels, weight=self.weights)
         if self.teacher is None:
             return loss
         with torch.no_grad():
@@ -351,11 +382,14 @@ class Training:
         """Test the weights, the best ones where there was a validation, and write model.pt and result.json."""
         if self.best is not None:
             self.network.load_state_dict(self.best["network"])
-        test_accuracy = accuracy(self.network, self.test, np.arange(len(self.test.images)), self.images)
+        found = predicted(self.network, self.test, np.arange(len(self.test.images)), self.images)
+        labels, names = self.test.labels, self.images.class_names
+        counts, rights = (
+            np.bincount(each, minlength=len(names)).tolist() for each in (labels, labels[found == labels])
+        )
+        test_accuracy = 100 * sum(rights) / len(found)
         common = {name: value for name, value in self.identity.items() if name != "settings"}
         outcome = {"test_accuracy": test_accuracy, "test_images": len(self.test.images)}
-        tested = set(self.test.labels.tolist())
-        untested = [name for label, name in enumerate(self.images.class_names) if label not in tested]
         model = {
             **self.size,
             "network": {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()},
@@ -373,7 +407,12 @@ class Training:
             "val_images": len(self.val_indexes),
             "val_accuracy": self.best["accuracy"] if self.best else None,
             **outcome,
-            "untested_classes": untested,
+            "untested_classes": [name for name, count in zip(names, counts, strict=True) if not count],
+            "classes": [
+                {"class": name, "images": count, "right": right}
+                for name, count, right in zip(names, counts, rights, strict=True)
+            ],
+            "confusion": _confusion(labels, found, len(names)) if len(names) <= _MAX_CONFUSION else None,
             "epochs": len(self.history),
             "seconds": round(sum(line["seconds"] for line in self.history), 3),
         }
@@ -391,6 +430,14 @@ def _spread(indexes: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """At most `most` of `indexes`, evenly along them."""
     count = min(most, len(indexes))
     return indexes[np.arange(count) * len(indexes) // count]
+
+
+def _confusion(labels: NDArray[np.int64], found: NDArray[np.int64], classes: int) -> list[list[int]]:
+    """How many images of each class (rows) were put into each class (columns)."""
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, found), 1)
+    rows: list[list[int]] = counts.tolist()
+    return rows
 
 
 def _finite(network: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,11 @@ from edgenas.units import check_ranges
 
 if TYPE_CHECKING:
     from edgenas.data.images import ImageSet
+
+# All classes as they are; the loss of an image weighted by how rare its class is; or images of rare classes shown more
+# often, those of frequent ones less.
+BALANCES = ("none", "weights", "sampling")
+MAX_IMBALANCE = 3.0  # beyond so many times the images of the smallest class in the largest, "weights" is the default
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,9 @@ class TrainSettings:
     warmup_epochs: int = 0  # in which the rate rises from 0
     classifier_rate: float = 1.0  # the classifier's rate is so many times that of the other weights
     min_crop: float = 1.0  # below 1, images are crops of at least this share of their area; else they are shifted a bit
+    flip: bool = True  # mirror half of the images, but of data sets that edgenas.train.batches knows to be one-sided
+    colour: float = 0.0  # brightness, contrast and saturation of an image change by up to this share
+    balance: str = "none"  # of BALANCES: how rare classes count as much as frequent ones
     size: NetworkSize = field(default_factory=dict, hash=False)  # what it lacks is as the space deploys its networks
 
     def __post_init__(self) -> None:
@@ -50,6 +59,11 @@ class TrainSettings:
                 0 < self.classifier_rate < math.inf,
                 f"--classifier-rate {self.classifier_rate} is not positive; give 1 or more",
             ),
+            (0 <= self.colour < 1, f"--colour {self.colour} is no share to change colours by; give one like 0.2"),
+            (
+                self.balance in BALANCES,
+                f"--balance {printable(self.balance, 40)} is unknown; give one of {', '.join(BALANCES)}",
+            ),
             (0 < self.min_crop <= 1, f"--min-crop {self.min_crop} is no share of an image; give one like 0.5"),
             (self.patience is None or self.patience >= 1, f"--patience {self.patience} never waits; give 1 or more"),
         ):
@@ -59,7 +73,15 @@ class TrainSettings:
 
 
 # What came later than the first trainings, and what these had.
-LATER = {"init": "random", "warmup_epochs": 0, "classifier_rate": 1.0, "min_crop": 1.0}
+LATER = {
+    "init": "random",
+    "warmup_epochs": 0,
+    "classifier_rate": 1.0,
+    "min_crop": 1.0,
+    "flip": True,
+    "colour": 0.0,
+    "balance": "none",
+}
 
 # How a network that begins with inherited weights is trained on photos (docs/figures.md, "Networks for real images").
 FINE_TUNING: Mapping[str, Any] = {
@@ -71,6 +93,12 @@ FINE_TUNING: Mapping[str, Any] = {
     "classifier_rate": 5.0,
     "min_crop": 0.4,
 }
+
+
+def default_balance(image_set: ImageSet) -> str:
+    """Of BALANCES, "weights" where the largest class has more than MAX_IMBALANCE times the images of the smallest."""
+    counts = Counter(image_set.labels.tolist()).values()
+    return "weights" if max(counts) > MAX_IMBALANCE * min(counts) else "none"
 
 
 def default_epochs(image_set: ImageSet, batch_size: int = TrainSettings.batch_size) -> int:

@@ -21,7 +21,7 @@ from edgenas.data.inputs import images_for
 from edgenas.errors import UsageError
 from edgenas.train.files import Trained, load_trained
 from edgenas.train.loop import Training
-from edgenas.train.settings import FINE_TUNING, TrainSettings
+from edgenas.train.settings import FINE_TUNING, LATER, TrainSettings
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ def photo_teacher(space: SearchSpace, dataset: str, settings: TrainSettings = SE
     side = max((each for each in space.resolutions if each <= MAX_SIDE), default=space.resolutions[0])
     arch = space.at_resolution(space.largest(), side)
     images, test = (images_for(space, arch, dataset, split) for split in ("train", "test"))
-    made_from = [space.supernet().fingerprint, images.fingerprint, test.fingerprint, vars(settings), side]
+    recipe = {name: value for name, value in vars(settings).items() if name not in LATER or value != LATER[name]}
+    made_from = [space.supernet().fingerprint, images.fingerprint, test.fingerprint, recipe, side]
     name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
     folder = cache_dir() / "teachers" / name
     begun = (folder / "train" / "checkpoint.pt").is_file()

@@ -87,7 +87,7 @@ def test_interrupted_at_every_step_it_goes_on(tmp_path: Path, photos: Path) -> N
     seen: list[str] = []
     while len(seen) < 10:
         for _ in job:
-            if job.step not in seen:  # it has begun
+            if job.step is not None and job.step not in seen:  # it has begun
                 seen.append(job.step)
                 break
         else:
@@ -162,7 +162,7 @@ def test_a_damaged_record_is_refused(tmp_path: Path, photos: Path, capsys: pytes
     job = auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS)
     next(iter(job))
     whole = json.loads((tmp_path / "job" / RECORD).read_text())
-    for damage in (
+    damages: list[dict[str, Any]] = [
         {"schema_version": 99},
         {"request": {"photos": 5}},
         {"request": {**whole["request"], "space": "../../etc"}},
@@ -170,7 +170,8 @@ def test_a_damaged_record_is_refused(tmp_path: Path, photos: Path, capsys: pytes
         {"done": {"other": {}}},
         {"epochs": {"train": -1}},
         {"photos": {}},
-    ):
+    ]
+    for damage in damages:
         (tmp_path / "job" / RECORD).write_text(json.dumps({**whole, **damage}))
         with pytest.raises(SystemExit) as end:
             main(["auto", "--resume", str(tmp_path / "job")])

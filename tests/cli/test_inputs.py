@@ -136,9 +136,9 @@ def test_where_to_write_is_looked_at_before_models_are_made(
 
 @pytest.mark.usefixtures("place", "_no_work")
 def test_few_images_are_said_before_anything_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
-    from edgenas.data import image_folder
+    from edgenas.data import listing
 
-    image_folder._said.clear()
+    listing._said.clear()
     code, error = run("search --macs 60M --dataset four --fitness live --batch-size 64", capsys)
     assert code == 2
     few, problem = error.splitlines()

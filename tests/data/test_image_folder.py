@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgenas.data import image_folder
+from edgenas.data import listing, photos
 from edgenas.data.image_folder import list_folder
 from edgenas.data.images import check_dataset, load_images
 from edgenas.errors import DataError, UnknownNameError
@@ -21,7 +21,8 @@ from edgenas.text import distinct
 
 @pytest.fixture(autouse=True)
 def _nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_folder, "_said", set())
+    monkeypatch.setattr(listing, "_said", set())
+    monkeypatch.setattr(photos, "_enlarged_to", {})
 
 
 def write(folder: Path, count: int = 10, first: int = 0, ending: str = ".png") -> Path:
@@ -42,19 +43,19 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def counts(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
-    listing = list_folder(folder)
+    found = list_folder(folder)
     return tuple(
-        {name: len(paths) for name, paths in zip(listing.class_names, part, strict=True)}
-        for part in (listing.train, listing.test)
+        {name: len(paths) for name, paths in zip(found.class_names, part, strict=True)}
+        for part in (found.train, found.test)
     )  # type: ignore[return-value]
 
 
 def test_a_well_filled_folder_is_split_as_ever_and_nothing_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    listing = list_folder(pets(tmp_path, count=11))
-    assert [os.path.basename(path) for path in listing.test[0]] == ["004.png", "009.png"]
-    assert len(listing.train[0]) == 9
+    found = list_folder(pets(tmp_path, count=11))
+    assert [os.path.basename(path) for path in found.test[0]] == ["004.png", "009.png"]
+    assert len(found.train[0]) == 9
     assert said(caplog) == []
 
 
@@ -72,7 +73,13 @@ def test_each_class_of_two_images_or_more_has_one_to_test(tmp_path: Path, caplog
         list(train.values()),
         list(test.values()),
     ]
-    assert len(said(caplog)) == 2  # once, however often the folder is read
+    load_images(str(tmp_path))
+    *_, enlarged = said(caplog)
+    assert enlarged == (
+        f"{tmp_path}: 22 of 22 train images are smaller than 32 x 32 pixels and are enlarged; the smallest has 5 on its"
+        " shorter side"
+    )
+    assert len(said(caplog)) == 3  # once, however often the folder is read
 
 
 def test_classes_of_a_test_folder_may_be_missing_but_are_named(
@@ -193,9 +200,9 @@ def test_links_to_folders_are_followed_once_and_loops_end(tmp_path: Path, caplog
     os.symlink("..", top / "newt" / "above")
     os.symlink("endless", top / "endless")
     os.symlink(top / "newt" / "000.png", top / "newt" / "linked.png")  # a file may be a link
-    listing = list_folder(top)
-    assert listing.class_names == ("a second name of cat", "dog", "newt")
-    assert len(listing.train[2] + listing.test[2]) == 6
+    found = list_folder(top)
+    assert found.class_names == ("a second name of cat", "dog", "newt")
+    assert len(found.train[2] + found.test[2]) == 6
     assert said(caplog) == [f"{top}: not used: broken links: 1; links to folders that are there already: 4"]
     assert len(load_images(str(top)).labels) == 21
 

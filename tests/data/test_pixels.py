@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from edgenas.data import pixels
-from edgenas.data.image_folder import read_folder
+from edgenas.data.photos import read_photos
 from edgenas.package.build import run_py
 from tests.data.pngs import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, chunk, exif, png
 
@@ -244,7 +244,7 @@ def test_a_large_jpeg_is_the_same_in_both_whose_decoder_leaves_pixels_out(tmp_pa
             (tmp_path / part / name).mkdir(parents=True)
             large = Image.fromarray(smooth if name == "cat" else 255 - smooth).resize((1500, 1200))
             large.save(tmp_path / part / name / "large.jpg")
-    found = read_folder(tmp_path, "train", 10, SIDE).images
+    found = read_photos(tmp_path, "train", 10, SIDE).images
     files = [str(tmp_path / "train" / name / "large.jpg") for name in ("cat", "dog")]
     np.testing.assert_array_equal(run_module.read_images(files, SIDE, SIDE), found)
 

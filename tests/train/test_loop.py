@@ -121,10 +121,10 @@ def test_held_out_images_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.
     seen: set[int] = set()
     real = batches.augmented
 
-    def watched(pixels: Tensor, indexes: Any, random: Any, mirror: bool, min_share: float) -> Tensor:
+    def watched(pixels: Tensor, indexes: Any, random: Any, mirror: bool, *others: float) -> Tensor:
         seen.update(indexes.tolist())
         assert mirror
-        return real(pixels, indexes, random, mirror, min_share)
+        return real(pixels, indexes, random, mirror, *others)
 
     monkeypatch.setattr(module, "augmented", watched)
     training = run_out(prepare(tmp_path, patience=9))
@@ -136,9 +136,9 @@ def test_digits_are_not_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     mirrored = []
     real = batches.augmented
 
-    def watched(pixels: Tensor, indexes: Any, random: Any, mirror: bool, min_share: float) -> Tensor:
+    def watched(pixels: Tensor, indexes: Any, random: Any, mirror: bool, *others: float) -> Tensor:
         mirrored.append(mirror)
-        return real(pixels, indexes, random, mirror, min_share)
+        return real(pixels, indexes, random, mirror, *others)
 
     monkeypatch.setattr(module, "augmented", watched)
     run_out(prepare(tmp_path, images=image_set(name="digits"), epochs=1))
