@@ -65,9 +65,14 @@ class AutoRequest:
         return {name: value for name, value in found.items() if value is not None}
 
     @property
+    def limits_device(self) -> bool:
+        """Whether a limit is on what only a device shows."""
+        return any(LIMITS[name] in devices.DEVICE_METRICS for name in self.limits)
+
+    @property
     def measures(self) -> bool:
         """Whether boards measure while it searches."""
-        return self.board is not None and any(LIMITS[name] in devices.DEVICE_METRICS for name in self.limits)
+        return self.board is not None and self.limits_device
 
     @property
     def has_baseline(self) -> bool:

@@ -99,8 +99,8 @@ def _resumed(name: str, presets: Mapping[str, Preset]) -> Auto:
 
 
 def _with_boards(request: AutoRequest) -> AutoRequest:
-    """`request` with the user's boards of its devices, one each, where none is named."""
-    if request.board is not None:
+    """`request` with the user's boards of its devices, one each, where none is named and a limit can be measured."""
+    if request.board is not None or not request.limits_device:
         return request
     known = registry.boards().values()
     found = []

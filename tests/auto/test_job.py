@@ -36,7 +36,9 @@ def done(path: Path, photos: Path, **asked: Any) -> Auto:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Auto:
-    return done(tmp_path_factory.mktemp("jobs") / "whole", photos, baseline=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGENAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        return done(tmp_path_factory.mktemp("jobs") / "whole", photos, baseline=True)
 
 
 def test_it_ends_with_a_package_that_verifies(whole: Auto) -> None:
@@ -139,7 +141,7 @@ def test_what_cannot_be_asked_leaves_nothing(tmp_path: Path, photos: Path, monke
         (UsageError, "give the photos", LIMITS),
         (UsageError, "give a limit", {"photos": str(photos)}),
         (DataError, "no folder", {**here, "photos": str(tmp_path / "nothing")}),
-        (ExportError, "a.tar.gz", {**here, "output": str(tmp_path / "nothing" / "a.tar.gz")}),
+        (ExportError, "a.tar.gz", {**here, "output": str(tmp_path / "taken" / "file" / "a.tar.gz")}),
         (UsageError, "holds other files", {**here, "run": str(tmp_path / "taken")}),
         (UsageError, "no job of `edgenas auto`", {"resume": "nothing"}),
         (UsageError, "leave the others out", {**here, "resume": "nothing"}),

@@ -115,9 +115,7 @@ def judged(share: float, rows: Sequence[Row]) -> list[tuple[str, float, Callable
             ("first_minutes", "minutes to a first package", 15.0),
             ("peak_gb", "GB of memory", 6.0),
         ):
-            found.append(
-                (f"{words}, {most:g} or less", max(each[name] for each in rows), lambda v, most=most: v <= most)
-            )
+            found.append((f"{words}, {most:g} or less", max(each[name] for each in rows), most.__ge__))
     return found
 
 
