@@ -121,6 +121,35 @@ def test_manifest_and_card_say_what_it_is(archive: Path) -> None:
     assert not [name for name, each in content.items() if here in each], "a path of this machine"
 
 
+def test_of_several_devices_each_is_named_with_its_limit_and_cost(run_copy: Run, tmp_path: Path) -> None:
+    asked = json.loads((run_copy.path / "run.json").read_text())
+    limits = {"edgetpu": 1.0, "raspi4": 5.0}
+    asked["request"] |= {"device": "edgetpu,raspi4", "latency_ms": limits}
+    (run_copy.path / "run.json").write_text(json.dumps(asked))
+    result = json.loads((run_copy.path / "result.json").read_text())
+    result["constraints"] = [
+        {"metric": "latency", "limit": limit, "unit": "ms", "device": name} for name, limit in limits.items()
+    ]
+    costs = {
+        f"latency@{name}": {"value": 0.9 * limit, "unit": "ms", "source": "a test"} for name, limit in limits.items()
+    }
+    result["winner"]["costs"] = costs
+    (run_copy.path / "result.json").write_text(json.dumps(result))
+    manifest = build(open_run(str(run_copy.path)), tmp_path / "two.tar.gz")
+    assert manifest["device"] is None
+    assert [each["name"] for each in manifest["devices"]] == list(limits)
+    assert manifest["constraints"] == result["constraints"]
+    assert manifest["costs"] == costs
+    assert verify(tmp_path / "two.tar.gz")["manifest"] == manifest
+    card = unpacked(tmp_path / "two.tar.gz")[f"{FOLDER}/MODEL_CARD.md"].decode()
+    assert "; latency on edgetpu <= 1 ms; latency on raspi4 <= 5 ms\n" in card
+    assert "- latency on raspi4: 4.5 ms (a test)" in card
+    result["winner"]["genes"] = [0, 0, 0, 0, 0, 1]
+    (run_copy.path / "result.json").write_text(json.dumps(result))
+    anew = build(open_run(str(run_copy.path)), tmp_path / "anew.tar.gz")["costs"]
+    assert {"latency@edgetpu", "latency@raspi4", "macs", "params"} == set(anew)
+
+
 def test_costs_of_another_network_than_the_winner_are_priced_anew(run_copy: Run, tmp_path: Path) -> None:
     result = json.loads((run_copy.path / "result.json").read_text())
     result["winner"]["genes"] = [0, 0, 0, 1, 0, 0]

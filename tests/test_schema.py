@@ -147,6 +147,67 @@ def test_a_damaged_trial_is_named_by_its_line(tmp_path: Path, key: str, value: A
     assert "\n" not in str(caught.value)
 
 
+def made_for_two(path: Path) -> runs.Run:
+    """As `made`, of a search for two devices."""
+    limits = {"edgetpu": 1.0, "raspi4": 5.0}
+    run = runs.create(path, header(device="edgetpu,raspi4", latency_ms=limits))
+    cost = Cost({"latency@edgetpu": 0.5, "latency@raspi4": 2.0, "macs": 3.0}, {"macs": "counted"})
+    with run.appending() as store:
+        store.append(Trial(0, 0, ARCH, Score(1.5, 0.1, phi=2.5), cost, 1.5, True, True), "a cell")
+    run.keep_measured({ARCH: cost})
+    found = {**winner(GENES, "a cell"), "costs": runs.cost_record(cost)}
+    facts = {"genes": list(GENES), "arch_str": "a cell", "score": 1.5, "test_accuracy": 91.0}
+    beside = {**facts, "device": "raspi4", "best_possible_accuracy": None, "searched": True, "command": "edgenas"}
+    nothing = {**dict.fromkeys(beside), "device": "edgetpu", "searched": False, "command": "edgenas"}
+    told = {**facts, "best_possible_accuracy": 92.0, "alone": [nothing, beside]}
+    again = {"verdict": "PASS", "values": {"latency@raspi4": 2.1}, "source": "a board", "arch_str": "a cell"}
+    kept = [{**limit("latency", each), "device": name} for name, each in limits.items()]
+    run.finish(result(found, constraints=kept, compromise=told, confirmations=[again], device="edgetpu,raspi4"))
+    return run
+
+
+def test_what_is_of_several_devices_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made_for_two(tmp_path / "r")
+    run = runs.open_run(str(tmp_path / "r"))
+    assert run.header["request"]["latency_ms"] == {"edgetpu": 1.0, "raspi4": 5.0}
+    (trial,) = run.trials()
+    assert list(trial.cost.values.items()) == [("latency@edgetpu", 0.5), ("latency@raspi4", 2.0), ("macs", 3.0)]
+    assert run.measured()[ARCH].values == trial.cost.values
+    stored = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert run.result() == {**stored, "run": str(run.path)}
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("run.json", "request.latency_ms", {"raspi4": -1.0}),
+        ("run.json", "request.latency_ms", {"raspi4": "5"}),
+        ("run.json", "request.latency_ms", {"../raspi4": 5.0}),
+        ("run.json", "request.macs_m", {"raspi4": 5.0}),
+        ("trials.jsonl", "costs.latency@raspi4", ...),
+        ("trials.jsonl", "costs.latency@raspi4.value", -1.0),
+        ("trials.jsonl", "costs.latency@raspi4.unit", "mJ"),
+        ("trials.jsonl", "costs.latency@", {"value": 1.0, "unit": "ms", "source": ""}),
+        ("trials.jsonl", "costs.latency@a b", {"value": 1.0, "unit": "ms", "source": ""}),
+        ("trials.jsonl", "costs.beauty@raspi4", {"value": 1.0, "unit": "ms", "source": ""}),
+        ("trials.jsonl", "costs.macs@raspi4", {"value": 1.0, "unit": "M", "source": ""}),
+        ("measured.jsonl", "costs.latency@raspi4.value", "2"),
+        ("result.json", "winner.costs.latency@raspi4", ...),
+        ("result.json", "constraints.0.device", 5),
+        ("result.json", "confirmations.0.values", {"beauty@raspi4": 1.0}),
+        ("result.json", "compromise.alone.1.score", "high"),
+        ("result.json", "compromise.alone", ...),
+    ],
+)
+def test_what_is_damaged_of_several_devices_is_a_sentence(tmp_path: Path, file: str, key: str, value: Any) -> None:
+    path = made_for_two(tmp_path / "r").path / file
+    path.write_text(json.dumps(changed(json.loads(path.read_text()), key, value)) + "\n")
+    with pytest.raises(DataError, match=r"is damaged \(") as caught:  # noqa: PT012
+        run = runs.open_run(str(tmp_path / "r"))
+        run.trials(), run.measured(), run.result()
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

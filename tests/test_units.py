@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgenas.errors import UsageError
-from edgenas.units import METRICS, RANGES, check_ranges, parse, show
+from edgenas.units import (
+    METRICS,
+    RANGES,
+    check_ranges,
+    cost_name,
+    device_of,
+    metric_of,
+    parse,
+    parse_limit,
+    show,
+    words,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +66,52 @@ def test_parse_refuses_with_the_cure(text: str, metric: str, says: str) -> None:
     with pytest.raises(UsageError, match=says.replace("(", r"\(")) as error:
         parse(text, metric)
     assert METRICS[metric].example in str(error.value) or METRICS[metric].unit in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("5ms", 5.0),
+        ("raspi4=10ms,edgetpu=2ms", {"raspi4": 10.0, "edgetpu": 2.0}),
+        (" raspi4 = 0.01 s , edgetpu=2000us", {"raspi4": 10.0, "edgetpu": 2.0}),
+        ("raspi4=10ms", {"raspi4": 10.0}),
+    ],
+)
+def test_a_limit_is_for_all_devices_or_for_each(text: str, limit: float | dict[str, float]) -> None:
+    assert parse_limit(text, "latency") == limit
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("raspi4=10ms,2ms", "has a part that is no device=limit; write it like --latency raspi4=5ms,edgetpu=5ms, or"),
+        ("=10ms", "has a part that is no device=limit"),
+        ("raspi4=", "has a part that is no device=limit"),
+        ("raspi4=10ms,", "has a part that is no device=limit"),
+        ("raspi4=10ms,raspi4=2ms", "limits raspi4 twice"),
+        ("raspi4=10", "--latency 10 has no unit; write --latency 10ms"),
+        ("raspi4==10ms", "not a number with a unit"),
+        ("5ms,2ms", "not a number with a unit"),
+    ],
+)
+def test_a_limit_for_each_is_refused_with_the_cure(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        parse_limit(text, "latency")
+
+
+@given(st.text() | st.text("raspi4=,5ms "))
+def test_no_text_breaks_the_parser_of_limits(text: str) -> None:
+    with contextlib.suppress(UsageError):
+        found = parse_limit(text, "latency")
+        assert isinstance(found, float) or all(found.values())
+
+
+@given(st.sampled_from(sorted(METRICS)), st.none() | st.from_regex(r"[a-z][a-z0-9._-]{0,9}", fullmatch=True))
+def test_a_cost_is_called_by_metric_and_device(metric: str, device: str | None) -> None:
+    name = cost_name(metric, device)
+    assert (metric_of(name).name, device_of(name)) == (metric, device)
+    assert words(name) == (metric if device is None else f"{metric} on {device}")
+    assert show(5.0, name) == show(5.0, metric)
 
 
 @given(st.sampled_from(sorted(METRICS)), st.floats(min_value=1e-3, max_value=1e6))

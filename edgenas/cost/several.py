@@ -154,6 +154,11 @@ def _called(device: str, metric: str) -> str:
     return metric if metric in COUNTED else cost_name(metric, device)
 
 
+def _on(device: str, error: str) -> str:
+    """`error`, which says where it is."""
+    return error if device in error else f"{device}: {error}"
+
+
 def _named(found: Sequence[tuple[str, Mapping[str, _Value]]]) -> dict[str, _Value]:
     """What is `found`, device by device, by the names of costs, those that are counted last."""
     all_of_them = [(metric, _called(name, metric), value) for name, there in found for metric, value in there.items()]
@@ -174,7 +179,7 @@ def _joined(found: Mapping[str, Sequence[Cost]]) -> list[Cost]:
     joined = []
     for costs in zip(*found.values(), strict=True):
         there = list(zip(found, costs, strict=True))
-        errors = [f"{name}: {each.error}" for name, each in there if each.error is not None]
+        errors = [_on(name, each.error) for name, each in there if each.error is not None]
         values, sources, upper, raw = (
             _named([(name, getattr(each, field)) for name, each in there])
             for field in ("values", "sources", "upper", "raw")

@@ -11,7 +11,7 @@ from edgenas.architecture import Drawable, TabularBenchmark
 from edgenas.device import Device
 from edgenas.run import PHI
 from edgenas.text import printable, printables
-from edgenas.units import COUNTED, METRICS, cost_name, show, words
+from edgenas.units import COUNTED, METRICS, cost_name, device_of, show, words
 
 MAX_POINTS = 20  # of a front that a person is shown
 
@@ -69,8 +69,9 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         rows.append(["  phi", f"{winner['phi']:.4f}", "", f"Eq. 2 alone, after {steps} steps"])
     again = winner.get("measured_again")
     if again is not None:
-        for metric, value in again["values"].items():
-            rows.append([f"  {words(metric)}", show(value, metric), again["verdict"], f"again: {again['source']}"])
+        for place, (metric, value) in enumerate(again["values"].items()):
+            source = f"again: {again['source']}" if place == 0 or device_of(metric) is None else "again"
+            rows.append([f"  {words(metric)}", show(value, metric), again["verdict"], source])
     refined = winner.get("refined")
     if refined is not None:
         images = f"{refined['val_images']:,} images held out, after {refined['images_seen']:,} images of training"
@@ -95,30 +96,46 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
 
 
 def _compromise_lines(result: dict[str, Any], label: str) -> list[str]:
-    """What one network for several devices comes to, beside one for each; with the commands that tell, where that was
-    not searched for. A search for one may find less, though the network for all keeps its limits too."""
+    """What one network for several devices comes to beside one for each, or the commands that tell."""
     found = result.get("compromise")
     if found is None:
         return []
-    unrefined = "" if result["refinement"] is None else ", before any is refined"
-    lines = [f"  one network for all devices, beside one for each{unrefined}:"]
     searched = [each for each in found["alone"] if each["searched"]]
+    lines = []
     if searched:
-        rows = [["  all", *_compared(found)]]
-        for each in searched:
-            worse = each["score"] is None or each["score"] < found["score"]
-            rows.append([f"  {each['device']} alone", *_compared(each), "found nothing better" if worse else ""])
-        rows[0].append("")
-        table = table_text(["  FOR", label.upper(), "ACCURACY", "BEST POSSIBLE", ""], rows)
-        lines += [f"  {line}" for line in table.splitlines()]
-    lines += [f"    {each['command']}" for each in found["alone"] if not each["searched"]]
+        unrefined = "" if result["refinement"] is None else ", before any is refined"
+        known = [name for name in _KNOWN_OF_ALONE if found[name] is not None]
+        rows = [["all", _score(found), *_percents(found, known), ""]]
+        rows += [
+            [f"{each['device']} alone", _score(each), *_percents(each, known), _gain(each, found)] for each in searched
+        ]
+        table = table_text(["FOR", label.upper(), *(_KNOWN_OF_ALONE[name] for name in known), ""], rows)
+        lines += [f"  one network for all devices, beside one for each{unrefined}:"]
+        lines += [f"    {line}" for line in table.splitlines()]
+    if len(searched) < len(found["alone"]):
+        lines += ["  what one network for each would come to:"]
+        lines += [f"    {each['command']}" for each in found["alone"] if not each["searched"]]
     return [*lines, ""]
 
 
-def _compared(found: dict[str, Any]) -> list[str]:
-    score = "-" if found["score"] is None else f"{found['score']:.4f}"
-    percents = (found["test_accuracy"], found["best_possible_accuracy"])
-    return [score, *("-" if each is None else f"{each:.2f} %" for each in percents)]
+_KNOWN_OF_ALONE = {"test_accuracy": "ACCURACY", "best_possible_accuracy": "BEST POSSIBLE"}  # where a benchmark has them
+
+
+def _score(found: dict[str, Any]) -> str:
+    return "-" if found["score"] is None else f"{found['score']:.4f}"
+
+
+def _percents(found: dict[str, Any], names: list[str]) -> list[str]:
+    return ["-" if found[name] is None else f"{found[name]:.2f} %" for name in names]
+
+
+def _gain(alone: dict[str, Any], everywhere: dict[str, Any]) -> str:
+    """What the network for one device has ahead of that for all of them, which keeps the limits of that one too."""
+    if alone["score"] is None or alone["score"] < everywhere["score"]:
+        return "found nothing better"
+    if None in (alone["test_accuracy"], everywhere["test_accuracy"]):
+        return f"{alone['score'] - everywhere['score']:+.4f}"
+    return f"{alone['test_accuracy'] - everywhere['test_accuracy']:+.2f} points"
 
 
 def _unknown_accuracy_lines(benchmark: TabularBenchmark | None, winner: dict[str, Any], dataset: str) -> list[str]:

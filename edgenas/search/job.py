@@ -364,6 +364,12 @@ class Search:
                 f"no front on {self.device}: none of the {len(self.trials)} candidates seen has a score and a"
                 f" {self.pareto} (the first: {reason}); change that, or search longer, with more --generations"
             )
+        unknown = [each.cost.error for each in self.trials if each.cost.error is not None]
+        if unknown and len(unknown) == len(self.trials):
+            return InfeasibleError(
+                f"nothing found on {self.device}: none of the {len(self.trials)} candidates seen has a known cost (the"
+                f" first: {unknown[0]}); change that, then search anew"
+            )
         limits = " and ".join(f"{words(each.cost)} <= {show(each.limit, each.cost)}" for each in self.constraints)
         parts = []
         for metric in (each.cost for each in self.constraints):

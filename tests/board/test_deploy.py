@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edgenas import device as devices
 from edgenas.board import registry
 from edgenas.board.local import Local
 from edgenas.board.registry import Board
@@ -17,7 +18,7 @@ from edgenas.data.images import load_images
 from edgenas.errors import UsageError
 from edgenas.package.accuracy import is_lower, wilson
 from edgenas.package.build import FOLDER
-from edgenas.package.deploy import deploy
+from edgenas.package.deploy import _limit_ms, deploy
 from edgenas.report.package import deployed_text
 from tests.test_package import packed, unpacked, vouched
 
@@ -97,6 +98,24 @@ def test_the_limit_is_that_of_the_search_on_such_a_board(archive: Path, tmp_path
     report = deploy(archive, "pi", images=10).report
     assert report["latency"]["limit_ms"] == 5.0
     assert report["model"]["file"] == "model.tflite"  # as the profile of a raspi4 says
+
+
+def test_of_several_devices_the_limit_is_that_of_the_board_s(tmp_path: Path) -> None:
+    limits = {"edgetpu": 1.0, "raspi4": 5.0}
+    manifest: dict[str, Any] = {
+        "device": None,
+        "devices": [{"name": name} for name in limits],
+        "constraints": [
+            {"metric": "energy", "limit": 0.5, "unit": "mJ", "device": "raspi4"},
+            *({"metric": "latency", "limit": each, "unit": "ms", "device": name} for name, each in limits.items()),
+            {"metric": "macs", "limit": 60.0, "unit": "M"},
+        ],
+    }
+    for name, limit_ms in {**limits, "pixel3": None}.items():
+        assert _limit_ms(manifest, Board("mine", name, "local", {})) == limit_ms
+    own = tmp_path / "own.toml"
+    own.write_text(devices.load("edgetpu").path.read_text())
+    assert _limit_ms(manifest, Board("mine", str(own), "local", {})) == 1.0
 
 
 def test_all_images(archive: Path, here: Board, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

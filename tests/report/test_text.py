@@ -34,6 +34,41 @@ def test_limits_have_their_units() -> None:
     assert constraints_text({"constraints": [LIMIT, more]}) == "latency <= 5 ms, macs <= 60 M"
 
 
+def test_one_network_for_several_devices_is_shown_beside_one_for_each() -> None:
+    facts = {
+        "genes": list(GENES),
+        "arch_str": ARCH,
+        "score": 0.9,
+        "test_accuracy": 91.0,
+        "best_possible_accuracy": 92.0,
+    }
+    alone = [
+        {**facts, "device": "coral", "searched": True, "command": "c", "test_accuracy": 93.5, "score": 0.95},
+        {**facts, "device": "pi", "searched": True, "command": "c", "test_accuracy": 92.0, "score": 0.8},
+        {**dict.fromkeys(facts), "device": "far", "searched": False, "command": "edgenas search --device far"},
+    ]
+    where = {"device": "coral,pi,far", "compromise": {**facts, "alone": alone}}
+    lines = text(found(), **where).splitlines()
+    start = lines.index("  one network for all devices, beside one for each:")
+    assert [line.split() for line in lines[start + 1 : start + 7]] == [
+        ["FOR", "PHI", "ACCURACY", "BEST", "POSSIBLE"],
+        ["all", "0.9000", "91.00", "%", "92.00", "%"],
+        ["coral", "alone", "0.9500", "93.50", "%", "92.00", "%", "+2.50", "points"],
+        ["pi", "alone", "0.8000", "92.00", "%", "92.00", "%", "found", "nothing", "better"],
+        ["what", "one", "network", "for", "each", "would", "come", "to:"],
+        ["edgenas", "search", "--device", "far"],
+    ]
+    unknown = {"test_accuracy": None, "best_possible_accuracy": None}
+    where["compromise"] = {**facts, **unknown, "alone": [{**alone[0], **unknown}]}
+    lines = text(found(), **where, refinement=None).splitlines()
+    start = lines.index("  one network for all devices, beside one for each:")
+    assert [line.split() for line in lines[start + 1 : start + 4]] == [
+        ["FOR", "PHI"],
+        ["all", "0.9000"],
+        ["coral", "alone", "0.9500", "+0.0500"],
+    ]
+
+
 def test_a_winner_with_its_costs_and_where_they_come_from() -> None:
     shown = text(found())
     assert shown.startswith("raspi4, cifar10: latency <= 5 ms\n")

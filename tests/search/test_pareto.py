@@ -221,9 +221,8 @@ def test_each_class_is_scored_once_within_the_budget(settings: SearchSettings) -
 def job(path: Path, cost: Any, limits: list[Constraint], fitness: Fitness | None = None) -> Search:
     opened = runs.open_run(str(path)) if path.exists() else runs.create(path, header(space="digits"))
     host = devices.load("host")
-    return Search(
-        "cifar10", host.name, SPACE, fitness or Sum(), cost, limits, SMALL, opened, None, 0.0, pareto="latency"
-    )
+    how = (fitness or Sum(), cost, limits, SMALL)
+    return Search("cifar10", host.name, SPACE, *how, opened, None, 0.0, pareto="latency")
 
 
 def test_a_search_tells_its_front_and_stores_it(tmp_path: Path) -> None:
