@@ -25,7 +25,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgenas.architecture import (
     Architecture,
@@ -44,9 +43,11 @@ from edgenas.fitness import FitnessSettings, RefineSettings, identified, size_of
 from edgenas.fitness.engine import Engine, engine
 from edgenas.fitness.live import PRECISIONS, check, precision_on
 from edgenas.fitness.network import build
+from edgenas.fitness.split import SplitImages
 from edgenas.fitness.trainer import as_memory_allows, repeatable, resized, stacked
-from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented, parameter_groups
+from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented, normalised, parameter_groups
 from edgenas.train.files import from_bytes, to_bytes
+from edgenas.train.inherited import recalibrate
 
 VERSION = 3  # of how outcomes come about; a change that moves them by more than rounding makes it another
 _MAX_PER_CLASS = 5_000  # images a class
@@ -86,21 +87,13 @@ class Stop:
 class Refiner:
     """Trains architectures briefly: all that an outcome depends on but the architecture itself. It can be pickled.
 
-    `supernet`: whose weights they begin with; None: with random ones.
-    `pixels` uint8 [n, h, w, 3] and `labels` [n], those at `training` to be trained on, those at `validation` held out;
-    `mean` and `std` are per channel, of the images scaled to [0, 1]; `mirror`: mirror images are of their class too.
+    `supernet`: whose weights they begin with; None: with random ones. `mirror`: mirror `images` are of their class too;
     `shrink`: blocks of so many pixels a side become one.
     All chance follows from `seed`; `precision` is that of the feature maps, the rest is float32.
     """
 
     space: SearchSpace
-    pixels: Tensor
-    labels: Tensor
-    training: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    images: SplitImages
     mirror: bool
     shrink: int
     seed: int
@@ -111,7 +104,7 @@ class Refiner:
 
     def on(self, device: torch.device) -> Refiner:
         """The same on another device."""
-        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+        return replace(self, images=self.images.on(device))
 
     def __call__(self, jobs: Sequence[RefineJob]) -> list[RefineOutcome]:
         """An outcome for each of `jobs`, which have all seen the same images and are to see the same. They are trained
@@ -123,13 +116,13 @@ class Refiner:
         if len({(job.seen, job.until, job.state is None) for job in jobs}) > 1:
             raise ValueError("jobs of one stack begin and end at the same images")
         advice = "on real images; give --refine 0"
-        with repeatable(self.pixels.device):
-            return as_memory_allows(self._train, jobs, self.pixels.device, advice)
+        with repeatable(self.images.device):
+            return as_memory_allows(self._train, jobs, self.images.device, advice)
 
     def valid(self, arch: Architecture, seen: int, state: bytes) -> bool:
         """Whether `state` is one of `arch` after `seen` images, from which a job can go on."""
         with torch.device("meta"):
-            like = self.space.build(arch, self.num_classes, **self._size)
+            like = self.space.build(arch, self.images.num_classes, **self._size)
         try:
             _read(state, seen, dict(like.named_parameters()))
         except ValueError:
@@ -186,7 +179,7 @@ class Refiner:
         seconds = (time.perf_counter() - began_s) / len(jobs)
         outcomes = []
         for job, state, (loss, right) in zip(jobs, states, evaluated, strict=True):
-            found = Refined(job.arch, until, len(self.validation), loss, right, seconds)
+            found = Refined(job.arch, until, len(self.images.validation), loss, right, seconds)
             if math.isfinite(loss):
                 outcomes.append(RefineOutcome(found, state))
                 continue
@@ -196,33 +189,32 @@ class Refiner:
 
     def _network(self, arch: Architecture) -> nn.Module:
         """`arch` with the weights that it begins with, which depend on the seed and on `arch` alone."""
-        network = build(self.space, arch, self.num_classes, self.seed, self.supernet, **self._size)
-        return network.to(self.pixels.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload,no-any-return]
+        network = build(self.space, arch, self.images.num_classes, self.seed, self.supernet, **self._size)
+        return network.to(self.images.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload,no-any-return]
 
     @property
     def _half(self) -> bool:
         return self.precision != torch.float32
 
     def _autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.pixels.device.type, self.precision) if self._half else nullcontext()
+        return torch.autocast(self.images.device.type, self.precision) if self._half else nullcontext()
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Images [batch, 3, h, w], cropped at random, mirrored and normalised, and labels [batch] of `step`, from 0.
         Each image is shown once before any is shown again."""
-        size, seed = self.settings.batch_size, self.seed
-        rounds, places = np.divmod(np.arange(step * size, (step + 1) * size), len(self.training))
-        orders = [_order(seed, each, len(self.training))[places[rounds == each]] for each in np.unique(rounds).tolist()]
-        indexes = self.training[np.concatenate(orders)]
+        size, seed, training = self.settings.batch_size, self.seed, self.images.training
+        rounds, places = np.divmod(np.arange(step * size, (step + 1) * size), len(training))
+        orders = [_order(seed, each, len(training))[places[rounds == each]] for each in np.unique(rounds).tolist()]
+        indexes = training[np.concatenate(orders)]
         random = np.random.default_rng([seed, 1, step])
-        images = augmented(self.pixels, indexes, random, self.mirror, self.settings.min_crop)
-        return self._normalised(images), self.labels[torch.from_numpy(indexes).to(self.labels.device)]
+        images = augmented(self.images.pixels, indexes, random, self.mirror, self.settings.min_crop)
+        return self._normalised(images), self.images.labels_at(indexes)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         scaled = pixels.float() / 255
         if self.shrink > 1:
             scaled = F.avg_pool2d(scaled, self.shrink)
-        mean, std = (scaled.new_tensor(each).view(-1, 1, 1) for each in (self.mean, self.std))
-        return ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)
+        return normalised(scaled, self.images).contiguous(memory_format=torch.channels_last)
 
     def _calibration(self) -> Sequence[Tensor]:
         """The first training images of all, in batches."""
@@ -245,19 +237,14 @@ class Refiner:
 
         for parameter in network.parameters():
             parameter.copy_(averaged[parameter])
-        for norm in (each for each in network.modules() if isinstance(each, _BatchNorm)):
-            norm.reset_running_stats()
-            norm.momentum = None  # all batches count alike
+        validation = self.images.validation
         with self._autocast():
-            for images in calibration:
-                network(seen(images))
-            network.eval()
+            recalibrate(network, map(seen, calibration))
             logits = []
-            for start in range(0, len(self.validation), _EVALUATION_BATCH):
-                chosen = torch.from_numpy(self.validation[start : start + _EVALUATION_BATCH]).to(self.pixels.device)
-                images = self._normalised(self.pixels[chosen].permute(0, 3, 1, 2))
+            for start in range(0, len(validation), _EVALUATION_BATCH):
+                images = self._normalised(self.images.pixels_at(validation[start : start + _EVALUATION_BATCH]))
                 logits.append(network(seen(images)).float())
-        labels = self.labels[torch.from_numpy(self.validation).to(self.labels.device)]
+        labels = self.images.labels_at(validation)
         found = torch.cat(logits)
         right = np.packbits((found.argmax(1) == labels).cpu().numpy()).tobytes()
         return float(F.cross_entropy(found, labels)), right
@@ -301,18 +288,13 @@ def create(
             images = load_images(dataset, limit=_MAX_PER_CLASS)
         drawn = [scored.images[batch_indexes(scored, scoring.batch_size, seed)] for seed in dict.fromkeys(seeds)]
     validation = _held_out(images, np.concatenate(drawn), settings.val_images)
-    kept = np.ones(len(images.labels), bool)
-    kept[validation] = False
-    settings = replace(settings, rungs=_within(settings, int(kept.sum())))
+    validating = np.zeros(len(images.labels), bool)
+    validating[validation] = True
+    split = SplitImages.of(images, validating)
+    settings = replace(settings, rungs=_within(settings, len(split.training)))
     refiner = Refiner(
         space,
-        torch.from_numpy(images.images),
-        torch.from_numpy(images.labels),
-        np.flatnonzero(kept),
-        validation,
-        len(images.class_names),
-        images.mean,
-        images.std,
+        split,
         settings.flip and images.name not in NOT_FLIPPED,
         _shrink(images, settings.shrink),
         scoring.seed,
@@ -329,7 +311,7 @@ def create(
         **({} if supernet is None else {"supernet": supernet.fingerprint}),
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-    source = f"trained on {kept.sum():,} and evaluated on {len(validation):,} other images of {images.source}"
+    source = f"trained on {len(split.training):,} and evaluated on {len(validation):,} other images of {images.source}"
     return Ready(refiner, on, fingerprint, source, f"{on.hardware.name} ({precision})")
 
 

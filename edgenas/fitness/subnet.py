@@ -29,8 +29,10 @@ from edgenas.errors import UsageError
 from edgenas.fitness import HOW_ONLY, FitnessSettings, identified
 from edgenas.fitness.engine import engine
 from edgenas.fitness.live import LiveFitness, check
+from edgenas.fitness.split import SplitImages
 from edgenas.fitness.store import ScoreStore
 from edgenas.fitness.trainer import as_memory_allows, resized
+from edgenas.train.batches import normalised
 from edgenas.train.inherited import recalibrate
 
 VERSION = 1  # of how scores come about; a change that moves them by more than rounding makes it another
@@ -44,25 +46,17 @@ _RIDGE = 1e-2  # of the classifier's weights, in the mean variance of the featur
 class SubnetScorer:
     """Scores architectures of `space` by their accuracy, in [0, 1], with weights of `supernet`. It can be pickled.
 
-    `pixels` uint8 [n, h, w, 3] and `labels` [n] are photos, of which those at `training` make batch norms and the
-    classifier, and those at `validation` are counted.
+    Of `images`, photos, those for training make batch norms and the classifier, and those held out are counted.
     """
 
     space: SearchSpace
     supernet: Supernet
-    pixels: Tensor
-    labels: Tensor
-    training: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    images: SplitImages
     settings: FitnessSettings
 
     def on(self, device: torch.device) -> SubnetScorer:
         """The same on another device."""
-        moved = self.pixels.to(device), self.labels.to(device), self.supernet.on(device)
-        return replace(self, pixels=moved[0], labels=moved[1], supernet=moved[2])
+        return replace(self, images=self.images.on(device), supernet=self.supernet.on(device))
 
     def briefly(self, steps: int) -> SubnetScorer:
         """The same: nothing is trained."""
@@ -71,32 +65,26 @@ class SubnetScorer:
     def __call__(self, archs: Sequence[Architecture]) -> list[Score]:
         """A score for each of `archs`. Raises UsageError where one does not fit into the memory."""
         advice = f"on {_BATCH} photos; search at smaller resolutions"
-        return as_memory_allows(lambda some: [self._score(each) for each in some], archs, self.pixels.device, advice)
+        return as_memory_allows(lambda some: [self._score(each) for each in some], archs, self.images.device, advice)
 
     @torch.inference_mode()
     def _score(self, arch: Architecture) -> Score:
-        network = self.supernet.subnet(arch, self.num_classes)
-        recalibrate(network, self._batches(self.training, arch))
-        found = _features(network, [*self._batches(self.training, arch), *self._batches(self.validation, arch)])
+        images = self.images
+        network = self.supernet.subnet(arch, images.num_classes)
+        recalibrate(network, self._batches(images.training, arch))
+        found = _features(network, [*self._batches(images.training, arch), *self._batches(images.validation, arch)])
         if not torch.isfinite(found).all():
             return Score(None, error="its features are not finite")
-        labels = self.labels[torch.from_numpy(self.training).to(self.labels.device)]
-        predicted = _classified(found[: len(self.training)], labels, self.num_classes, found[len(self.training) :])
-        wanted = self.labels[torch.from_numpy(self.validation).to(self.labels.device)]
-        return Score(float((predicted == wanted).double().mean()))
+        count = len(images.training)
+        predicted = _classified(found[:count], images.labels_at(images.training), images.num_classes, found[count:])
+        return Score(float((predicted == images.labels_at(images.validation)).double().mean()))
 
     def _batches(self, indexes: NDArray[np.int64], arch: Architecture) -> list[Tensor]:
         """The images at `indexes` as the network of `arch` reads them."""
-        side, mean, std = (
-            resolution_of(self.space, arch),
-            *(torch.tensor(each).view(3, 1, 1) for each in (self.mean, self.std)),
-        )
-        parts = []
+        side, parts = resolution_of(self.space, arch), []
         for start in range(0, len(indexes), _BATCH):
-            chosen = torch.from_numpy(indexes[start : start + _BATCH]).to(self.pixels.device)
-            scaled = self.pixels[chosen].permute(0, 3, 1, 2).float() / 255
-            normalised = (scaled - mean.to(scaled)) / std.to(scaled)
-            parts.append(normalised if side is None else resized(normalised, side))
+            seen = normalised(self.images.pixels_at(indexes[start : start + _BATCH]).float() / 255, self.images)
+            parts.append(seen if side is None else resized(seen, side))
         return parts
 
 
@@ -150,13 +138,7 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
     scorer = SubnetScorer(
         space,
         supernet,
-        torch.from_numpy(images.images),
-        torch.from_numpy(images.labels),
-        np.flatnonzero(~held),
-        np.flatnonzero(held),
-        len(images.class_names),
-        images.mean,
-        images.std,
+        SplitImages.of(images, held),
         replace(settings, epochs=0, halving=False, eval_steps=()),
     )
     source = (

@@ -4,7 +4,7 @@ of a set."""
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -110,9 +110,18 @@ def parameter_groups(network: nn.Module, classifier_rate: float) -> list[dict[st
     return [{"params": others, "times": 1.0}, {"params": list(last.parameters()), "times": classifier_rate}]
 
 
-def normalised(scaled: Tensor, image_set: ImageSet) -> Tensor:
-    """Images [b, 3, h, w] scaled to [0, 1], normalised by the mean and the deviation of `image_set`."""
-    mean, std = (scaled.new_tensor(each).view(-1, 1, 1) for each in (image_set.mean, image_set.std))
+class Measured(Protocol):
+    """Images whose mean and deviation are known, per channel, of values in [0, 1]."""
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+
+def normalised(scaled: Tensor, images: Measured) -> Tensor:
+    """Images [b, 3, h, w] scaled to [0, 1], normalised by the mean and the deviation of `images`."""
+    mean, std = (scaled.new_tensor(each).view(-1, 1, 1) for each in (images.mean, images.std))
     return (scaled - mean) / std
 
 

@@ -128,7 +128,7 @@ def test_the_recipe_is_the_one_that_is_documented(images: ImageSet, monkeypatch:
             norm.reset_running_stats()
             norm.momentum = 1.0  # one batch: its statistics as they are
         network(torch.cat([made._batch(0)[0], made._batch(1)[0]]))
-        held_out = made.validation
+        held_out = made.images.validation
         scaled = torch.from_numpy(images.images[held_out]).permute(0, 3, 1, 2).double() / 255
         logits = network.eval()((scaled - 0.5) / 0.3)
     wanted = float(F.cross_entropy(logits, torch.from_numpy(images.labels[held_out])))
@@ -201,14 +201,14 @@ def test_all_classes_see_each_image_once_a_round_in_an_order_of_the_seed() -> No
     assert torch.equal(refiner(Unstackable())._batch(1)[0], shown[1])
     assert not torch.equal(refiner(seed=1)._batch(1)[0], shown[1])
     # 98 training images in batches of 16: the seventh batch is of two rounds.
-    count = len(made.training)
-    pixels = torch.arange(len(made.labels), dtype=torch.float32)
+    count = len(made.images.training)
+    numbers = torch.arange(len(made.images.labels), dtype=torch.float32)
     seen: list[int] = []
-    labels = replace(made, labels=pixels)
+    labels = replace(made, images=replace(made.images, labels=numbers))
     for step in range(2 * count // 16):
         seen += labels._batch(step)[1].int().tolist()
-    assert sorted(seen[:count]) == made.training.tolist()
-    assert set(seen[count:]) <= set(made.training.tolist())
+    assert sorted(seen[:count]) == made.images.training.tolist()
+    assert set(seen[count:]) <= set(made.images.training.tolist())
     assert len(set(seen[count:])) == len(seen[count:])
     assert seen[:16] != sorted(seen[:16])
 
@@ -221,16 +221,16 @@ def contents(pixels: np.ndarray[Any, np.dtype[Any]]) -> set[bytes]:
 def test_nothing_that_scored_and_nothing_of_the_test_part_validates(seeds: list[int]) -> None:
     made = create(SPACE, "digits", SCORING, RefineSettings(val_images=200), seeds).refiner
     digits, test = load_images("digits"), load_images("digits", "test")
-    validating = contents(digits.images[made.validation])
+    validating = contents(digits.images[made.images.validation])
     for seed in seeds:
         scored, _ = one_batch(digits, SCORING.batch_size, seed, mean=(0, 0, 0), std=(1 / 255,) * 3)
         pixels = np.rint(scored.transpose(0, 2, 3, 1)).astype(np.uint8)
         assert contents(pixels) <= contents(digits.images)
         assert not contents(pixels) & validating
-    assert not contents(test.images) & contents(digits.images[made.training]) & validating
-    assert len(made.validation) == 200
-    assert sorted([*made.training, *made.validation]) == list(range(len(digits.labels)))
-    assert np.bincount(digits.labels[made.validation], minlength=10).min() >= 17
+    assert not contents(test.images) & contents(digits.images[made.images.training]) & validating
+    assert len(made.images.validation) == 200
+    assert sorted([*made.images.training, *made.images.validation]) == list(range(len(digits.labels)))
+    assert np.bincount(digits.labels[made.images.validation], minlength=10).min() >= 17
 
 
 def test_of_a_folder_more_is_read_and_still_nothing_that_scored_validates(
@@ -240,13 +240,13 @@ def test_of_a_folder_more_is_read_and_still_nothing_that_scored_validates(
     few = lambda dataset, split="train", limit=10: load_images(dataset, split, limit)  # noqa: E731
     monkeypatch.setattr("edgenas.fitness.refiner.load_images", few)
     made = create(SPACE, folder, SCORING, SMALL, [0]).refiner
-    assert len(made.labels) == 48  # 20 are there for scores
+    assert len(made.images.labels) == 48  # 20 are there for scores
     scored = load_images(folder, limit=10)
     batch, _ = one_batch(scored, SCORING.batch_size, 0, mean=(0, 0, 0), std=(1 / 255,) * 3)
     pixels = contents(np.rint(batch.transpose(0, 2, 3, 1)).astype(np.uint8))
-    everything = made.pixels.numpy()
+    everything = made.images.pixels.numpy()
     assert pixels <= contents(everything)
-    assert not pixels & contents(everything[made.validation])
+    assert not pixels & contents(everything[made.images.validation])
 
 
 def test_too_few_images_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +333,7 @@ def test_after_the_first_rung_no_image_is_seen_more_often_than_it_may(
 ) -> None:
     settings = replace(SMALL, rungs=(64, 128, 3200), max_epochs=max_epochs)
     made = create(SPACE, "digits", SCORING, settings, [0]).refiner
-    assert len(made.training) == 98
+    assert len(made.images.training) == 98
     assert made.settings.rungs == rungs
 
 

@@ -11,6 +11,7 @@ import torch
 
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, subnet
+from edgenas.fitness.split import SplitImages
 from edgenas.fitness.subnet import SubnetScorer
 from edgenas.spaces.mobilenet import EfficientNetLite0
 from edgenas.spaces.mobilenet.supernet import Supernet
@@ -25,7 +26,8 @@ def scorer(labels: torch.Tensor, pixels: torch.Tensor) -> SubnetScorer:
     supernet = Supernet(LITE0, trained(LITE0), "made up")
     which = np.arange(len(labels)), np.arange(len(labels))
     settings = FitnessSettings(init="inherited", epochs=0)
-    return SubnetScorer(LITE0, supernet, pixels, labels, *which, 2, LITE0.mean, LITE0.std, settings)
+    images = SplitImages(pixels, labels, *which, 2, LITE0.mean, LITE0.std)
+    return SubnetScorer(LITE0, supernet, images, settings)
 
 
 def test_a_score_is_the_share_of_images_in_their_class() -> None:
@@ -40,7 +42,7 @@ def test_a_score_is_the_share_of_images_in_their_class() -> None:
     assert found.phi is None
     # The same images under both labels: each is in its class half of the time.
     twice = torch.from_numpy(np.concatenate([pixels[:12], pixels[:12]]))
-    (found,) = replace(easy, pixels=twice, labels=torch.arange(24) // 12)([arch])
+    (found,) = replace(easy, images=replace(easy.images, pixels=twice, labels=torch.arange(24) // 12))([arch])
     assert found.value == pytest.approx(0.5)
     assert easy.briefly(3) is easy
 
