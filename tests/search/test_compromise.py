@@ -18,12 +18,17 @@ from edgenas.architecture import SearchRequest
 from edgenas.board import registry
 from edgenas.cli import main
 from edgenas.errors import UsageError
+from edgenas.fitness import FitnessSettings
 from edgenas.report.runs import run_report, run_text, runs_text, summaries
 from edgenas.search import Search
 from edgenas.search import search as prepare
 from edgenas.search.compromise import Alone, command
 from edgenas.search.pick import pick
+from edgenas.search.request import untrained
+from edgenas.spaces.nasbench201 import NASBench201
+from tests.fitness.test_inherited import LITE0, needs_weights, photos
 
+__all__ = ["photos"]  # a fixture
 pytestmark = pytest.mark.usefixtures("workplace")
 QUICK: dict[str, Any] = {"generations": 3, "population": 6, "pool": 0, "budget": None}
 BOTH: dict[str, Any] = {"device": "raspi4,edgetpu", "latency_ms": {"raspi4": 8.0, "edgetpu": 0.8}}
@@ -165,6 +170,42 @@ def test_what_would_be_timed_or_trained_is_a_command() -> None:
     assert "what one network for each would come to:" in text
     assert len([line for line in text.splitlines() if "again: pixel3: measured on board phone" in line]) == 1
     assert next(iter(runs.open_run("a").measured().values())).values.keys() == {"latency@raspi4", "latency@pixel3"}
+
+
+@needs_weights
+def test_networks_for_photos_are_compared_by_inherited_weights_as_they_are(photos: Path) -> None:
+    for seed, name in enumerate(("one", "other")):
+        registry.add(registry.Board(name, "raspi4", "null", {"seed": seed}))
+        with pytest.raises(SystemExit) as ended:
+            main(["board", "profile", name, "--space", LITE0.name, "--samples", "5", "-o", f"{name}.toml"])
+        assert not ended.value.code
+    limits = {"one": 30.0, "other": 20.0}
+    asked = {"space": LITE0.name, "dataset": str(photos), "batch_size": 6, "refine": 0, "budget": 8, "population": 4}
+    job = done("a", device="one.toml,other.toml", latency_ms=limits, **asked)
+    result = job.result()
+    for name, limit in limits.items():
+        assert result["winner"]["costs"][f"latency@{name}"]["value"] <= limit
+    assert [each["searched"] for each in result["compromise"]["alone"]] == [True, True]
+    assert all(each["score"] is not None for each in result["compromise"]["alone"])
+    assert runs.open_run("runs/a/alone/other").header["request"]["device"] == "other.toml"
+
+
+@pytest.mark.parametrize(
+    ("scoring", "space", "settings", "quick"),
+    [
+        ("2*table+macs", NASBench201(), {}, True),
+        ("macs", NASBench201(), {}, True),
+        ("2*live+macs", NASBench201(), {}, False),
+        ("naswot+macs", NASBench201(), {}, False),
+        ("live", LITE0, {"init": "inherited", "epochs": 0}, True),
+        ("2*live+macs", LITE0, {"init": "inherited", "epochs": 0}, True),
+        ("subnet", LITE0, {"init": "inherited", "epochs": 0}, True),
+        ("live", LITE0, {"init": "inherited", "epochs": 10}, False),
+        ("live", LITE0, {"init": "random", "epochs": 10}, False),
+    ],
+)
+def test_what_trains_nothing_is_known(scoring: str, space: Any, settings: dict[str, Any], quick: bool) -> None:
+    assert untrained(scoring, space, "cifar10", FitnessSettings(**settings)) is quick
 
 
 @pytest.mark.parametrize(
