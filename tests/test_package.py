@@ -116,6 +116,10 @@ def test_manifest_and_card_say_what_it_is(archive: Path) -> None:
     card = content[f"{FOLDER}/MODEL_CARD.md"].decode()
     assert "latency <= 5 ms" in card
     assert "CC BY 4.0" in card
+    assert "| class | images | right, % | most mistakes |" in card
+    assert all(f"\n| {digit} | 3" in card for digit in range(10))  # 35 to 37 of each are for testing
+    assert "\n| | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 |\n" in card
+    assert "split.csv" not in card
     assert all(file in card for file in MODELS)
     here = str(archive.parent.parent).encode()
     assert not [name for name, each in content.items() if here in each], "a path of this machine"
@@ -148,6 +152,16 @@ def test_of_several_devices_each_is_named_with_its_limit_and_cost(run_copy: Run,
     (run_copy.path / "result.json").write_text(json.dumps(result))
     anew = build(open_run(str(run_copy.path)), tmp_path / "anew.tar.gz")["costs"]
     assert {"latency@edgetpu", "latency@raspi4", "macs", "params"} == set(anew)
+
+
+def test_the_card_is_silent_on_classes_where_they_were_not_counted(run_copy: Run, tmp_path: Path) -> None:
+    path = run_copy.path / "train" / "result.json"
+    found = json.loads(path.read_text())
+    without = {name: value for name, value in found.items() if name != "classes"}
+    for at, changed in enumerate(({**found, "test_images": 1}, {**found, "classes": None}, without)):
+        path.write_text(json.dumps(changed))
+        build(run_copy, tmp_path / f"{at}.tar.gz")
+        assert "By class" not in unpacked(tmp_path / f"{at}.tar.gz")[f"{FOLDER}/MODEL_CARD.md"].decode()
 
 
 def test_costs_of_another_network_than_the_winner_are_priced_anew(run_copy: Run, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from edgenas.text import parse_json
 MAX_BYTES = 10 << 30  # of all entries
 MIN_BYTES = 1 << 20  # what is smaller is decoded again
 _SPARE_BYTES = 256 << 20  # that the disk keeps free
-_MAX_FACTS_BYTES = 1 << 20
+_MAX_FACTS_BYTES, _CHUNK_BYTES = 1 << 20, 1 << 20
 _ABANDONED_S = 24 * 3600.0  # after which what another program began to write is given up
 _ENDING, _PARTIAL = ".pixels", ".partial"
 
@@ -51,11 +51,12 @@ def load(key: str, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], Sums, dic
         with path.open("rb") as stream:
             stream.seek(size)
             facts = parse_json(stream.read(_MAX_FACTS_BYTES))
-        # Copied where it is written to: torch takes no array that cannot be written.
-        images = np.asarray(np.memmap(path, np.uint8, "c", 0, shape))
-        found = Sums(np.array(facts["histogram"], np.int64))
-        for start in range(0, len(images), 64):
-            found.hasher.update(images[start : start + 64].data)
+            found = Sums(np.array(facts["histogram"], np.int64))
+            stream.seek(0)
+            for start in range(0, size, _CHUNK_BYTES):  # not of the map, all of which would then be in the memory
+                found.hasher.update(stream.read(min(_CHUNK_BYTES, size - start)))
+            # Copied where it is written to: torch takes no array that cannot be written.
+            images = np.asarray(np.memmap(stream, np.uint8, "c", 0, shape))
         if found.hasher.hexdigest() != facts["sha256"] or found.histogram.shape != (3, 256):
             raise ValueError("other pixels")
         known: dict[str, Any] = facts["known"]

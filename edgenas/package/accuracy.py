@@ -45,7 +45,7 @@ def accuracy_on(
     if runtime is None:
         return not_counted("the runtimes there show no outputs, so answers could not be counted")
     if folder is None and dataset["name"] not in DATASETS:  # a name from elsewhere is no path to look at
-        return not_counted("it was trained on a folder of images that is not known here; give it by --dataset")
+        return not_counted("it was trained on your own images, which are not known here; give them by --dataset")
     preprocessing = manifest["preprocessing"]
     try:
         test = load_images(folder or dataset["name"], "test", side=preprocessing["height"])

@@ -65,7 +65,7 @@ def deploy(
 
     `latency_ms`: the limit, by default the one that the package was searched for on such a board; `form`: which of its
     model files (onnx, tflite, tflite-f16, tflite-int8), by default the one for the device; `images`: of the test split
-    at most, None for all; `dataset`: the folder of those images, where the package was trained on a folder of images;
+    at most, None for all; `dataset`: the folder or the list of those images, where the package was trained on your own;
     `runtime`: what executes it there, by default what the board or its device names. Raises DataError for an archive
     that is not valid, BoardError where the board fails, ExportError where the report cannot be written; what is wrong
     with the model there is no exception but the `problem` of what is returned.

@@ -93,11 +93,14 @@ class ResolvedSearch:
     def record(self) -> dict[str, Any]:
         """What run.json holds of it."""
         refined = self.refine_settings
+        refining = None if refined is None else {**flat(refined), "rungs": list(refined.rungs)}
+        if refining is not None and refining["flip"]:
+            del refining["flip"]  # it came later, and earlier runs are to go on
         return {
             "request": asdict(self.request),
             "search_settings": asdict(self.settings),
             "fitness_settings": {k: v for k, v in flat(self.fitness_settings).items() if k not in HOW_ONLY},
-            "refine_settings": None if refined is None else {**flat(refined), "rungs": list(refined.rungs)},
+            "refine_settings": refining,
         }
 
 

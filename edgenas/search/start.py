@@ -210,7 +210,7 @@ def _check_unchanged(run: runs.Run, header: dict[str, Any]) -> None:
     if changed:
         raise UsageError(
             f"run {run.path} cannot go on: its {' and '.join(changed)} changed since it began; bring back what it was"
-            " made with, or start a new run"
+            " made with, the same images too, or start a new run"
         )
 
 

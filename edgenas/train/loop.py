@@ -349,7 +349,7 @@ class Training:
                 for name in self.identity
                 if not isinstance(stored, dict) or stored.get(name) != self.identity[name]
             )
-            changed = " and ".join(names).replace("_", " ")
+            changed = " and ".join(names).replace("dataset_fingerprint", "images").replace("_", " ")
             raise UsageError(
                 f"the training of {self.folder.parent} cannot go on: its {changed} changed since it began; bring back"
                 f" what it was, or {restart(self.folder.parent)}"

@@ -11,8 +11,10 @@ import typer
 from typer.testing import CliRunner, Result
 
 from edgenas.cli import data
-from edgenas.data import files
+from edgenas.data import files, photo_cache
+from edgenas.data.images import load_images
 from edgenas.errors import DataError, EdgeNASError
+from tests.train.worlds import image_folder
 
 pytestmark = pytest.mark.usefixtures("no_shipped_tables")
 
@@ -94,3 +96,29 @@ def test_neither_needs_torch_nor_anything_else_that_is_slow(tmp_path: Path) -> N
     environment = {**os.environ, "EDGENAS_CACHE_DIR": str(tmp_path)}
     ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert "IMPORTED []" in ran.stderr
+
+
+def test_photos_are_split_and_what_was_kept_of_them_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(image_folder(tmp_path / "photos").parent)
+    done = edgenas(
+        "data", "split", "photos", "-o", "split.csv", "--test", "25%", "--validation", "0%", "--seed", "3", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["images"] == {"train": 30, "validation": 0, "test": 10}
+    assert found["file"] == "split.csv"
+    assert len((tmp_path / "split.csv").read_text().splitlines()) == 41
+    for arguments, problem in (
+        (("--test", "0.2"), "--test '0.2' is not a percentage"),
+        (("--test", "95%"), "--test 95% is out of range"),
+        (("-o", "split.zip"), "is not called as a list is"),
+        (("-o", "nowhere.csv/split.csv"), ""),
+    ):
+        (tmp_path / "nowhere.csv").touch()
+        failed = edgenas("data", "split", "photos", *arguments)
+        assert isinstance(failed.exception, EdgeNASError), failed.output
+        assert problem in str(failed.exception)
+    monkeypatch.setattr(photo_cache, "MIN_BYTES", 1)
+    load_images("photos")
+    assert json.loads(edgenas("data", "clear", "--json").stdout)["bytes"] > 32 * 32 * 32 * 3
+    assert "0.0 MiB removed from" in edgenas("data", "clear").stdout

@@ -151,7 +151,7 @@ def test_the_run_that_trains_the_reference_scores_as_those_that_read_it(
     stripes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the bit: both go into the store under one fingerprint."""
-    monkeypatch.setattr("edgenas.fitness.live.load_images", lambda dataset: made_up())
+    monkeypatch.setattr("edgenas.fitness.live.load_images", lambda dataset, **_: made_up())
     space = NASBench201()
     archs = [space.from_index(index) for index in range(1_000, 15_000, 2_000)]
     settings = FitnessSettings(epochs=3, batch_size=8, size={"channels": 4, "cells": 1})

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgenas.architecture import Refined
-from edgenas.data.images import ImageSet, load_images, one_batch
+from edgenas.data.images import ImageSet, batch_indexes, load_images, one_batch
 from edgenas.errors import UsageError
-from edgenas.fitness import FitnessSettings, RefineSettings
+from edgenas.fitness import FitnessSettings, RefineSettings, identified
 from edgenas.fitness.refiner import RefineJob, RefineOutcome, Refiner, create
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.fitness.test_trainer import SOME, SPACE, Unstackable, spoilt
@@ -237,8 +237,7 @@ def test_of_a_folder_more_is_read_and_still_nothing_that_scored_validates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = str(image_folder(tmp_path / "photos", count=60))
-    few = lambda dataset, split="train", limit=10: load_images(dataset, split, limit)  # noqa: E731
-    monkeypatch.setattr("edgenas.fitness.refiner.load_images", few)
+    monkeypatch.setattr("edgenas.fitness.refiner.SCORED_PER_CLASS", 10)
     made = create(SPACE, folder, SCORING, SMALL, [0]).refiner
     assert len(made.images.labels) == 48  # 20 are there for scores
     scored = load_images(folder, limit=10)
@@ -247,6 +246,28 @@ def test_of_a_folder_more_is_read_and_still_nothing_that_scored_validates(
     everything = made.images.pixels.numpy()
     assert pixels <= contents(everything)
     assert not pixels & contents(everything[made.images.validation])
+
+
+def test_validation_is_by_the_images_that_the_source_names(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = np.zeros(120, bool)
+    named[60:90] = True
+    shown = replace(images, validation=named)
+    monkeypatch.setattr("edgenas.fitness.refiner.load_images", lambda *_, **__: shown)
+    drawn = set(batch_indexes(shown, SCORING.batch_size, 0).tolist())
+    made = refiner(settings=replace(SMALL, val_images=100))
+    assert set(made.validation.tolist()) == set(range(60, 90)) - drawn
+    assert not set(made.training.tolist()) & set(made.validation.tolist())
+
+
+def test_without_flips_nothing_is_mirrored_and_only_then_it_is_another_refinement(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = image_set(120, side=12)
+    monkeypatch.setattr("edgenas.fitness.refiner.load_images", lambda *_, **__: shown)
+    assert refiner().mirror
+    assert not refiner(settings=replace(SMALL, flip=False)).mirror
+    assert "flip" not in identified(SPACE, SMALL)  # as before there was a choice
+    assert identified(SPACE, replace(SMALL, flip=False))["flip"] is False
 
 
 def test_too_few_images_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:

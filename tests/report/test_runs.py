@@ -88,3 +88,14 @@ def test_what_was_trained(tmp_path: Path) -> None:
     ]
     assert "are right (none is of a, b), after" in trained_text({**result, "untested_classes": ["a", "b"]}, tmp_path)
     assert is_clean(trained_text({**result, "dataset": NASTY, "untested_classes": [NASTY]}, tmp_path))
+    names, counts = ("cat", "dog", NASTY, "newt", "yak"), ((10, 10), (20, 9), (10, 5), (0, 0), (4, 3))
+    classes = [
+        {"class": name, "images": images, "right": right} for name, (images, right) in zip(names, counts, strict=True)
+    ]
+    confusion = [[10, 0, 0, 0, 0], [2, 9, 0, 0, 9], [5, 0, 5, 0, 0], [0] * 5, [0, 0, 1, 0, 3]]
+    counted = {**result, "classes": classes, "confusion": confusion}
+    last = trained_text(counted, tmp_path).splitlines()[-1]
+    assert last.startswith("weakest classes: dog 45.0 % of 20 (9 taken for yak), ")
+    assert is_clean(trained_text(counted, tmp_path))
+    for spoiled in (None, [], [[1]], confusion[:2], [[1] * 9] * 5):  # a file may hold anything of that type
+        assert "weakest classes: dog 45.0 % of 20" in trained_text({**counted, "confusion": spoiled}, tmp_path)

@@ -131,7 +131,7 @@ def test_a_search_by_the_paper_s_preset_says_it_before_it_starts(
 ) -> None:
     caplog.set_level(logging.INFO, "edgenas")
     image_set = load_images("digits")  # those of CIFAR-10 are not at hand
-    monkeypatch.setattr(live, "load_images", lambda dataset: image_set)
+    monkeypatch.setattr(live, "load_images", lambda dataset, **_: image_set)
     monkeypatch.setattr(live.LiveFitness, "seconds_for", lambda self, archs: 5.0 * len(archs))
     asked: dict[str, Any] = {"device": "raspi4", "latency_ms": 5.0, "preset": "paper"}
     prepare(**asked, run="a")

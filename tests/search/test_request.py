@@ -64,7 +64,7 @@ def test_the_presets_choose_what_is_not_asked(
     asked: dict[str, Any], expected: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image_set = load_images("digits")  # those of CIFAR-10 are not at hand
-    monkeypatch.setattr("edgenas.fitness.live.load_images", lambda dataset: image_set)
+    monkeypatch.setattr("edgenas.fitness.live.load_images", lambda dataset, **_: image_set)
     assert scoring(prepare(**{"device": "raspi4", "macs_m": 60.0, **asked})) == expected
 
 
@@ -157,7 +157,7 @@ def test_what_is_resolved_trains_and_writes_nothing_and_is_what_run_json_holds(
 def test_what_looks_scores_up_is_known_without_making_it(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     image_set = load_images("digits")  # those of CIFAR-10 are not at hand
     for module in ("live", "proxies"):
-        monkeypatch.setattr(f"edgenas.fitness.{module}.load_images", lambda dataset: image_set)
+        monkeypatch.setattr(f"edgenas.fitness.{module}.load_images", lambda dataset, **_: image_set)
     space, settings = NASBench201(), FitnessSettings(epochs=epochs)
     for name in plugins.names("fitness"):
         if (name == "table" and epochs == 11) or name == "subnet":

@@ -16,8 +16,10 @@ import torch
 from edgenas import run as runs
 from edgenas.architecture import Architecture, Cost, Score, Trial
 from edgenas.cli import main, progress
+from edgenas.data.images import load_images
 from edgenas.errors import DataError, UsageError
 from edgenas.fitness import reference
+from edgenas.package.verify import verified
 from edgenas.search import search
 from edgenas.search.pick import pick
 from edgenas.search.training import train
@@ -254,3 +256,62 @@ def test_the_time_left_is_reported(capsys: pytest.CaptureFixture[str], monkeypat
     assert lines[0] == "epoch 1 of 2, about 33 s left"  # one of four steps took 11 s
     assert lines[-1].endswith("about 0 s left")
     assert lines[-1].startswith("epoch 2 of 2, training loss ")
+
+
+def listed() -> Path:
+    """The photos as a list with parts."""
+    from edgenas.data.split import split
+
+    split("photos", Path("lists/photos.csv"))
+    return Path("lists/photos.csv")
+
+
+def test_a_list_of_images_goes_all_the_way(capsys: pytest.CaptureFixture[str]) -> None:
+    path = listed()
+    run_out(train(arch=ARCH_STR, dataset=str(path), folder="runs/mine", patience=3, **SMALL))
+    written = Path("runs/mine/train/split.csv").read_text()
+    assert written.startswith("file,label,part,sha256\nlying/000.png,lying,train,")
+    assert "photos" not in written
+    assert str(Path.cwd()) not in written
+    code, _, problem = command("package mine -o mine.tar.gz", capsys)
+    assert code == 0, problem
+    found = verified(Path("mine.tar.gz"))[1]
+    assert found["split.csv"].decode() == written
+    card = found["MODEL_CARD.md"].decode()
+    assert "; split.csv lists the images for training, validation and testing" in card
+    assert "| lying | 4 |" in card
+    (Path("photos") / "split.csv").write_bytes(found["split.csv"])  # as whoever has the package and the photos would
+    for each in ("train", "test"):
+        assert load_images("photos/split.csv", each).fingerprint == load_images(str(path), each).fingerprint
+
+
+def test_photos_that_changed_since_it_began_are_found_when_it_goes_on() -> None:
+    run_out(train(arch=ARCH_STR, dataset="photos", folder="plain", **SMALL), 1)
+    path = listed()
+    run_out(train(arch=ARCH_STR, dataset=str(path), folder="mine", **SMALL), 1)
+    (changed, *_) = sorted(Path("photos/lying").iterdir())
+    changed.write_bytes(sorted(Path("photos/standing").iterdir())[0].read_bytes())
+    with pytest.raises(UsageError, match=r"plain cannot go on: its images changed since it began; bring"):
+        train("plain", resume=True)
+    with pytest.raises(DataError, match=r"1 of 32 images .* by their sha256: .*lying/000\.png; .* split anew"):
+        train("mine", resume=True)
+
+
+def test_images_both_to_train_and_to_test_on_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    paths = sorted(Path("photos/lying").iterdir())
+    paths[4].write_bytes(paths[0].read_bytes())
+    train(arch=ARCH_STR, dataset="photos", folder="mine", **SMALL)
+    said = (
+        "1 of 8 test images of photos are, pixel by pixel, among those to train on, so the accuracy is too high by up"
+    )
+    assert f"{said} to 12.5 points; keep copies together by: edgenas data split photos -o split.csv" in caplog.text
+
+
+def test_rare_classes_count_more_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    for path in sorted(Path("photos/lying").iterdir())[5:]:
+        path.unlink()
+    assert train(arch=ARCH_STR, dataset="photos", folder="mine", **SMALL).settings.balance == "weights"
+    assert "classes are of very different sizes" in caplog.text
+    caplog.clear()
+    assert train(arch=ARCH_STR, dataset="photos", folder="other", balance="none", **SMALL).settings.balance == "none"
+    assert "very different" not in caplog.text

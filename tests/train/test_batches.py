@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgenas.train.batches import PADDING, accuracy, augmented, normalised
+from edgenas.train import batches
+from edgenas.train.batches import PADDING, accuracy, augmented, class_weights, normalised
 from tests.train.worlds import image_set
 
 
@@ -85,3 +86,48 @@ def test_with_little_memory_fewer_images_are_computed_at_once(most: int) -> None
     assert network.seen == 600
     with pytest.raises(torch.OutOfMemoryError):
         accuracy(Reads(0), images, np.arange(600), images)
+
+
+def test_colours_change_by_no_more_than_asked() -> None:
+    grey = torch.full((200, 3, 4, 4), 100.0)
+    found = batches.coloured(grey, np.random.default_rng(0), 0.2)
+    assert found.shape == grey.shape
+    means = found.mean(dim=(1, 2, 3))
+    assert 80 <= float(means.min()) < 84  # of one colour, contrast and saturation leave it as it is
+    assert 116 < float(means.max()) <= 120
+    torch.testing.assert_close(found, means.view(-1, 1, 1, 1).expand_as(found))
+
+
+def test_colours_are_those_of_three_changes_after_each_other() -> None:
+    images = torch.from_numpy(np.random.default_rng(1).integers(60, 180, (5, 3, 6, 7)).astype(np.float32))
+    found = batches.coloured(images, np.random.default_rng(0), 0.3)
+    random = np.random.default_rng(0)
+    bright, contrast, strength = (
+        torch.tensor(1 + 0.3 * random.uniform(-1, 1, 5), dtype=torch.float32).view(-1, 1, 1, 1) for _ in range(3)
+    )
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+
+    def grey(of: Tensor) -> Tensor:
+        return (of * weights).sum(dim=1, keepdim=True)
+
+    brighter = images * bright
+    mean = grey(brighter).mean(dim=(2, 3), keepdim=True)
+    contrasted = mean + contrast * (brighter - mean)
+    wanted = grey(contrasted) + strength * (contrasted - grey(contrasted))
+    torch.testing.assert_close(found, wanted.clamp(0, 255))
+
+
+@pytest.mark.parametrize("min_share", [1.0, 0.4])
+def test_colours_come_after_crops_which_stay_as_they_are(min_share: float) -> None:
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 9, 9, 3), np.uint8))
+    crops, coloured = (
+        augmented(pixels, np.arange(4), np.random.default_rng(2), True, min_share, colour) for colour in (0.0, 1e-6)
+    )
+    torch.testing.assert_close(crops.float(), coloured, atol=0.01, rtol=0)
+
+
+def test_rare_classes_weigh_more_but_not_without_end() -> None:
+    labels = np.repeat([0, 1, 3], [80, 20, 2])
+    weights = class_weights(labels, 4)
+    assert weights[:2].tolist() == pytest.approx([102 / 3 / 80, 102 / 3 / 20])
+    assert weights[3] == 10

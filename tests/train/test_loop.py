@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgenas.data.images import ImageSet
 from edgenas.errors import DataError, EdgeNASError, UsageError
-from edgenas.train import TrainSettings, batches, default_epochs
+from edgenas.train import TrainSettings, batches, default_balance, default_epochs
 from edgenas.train import loop as module
 from edgenas.train.files import load_trained
-from tests.train.worlds import SETTINGS, bits, checkpoint, image_set, outcome, prepare, run_out
+from tests.train.worlds import ARCH, SETTINGS, SPACE, bits, checkpoint, image_set, outcome, prepare, run_out
 
 STEPS = 3  # an epoch: 50 images in batches of 16
 STEPS_HELD_OUT = 2  # with 10 of them held out
@@ -175,7 +177,7 @@ def test_with_a_teacher_it_resumes_to_the_same_end(tmp_path: Path) -> None:
 
 def test_other_images_or_settings_are_not_gone_on_with(tmp_path: Path) -> None:
     run_out(prepare(tmp_path), STEPS + 1)
-    with pytest.raises(UsageError, match=r"its dataset fingerprint changed .* --restart"):
+    with pytest.raises(UsageError, match=r"its images changed .* --restart"):
         prepare(tmp_path, resume=True, images=image_set(seed=5))
     with pytest.raises(UsageError, match="its settings changed"):
         prepare(tmp_path, resume=True, epochs=5)
@@ -298,3 +300,98 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     events = accumulator.EventAccumulator(str(tmp_path / "train" / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("train_loss")] == [1, 2]
+
+
+def test_validation_is_by_the_images_that_the_source_names(tmp_path: Path) -> None:
+    named = np.zeros(50, bool)
+    named[[3, 8, 20, 41]] = True
+    images = replace(image_set(), validation=named)
+    assert prepare(tmp_path, images=images, patience=9).val_indexes.tolist() == [3, 8, 20, 41]
+    assert len(prepare(tmp_path, images=images).val_indexes) == 0  # and all are trained on
+
+
+def test_without_flips_nothing_is_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirrored = []
+    real = batches.augmented
+
+    def watched(pixels: Tensor, indexes: Any, random: Any, mirror: bool, *others: float) -> Tensor:
+        mirrored.append((mirror, others))
+        return real(pixels, indexes, random, mirror, *others)
+
+    monkeypatch.setattr(module, "augmented", watched)
+    run_out(prepare(tmp_path, epochs=1, flip=False, colour=0.25))
+    assert mirrored == [(False, (1.0, 0.25))] * STEPS
+
+
+def uneven() -> ImageSet:
+    images = image_set(60)
+    kept = np.sort(np.concatenate([np.flatnonzero(images.labels == 0), np.flatnonzero(images.labels == 1)[:6]]))
+    return replace(images, images=images.images[kept], labels=images.labels[kept])
+
+
+def test_rare_classes_are_sampled_as_often_as_frequent_ones(tmp_path: Path) -> None:
+    training = prepare(tmp_path, images=uneven(), balance="sampling")
+    labels = np.concatenate([training.images.labels[training._order(np.random.default_rng(at))] for at in range(40)])
+    assert 0.45 < labels.mean() < 0.55
+    before = outcome(run_out(training).folder.parent)
+    again = tmp_path / "again"
+    run_out(prepare(again, images=uneven(), balance="sampling"), 5)
+    run_out(prepare(again, True, images=uneven(), balance="sampling"))
+    assert outcome(again) == before
+
+
+def test_rare_classes_weigh_more_in_the_loss(tmp_path: Path) -> None:
+    training, plain = prepare(tmp_path, images=uneven(), balance="weights"), prepare(tmp_path, images=uneven())
+    assert plain.weights is None
+    assert training.weights is not None
+    assert training.weights.tolist() == pytest.approx([36 / 2 / 30, 36 / 2 / 6])
+    pixels, labels = torch.zeros(4, 3, 8, 8), torch.tensor([0, 0, 0, 1])
+    assert training._loss(pixels, labels, 0).item() != pytest.approx(plain._loss(pixels, labels, 0).item())
+
+
+def test_the_default_balance_goes_by_the_largest_and_the_smallest_class() -> None:
+    assert default_balance(image_set()) == "none"
+    assert default_balance(uneven()) == "weights"
+    with pytest.raises(UsageError, match="--balance half is unknown; give one of none, weights, sampling"):
+        TrainSettings(epochs=1, balance="half")
+    with pytest.raises(UsageError, match=r"--colour 1\.5 is no share"):
+        TrainSettings(epochs=1, colour=1.5)
+
+
+def test_test_images_are_counted_by_class(tmp_path: Path) -> None:
+    result = run_out(prepare(tmp_path)).result()
+    confusion = np.array(result["confusion"])
+    assert confusion.sum(axis=1).tolist() == [each["images"] for each in result["classes"]] == [10, 10]
+    assert confusion.diagonal().tolist() == [each["right"] for each in result["classes"]]
+    assert 100 * confusion.trace() / 20 == result["test_accuracy"]
+    assert [each["class"] for each in result["classes"]] == ["lying", "standing"]
+
+
+def test_what_an_earlier_version_trained_is_read(tmp_path: Path) -> None:
+    training = run_out(prepare(tmp_path))
+    path = tmp_path / "train" / "result.json"
+    result = json.loads(path.read_text())
+    for name in ("classes", "confusion"):
+        del result[name]
+    for name in ("flip", "colour", "balance"):
+        del result["settings"][name]
+    path.write_text(json.dumps(result))
+    content = checkpoint(tmp_path)
+    for name in ("flip", "colour", "balance"):
+        del content["identity"]["settings"][name]
+    torch.save(content, tmp_path / "train" / "checkpoint.pt")
+    assert run_out(prepare(tmp_path, resume=True)).result()["test_accuracy"] == training.result()["test_accuracy"]
+
+
+def test_the_list_of_parts_is_the_last_training_s(tmp_path: Path) -> None:
+    written = tmp_path / "train" / "split.csv"
+
+    def begin(split: bytes | None, restart: bool = False) -> None:
+        made = prepare(tmp_path)
+        given = (made.folder, SPACE, ARCH, "stripes", image_set(), image_set(20, seed=1), SETTINGS)
+        run_out(module.Training(*given, restart=restart, split=split), 1)
+
+    begin(b"file,label\n")
+    assert written.read_bytes() == b"file,label\n"
+    begin(None, restart=True)
+    assert not written.exists()
