@@ -12,7 +12,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 from edgenas import __version__
@@ -25,6 +24,7 @@ from edgenas.report.subjects import Subject, read
 from edgenas.report.text import constraints_text
 from edgenas.text import printable
 
+ASSETS = Path(__file__).with_name("assets")
 MAX_SUBJECTS = 50
 GENERATOR = "EdgeNAS report"
 _ADVICE = "give another place with -o"
@@ -155,7 +155,7 @@ def _side_by_side(subjects: Sequence[Subject]) -> Markup:
 
 @cache
 def _asset(name: str) -> str:
-    return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+    return (ASSETS / name).read_text(encoding="utf-8")
 
 
 def _sha256(program: str) -> str:

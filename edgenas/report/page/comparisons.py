@@ -4,17 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgenas.benchmarks.nasbench201.regrets import MethodSummary, Row, by_case, summary
 from edgenas.report.page.charts import Drawings, axis, rounded
 from edgenas.report.page.markup import Markup, section, table
+from edgenas.report.page.measured import Card
 from edgenas.report.subjects import Subject
 
 
-def sections(subject: Subject, drawings: Drawings) -> list[Markup]:
-    from edgenas.benchmarks.nasbench201.regrets import by_case, summary
+def card(subject: Subject) -> Card:
+    """Headline, word, tone and facts."""
+    _, found = _summaries(subject)
+    known = [each for each in found if each.mean is not None and not each.method.startswith("oracle")]
+    best = min(known, key=lambda each: each.mean or 0.0, default=None)
+    cases = len({(row.device, row.percentile) for row in subject.regrets})
+    rows = [
+        ("cases", f"{cases}, {len(subject.regrets):,} choices"),
+        ("devices", ", ".join(sorted({row.device for row in subject.regrets}))),
+    ]
+    if best is None:
+        return "No method chose a network.", "COMPARED", "neutral", rows
+    return (
+        f"{best.method} has the least mean regret of {len(known)} methods: {best.mean:.2f} points of accuracy.",
+        "COMPARED",
+        "neutral",
+        rows,
+    )
 
-    methods = list(dict.fromkeys(row.method for row in subject.regrets))
+
+def _summaries(subject: Subject) -> tuple[dict[str, list[Row]], list[MethodSummary]]:
+    """The rows of each method, and what they come to."""
+    methods = dict.fromkeys(row.method for row in subject.regrets)
     rows_of = {name: [row for row in subject.regrets if row.method == name] for name in methods}
-    found = [summary(name, rows) for name, rows in rows_of.items()]
+    return rows_of, [summary(name, rows) for name, rows in rows_of.items()]
+
+
+def sections(subject: Subject, drawings: Drawings) -> list[Markup]:
+    rows_of, found = _summaries(subject)
     ranked = sorted(found, key=lambda each: float("inf") if each.mean is None else each.mean)
     header = ["method", "mean regret", "median", "worst", "without a choice (%)", "architectures scored", "seconds"]
     rows: list[list[Any]] = [

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgenas import plugins
-from edgenas.package.accuracy import wilson
+from edgenas.board.statistics import wilson
 from edgenas.report.fields import at, count, items, number, words
-from edgenas.report.page import commands
+from edgenas.report.page import commands, comparisons
 from edgenas.report.page.markup import Markup, badge, command, element, facts
 from edgenas.report.page.measured import TONES, Card, deployment, measurement
 from edgenas.report.subjects import Subject
@@ -220,32 +220,10 @@ def _training(subject: Subject, others: Sequence[Subject]) -> Card:
     return f"Trained for {count(subject.training, 'epochs') or '?'} epochs.", "TRAINED", "neutral", rows
 
 
-def _comparison(subject: Subject, others: Sequence[Subject]) -> Card:
-    from edgenas.benchmarks.nasbench201.regrets import summary
-
-    methods = list(dict.fromkeys(row.method for row in subject.regrets))
-    found = [summary(name, [row for row in subject.regrets if row.method == name]) for name in methods]
-    known = [each for each in found if each.mean is not None and not each.method.startswith("oracle")]
-    best = min(known, key=lambda each: each.mean or 0.0, default=None)
-    cases = len({(row.device, row.percentile) for row in subject.regrets})
-    rows = [
-        ("cases", f"{cases}, {len(subject.regrets):,} choices"),
-        ("devices", ", ".join(sorted({row.device for row in subject.regrets}))),
-    ]
-    if best is None:
-        return "No method chose a network.", "COMPARED", "neutral", rows
-    return (
-        f"{best.method} has the least mean regret of {len(known)} methods: {best.mean:.2f} points of accuracy.",
-        "COMPARED",
-        "neutral",
-        rows,
-    )
-
-
 _OF: dict[str, Callable[[Subject, Sequence[Subject]], Card]] = {
     "search": _search,
     "training": _training,
     "measurement": lambda subject, others: measurement(subject),
     "deployment": lambda subject, others: deployment(subject),
-    "comparison": _comparison,
+    "comparison": lambda subject, others: comparisons.card(subject),
 }
