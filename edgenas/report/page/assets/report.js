@@ -138,6 +138,7 @@
       controls.append(this.reset);
       this.plot = make("div", {class: "plot", tabindex: "0", role: "group", "aria-roledescription": "chart",
         "aria-label": `${spec.title}. ${spec.alternative} The numbers are in the list below.`});
+      this.plot.edgenas = this;
       this.chosen = make("div", {class: "chosen", "aria-live": "polite"});
       this.tip = make("div", {class: "tip", hidden: ""});
       this.ring = make("div", {hidden: "", style: "position:absolute;width:16px;height:16px;margin:-8px;border:2px solid;border-radius:50%;pointer-events:none"});
