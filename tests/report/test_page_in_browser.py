@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from edgenas.report.page import render
-from edgenas.report.subjects import read
+from edgenas.report.subjects import Subject, read
 from edgenas.text import printables
 from tests.report.browser import Browser, started
 from tests.report.subjects import KINDS, MAKERS
@@ -34,14 +35,23 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def made() -> dict[str, Subject]:
+    """Subjects by their kinds, each made once."""
+    return {}
+
+
 @pytest.fixture
-def page(workplace: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+def page(made: dict[str, Subject], workplace: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     """Makes the page of a kind, or, called `all`, one of all kinds."""
 
     def make(kind: str) -> Path:
         kinds = KINDS if kind == "all" else [kind]
+        for each in kinds:
+            if each not in made:
+                made[each] = read(MAKERS[each](workplace, capsys))
         path = workplace / f"{kind}.html"
-        path.write_text(render([read(MAKERS[each](workplace, capsys)) for each in kinds]))
+        path.write_text(render([made[each] for each in kinds]))
         return path
 
     return make
@@ -100,13 +110,15 @@ def spot_of(browser: Browser, role: str) -> tuple[float, float]:
     )
 
 
-def test_a_candidate_that_is_pointed_at_shows_its_command(page: Any, browser: Browser) -> None:
+def test_a_candidate_that_is_pointed_at_shows_its_command(
+    page: Any, made: dict[str, Subject], browser: Browser
+) -> None:
     browser.open(page("search"))
     x, y = spot_of(browser, "winner")
     browser.move(x - 60, y - 60)
     browser.move(x + 1, y + 1)
     tip = browser.wait("const tip = document.querySelector('.tip'); return tip.hidden ? '' : tip.innerText")
-    result = read("search").result
+    result = made["search"].result
     assert result is not None
     arch_str = result["winner"]["arch_str"]
     assert "what: winner" in tip
@@ -124,14 +136,15 @@ def test_a_candidate_that_is_pointed_at_shows_its_command(page: Any, browser: Br
 def test_the_command_of_a_candidate_is_valid(page: Any, browser: Browser, workplace: Path) -> None:
     import shlex
 
-    from tests.test_docs import CLI
+    from edgenas.cli import app
 
     browser.open(page("search"))
     browser.run("document.querySelector('figure details summary').click()")
     text = browser.wait("const cell = document.querySelector('.rows td code'); return cell && cell.textContent")
     words = shlex.split(text)
     assert " ".join(words[:2]) == "edgenas train"
-    assert {word for word in words if word.startswith("--")} <= {each.opts[-1] for each in CLI["edgenas train"].params}
+    known = {each.opts[-1] for each in typer.main.get_command(app).commands["train"].params}  # type: ignore[attr-defined]
+    assert {word for word in words if word.startswith("--")} <= known
     from edgenas.spaces.nasbench201 import NASBench201
 
     assert NASBench201().parse(words[words.index("--arch") + 1])

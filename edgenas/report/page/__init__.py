@@ -57,10 +57,13 @@ def render(subjects: Sequence[Subject], connect: str = "'none'") -> str:
     drawings = Drawings()
     places = [f"subject{number}" for number in range(len(subjects))]
     cards = [
-        verdict.card(subject, [each for each in subjects if each is not subject], place)
+        verdict.card(subject, [each for each in subjects if each is not subject], place, _short(subject, subjects))
         for subject, place in zip(subjects, places, strict=True)
     ]
-    articles = [_article(*each, drawings) for each in zip(subjects, places, strict=True)]
+    articles = [
+        _article(subject, _short(subject, subjects), place, drawings)
+        for subject, place in zip(subjects, places, strict=True)
+    ]
     body = element(
         "main",
         element("h1", _title(subjects)),
@@ -95,11 +98,18 @@ def render(subjects: Sequence[Subject], connect: str = "'none'") -> str:
 
 
 def _title(subjects: Sequence[Subject]) -> str:
-    names = ", ".join(subject.name.removeprefix("runs/") for subject in subjects[:3])
+    names = ", ".join(_short(subject, subjects) for subject in subjects[:3])
     return f"EdgeNAS report: {names}{', ...' * (len(subjects) > 3)}"
 
 
-def _article(subject: Subject, place: str, drawings: Drawings) -> Markup:
+def _short(subject: Subject, subjects: Sequence[Subject]) -> str:
+    """The end of its path, where no other of the subjects ends so."""
+    ends = [each.name.rstrip("/").rpartition("/")[2] for each in subjects]
+    end = subject.name.rstrip("/").rpartition("/")[2]
+    return end if end and ends.count(end) == 1 else subject.name
+
+
+def _article(subject: Subject, name: str, place: str, drawings: Drawings) -> Markup:
     parts: list[Markup] = []
     if subject.kind == "search":
         parts += searches.sections(subject, drawings)
@@ -113,7 +123,7 @@ def _article(subject: Subject, place: str, drawings: Drawings) -> Markup:
         parts += comparisons.sections(subject, drawings)
     parts.append(provenance.section_of(subject))
     kind = "front" if subject.kind == "search" and subject.header["request"].get("pareto") else subject.kind
-    return section(f"{kind.capitalize()}: {subject.name}", *parts, level=2, identity=place)
+    return section(f"{kind.capitalize()}: {name}", *parts, level=2, identity=place)
 
 
 def _side_by_side(subjects: Sequence[Subject]) -> Markup:

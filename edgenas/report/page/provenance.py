@@ -83,6 +83,7 @@ def _facts(subject: Subject) -> dict[str, Mapping[str, Any]]:
     record = {name: each for name, each in subject.fact.items() if not isinstance(each, dict | list)}
     return {
         "Environment": {
+            "where": subject.name,
             **table(header, "versions"),
             **table(subject.export, "versions"),
             "created": header.get("created"),

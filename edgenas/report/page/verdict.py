@@ -24,12 +24,12 @@ NAMES = {
 SURE = 0.05  # a chance of missing a limit up to this is called none
 
 
-def card(subject: Subject, others: Sequence[Subject], identity: str) -> Markup:
-    """The verdict on `subject`; `others` are on the same page, a deployment of its network maybe among them."""
+def card(subject: Subject, others: Sequence[Subject], identity: str, name: str) -> Markup:
+    """The verdict on `subject`, called `name`; `others` are on the same page."""
     head, word, tone, rows = _OF[subject.kind](subject, others)
     return element(
         "article",
-        element("h3", element("a", subject.name, href=f"#{identity}")),
+        element("h3", element("a", name, href=f"#{identity}")),
         element("p", badge(word, tone), " ", head, class_="headline"),
         facts(rows),
         class_=f"card {tone}",

@@ -94,7 +94,12 @@
       if (series.kind === "bars") widen("y", 0);
     }
     if (cloud) for (const key of ["x", "y"]) cloud[key].forEach(value => widen(key, value));
-    for (const limit of limitsOf(chart, axis)) widen(limit.across ? "y" : "x", limit.at);
+    // A limit far off would squash all else; it is told at the edge then.
+    for (const limit of limitsOf(chart, axis)) {
+      const key = limit.across ? "y" : "x", [low, high] = box[key];
+      const room = 2 * (high - low) + 0.02 * Math.abs(high);
+      if (!(low <= high) || (limit.at > low - room && limit.at < high + room)) widen(key, limit.at);
+    }
     if (axis.zero) widen("x", 0);
     if (chart.y.zero) widen("y", 0);
     if (chart.y.names) { widen("y", -0.6); widen("y", chart.y.names.length - 0.4); }
@@ -103,7 +108,8 @@
       if (!(low <= high)) [low, high] = [0, 1];
       const pad = (high - low) * 0.04 || Math.abs(high) * 0.05 || 1;
       const atZero = low === 0 && (key === "x" ? axis.zero : chart.y.zero);
-      box[key] = chart.y.names && key === "y" ? [low, high] : [atZero ? 0 : low - pad, high + pad];
+      const bars = chart.series.some(each => each.kind === "bars");
+      box[key] = chart.y.names && key === "y" ? [low, high] : [atZero ? (bars ? 0 : -pad / 4) : low - pad, high + pad];
     }
     return box;
   }
@@ -283,23 +289,29 @@
       let line = 0;
       for (const limit of limitsOf(this.spec, this.axis)) {
         const at = limit.across ? py(limit.at) : px(limit.at);
-        if (limit.across ? at < top || at > top + height : at < left || at > left + width) continue;
         context.strokeStyle = context.fillStyle = limit.quiet ? look.soft : look.ink;
         context.lineWidth = 1.5 * ratio;
         context.setLineDash(limit.quiet ? [2 * ratio, 3 * ratio] : [7 * ratio, 4 * ratio]);
-        context.beginPath();
-        if (limit.across) { context.moveTo(left, at); context.lineTo(left + width, at); }
-        else { context.moveTo(at, top); context.lineTo(at, top + height); }
-        context.stroke();
-        const wide = context.measureText(limit.label).width;
-        const spot = limit.across ? [left + width - wide - 5 * ratio, at - 15 * ratio < top ? at + 3 * ratio : at - 15 * ratio]
+        const before = limit.across ? at > top + height : at < left, after = limit.across ? at < top : at > left + width;
+        const arrow = limit.across ? (after ? " \u2191" : " \u2193") : after ? " \u2192" : " \u2190";
+        const label = before || after ? limit.label + arrow : limit.label, wide = context.measureText(label).width;
+        if (!before && !after) {
+          context.beginPath();
+          if (limit.across) { context.moveTo(left, at); context.lineTo(left + width, at); }
+          else { context.moveTo(at, top); context.lineTo(at, top + height); }
+          context.stroke();
+        }
+        const spot = before || after
+          ? [before && !limit.across ? left + 5 * ratio : left + width - wide - 5 * ratio,
+            limit.across && before ? top + height - 16 * ratio : top + (3 + 15 * line++) * ratio]
+          : limit.across ? [left + width - wide - 5 * ratio, at - 15 * ratio < top ? at + 3 * ratio : at - 15 * ratio]
           : [at + wide + 10 * ratio > left + width ? at - wide - 5 * ratio : at + 5 * ratio, top + (3 + 15 * line++) * ratio];
         context.save();
         context.setLineDash([]);
         context.fillStyle = isDark() ? "rgb(20 23 27/.8)" : "rgb(255 255 255/.8)";
         context.fillRect(spot[0] - 2 * ratio, spot[1] - ratio, wide + 4 * ratio, 14 * ratio);
         context.restore();
-        context.fillText(limit.label, spot[0], spot[1]);
+        context.fillText(label, spot[0], spot[1]);
       }
       context.restore();
     }
