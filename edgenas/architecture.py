@@ -341,6 +341,14 @@ class Drawable(Protocol):
 
 
 @runtime_checkable
+class Composed(Protocol):
+    """A space that can say what its architectures are made of."""
+
+    def operations(self, arch: Architecture) -> Sequence[str]:
+        """The name of each operation of `arch`, as often as it is there."""
+
+
+@runtime_checkable
 class Versioned(Protocol):
     """A space whose `canonical` takes other architectures for one than it did before."""
 

@@ -42,6 +42,12 @@ def printable(text: Any, limit: int = MAX_WORDS) -> str:
     return shown if len(line) <= limit else shown + "..."
 
 
+def printable_lines(text: str, limit: int = MAX_SHOWN_WORDS) -> str:
+    """As `printable`, with its lines and blanks as they are."""
+    shown = "".join(each if each.isprintable() or each == "\n" else _escaped(each) for each in text[:limit])
+    return shown if len(text) <= limit else shown + "..."
+
+
 def _escaped(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as os.fsdecode has it

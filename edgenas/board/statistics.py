@@ -207,3 +207,11 @@ def _within(t: float, freedom: int) -> float:
         total += term
         term *= cosine * cosine * number / (number + 1)
     return 2 / math.pi * (angle + sine * total) if odd else sine * total
+
+
+def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927), in [0, 1]."""
+    share, spread = right / count, z * z / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)

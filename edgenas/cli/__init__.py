@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgenas import __version__
-from edgenas.cli import auto, board, compare, data, devices, package, runs, search, streams, tabulate, train
+from edgenas.cli import auto, board, compare, data, devices, package, report, runs, search, streams, tabulate, train
 from edgenas.cli.interrupts import interruptible
 from edgenas.errors import EdgeNASError, InterruptedRunError, UsageError, out_of_memory
 from edgenas.text import guarded, printable
@@ -43,6 +43,7 @@ app.add_typer(runs.app, name="runs")
 app.command("export")(package.export)
 app.command("package")(package.package)
 app.command("verify")(package.verify)
+app.command("report")(report.report)
 
 
 def _show_version(asked: bool) -> None:

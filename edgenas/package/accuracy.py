@@ -13,6 +13,7 @@ from edgenas.board.model import Model
 from edgenas.board.registry import Board
 from edgenas.board.runtimes import chosen, on_cpu
 from edgenas.board.session import AgentSession, RefusedError
+from edgenas.board.statistics import wilson
 from edgenas.data.images import DATASETS, load_images, one_batch
 from edgenas.device import Device
 from edgenas.errors import BoardError, EdgeNASError
@@ -123,14 +124,6 @@ def _agreement(model: Model, images: NDArray[np.float32], predicted: NDArray[np.
     except (ImportError, EdgeNASError):  # not installed here, or a file for an accelerator
         return None
     return round(agreeing / len(images), 6)
-
-
-def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927), in [0, 1]."""
-    share, spread = right / count, z * z / count
-    middle = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def is_lower(right: int, count: int, package_right: int, package_count: int) -> bool:

@@ -13,10 +13,11 @@ from edgenas import device as devices
 from edgenas.board import registry
 from edgenas.board.local import Local
 from edgenas.board.registry import Board
+from edgenas.board.statistics import wilson
 from edgenas.cli import main
 from edgenas.data.images import load_images
 from edgenas.errors import UsageError
-from edgenas.package.accuracy import is_lower, wilson
+from edgenas.package.accuracy import is_lower
 from edgenas.package.build import FOLDER
 from edgenas.package.deploy import _limit_ms, deploy
 from edgenas.report.package import deployed_text

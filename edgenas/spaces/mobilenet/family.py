@@ -228,6 +228,10 @@ class ElasticMobileNet:
         stages = tuple(tuple((int(each[1]), int(each[2])) for each in stage if each) for stage in blocks)
         return self.architecture(Config(int(resolution[1]), stages))
 
+    def operations(self, arch: Architecture) -> list[str]:
+        """For each block its kernel and its expansion, like "3x3, expansion 6"."""
+        return [f"{kernel}x{kernel}, expansion {e}" for stage in self.config(arch).stages for kernel, e in stage]
+
     def draw(self, arch: Architecture) -> str:
         """A table: for each stage the side of its maps, its channels, and the kernel and expansion of its blocks."""
         side = half(self.config(arch).resolution)

@@ -126,6 +126,10 @@ class NASBench201:
         convs = arch.genes.count(CONV1X1) + arch.genes.count(CONV3X3)
         return (fixed + conv1x1 * _conv1x1s(arch) + norm * convs) / 1e6
 
+    def operations(self, arch: Architecture) -> list[str]:
+        """That of each edge, as the benchmark calls it."""
+        return [OPERATIONS[gene] for gene in arch.genes]
+
     def draw(self, arch: Architecture) -> str:
         """The cell as one line a node, each the sum of what flows in; nodes that do nothing are marked."""
         code_of(arch)
