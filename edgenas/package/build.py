@@ -30,6 +30,7 @@ from edgenas.package.export import (
     export_trained,
     weights_sha256,
 )
+from edgenas.report.package import int8_lines
 from edgenas.run import Run, cost_record
 from edgenas.schema import checked, parse
 from edgenas.schema.types import Export
@@ -135,7 +136,12 @@ def _manifest(run: Run, trained: Trained, record: Mapping[str, Any]) -> dict[str
         },
         "device": None
         if device is None
-        else {"name": device.name, "title": device.title, "profile_sha256": device.sha256},
+        else {
+            "name": device.name,
+            "title": device.title,
+            "profile_sha256": device.sha256,
+            "model_format": devices.deploying(device, request.get("format")).model_format,
+        },
         "constraints": result.get("constraints", []),
         "costs": _costs(result, request, trained, device),
         "dataset": dict(record["dataset"]),
@@ -149,6 +155,7 @@ def _manifest(run: Run, trained: Trained, record: Mapping[str, Any]) -> dict[str
         },
         "accuracies": _accuracies(trained, record),
         "models": list(record["models"]),
+        "int8": _without_times(record.get("int8")),
         "edgetpu": record["edgetpu"],
         "golden": dict(record["golden"]),
         "licences": [
@@ -158,6 +165,14 @@ def _manifest(run: Run, trained: Trained, record: Mapping[str, Any]) -> dict[str
         ],
         "weights_sha256": record["weights_sha256"],
     }
+
+
+def _without_times(int8: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What was tried for int8, without how long it took: the same network is to give the same bytes."""
+    if int8 is None:
+        return None
+    tries = [{name: value for name, value in each.items() if name != "seconds"} for each in int8["tries"]]
+    return {**int8, "tries": tries}
 
 
 def _accuracies(trained: Trained, record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -191,6 +206,7 @@ def _costs(
     if device is None:
         return {}
     space = plugins.load("spaces", trained.arch.space)()
+    device = devices.deploying(device, request.get("format"))
     found = cost.create(request.get("cost", "auto"), space, request["dataset"], device)([trained.arch])[0]
     return {} if found.error is not None else cost_record(found)
 
@@ -245,6 +261,8 @@ def _card(manifest: Mapping[str, Any]) -> str:
             f" {100 * checked['accuracy_drop']:.2f} | {checked['top1_agreement']:.2%} |"
             f" {checked['relative_error']:.2g} |"
         )
+    if manifest["int8"] is not None:
+        lines += ["", *int8_lines(manifest["int8"])]
     lines += ["", "## Costs", ""]
     lines += [
         f"- {metric}: {each['value']:.4g} {each['unit']} ({each['source']})"

@@ -41,9 +41,8 @@ MAX_DIGITS = 18  # of a whole number
 _WORDS = 160  # characters of what pydantic says is wrong
 # Settings that came later than the first runs, and what these had.
 _LATER: dict[str, Any] = {
-    **dict.fromkeys(
-        ("board", "pareto", "precision", "halving", "repeats", "engine", "pool", "confidence", "size", "init", "taps")
-    ),
+    **dict.fromkeys(("board", "pareto", "precision", "halving", "repeats", "engine", "pool", "confidence", "size")),
+    **dict.fromkeys(("init", "taps", "format")),
     "refine": 0,
 }
 _Kind = TypeVar("_Kind")

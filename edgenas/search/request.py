@@ -6,7 +6,7 @@ Nothing here trains, and nothing is written.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -26,7 +26,17 @@ from edgenas.architecture import (
 from edgenas.data.images import batch_within
 from edgenas.device import Device
 from edgenas.errors import DataError, UnknownNameError, UsageError
-from edgenas.fitness import HOW_ONLY, PHOTOS_REFINED, PUBLISHED, SUPERNET, FitnessSettings, RefineSettings, sized, table
+from edgenas.fitness import (
+    HOW_ONLY,
+    INT8,
+    PHOTOS_REFINED,
+    PUBLISHED,
+    SUPERNET,
+    FitnessSettings,
+    RefineSettings,
+    sized,
+    table,
+)
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness.weights import parse_weights
 from edgenas.search.settings import FRONT, SearchSettings
@@ -127,7 +137,12 @@ def resolve(
     quick = fitness_settings.init == "inherited" and not fitness_settings.epochs and request.fitness == "auto"
     if quick and target.cost.kind != "live" and trained.budget == BUDGET and request.budget is None:
         trained = replace(trained, budget=UNTRAINED_BUDGET)
-    return _decided(request, target, presets, fitness_settings, looked_up, trained)
+    if target.device.model_format == "tflite-int8":
+        refined, photos_refined = (
+            replace(each, deployed=INT8) for each in (preset.refine_settings, preset.photos_refined)
+        )
+        preset = replace(preset, refine_settings=refined, photos_refined=photos_refined)
+    return _decided(request, target, {**presets, request.preset: preset}, fitness_settings, looked_up, trained)
 
 
 def resolve_again(
@@ -159,7 +174,7 @@ def check(request: SearchRequest, presets: Mapping[str, Preset] = PRESETS) -> No
 
 def load_target(request: SearchRequest) -> Target:
     """Raises UsageError for a name that is unknown, and for a metric that nothing here knows of the device."""
-    device = devices.load(request.device)
+    device = devices.deploying(devices.load(request.device), request.format)
     space = plugins.load("spaces", request.space or spaces.DEFAULT)()
     boards = [name.strip() for name in (request.board or "").split(",") if name.strip()]
     if request.confidence is not None and not 0.5 <= request.confidence < 1:
@@ -167,6 +182,8 @@ def load_target(request: SearchRequest) -> Target:
             f"--confidence {request.confidence:.6g} is no probability from 50% to 99.9%; write it like 95%"
         )
     costs = cost.create(request.cost, space, request.dataset, device, boards, request.confidence)
+    if request.format is not None:
+        _check_format(request, device, costs, boards)
     limited = [each.metric for each in request.constraints()]
     for metric in [*([request.pareto] if request.pareto else []), *limited]:
         if metric not in costs.metrics:
@@ -185,6 +202,27 @@ def load_target(request: SearchRequest) -> Target:
                 " `edgenas devices` lists what each device has"
             )
     return Target(device, space, costs)
+
+
+def _check_format(request: SearchRequest, device: Device, costs: CostProvider, boards: Sequence[str]) -> None:
+    """Raise UsageError where `costs` hold for files of another format than is asked."""
+    own = devices.load(request.device).model_format
+    if costs.kind in ("live", "hybrid"):
+        from edgenas.board import registry
+        from edgenas.board.runtimes import model_format
+
+        for board in registry.pool(device.name, list(boards)):
+            takes = model_format(device, board.runtime)
+            if takes != request.format:
+                raise UsageError(
+                    f"board {board.name} runs models by {board.runtime}, which takes {takes} files, not"
+                    f" {request.format}; name other boards by --board, or leave --format out"
+                )
+    elif request.format != own and costs.metrics - COUNTED:
+        raise UsageError(
+            f"what --cost {costs.kind} knows of {device.name} holds for {own} files, not for {request.format}; measure"
+            " these by --cost live or hybrid, limit MACs alone by --cost analytic, or leave --format out"
+        )
 
 
 def looks_up(scoring: str, space: SearchSpace, dataset: str, settings: FitnessSettings) -> bool:
