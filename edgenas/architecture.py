@@ -197,6 +197,7 @@ class SearchRequest:
     refine: int | None = None  # architectures trained briefly after the search, to choose the winner among; 0: none
     include: tuple[str, ...] | None = None  # architectures, in the space's notation, that are candidates in any case
     flip: bool | None = None  # whether these see mirror images too
+    format: str | None = None  # of the files that are deployed, timed and compared; None: the device's
 
     def constraints(self) -> list[Constraint]:
         return constraints_of(vars(self))
@@ -237,8 +238,9 @@ class SizeOption:
 
 def flat(settings: Any) -> dict[str, Any]:
     """`settings`, a dataclass whose `size` has all entries, as files and fingerprints hold them: these entries stand
-    beside the others. `taps`, which came later, stand there where there are any."""
-    left_out = {"size", "full_size"} | ({"taps"} if not getattr(settings, "taps", ()) else set())
+    beside the others. What came later stands there where it is not as it always was: `taps`, and `deployed`."""
+    later: dict[str, Any] = {"taps": (), "deployed": "float32"}
+    left_out = {"size", "full_size"} | {name for name, was in later.items() if getattr(settings, name, was) == was}
     others = {name: value for name, value in asdict(settings).items() if name not in left_out}
     return {**others, **settings.size}
 

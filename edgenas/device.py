@@ -13,7 +13,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -174,6 +174,26 @@ def profiles() -> Path:
 def names() -> list[str]:
     """Names of the program's own devices, sorted."""
     return sorted(path.stem for path in profiles().glob("*.toml"))
+
+
+def deploying(device: Device, form: str | None) -> Device:
+    """`device` where files of the format `form` are deployed, and not those that its profile names; None: as it is.
+
+    Its own table and predictors, which hold for the files of the profile, it keeps as a first guess. Raises UsageError
+    for a format that its runtime does not take.
+    """
+    if form is None or form == device.model_format:
+        return device
+    if device.kind == "simulated":
+        raise UsageError(f"{device.name} is simulated, so no file is deployed there; leave --format out")
+    own = RUNTIMES[device.runtime]
+    known = [each for each in get_args(get_type_hints(Device)["model_format"]) if each != "none"]
+    if own.accelerator or not own.answers:  # where no other runtime stands in for it
+        known = [each for each in known if each.removesuffix("-int8") == own.format]
+    if form not in known:
+        raise UnknownNameError("format", printable(form, 40), known, f"{device.name} takes {' or '.join(known)}")
+    sha256 = hashlib.sha256(f"{device.sha256}:{form}".encode()).hexdigest()
+    return replace(device, model_format=form, sha256=sha256)  # type: ignore[arg-type]  # it is one of `known`
 
 
 def is_path(name_or_path: str) -> bool:

@@ -416,7 +416,7 @@ def test_a_run_that_is_not_trained_is_reported(
 
 
 def test_images_other_than_those_of_training_do_not_calibrate(run_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgenas.package import export as module
+    from edgenas.package import remedies as module
 
     real = load_images
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from edgenas.cli.options import Json, OnBoard, PackageFile, Runtime, TrainedRun, option
-from edgenas.cli.results import show
+from edgenas.cli.results import interrupted, show
 
 
 def export(
@@ -17,6 +17,13 @@ def export(
     ] = "onnx,tflite,tflite-f16,tflite-int8",
     output: Annotated[str | None, option("Folder for the files.", "-o", "--output", default="RUN/export")] = None,
     calibration: Annotated[int, option("Images of the train split that set the ranges of int8.", min=1)] = 128,
+    int8_remedies: Annotated[
+        str,
+        option(
+            "What is tried, in order, where int8 is more than a point less accurate than float: none; calibration,"
+            " which takes seconds; training: that, then a few hundred steps of training, which take some minutes."
+        ),
+    ] = "training",
     as_json: Json = False,
 ) -> None:
     """Write the trained network as model files, each checked against torch on real images.
@@ -26,7 +33,8 @@ def export(
     from edgenas.package import commands
     from edgenas.report.package import export_text
 
-    found = commands.export(run, formats, Path(output) if output else None, calibration)
+    with interrupted(lambda: "interrupted; what was exported before is as it was, run the same command again"):
+        found = commands.export(run, formats, Path(output) if output else None, calibration, int8_remedies)
     show(found.record, as_json, lambda: export_text(found.record, found.folder))
 
 

@@ -83,6 +83,15 @@ def search(
         str | None,
         option("With --cost live or hybrid: these boards, comma-separated.", default="all of the device", panel=_HOW),
     ] = None,
+    form: Annotated[
+        str | None,
+        option(
+            "Of the file that is deployed, like tflite-int8: what boards time, and what the refined are compared by.",
+            "--format",
+            default="the device's",
+            panel=_HOW,
+        ),
+    ] = None,
     preset: Annotated[
         str | None, option("default, or paper: the paper's settings.", default=SearchRequest.preset, panel=_HOW)
     ] = None,
@@ -189,6 +198,7 @@ def search(
         "cost": cost,
         "confidence": confidence and parse_share(confidence, "confidence"),
         "board": board,
+        "format": form,
         "preset": preset,
         "method": method,
         "generations": generations,

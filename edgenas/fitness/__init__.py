@@ -17,6 +17,7 @@ from edgenas.text import printable
 
 REFERENCES = {"resnet20": 20, "resnet56": 56}  # reference networks by name, and their depth
 SUPERNET = "supernet"  # the reference that is the largest network of a space whose networks inherit weights
+FLOAT32, INT8 = "float32", "int8"  # numbers that networks are deployed with
 PUBLISHED = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")  # references trained on ImageNet
 
 
@@ -80,6 +81,7 @@ class RefineSettings:
     classifier_rate: float = 1.0
     min_crop: float = 1.0
     flip: bool = True  # mirror half of the images
+    deployed: str = FLOAT32  # or INT8: what counts on the last rung is what the int8 file is worth
 
     def __post_init__(self) -> None:
         if any(images % self.batch_size for images in (*self.rungs, self.calibration_images)):

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -38,22 +39,26 @@ from edgenas.architecture import (
 from edgenas.data.images import DATASETS, SCORED_PER_CLASS, ImageSet, batch_indexes, load_images, load_some, validating
 from edgenas.data.inputs import photos_of
 from edgenas.data.torch_file import weights
-from edgenas.errors import UsageError
-from edgenas.fitness import FitnessSettings, RefineSettings, identified, size_of
+from edgenas.errors import ExportError, UsageError
+from edgenas.fitness import FLOAT32, INT8, FitnessSettings, RefineSettings, identified, size_of
 from edgenas.fitness.engine import Engine, engine
 from edgenas.fitness.live import PRECISIONS, check, precision_on
 from edgenas.fitness.network import build
 from edgenas.fitness.split import SplitImages
 from edgenas.fitness.trainer import as_memory_allows, repeatable, resized, stacked
+from edgenas.plugins import lacking
 from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented, normalised, parameter_groups
 from edgenas.train.files import from_bytes, to_bytes
 from edgenas.train.inherited import recalibrate
+
+log = logging.getLogger(__name__)
 
 VERSION = 3  # of how outcomes come about; a change that moves them by more than rounding makes it another
 _MAX_PER_CLASS = 5_000  # images a class
 _MIN_HELD_OUT = 2  # images a class
 _MIN_SIDE = 16  # pixels of images that were shrunk
 _EVALUATION_BATCH = 256
+_INT8_IMAGES = 128  # of training, that set the ranges of int8
 _PHOTO_SIDE = 160  # pixels; what an architecture reads at another side is resized
 
 
@@ -176,14 +181,22 @@ class Refiner:
         evaluated = [
             self._evaluate(network, averaged, calibration, side) for network, side in zip(networks, sides, strict=True)
         ]
+        faults: list[str | None] = [None] * len(jobs)
+        if settings.deployed == INT8 and until == settings.rungs[-1]:
+            for number, (network, side) in enumerate(zip(networks, sides, strict=True)):
+                if math.isfinite(evaluated[number][0]):
+                    try:
+                        evaluated[number] = self._evaluate_int8(network, side)
+                    except ExportError as error:
+                        faults[number] = f"it cannot be deployed as int8: {error}"
         seconds = (time.perf_counter() - began_s) / len(jobs)
         outcomes = []
-        for job, state, (loss, right) in zip(jobs, states, evaluated, strict=True):
+        for job, state, (loss, right), fault in zip(jobs, states, evaluated, faults, strict=True):
             found = Refined(job.arch, until, len(self.images.validation), loss, right, seconds)
-            if math.isfinite(loss):
+            if math.isfinite(loss) and fault is None:
                 outcomes.append(RefineOutcome(found, state))
                 continue
-            reason = f"the training diverged within {until:,} images"
+            reason = fault or f"the training diverged within {until:,} images"
             outcomes.append(RefineOutcome(replace(found, val_loss=None, right=b"", error=reason), None))
         return outcomes
 
@@ -240,12 +253,38 @@ class Refiner:
         validation = self.images.validation
         with self._autocast():
             recalibrate(network, map(seen, calibration))
-            logits = []
-            for start in range(0, len(validation), _EVALUATION_BATCH):
-                images = self._normalised(self.images.pixels_at(validation[start : start + _EVALUATION_BATCH]))
-                logits.append(network(seen(images)).float())
-        labels = self.images.labels_at(validation)
-        found = torch.cat(logits)
+            return self._worth([network(images).float() for images in self._as_they_are(validation, side)])
+
+    @torch.no_grad()
+    def _evaluate_int8(self, network: nn.Module, side: int | None) -> tuple[float, bytes]:
+        """As `_evaluate`, of the int8 file of `network`, which that left in evaluation mode. Raises ExportError where
+        there can be none."""
+        from edgenas.lower import lower
+        from edgenas.lower.verify import run_model
+
+        try:
+            from edgenas.lower.quantize import full_int8
+        except ImportError as error:  # on another machine than that which prepared this
+            raise UsageError(f"a worker cannot make int8 files, which needs {lacking(error)} there") from error
+
+        training = self.images.training
+        few = np.linspace(0, len(training) - 1, min(len(training), _INT8_IMAGES)).astype(int)
+        calibration = np.concatenate([each.cpu().numpy() for each in self._as_they_are(training[few], side)])
+        graph = lower(network.cpu(), torch.zeros(1, *calibration.shape[1:]))
+        model = full_int8(graph, {}, np.ascontiguousarray(calibration))
+        parts = self._as_they_are(self.images.validation, side)
+        logits = [run_model(model, np.ascontiguousarray(images.cpu().numpy())) for images in parts]
+        return self._worth([torch.from_numpy(each).to(self.images.device) for each in logits])
+
+    def _as_they_are(self, indexes: NDArray[np.int64], side: int | None) -> Iterator[Tensor]:
+        """The images at `indexes`, at `side` pixels a side, normalised, in batches."""
+        for start in range(0, len(indexes), _EVALUATION_BATCH):
+            images = self._normalised(self.images.pixels_at(indexes[start : start + _EVALUATION_BATCH]))
+            yield images if side is None else resized(images, side)
+
+    def _worth(self, logits: Sequence[Tensor]) -> tuple[float, bytes]:
+        """The loss on the images held out, and which of them are right, packed."""
+        labels, found = self.images.labels_at(self.images.validation), torch.cat(list(logits))
         right = np.packbits((found.argmax(1) == labels).cpu().numpy()).tobytes()
         return float(F.cross_entropy(found, labels)), right
 
@@ -291,7 +330,7 @@ def create(
     validating = np.zeros(len(images.labels), bool)
     validating[validation] = True
     split = SplitImages.of(images, validating)
-    settings = replace(settings, rungs=_within(settings, len(split.training)))
+    settings = replace(settings, rungs=_within(settings, len(split.training)), deployed=_deployed(settings.deployed))
     refiner = Refiner(
         space,
         split,
@@ -312,7 +351,21 @@ def create(
     }
     fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     source = f"trained on {len(split.training):,} and evaluated on {len(validation):,} other images of {images.source}"
+    source += ", on the last rung as int8" if settings.deployed == INT8 else ""
     return Ready(refiner, on, fingerprint, source, f"{on.hardware.name} ({precision})")
+
+
+def _deployed(asked: str) -> str:
+    """`asked`, or FLOAT32 where nothing here makes int8 files or runs them; then that is said."""
+    if asked == INT8:
+        try:
+            import edgenas.lower.quantize  # noqa: F401
+        except ImportError as error:
+            log.warning(
+                "the shortlist is compared in float32, though int8 will be deployed: int8 needs %s", lacking(error)
+            )
+            return FLOAT32
+    return asked
 
 
 def _within(settings: RefineSettings, images: int) -> tuple[int, ...]:

@@ -20,6 +20,8 @@ from edgenas.lower.tflite import channels_first, tensor_name
 
 MIN_RANGE = 1e-9  # the quantiser takes no tensor to span less
 _MEAN_IMAGES = 32
+_SHARED = 1e-4  # of what weights matter on average
+_BOUNDS = np.geomspace(1.0, 0.01, 47)  # of weights, in the largest of them
 _BIAS_LIMIT = 2.0**30  # biases are int32 in steps of input scale x weight scale
 
 
@@ -44,19 +46,27 @@ def mean_inputs(graph: Graph, model: bytes, batches: NDArray[np.float32]) -> dic
     return {value: channels_first(graph, value, total / np.float32(len(chosen))) for value, total in sums.items()}
 
 
-def with_integer_biases(graph: Graph, ranges: Mapping[str, Any], means: Mapping[Value, Array]) -> Graph:
+def with_integer_biases(
+    graph: Graph, ranges: Mapping[str, Any], means: Mapping[Value, Array] | None, clips: bool = False
+) -> Graph:
     """A copy of `graph` with other biases, and a few other weights, that share the rest.
 
     `ranges`: the smallest and largest value of each tensor, by name. A bias is stored in steps of input scale x weight
     scale, so that of a channel whose weights or inputs are next to nothing would overflow. Such a channel gets one
     weight just large enough: against the bias, what it adds is at most 127 * 255 / 2^30, far below a step of int8.
+    `means`: what each layer reads on average; None: biases make up for nothing. `clips`: weights that lie far out are
+    cut off first, as far as that brings all weights of their scale nearer to what they are.
     """
-    return Graph(graph.input, graph.output, [_of(graph, op, ranges, means) for op in graph.ops])
+    return Graph(graph.input, graph.output, [_of(graph, op, ranges, means, clips) for op in graph.ops])
 
 
-def _of(graph: Graph, op: Any, ranges: Mapping[str, Any], means: Mapping[Value, Array]) -> Any:
+def _of(graph: Graph, op: Any, ranges: Mapping[str, Any], means: Mapping[Value, Array] | None, clips: bool) -> Any:
     if not isinstance(op, Conv | Linear):
         return op
+    given = op.weight
+    if clips:
+        op = copy(op)
+        op.weight = clipped(given, _importance(op, means))
     span = ranges[tensor_name(graph, op.inputs[0])]
     low, high = min(0.0, float(span["min"].min())), max(0.0, float(span["max"].max()))
     step = max(high - low, MIN_RANGE) / 255
@@ -66,8 +76,10 @@ def _of(graph: Graph, op: Any, ranges: Mapping[str, Any], means: Mapping[Value, 
     changed = copy(op)
     if len(lacking):
         changed.weight = _with_peaks(op.weight, lacking, needed)
+    if means is None:
+        return changed
     error = copy(op)
-    error.weight = op.weight - as_integers(changed.weight)
+    error.weight = given - as_integers(changed.weight)
     changed.bias = op.bias + _mean_output(error, means[op.inputs[0]])
     return changed
 
@@ -81,6 +93,35 @@ def as_integers(weight: Array) -> Array:
     steps = steps.reshape(-1, *[1] * (weight.ndim - 1))
     rounded: Array = (np.rint(weight / steps) * steps).astype(np.float32)
     return rounded
+
+
+def _importance(op: Conv | Linear, means: Mapping[Value, Array] | None) -> Array:
+    """How much each weight's error matters, to be broadcast to the weights: by what it is multiplied with on average,
+    squared. A little is the same for all, for a mean of 0 need not be a 0."""
+    if means is None or (isinstance(op, Conv) and op.groups > 1):
+        return np.ones((1,) * op.weight.ndim, np.float32)
+    mean = means[op.inputs[0]]
+    squares = (mean**2).mean(axis=(0, *range(2, mean.ndim)))
+    shared = _SHARED * max(float(squares.mean()), MIN_RANGE)
+    found: Array = (squares + shared).reshape(1, -1, *[1] * (op.weight.ndim - 2)).astype(np.float32)
+    return found
+
+
+def clipped(weight: Array, importance: Array) -> Array:
+    """`weight` [out, ...] with no number beyond a bound, which each scale of its int8 has of its own: the one that
+    leaves the smallest squared error by `importance`, clipping and rounding together."""
+    rows = weight.reshape(1 if weight.ndim == 2 else len(weight), -1)
+    matter = np.broadcast_to(importance, weight.shape).reshape(rows.shape)
+    largest = np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.float32(MIN_RANGE))
+    best, least = largest, np.full(largest.shape, np.inf)
+    for share in _BOUNDS:
+        bound = (largest * share).astype(np.float32)
+        steps = bound / np.float32(127)
+        off = np.rint(np.clip(rows, -bound, bound) / steps) * steps - rows
+        error = (matter * off**2).sum(axis=1, keepdims=True)
+        best, least = np.where(error < least, bound, best), np.minimum(error, least)
+    found: Array = np.clip(rows, -best, best).astype(np.float32).reshape(weight.shape)
+    return found
 
 
 def _largest(weight: Array) -> Array:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,12 @@ from numpy.typing import NDArray
 
 from edgenas.errors import ExportError
 from edgenas.lower.biases import mean_inputs, with_integer_biases
-from edgenas.lower.graph import Graph
-from edgenas.lower.tflite import SIGNATURE, pack, to_tflite
+from edgenas.lower.graph import Graph, Value
+from edgenas.lower.ranges import Ranges, Ranging, narrowed
+from edgenas.lower.tflite import SIGNATURE, pack, tensor_name, to_tflite
 from edgenas.text import parse_json
 
+_ALONE = threading.RLock()
 _GROUP = 32  # calibration images whose extremes are taken together
 
 
@@ -49,14 +53,46 @@ def dynamic_int8(model: bytes) -> bytes:
         return _quantized(quantizer.Quantizer(model, _one_scale_a_linear_layer(recipe.dynamic_wi8_afp32())))
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A `graph` whose weights and biases are ready to be rounded, and the smallest and largest value of each tensor of
+    its model, by name."""
+
+    graph: Graph
+    ranges: Ranges
+
+    @property
+    def spans(self) -> dict[Value, tuple[float, float]]:
+        """The smallest and largest number that the int8 of each value stand for."""
+        values = [self.graph.input, *(op.output for op in self.graph.ops)]
+        named = {value: self.ranges.get(tensor_name(self.graph, value)) for value in values}
+        return {
+            value: (float(span["min"].min()), float(span["max"].max()))
+            for value, span in named.items()
+            if span is not None
+        }
+
+
 def full_int8(graph: Graph, metadata: Mapping[str, Any], images: NDArray[np.float32]) -> bytes:
     """The TFLite model of `graph` in integers throughout, int8 input and output included.
 
     `images`: float32 [n, channels, h, w], normalised as the network expects; the ranges of all activations are those
-    seen on them. Weights are quantised per channel (of a
-    linear layer with one scale), and biases make up for it. The same arguments give the same bytes.
+    seen on them. Weights are quantised per channel (of a linear layer with one scale), and biases make up for it. The
+    same arguments give the same bytes.
     Raises ExportError where there are no images, or some of another size or not finite.
     """
+    return as_int8(prepared(graph, metadata, images), metadata)
+
+
+def prepared(
+    graph: Graph,
+    metadata: Mapping[str, Any],
+    images: NDArray[np.float32],
+    ranging: Ranging = "extremes",
+    clips: bool = False,
+) -> Prepared:
+    """`graph` as `full_int8` rounds it. `ranging`: how the ranges of activations follow from what they are on the
+    images (edgenas.lower.ranges); `clips`: weights that lie far out are cut off. Raises what `full_int8` does."""
     batch, *size = graph.input.shape
     if images.ndim != 4 or list(images.shape[1:]) != size or len(images) < batch:
         raise ExportError(f"calibration images have shape {list(images.shape)}; give {batch} or more of shape {size}")
@@ -65,10 +101,20 @@ def full_int8(graph: Graph, metadata: Mapping[str, Any], images: NDArray[np.floa
     batches = images[: len(images) // batch * batch].reshape(-1, batch, *size).transpose(0, 1, 3, 4, 2)
     model = to_tflite(graph, metadata)
     with _quiet():
-        static_recipe = _one_scale_a_linear_layer(recipe.static_wi8_ai8())
-        ranges = _ranges(model, batches, static_recipe)
-        shifted = with_integer_biases(graph, ranges, mean_inputs(graph, model, batches))
-        return _quantized(quantizer.Quantizer(to_tflite(shifted, metadata), static_recipe), ranges)
+        ranges = _extremes(model, batches)
+        if ranging != "extremes":
+            ranges = narrowed(ranges, ranging, model, batches)
+        return Prepared(with_integer_biases(graph, ranges, mean_inputs(graph, model, batches), clips), ranges)
+
+
+def as_int8(ready: Prepared, metadata: Mapping[str, Any]) -> bytes:
+    """The TFLite model of what was prepared, in integers throughout."""
+    with _quiet():
+        return _quantized(quantizer.Quantizer(to_tflite(ready.graph, metadata), _static_recipe()), ready.ranges)
+
+
+def _static_recipe() -> list[dict[str, Any]]:
+    return _one_scale_a_linear_layer(recipe.static_wi8_ai8())
 
 
 def _one_scale_a_linear_layer(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -80,13 +126,13 @@ def _one_scale_a_linear_layer(rules: list[dict[str, Any]]) -> list[dict[str, Any
     return [*rules, rule]
 
 
-def _ranges(model: bytes, batches: NDArray[np.float32], static_recipe: Any) -> dict[str, Any]:
+def _extremes(model: bytes, batches: NDArray[np.float32]) -> dict[str, Any]:
     """By tensor, the smallest and largest value that _GROUP images give it, on average over all such groups.
 
     The quantiser's own calibrate() averages what single images span, and so clips half of them; the extremes of all
     images would leave few steps to what most of them need.
     """
-    groups = []
+    groups, static_recipe = [], _static_recipe()
     for group in np.array_split(batches, max(1, len(batches) // _GROUP)):
         watched = calibrator.Calibrator(
             model,
@@ -115,7 +161,13 @@ def _quantized(prepared: Any, ranges: Any = None) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the quantiser's progress bars, warnings and log."""
+    """Without the quantiser's progress bars, warnings and log; one thread at a time, for these are the whole
+    program's."""
+    with _ALONE:
+        yield from _quietly()
+
+
+def _quietly() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +22,25 @@ Logits = NDArray[np.float32]
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a file must keep to: the largest relative error, and the smallest share of images put in torch's class; of
-    few images one may always be put elsewhere, for it may lie on the border."""
+    few images one may always be put elsewhere, for it may lie on the border.
+
+    `accuracy_drop`: where labels of MIN_LABELLED images or more say that the file is right as often as torch, but for
+    so large a share, a share of MIN_AGREEMENT in torch's class is enough.
+    """
 
     relative_error: float = float("inf")
     top1_agreement: float = 0.0
+    accuracy_drop: float | None = None
 
 
 # Deep networks whose weights are large add up the rounding of float32: torch's own logits are up to 1e-5 off there.
 FLOAT32 = Limits(relative_error=1e-4)
 # So do float16's weights, most where an image's logits are small: 6e-2 was seen of a network trained for 3 epochs.
 FLOAT16 = Limits(relative_error=0.1, top1_agreement=0.98)
-INT8 = Limits(top1_agreement=0.98)
+# Classes say whether the file computes the network. Where a network is unsure, or was trained further for int8, they
+# differ more, and what counts is how often either is right.
+INT8 = Limits(top1_agreement=0.98, accuracy_drop=0.01)
+MIN_LABELLED, MIN_AGREEMENT = 100, 0.9
 UNTRAINED = Limits()  # candidates whose weights are random: only that the file runs and is finite
 
 
@@ -124,15 +133,29 @@ def require(parity: Parity, limits: Limits, name: str) -> None:
         wrong = "gives NaN or infinite logits"
     elif parity.relative_error > limits.relative_error:
         wrong = f"differs by {parity.relative_error:.2g} relatively, more than {limits.relative_error:.2g}"
-    elif _elsewhere(parity.top1_agreement, parity.images) > max(1, _elsewhere(limits.top1_agreement, parity.images)):
+    elif _too_many_elsewhere(parity, limits) and not _as_accurate(parity, limits.accuracy_drop):
         wrong = f"agrees on {parity.top1_agreement:.1%} of {parity.images} images, not {limits.top1_agreement:.0%}"
+        if parity.accuracy is not None and parity.torch_accuracy is not None:
+            drop = 100 * (parity.torch_accuracy - parity.accuracy)
+            wrong += f" ({abs(drop):.1f} points {'less' if drop > 0 else 'more'} accurate)"
     if wrong is not None:
         raise ExportError(f"{name} {wrong}, from torch; it was not kept: train longer or give more calibration images")
 
 
-def _elsewhere(agreement: float, images: int) -> int:
-    """How many of so many images are put into another class than torch's."""
-    return round((1 - agreement) * images)
+def _too_many_elsewhere(parity: Parity, limits: Limits) -> bool:
+    """Whether more images than `limits` allow, and more than one, are put into another class than torch's."""
+    elsewhere, allowed = (round((1 - each.top1_agreement) * parity.images) for each in (parity, limits))
+    return elsewhere > max(1, allowed)
+
+
+def _as_accurate(parity: Parity, drop: float | None) -> bool:
+    """Whether labels leave it open that the file loses no more than `drop`: by two standard errors of the difference,
+    to which only images count that the two put in different classes."""
+    if drop is None or parity.accuracy is None or parity.torch_accuracy is None or parity.images < MIN_LABELLED:
+        return False
+    error = math.sqrt((1 - parity.top1_agreement) / parity.images)
+    lost = parity.torch_accuracy - parity.accuracy
+    return parity.top1_agreement >= MIN_AGREEMENT and lost <= drop + 2 * error
 
 
 def _batches(images: NDArray[np.float32], batch: int, size: list[int]) -> list[NDArray[np.float32]]:

@@ -32,6 +32,7 @@ from edgenas.package.export import (
     weights_sha256,
 )
 from edgenas.report.classes import class_accuracies
+from edgenas.report.package import int8_lines
 from edgenas.run import Run, cost_record
 from edgenas.schema import checked, parse
 from edgenas.schema.types import Export
@@ -150,8 +151,8 @@ def _manifest(run: Run, trained: Trained, record: Mapping[str, Any]) -> dict[str
             "genes": list(trained.arch.genes),
             "arch_str": trained.arch_str,
         },
-        "device": _named(found_for[0]) if len(found_for) == 1 else None,
-        **({"devices": [_named(each) for each in found_for]} if len(found_for) > 1 else {}),
+        "device": _named(found_for[0], request.get("format")) if len(found_for) == 1 else None,
+        **({"devices": [_named(each, request.get("format")) for each in found_for]} if len(found_for) > 1 else {}),
         "constraints": result.get("constraints", []),
         "costs": _costs(result, request, trained, found_for),
         "dataset": dict(record["dataset"]),
@@ -165,6 +166,7 @@ def _manifest(run: Run, trained: Trained, record: Mapping[str, Any]) -> dict[str
         },
         "accuracies": _accuracies(trained, record),
         "models": list(record["models"]),
+        "int8": _without_times(record.get("int8")),
         "edgetpu": record["edgetpu"],
         "golden": dict(record["golden"]),
         "licences": [
@@ -174,6 +176,14 @@ def _manifest(run: Run, trained: Trained, record: Mapping[str, Any]) -> dict[str
         ],
         "weights_sha256": record["weights_sha256"],
     }
+
+
+def _without_times(int8: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What was tried for int8, without how long it took: the same network is to give the same bytes."""
+    if int8 is None:
+        return None
+    tries = [{name: value for name, value in each.items() if name != "seconds"} for each in int8["tries"]]
+    return {**int8, "tries": tries}
 
 
 def _accuracies(trained: Trained, record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -198,8 +208,10 @@ def _devices(request: Mapping[str, Any]) -> list[Device]:
         raise DataError(f"the device of this run is gone: {error}") from error
 
 
-def _named(device: Device) -> dict[str, str]:
-    return {"name": device.name, "title": device.title, "profile_sha256": device.sha256}
+def _named(device: Device, form: str | None) -> dict[str, str]:
+    """As a manifest has it; `form`: the format of files that was asked for."""
+    facts = {"name": device.name, "title": device.title, "profile_sha256": device.sha256}
+    return {**facts, "model_format": devices.deploying(device, form).model_format}
 
 
 def _costs(
@@ -212,7 +224,8 @@ def _costs(
     if not found_for:
         return {}
     space = plugins.load("spaces", trained.arch.space)()
-    found = several.create(request.get("cost", "auto"), space, request["dataset"], found_for)([trained.arch])[0]
+    deploying = [devices.deploying(each, request.get("format")) for each in found_for]
+    found = several.create(request.get("cost", "auto"), space, request["dataset"], deploying)([trained.arch])[0]
     return {} if found.error is not None else cost_record(found)
 
 
@@ -297,6 +310,8 @@ def _card(manifest: Mapping[str, Any], result: Mapping[str, Any], is_split: bool
             f" {checked['relative_error']:.2g} |"
         )
     lines += _by_class(result)
+    if manifest["int8"] is not None:
+        lines += ["", *int8_lines(manifest["int8"])]
     lines += ["", "## Costs", ""]
     lines += [
         f"- {words(metric)}: {each['value']:.4g} {each['unit']} ({each['source']})"

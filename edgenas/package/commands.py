@@ -10,6 +10,7 @@ from typing import Any
 from edgenas.package.build import build
 from edgenas.package.export import CALIBRATION_IMAGES, FORMATS, parse_formats
 from edgenas.package.export import export as write
+from edgenas.package.remedies import REMEDIES, check_remedies
 from edgenas.run import open_trained
 
 
@@ -26,15 +27,17 @@ def export(
     formats: str = ",".join(FORMATS),
     folder: Path | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
+    remedies: str = REMEDIES[-1],
 ) -> Exported:
     """Write the network trained in `run`, a name or a folder, to `folder` (default RUN/export) in each of `formats`,
     with commas between.
 
-    Raises UnknownNameError for another format, else as edgenas.package.export.export does.
+    Raises UnknownNameError for another format and for other remedies, else as edgenas.package.export.export does.
     """
+    check_remedies(remedies)
     asked, opened = parse_formats(formats), open_trained(run)
     folder = folder or opened.path / "export"
-    return Exported(write(opened, asked, folder, calibration_images), folder)
+    return Exported(write(opened, asked, folder, calibration_images, remedies), folder)
 
 
 def package(run: str, path: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from edgenas.data.images import check_dataset
 from edgenas.errors import BoardError, CommandResult, EdgeNASError, ExportError, UsageError
 from edgenas.files import check_place, write_whole
 from edgenas.package.accuracy import accuracy_on, not_counted
-from edgenas.package.export import EDGETPU_FILE
+from edgenas.package.export import EDGETPU_FILE, FORMATS
 from edgenas.package.self_check import LEASE_S, self_check
 from edgenas.package.verify import verified
 from edgenas.report.package import deployed_text
@@ -79,7 +79,7 @@ def deploy(
     manifest = found["manifest"]
     entry = registry.board(name, runtime)
     device = devices.load(entry.device)
-    record = _record(manifest, form or model_format(device, entry.runtime), path)
+    record = _record(manifest, form or _searched_for(manifest, entry) or model_format(device, entry.runtime), path)
     wanted = required(device, entry.runtime)
     on_tpu = wanted is not None and wanted.name == LIBEDGETPU and record["format"] == "tflite-int8"
     file = EDGETPU_FILE if on_tpu and EDGETPU_FILE in content else record["file"]
@@ -132,6 +132,20 @@ def _record(manifest: Mapping[str, Any], form: str, path: Path) -> dict[str, Any
         raise UsageError(f"{path} has no {form} file, only {', '.join(models)}; choose one of these by --format")
     chosen: dict[str, Any] = models[form]
     return chosen
+
+
+def _searched_for(manifest: Mapping[str, Any], entry: Board) -> str | None:
+    """The format that the network was searched for, where that was on such a board and its runtime takes it."""
+    searched_for = [manifest["device"]] if manifest["device"] else manifest.get("devices", [])
+    mine = [each for each in searched_for if each["name"] in (entry.device, entry.name)]
+    form: str | None = mine[0].get("model_format") if mine else None
+    if form is None or form not in FORMATS:
+        return None
+    try:
+        device = devices.deploying(devices.load(entry.device), form)
+    except UsageError:  # the profile changed since then
+        return None
+    return form if model_format(device, entry.runtime) == form else None
 
 
 def _limit_ms(manifest: Mapping[str, Any], entry: Board) -> float | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgenas.architecture import InputSpec
 from edgenas.data.images import ImageSet
 from edgenas.errors import ExportError
 from edgenas.lower.verify import run_model
@@ -41,8 +42,8 @@ def choose(trained: Trained, test: ImageSet, models: Collection[bytes]) -> Golde
     count = min(CANDIDATES, len(test.labels))
     some = np.unique(np.linspace(0, len(test.labels) - 1, count).astype(int))
     images = test.images[some]
-    normalised = _normalised(images, trained)
-    logits = torch_logits(trained.network, normalised)
+    as_read = normalised(images, trained.given)
+    logits = torch_logits(trained.network, as_read)
     predicted = logits.argmax(axis=1)
     ordered = np.sort(logits, axis=1)
     margin = ordered[:, -1] - ordered[:, -2]
@@ -54,20 +55,20 @@ def choose(trained: Trained, test: ImageSet, models: Collection[bytes]) -> Golde
         seen[predicted[i]] += 1
     chosen: list[int] = []
     for *_, i in sorted(turns):
-        if all(run_model(model, normalised[i : i + 1]).argmax() == predicted[i] for model in models):
+        if all(run_model(model, as_read[i : i + 1]).argmax() == predicted[i] for model in models):
             chosen.append(i)
         if len(chosen) == GOLDEN_IMAGES:
             break
     if not chosen:
         raise ExportError("the files agree with torch on no image of the test split; train longer")
-    return GoldenImages(images[chosen], normalised[chosen], logits[chosen], test.labels[some][chosen])
+    return GoldenImages(images[chosen], as_read[chosen], logits[chosen], test.labels[some][chosen])
 
 
-def _normalised(images: NDArray[np.uint8], trained: Trained) -> NDArray[np.float32]:
+def normalised(images: NDArray[np.uint8], given: InputSpec) -> NDArray[np.float32]:
     """uint8 [n, h, w, 3] as the network takes them: float32 [n, 3, h, w]."""
     scaled = images.astype(np.float32) / np.float32(255)
-    normalised = (scaled - np.asarray(trained.given.mean, np.float32)) / np.asarray(trained.given.std, np.float32)
-    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
+    centred = (scaled - np.asarray(given.mean, np.float32)) / np.asarray(given.std, np.float32)
+    return np.ascontiguousarray(centred.transpose(0, 3, 1, 2))
 
 
 def npy(array: NDArray[Any]) -> bytes:

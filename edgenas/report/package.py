@@ -17,6 +17,8 @@ def export_text(record: Mapping[str, Any], folder: Path) -> str:
     images = record["models"][0]["checked"]["images"]
     lines = [f"checked against torch on {images} test images of {record['dataset']['name']}, written to {folder}:", ""]
     lines += _models(record)
+    if record["int8"] is not None:
+        lines += ["", *(f"  {line}" for line in int8_lines(record["int8"]))]
     edgetpu = record["edgetpu"]
     if edgetpu is not None:
         operators = ", ".join(f"{count} {name}" for name, count in edgetpu["operators"].items())
@@ -29,6 +31,28 @@ def export_text(record: Mapping[str, Any], folder: Path) -> str:
             f" parameters on chip, {compiled['streamed_bytes'] / 1024:.0f} KiB streamed"
         )
     return "\n".join(lines)
+
+
+def int8_lines(int8: Mapping[str, Any]) -> list[str]:
+    """What int8 loses against float, and a line for each remedy that was tried; also as Markdown."""
+    lines = []
+    if int8["tries"]:
+        lines.append(
+            f"int8 on {int8['held_out_images']} training images held out, where float is right on"
+            f" {100 * int8['float_accuracy']:.2f} %:"
+        )
+        remedied = len(int8["tries"]) > 1
+        lines += [""] * remedied
+        for number, each in enumerate(int8["tries"]):
+            words = "as it is" if each["remedy"] == "none" else f"{each['remedy']}: {each['detail']}"
+            took = f", {each['seconds']:.0f} s" if "seconds" in each and remedied else ""
+            kept = " (kept)" if remedied and number == int8["chosen"] else ""
+            drop = -100 * each["accuracy_drop"] or 0.0
+            lines.append(f"- {100 * each['accuracy']:.2f} %, {drop:+.2f} points: {words}{took}{kept}")
+        lines += ["", f"Its weights are {int8['weights']}."] if remedied else []
+    if int8["note"]:
+        lines.append(f"int8: {int8['note']}.")
+    return lines
 
 
 def _models(record: Mapping[str, Any]) -> list[str]:

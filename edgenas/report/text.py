@@ -75,6 +75,7 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     refined = winner.get("refined")
     if refined is not None:
         images = f"{refined['val_images']:,} images held out, after {refined['images_seen']:,} images of training"
+        images = f"as {refined['deployed']}, {images}" if "deployed" in refined else images
         rows.append(["  validation", accuracy_text(refined), "", images + _ahead(refined["runner_up"])])
     if winner["test_accuracy"] is not None:
         best = result["best_possible_accuracy"]

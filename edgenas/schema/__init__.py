@@ -44,7 +44,7 @@ _LATER: dict[str, Any] = {
     **dict.fromkeys(
         (
             *("board", "pareto", "precision", "halving", "repeats", "engine", "pool", "confidence", "size", "init"),
-            *("taps", "include", "flip"),
+            *("taps", "include", "flip", "format"),
         )
     ),
     "refine": 0,

@@ -186,6 +186,7 @@ class _Refined(TypedDict):
     val_accuracy: Percent
     standard_error: Amount
     val_images: Positive
+    deployed: NotRequired[Literal["int8"]]
     runner_up: _RunnerUp | None
 
 
@@ -431,6 +432,26 @@ class _Golden(TypedDict):
     top1: Annotated[list[Count], Len(1, 1000)]
 
 
+class _Try(TypedDict):
+    remedy: Literal["none", "calibration", "clipping", "biases", "training"]
+    detail: Text
+    accuracy: Annotated[float, Ge(0), Le(1)]
+    accuracy_drop: Annotated[float, Ge(-1), Le(1)]
+    top1_agreement: Annotated[float, Ge(0), Le(1)]
+    seconds: Amount
+
+
+class _Int8(TypedDict):
+    asked: Text
+    held_out_images: Count
+    float_accuracy: Annotated[float, Ge(0), Le(1)] | None
+    max_drop: Annotated[float, Ge(0), Le(1)]
+    tries: Annotated[list[_Try], Len(0, 100)]
+    chosen: Count | None
+    weights: Text
+    note: Text | None
+
+
 class Export(TypedDict):
     """export/export.json. `files`: the sha256 of each file that belongs to the export."""
 
@@ -440,6 +461,7 @@ class Export(TypedDict):
     calibration_images: Positive
     dataset: _Images
     models: Annotated[list[_Model], Len(1, 100)]
+    int8: NotRequired[_Int8 | None]
     edgetpu: _EdgeTpu | None
     golden: _Golden
     versions: dict[Text, Text]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from edgenas.architecture import Architecture, Countable, Refined, SearchSpace
 from edgenas.errors import DataError, UsageError
 from edgenas.files import read_file, write_whole
-from edgenas.fitness import FitnessSettings, RefineSettings, table
+from edgenas.fitness import INT8, FitnessSettings, RefineSettings, table
 from edgenas.plugins import lacking
 from edgenas.run import MAX_BYTES, Run
 
@@ -173,7 +173,7 @@ class Refinement:
         return (
             f"refining, rung {self.rung.number} of {len(self._rungs)}, {self._at_rung} of"
             f" {self.rung.architectures} architectures"
-        )
+        ) + (", then made int8" if self._is_int8(self._rungs[self.rung.number - 1]) else "")
 
     def described(self, arch: Architecture) -> dict[str, Any] | None:
         """What a result says of `arch`: how well it did, and how far it is ahead of the next in `order`; accuracies
@@ -182,7 +182,12 @@ class Refinement:
         if found is None:
             return None
         after = self.order[self.order.index(arch) + 1 :] if self.halving else []
-        return {**in_figures(found), "runner_up": self._compared(arch, after[0]) if after else None}
+        of_int8 = {"deployed": INT8} if self._is_int8(found.images_seen) else {}
+        return {**in_figures(found), **of_int8, "runner_up": self._compared(arch, after[0]) if after else None}
+
+    def _is_int8(self, images: int) -> bool:
+        """Whether what counts after so many `images` is what int8 files are worth."""
+        return self.ready.refiner.settings.deployed == INT8 and images == self._rungs[-1]
 
     def summary(self) -> dict[str, Any]:
         """What a result says of the whole: every architecture, best first, those that failed last."""

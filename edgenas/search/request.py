@@ -24,7 +24,17 @@ from edgenas.architecture import (
 )
 from edgenas.data.images import batch_within
 from edgenas.errors import DataError, UnknownNameError, UsageError
-from edgenas.fitness import HOW_ONLY, PHOTOS_REFINED, PUBLISHED, SUPERNET, FitnessSettings, RefineSettings, sized, table
+from edgenas.fitness import (
+    HOW_ONLY,
+    INT8,
+    PHOTOS_REFINED,
+    PUBLISHED,
+    SUPERNET,
+    FitnessSettings,
+    RefineSettings,
+    sized,
+    table,
+)
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness.weights import parse_weights
 from edgenas.search.initial import init_of
@@ -120,7 +130,12 @@ def resolve(
     quick = fitness_settings.init == "inherited" and not fitness_settings.epochs and request.fitness == "auto"
     if quick and target.cost.kind != "live" and trained.budget == BUDGET and request.budget is None:
         trained = replace(trained, budget=UNTRAINED_BUDGET)
-    return _decided(request, target, presets, fitness_settings, looked_up, trained)
+    if any(device.model_format == "tflite-int8" for device in target.devices):
+        refined, photos_refined = (
+            replace(each, deployed=INT8) for each in (preset.refine_settings, preset.photos_refined)
+        )
+        preset = replace(preset, refine_settings=refined, photos_refined=photos_refined)
+    return _decided(request, target, {**presets, request.preset: preset}, fitness_settings, looked_up, trained)
 
 
 def resolve_again(

@@ -84,7 +84,8 @@ def check_devices(request: SearchRequest) -> None:
 
 def load_target(request: SearchRequest) -> Target:
     """Raises UsageError for a name that is unknown, and for a metric that nothing here knows of a device."""
-    listed = tuple(devices.load_each(request.device).values())
+    profiles = devices.load_each(request.device).values()
+    listed = tuple(devices.deploying(each, request.format) for each in profiles)
     space = plugins.load("spaces", request.space or spaces.DEFAULT)()
     boards = [name.strip() for name in (request.board or "").split(",") if name.strip()]
     if request.confidence is not None and not 0.5 <= request.confidence < 1:
@@ -92,6 +93,9 @@ def load_target(request: SearchRequest) -> Target:
             f"--confidence {request.confidence:.6g} is no probability from 50% to 99.9%; write it like 95%"
         )
     costs = several.create(request.cost, space, request.dataset, listed, boards, request.confidence)
+    if request.format is not None:
+        for profile, device in zip(profiles, listed, strict=True):
+            _check_format(request.format, profile.model_format, device, costs, boards)
     front = [] if request.pareto is None else [Constraint(request.pareto, 0.0)]
     for each in [*front, *request.constraints()]:
         if each.cost not in costs.metrics:
@@ -122,3 +126,24 @@ def _unlimited(
         parts = ",".join(f"{name}={METRICS[metric].example}" for name in with_it)
         advice = f"limit the others alone, like --{metric} {parts}" if with_it else f"leave --{metric} out"
     return UsageError(f"{device.name} has no {metric} to limit, only {', '.join(sorted(known))}; {advice}")
+
+
+def _check_format(form: str, own: str, device: Device, costs: CostProvider, boards: Sequence[str]) -> None:
+    """Raise UsageError where `costs` hold for files of another format than `form`; `own`: that of the profile."""
+    if costs.kind in ("live", "hybrid"):
+        from edgenas.board import registry
+        from edgenas.board.runtimes import model_format
+
+        mine = [each for each in boards if registry.is_of(registry.board(each), device.name)]
+        for board in registry.pool(device.name, mine):
+            takes = model_format(device, board.runtime)
+            if takes != form:
+                raise UsageError(
+                    f"board {board.name} runs models by {board.runtime}, which takes {takes} files, not"
+                    f" {form}; name other boards by --board, or leave --format out"
+                )
+    elif form != own and costs.metrics - COUNTED:
+        raise UsageError(
+            f"what --cost {costs.kind} knows of {device.name} holds for {own} files, not for {form}; measure"
+            " these by --cost live or hybrid, limit MACs alone by --cost analytic, or leave --format out"
+        )

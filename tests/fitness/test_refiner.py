@@ -255,8 +255,8 @@ def test_validation_is_by_the_images_that_the_source_names(images: ImageSet, mon
     monkeypatch.setattr("edgenas.fitness.refiner.load_images", lambda *_, **__: shown)
     drawn = set(batch_indexes(shown, SCORING.batch_size, 0).tolist())
     made = refiner(settings=replace(SMALL, val_images=100))
-    assert set(made.validation.tolist()) == set(range(60, 90)) - drawn
-    assert not set(made.training.tolist()) & set(made.validation.tolist())
+    assert set(made.images.validation.tolist()) == set(range(60, 90)) - drawn
+    assert not set(made.images.training.tolist()) & set(made.images.validation.tolist())
 
 
 def test_without_flips_nothing_is_mirrored_and_only_then_it_is_another_refinement(
