@@ -375,3 +375,13 @@ def test_the_fingerprint_is_of_all_that_an_outcome_depends_on(images: ImageSet) 
         fingerprint(replace(SMALL, size={"cells": 1, "channels": 8})),
     ]
     assert len({fingerprint(), *others}) == 5
+
+
+@pytest.mark.usefixtures("images")
+def test_the_last_rung_is_of_int8_where_that_is_deployed() -> None:
+    as_float, as_int8 = refiner(), refiner(settings=replace(SMALL, deployed="int8"))
+    for images, same in ((64, True), (128, False)):
+        (one,), (other,) = (made([RefineJob(SOME[0], images)]) for made in (as_float, as_int8))
+        assert one.state == other.state
+        assert (one.refined.val_loss == other.refined.val_loss) == same
+        assert losses([one])[0] == pytest.approx(losses([other])[0], rel=0.2)
