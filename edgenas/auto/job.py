@@ -40,7 +40,9 @@ from edgenas.files import locked, write_whole
 from edgenas.fitness import PHOTOS_REFINED
 from edgenas.package import commands
 from edgenas.package.deploy import Deployed, deploy
+from edgenas.package.export import ALL_FORMATS
 from edgenas.package.verify import verify
+from edgenas.runtimes import LIBEDGETPU
 from edgenas.search import search as prepare_search
 from edgenas.search.request import PRESETS, Preset
 from edgenas.search.training import train as prepare_training
@@ -231,6 +233,8 @@ class Auto:
 
     def _archive(self, name: str) -> list[dict[str, Any]]:
         """Put what was trained in the folder `name` into the package, and check that; what it says of its models."""
+        if any(each.runtime == LIBEDGETPU for each in self.request.profiles):
+            commands.export(str(self.path / name), ",".join(ALL_FORMATS))
         manifest = commands.package(str(self.path / name), self.output)
         verify(self.output)
         models: list[dict[str, Any]] = manifest["models"]
@@ -240,8 +244,20 @@ class Auto:
         """Which folder has the better network, by the images held out; of equals the winner of the search."""
         if not self.done.get("baseline", {}).get("epochs"):
             return SEARCH
-        accuracies = {name: (_trained(self.path / name) or {})["val_accuracy"] for name in (SEARCH, STOCK)}
-        return max(accuracies, key=lambda name: accuracies[name])
+        return max((SEARCH, STOCK), key=self._accuracy)
+
+    def _accuracy(self, name: str) -> float:
+        """That of what was trained in the folder `name`, on the images held out, in %: as int8 where that is deployed."""
+        found = _trained(self.path / name)
+        assert found is not None
+        accuracy: float = found["val_accuracy"]
+        if all(each.model_format != "tflite-int8" for each in self.request.profiles):
+            return accuracy
+        quantised = commands.export(str(self.path / name)).record["int8"]
+        if quantised is None or quantised["chosen"] is None:  # too few images to tell
+            return accuracy
+        lost: float = quantised["tries"][quantised["chosen"]]["accuracy_drop"]
+        return accuracy - 100 * lost
 
     @property
     def _classes(self) -> int:

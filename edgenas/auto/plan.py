@@ -53,6 +53,7 @@ class AutoRequest:
     macs_m: float | None = None
     params_m: float | None = None
     board: str | None = None
+    format: str | None = None  # of the file that is deployed; None: the device's
     space: str = SPACE
     time_s: float = TIME_S
     baseline: bool | None = None  # whether the stock network is trained as long as the winner; None: where time allows
@@ -75,6 +76,11 @@ class AutoRequest:
         return self.board is not None and self.limits_device
 
     @property
+    def profiles(self) -> list[devices.Device]:
+        """Its devices, as files are deployed there."""
+        return [devices.deploying(each, self.format) for each in devices.load_each(self.device).values()]
+
+    @property
     def has_baseline(self) -> bool:
         return self.time_s >= BASELINE_FROM_S if self.baseline is None else self.baseline
 
@@ -86,7 +92,7 @@ class AutoRequest:
     def search(self, dataset: str) -> SearchRequest:
         """The search for the best network, as far as it is known beforehand."""
         limits: dict[str, Any] = self.limits
-        found = SearchRequest(self.space, dataset, self.device, seed=self.seed, **limits)
+        found = SearchRequest(self.space, dataset, self.device, seed=self.seed, format=self.format, **limits)
         found = replace(found, budget=budget_within(self.time_s))
         return replace(found, cost="hybrid", board=self.board) if self.measures else found
 
@@ -128,7 +134,7 @@ def check(request: AutoRequest) -> PhotoSpace:
         )
     if not MIN_TIME_S <= request.time_s <= MAX_TIME_S:
         raise UsageError(f"--time {request.time_s:g}s is out of range; give 1min to 168h, like --time 60min")
-    devices.load_each(request.device)
+    request.profiles  # noqa: B018  (raises for a device or a format that there is not)
     space: Any = plugins.load("spaces", request.space)()
     if not all(isinstance(space, each) for each in (OwnResolution, Inheriting, Countable, Parsable)):
         raise UsageError(

@@ -29,6 +29,10 @@ def auto(
     board: Annotated[
         str | None, option("The board that measures.", default="the device's, where you have one", panel=_WHAT)
     ] = None,
+    form: Annotated[
+        str | None,
+        option("Of the file that is deployed, like tflite-int8.", "--format", default="the device's", panel=_WHAT),
+    ] = None,
     space: Annotated[str | None, option("Search space.", default="efficientnet-lite0", panel=_WHAT)] = None,
     time: Annotated[str | None, option("What all of it may take, like 30min.", default="60min", panel=_WHAT)] = None,
     baseline: Annotated[
@@ -68,6 +72,7 @@ def auto(
         "macs_m": macs and parse(macs, "macs"),
         "params_m": params and parse(params, "params"),
         "board": board,
+        "format": form,
         "space": space,
         "time_s": time and parse_seconds(time, "time"),
         "baseline": baseline,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,8 @@ class Limits:
     """What a file must keep to: the largest relative error, and the smallest share of images put in torch's class; of
     few images one may always be put elsewhere, for it may lie on the border.
 
-    `accuracy_drop`: where labels of MIN_LABELLED images or more say that the file is right as often as torch, but for
-    so large a share, a share of MIN_AGREEMENT in torch's class is enough.
+    `accuracy_drop`: where labels say that the file is right as often as torch, but for so large a share, or for one
+    image, a share of MIN_AGREEMENT in torch's class is enough.
     """
 
     relative_error: float = float("inf")
@@ -40,7 +39,7 @@ FLOAT16 = Limits(relative_error=0.1, top1_agreement=0.98)
 # Classes say whether the file computes the network. Where a network is unsure, or was trained further for int8, they
 # differ more, and what counts is how often either is right.
 INT8 = Limits(top1_agreement=0.98, accuracy_drop=0.01)
-MIN_LABELLED, MIN_AGREEMENT = 100, 0.9
+MIN_AGREEMENT = 0.9
 UNTRAINED = Limits()  # candidates whose weights are random: only that the file runs and is finite
 
 
@@ -149,13 +148,11 @@ def _too_many_elsewhere(parity: Parity, limits: Limits) -> bool:
 
 
 def _as_accurate(parity: Parity, drop: float | None) -> bool:
-    """Whether labels leave it open that the file loses no more than `drop`: by two standard errors of the difference,
-    to which only images count that the two put in different classes."""
-    if drop is None or parity.accuracy is None or parity.torch_accuracy is None or parity.images < MIN_LABELLED:
+    """Whether labels say that the file loses at most `drop`, or one image, where most are in torch's class."""
+    if drop is None or parity.accuracy is None or parity.torch_accuracy is None:
         return False
-    error = math.sqrt((1 - parity.top1_agreement) / parity.images)
-    lost = parity.torch_accuracy - parity.accuracy
-    return parity.top1_agreement >= MIN_AGREEMENT and lost <= drop + 2 * error
+    lost = round((parity.torch_accuracy - parity.accuracy) * parity.images)
+    return parity.top1_agreement >= MIN_AGREEMENT and lost <= max(1, drop * parity.images)
 
 
 def _batches(images: NDArray[np.float32], batch: int, size: list[int]) -> list[NDArray[np.float32]]:

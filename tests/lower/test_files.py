@@ -220,6 +220,11 @@ def test_the_compiler_runs_where_it_is_installed(
 def test_of_few_images_one_may_be_put_elsewhere() -> None:
     require(Parity(40, 0.0, 39 / 40), INT8, "a model")
     require(Parity(200, 0.0, 196 / 200), INT8, "a model")
+    require(Parity(200, 0.0, 0.9, accuracy=0.79, torch_accuracy=0.8), INT8, "a model")
+    with pytest.raises(ExportError, match=r"agrees on 90\.0% of 200 images, not 98% \(1\.5 points less accurate\)"):
+        require(Parity(200, 0.0, 0.9, accuracy=0.785, torch_accuracy=0.8), INT8, "a model")
+    with pytest.raises(ExportError, match=r"0\.0 points more accurate"):
+        require(Parity(200, 0.0, 0.89, accuracy=0.8, torch_accuracy=0.8), INT8, "a model")
     for parity in (Parity(40, 0.0, 38 / 40), Parity(200, 0.0, 195 / 200), Parity(1000, 0.0, 0.979)):
         with pytest.raises(ExportError, match="not 98%"):
             require(parity, INT8, "a model")
