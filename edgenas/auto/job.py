@@ -233,7 +233,7 @@ class Auto:
 
     def _archive(self, name: str) -> list[dict[str, Any]]:
         """Put what was trained in the folder `name` into the package, and check that; what it says of its models."""
-        if any(each.runtime == LIBEDGETPU for each in self.request.profiles):
+        if any(each.runtime == LIBEDGETPU for each in self.request.profiles()):
             commands.export(str(self.path / name), ",".join(ALL_FORMATS))
         manifest = commands.package(str(self.path / name), self.output)
         verify(self.output)
@@ -247,11 +247,11 @@ class Auto:
         return max((SEARCH, STOCK), key=self._accuracy)
 
     def _accuracy(self, name: str) -> float:
-        """That of what was trained in the folder `name`, on the images held out, in %: as int8 where that is deployed."""
+        """Of what was trained in the folder `name`, in % of the images held out; as int8 where that is deployed."""
         found = _trained(self.path / name)
         assert found is not None
         accuracy: float = found["val_accuracy"]
-        if all(each.model_format != "tflite-int8" for each in self.request.profiles):
+        if all(each.model_format != "tflite-int8" for each in self.request.profiles()):
             return accuracy
         quantised = commands.export(str(self.path / name)).record["int8"]
         if quantised is None or quantised["chosen"] is None:  # too few images to tell

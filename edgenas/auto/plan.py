@@ -75,7 +75,6 @@ class AutoRequest:
         """Whether boards measure while it searches."""
         return self.board is not None and self.limits_device
 
-    @property
     def profiles(self) -> list[devices.Device]:
         """Its devices, as files are deployed there."""
         return [devices.deploying(each, self.format) for each in devices.load_each(self.device).values()]
@@ -134,7 +133,7 @@ def check(request: AutoRequest) -> PhotoSpace:
         )
     if not MIN_TIME_S <= request.time_s <= MAX_TIME_S:
         raise UsageError(f"--time {request.time_s:g}s is out of range; give 1min to 168h, like --time 60min")
-    request.profiles  # noqa: B018  (raises for a device or a format that there is not)
+    request.profiles()  # a device or a format that there is not is said now
     space: Any = plugins.load("spaces", request.space)()
     if not all(isinstance(space, each) for each in (OwnResolution, Inheriting, Countable, Parsable)):
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from edgenas.search.compromise import typed_limit
 from edgenas.text import printables
 from edgenas.units import show
 
+_INCLUDED = re.compile(r"--include (?:'[^']*'|\S+)")
 _PARTS = {"train": "photos to train on", "validation": "for validation", "test": "to test on"}
 
 
@@ -26,7 +28,7 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     ]
     for number, step in enumerate(plan["steps"], 1):
         time = "done" if step["name"] in plan["done"] else _duration(step["seconds"])
-        lines += [f"  {number}  {step['name']:<10}{time:<9}{step['what']}", f"{'':24}{step['command']}"]
+        lines += [f"  {number}  {step['name']:<10}{time:<9}{step['what']}", f"{'':24}{_shortened(step['command'])}"]
     return "\n".join(lines)
 
 
@@ -77,6 +79,12 @@ def _photos_lines(photos: Mapping[str, Any]) -> list[str]:
         f"not used: {each['why']}: {', '.join(each['names'][:5]) or each['count']}" for each in photos["not_used"]
     ]
     return [*lines, *photos["notes"]]
+
+
+def _shortened(command: str) -> str:
+    """`command` with the first only of many architectures that it includes."""
+    others = _INCLUDED.findall(command)[1:]
+    return command.replace(" ".join(others), f"... ({len(others)} more)") if others else command
 
 
 def _worth(result: Mapping[str, Any]) -> str:
