@@ -196,8 +196,8 @@ def _even(labels: NDArray[np.int64], classes: int, batch_size: int, seed: int) -
 
 def load_some(dataset: str, count: int, seed: int, side: int, split: str = "train") -> ImageSet:
     """`count` images of `dataset`, chosen by `seed` with classes as even as can be, at `side` pixels a side: a user's
-    own are read at that size, and no others; those of other data sets are resized to it. Raises what `load_images`
-    does, and UsageError for more images than there are."""
+    own are read at that size, and no others, and none that is for validation; those of other data sets are resized to
+    it. Raises what `load_images` does, and UsageError for more images than there are."""
     if dataset in DATASETS:
         whole = load_images(dataset, split)
         return _at_side(whole, batch_indexes(whole, count, seed), side)
@@ -209,13 +209,14 @@ def load_some(dataset: str, count: int, seed: int, side: int, split: str = "trai
 
 
 def batch_within(dataset: str, batch_size: int) -> int:
-    """`batch_size`, or as many images as the training part of `dataset` has, where it is the user's own of fewer. No
+    """`batch_size`, or as many images as `load_some` has to choose from, where `dataset` is the user's own of fewer. No
     image is read. Raises what `check_dataset` does."""
     if dataset in DATASETS:
         return batch_size
     from edgenas.data.photos import list_photos
 
-    return min(batch_size, sum(map(len, list_photos(own(dataset)).train)))
+    listing = list_photos(own(dataset))
+    return min(batch_size, sum(map(len, listing.train)) - len(listing.validation or ()))
 
 
 def split_list(dataset: str) -> bytes | None:

@@ -101,10 +101,11 @@ def read_photos(place: Path, split: str, limit: int | None, side: int) -> Photos
 
 
 def read_some(place: Path, split: str, choose: Choice, side: int) -> Photos:
-    """As `read_photos`, but only the images that `choose` takes are read, and they are not kept."""
+    """As `read_photos`, but only the images that `choose` takes are read, and they are not kept. Those that the source
+    holds out for validation are not among them."""
     require_pillow()
     listing = list_photos(place)
-    part = _picked(listing, split, None, None)
+    part = [each for each in _picked(listing, split, None, None) if each[1] not in (listing.validation or ())]
     labels = np.array([label for label, _ in part], np.int64)
     chosen = [part[index] for index in choose(labels, len(listing.class_names)).tolist()]
     reader = _Reader(place, listing, side)
