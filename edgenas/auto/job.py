@@ -164,8 +164,6 @@ class Auto:
         result = yield from self._search(STOCK, asked)
         arch = _winner(result)
         facts: dict[str, Any] = {"arch_str": self.space.describe(arch), "is_stock": arch in networks}
-        if not facts["is_stock"]:
-            self._note("no stock network keeps the limits, at any resolution")
         if step.seconds > 0:
             yield from self._train(STOCK, arch, step)
             facts["models"] = self._archive(STOCK)
