@@ -11,7 +11,7 @@ from typing import Any
 from edgenas.architecture import LIMITS
 from edgenas.report.fields import number, words
 from edgenas.report.page import commands, networks
-from edgenas.report.page.charts import Drawings, rounded
+from edgenas.report.page.charts import Drawings, rounded, thinned
 from edgenas.report.page.markup import Markup, element, section
 from edgenas.report.page.verdict import NAMES, baselines
 from edgenas.report.subjects import Subject
@@ -21,6 +21,7 @@ from edgenas.units import METRICS, show
 MAX_DETAILED = 5000  # candidates that are shown one by one
 MAX_BYTES = 1_000_000  # of what is said of these
 SHORTLIST = 10  # the best candidates, where none was refined
+MAX_CLOUD = 100_000  # others that are drawn
 _CLOUD_BITS = 16
 
 
@@ -56,12 +57,12 @@ class Candidates:
         xs = [each["costs"].get(self.metric, {}).get("value", 0.0) for each in self.records]
         ys = [each["score"] for each in self.records]
         side = max(8, int(math.sqrt(most)))
-        cells: dict[tuple[int, int], Mapping[str, Any]] = {}
+        areas: dict[tuple[int, int], Mapping[str, Any]] = {}
         for each, column, row in zip(self.records, _scaled(xs, side - 1), _scaled(ys, side - 1), strict=True):
-            best = cells.get((column, row))
+            best = areas.get((column, row))
             if best is None or each["score"] > best["score"]:
-                cells[column, row] = each
-        kept += [each for each in cells.values() if tuple(each["genes"]) not in chosen]
+                areas[column, row] = each
+        kept += [each for each in areas.values() if tuple(each["genes"]) not in chosen]
         return sorted(kept[: max(most, len(chosen))], key=lambda each: each["trial"])
 
 
@@ -104,7 +105,8 @@ def candidates(subject: Subject, found: Candidates, drawings: Drawings) -> Marku
     alternative = _told(subject, found, label)
     many = ""
     if len(rows) < total:
-        many = f" All are drawn; {len(rows):,} can be pointed at: the chosen ones, and the best of each small area."
+        drawn = "All" if total - len(rows) <= MAX_CLOUD else f"{MAX_CLOUD:,}"
+        many = f" {drawn} are drawn; {len(rows):,} can be pointed at: the chosen ones, and the best of each small area."
     failed = f" {found.failed:,} could not be evaluated." if found.failed else ""
     figure = drawings.figure(
         f"{total:,} candidates: {label} against {NAMES[found.metric]}",
@@ -189,15 +191,23 @@ def _scatter(
         "limits": limits,
     }
     if len(rows) < len(found.records):
-        chart["cloud"] = [_cloud(found, metric, place) for metric in found.metrics]
+        chart["cloud"] = _cloud(found, place)
     return chart
 
 
-def _cloud(found: Candidates, metric: str, place: Mapping[tuple[int, ...], int]) -> dict[str, Any]:
-    """Where all those are that are not shown one by one: pairs of 16 bits, in base64."""
-    rest = [each for each in found.records if tuple(each["genes"]) not in place and metric in each["costs"]]
-    xs, ys = [each["costs"][metric]["value"] for each in rest], [each["score"] for each in rest]
-    most = (1 << _CLOUD_BITS) - 1
-    pairs = [number for both in zip(_scaled(xs, most), _scaled(ys, most), strict=True) for number in both]
-    packed = base64.b64encode(struct.pack(f"<{len(pairs)}H", *pairs)).decode()
-    return {"x": [rounded(min(xs)), rounded(max(xs))], "y": [rounded(min(ys)), rounded(max(ys))], "points": packed}
+def _cloud(found: Candidates, place: Mapping[tuple[int, ...], int]) -> dict[str, Any]:
+    """Where those are that are not shown one by one, MAX_CLOUD of them at most: for each column of the table that is
+    an axis, 16 bits a candidate, in base64."""
+    rest = [each for each in found.records if tuple(each["genes"]) not in place]
+    rest = [each for each in rest if all(metric in each["costs"] for metric in found.metrics)]
+    rest = [rest[i] for i in thinned(len(rest), MAX_CLOUD)]
+    if not rest:
+        return {}
+    axes = {1: [each["score"] for each in rest]}
+    axes |= {2 + i: [each["costs"][m]["value"] for each in rest] for i, m in enumerate(found.metrics)}
+    return {str(column): _packed(values) for column, values in axes.items()}
+
+
+def _packed(values: Sequence[float]) -> dict[str, Any]:
+    packed = base64.b64encode(struct.pack(f"<{len(values)}H", *_scaled(values, (1 << _CLOUD_BITS) - 1))).decode()
+    return {"low": rounded(min(values)), "high": rounded(max(values)), "values": packed}

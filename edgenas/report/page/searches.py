@@ -16,6 +16,7 @@ from edgenas.report.subjects import Subject
 from edgenas.report.text import score_label
 from edgenas.units import METRICS
 
+MAX_COUNTED = 20_000  # candidates whose operations are counted
 MAX_FRONT = 15  # networks of a front that are listed below its chart
 _CHECKPOINTS = 200
 
@@ -143,14 +144,15 @@ def _areas(trials: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[float
 def _operations(found: Candidates) -> Markup | None:
     """What the winner, the shortlist and all candidates are made of, by shares."""
     space = found.space
-    everyone = [tuple(each["genes"]) for each in found.records]
+    total = len(found.records)
+    everyone = [tuple(found.records[i]["genes"]) for i in thinned(total, MAX_COUNTED)]
     groups: dict[str, Counter[str]] = {}
     if found.winner is not None:
         groups["winner"] = networks.operations(space, [found.winner])
     short = "front" if found.front else "shortlist"
     chosen = found.front or found.shortlist
     groups[f"{short} ({len(chosen)})"] = networks.operations(space, chosen)
-    groups[f"all ({len(everyone):,})"] = networks.operations(space, everyone)
+    groups[f"all ({total:,})"] = networks.operations(space, everyone)
     groups = {name: each for name, each in groups.items() if each}
     if not groups:
         return None
@@ -162,6 +164,7 @@ def _operations(found: Candidates) -> Markup | None:
         for name, each in list(groups.items())[:-1]
     ]
     told = f"Shares of operations; {'; '.join(apart)} (half the sum of the differences: 0 alike, 1 nothing in common)."
+    told += f" Of all candidates {len(everyone):,} were counted, evenly." if len(everyone) < total else ""
     made = html_table(["operation", *groups], rows, "Operations, by share")
     return section("Operations", element("p", told), made)
 
