@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,10 +30,12 @@ WRITTEN = (
 
 @dataclass(frozen=True)
 class Subject:
-    """`header`: of run.json; `result`: of result.json, None while a search has not ended; `trials`, `measured` and
-    `refined`: records of edgenas.schema.types. `training`, `export`: of train/result.json and export/export.json,
-    `epochs` the lines of train/metrics.jsonl; they are empty where there are none. `fact`: of a measurement or a
-    deployment; `samples`: what the store keeps of it. `regrets`: of a comparison, `made_from` what it rests on."""
+    """`header`: of run.json; `result`: of result.json, None while a search has not ended; `trials` and `measured`:
+    records of edgenas.schema.types; `refined`: of edgenas.run. `training`, `export`: of train/result.json and
+    export/export.json, `epochs` the lines of train/metrics.jsonl; they are empty where there are none. `baseline`: the
+    stock network beside a search, as a winner, with the `name` and `test_accuracy` that are known of it. `fact`: of a
+    measurement or a deployment; `samples`: what the store keeps of it. `regrets`: of a comparison, `made_from` what it
+    rests on."""
 
     name: str
     kind: Kind
@@ -47,8 +49,31 @@ class Subject:
     export: Mapping[str, Any] = field(default_factory=dict)
     fact: Mapping[str, Any] = field(default_factory=dict)
     samples: Mapping[str, Any] = field(default_factory=dict)
+    baseline: Mapping[str, Any] = field(default_factory=dict)
     regrets: Sequence[Row] = ()
     made_from: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_all(name: str) -> list[Subject]:
+    """What `name` names: one, or, of a job of `edgenas auto`, its search with the stock network beside it, and what
+    each board said. Raises as `read`."""
+    path = next((each for each in (Path(name), runs.RUNS / name) if os.path.lexists(each / "auto.json")), None)
+    if path is None:
+        return [read(name)]
+    _json(path / "auto.json")  # a damaged one is told
+    if not os.path.lexists(path / "search" / "run.json"):
+        shown = printable(path)
+        raise UsageError(f"{shown} has no search yet; go on with it by: edgenas auto --resume {shown}")
+    search = read(str(path / "search"))
+    boards = [each for each in sorted(path.glob("*.json")) if at(_json(each), "self_check") is not None]
+    if os.path.lexists(path / "stock" / "run.json"):
+        stock = read(str(path / "stock"))
+        alike = stock.header["fitness_fingerprint"] == search.header["fitness_fingerprint"]
+        found = table(stock.result, "winner")
+        score = found.get("score") if alike else None
+        tested = {"test_accuracy": stock.training.get("test_accuracy", found.get("test_accuracy"))}
+        search = replace(search, baseline={**found, **tested, "name": "stock network", "score": score})
+    return [search, *(read(str(each)) for each in boards)]
 
 
 def read(name: str) -> Subject:

@@ -19,8 +19,9 @@ from edgenas.errors import UsageError
 from edgenas.files import read_file, write_whole
 from edgenas.report.page import boards, comparisons, provenance, searches, training, verdict
 from edgenas.report.page.charts import Drawings
+from edgenas.report.page.costs import in_order, titled
 from edgenas.report.page.markup import Markup, element, json_block, section, table
-from edgenas.report.subjects import Subject, read
+from edgenas.report.subjects import Subject, read_all
 from edgenas.report.text import constraints_text
 from edgenas.text import printable
 
@@ -32,12 +33,12 @@ _LOOK_BYTES = 1 << 26  # of what lies where a page is to be written
 
 
 def report(names: Sequence[str], output: Path) -> Path:
-    """Write the page on what `names` name to `output`. Raises UsageError and DataError as `read` does, and UsageError
-    where the page cannot be written or something else lies there."""
+    """Write the page on what `names` name to `output`. Raises UsageError and DataError as `read_all` does, and
+    UsageError where the page cannot be written or something else lies there."""
     if len(names) > MAX_SUBJECTS:
         raise UsageError(f"a report is of {MAX_SUBJECTS} runs at most, not {len(names)}; make several")
     _check_place(output)
-    content = render([read(name) for name in dict.fromkeys(names)])
+    content = render([subject for name in dict.fromkeys(names) for subject in read_all(name)])
     write_whole(output, content.encode(), UsageError, _ADVICE)
     return output
 
@@ -132,6 +133,7 @@ def _side_by_side(subjects: Sequence[Subject]) -> Markup:
     if len(searched) < 2:
         return Markup("")
     rows = []
+    known = in_order({cost for each in searched for cost in ((each.result or {}).get("winner") or {}).get("costs", {})})
     for each in searched:
         result = each.result or {}
         winner = result.get("winner")
@@ -144,22 +146,12 @@ def _side_by_side(subjects: Sequence[Subject]) -> Markup:
                 each.header["request"]["dataset"],
                 constraints_text(dict(result)) if result else "not ended",
                 winner and winner["score"],
-                *(costs.get(metric, {}).get("value") for metric in ("latency", "energy", "macs", "params")),
+                *(costs.get(metric, {}).get("value") for metric in known),
                 accuracy if isinstance(accuracy, float) else None,
                 len(each.trials),
             ]
         )
-    header = [
-        "run",
-        "device",
-        "data set",
-        "limits",
-        "score",
-        "latency (ms)",
-        "energy (mJ)",
-        "MACs (M)",
-        "parameters (M)",
-    ]
+    header = ["run", "device", "data set", "limits", "score", *map(titled, known)]
     return table([*header, "test accuracy (%)", "trials"], rows, "The searches side by side")
 
 

@@ -8,19 +8,19 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgenas.architecture import LIMITS
 from edgenas.report.fields import number, words
 from edgenas.report.page import commands, networks
-from edgenas.report.page.charts import Drawings, rounded
+from edgenas.report.page.charts import Drawings, rounded, thinned
+from edgenas.report.page.costs import amount, called, in_order, limits_of, titled
 from edgenas.report.page.markup import Markup, element, section
-from edgenas.report.page.verdict import NAMES, baselines
+from edgenas.report.page.verdict import baselines
 from edgenas.report.subjects import Subject
 from edgenas.report.text import score_label
-from edgenas.units import METRICS, show
 
 MAX_DETAILED = 5000  # candidates that are shown one by one
 MAX_BYTES = 1_000_000  # of what is said of these
 SHORTLIST = 10  # the best candidates, where none was refined
+MAX_CLOUD = 100_000  # others that are drawn
 _CLOUD_BITS = 16
 
 
@@ -30,11 +30,11 @@ class Candidates:
     def __init__(self, subject: Subject) -> None:
         request = subject.header["request"]
         self.space = request["space"]
-        self.metric = request.get("pareto") or next((m for key, m in LIMITS.items() if request.get(key)), "macs")
+        self.metric = request.get("pareto") or next(iter(limits_of(request)), "macs")
         last = {tuple(each["genes"]): each for each in subject.trials if each["score"] is not None}
         self.records = [each for each in last.values() if each["cost_error"] is None]
         self.failed = sum(each["score"] is None or each["cost_error"] is not None for each in subject.trials)
-        metrics = [metric for metric in METRICS if any(metric in each["costs"] for each in self.records[:1000])]
+        metrics = in_order({metric for each in self.records[:1000] for metric in each["costs"]})
         self.metrics = sorted(metrics, key=lambda metric: metric != self.metric)
         result = subject.result or {}
         self.winner = tuple(result["winner"]["genes"]) if result.get("winner") else None
@@ -56,12 +56,12 @@ class Candidates:
         xs = [each["costs"].get(self.metric, {}).get("value", 0.0) for each in self.records]
         ys = [each["score"] for each in self.records]
         side = max(8, int(math.sqrt(most)))
-        cells: dict[tuple[int, int], Mapping[str, Any]] = {}
+        areas: dict[tuple[int, int], Mapping[str, Any]] = {}
         for each, column, row in zip(self.records, _scaled(xs, side - 1), _scaled(ys, side - 1), strict=True):
-            best = cells.get((column, row))
+            best = areas.get((column, row))
             if best is None or each["score"] > best["score"]:
-                cells[column, row] = each
-        kept += [each for each in cells.values() if tuple(each["genes"]) not in chosen]
+                areas[column, row] = each
+        kept += [each for each in areas.values() if tuple(each["genes"]) not in chosen]
         return sorted(kept[: max(most, len(chosen))], key=lambda each: each["trial"])
 
 
@@ -87,7 +87,7 @@ def candidates(subject: Subject, found: Candidates, drawings: Drawings) -> Marku
     data[0] += [None] * len(stock)
     data[1] += [number(each, "score") for each in stock]
     for metric in found.metrics:
-        columns.append({"title": f"{NAMES[metric]} ({METRICS[metric].unit})", "numeric": True})
+        columns.append({"title": titled(metric), "numeric": True})
         values = [rounded(each["costs"].get(metric, {}).get("value")) for each in detailed]
         data.append(values + [number(each, "costs", metric, "value") for each in stock])
     columns += [{"title": "within limits", "numeric": False}, {"title": "what", "numeric": False}]
@@ -104,10 +104,11 @@ def candidates(subject: Subject, found: Candidates, drawings: Drawings) -> Marku
     alternative = _told(subject, found, label)
     many = ""
     if len(rows) < total:
-        many = f" All are drawn; {len(rows):,} can be pointed at: the chosen ones, and the best of each small area."
+        drawn = "All" if total - len(rows) <= MAX_CLOUD else f"{MAX_CLOUD:,}"
+        many = f" {drawn} are drawn; {len(rows):,} can be pointed at: the chosen ones, and the best of each small area."
     failed = f" {found.failed:,} could not be evaluated." if found.failed else ""
     figure = drawings.figure(
-        f"{total:,} candidates: {label} against {NAMES[found.metric]}",
+        f"{total:,} candidates: {label} against {called(found.metric)}",
         f"{alternative}{failed}{many} Point at a candidate, or use the arrow keys, to see its command.",
         chart,
         drawings.listed(name, "Candidates"),
@@ -129,11 +130,11 @@ def _told(subject: Subject, found: Candidates, label: str) -> str:
     values = [each["costs"][found.metric]["value"] for each in found.records if found.metric in each["costs"]]
     told = f"{within:,} of {len(found.records):,} unique candidates keep the limits."
     if values:
-        low, high = show(min(values), found.metric), show(max(values), found.metric)
-        told += f" In {NAMES[found.metric]} they range from {low} to {high}."
+        low, high = amount(min(values), found.metric), amount(max(values), found.metric)
+        told += f" In {called(found.metric)} they range from {low} to {high}."
     winner = (subject.result or {}).get("winner")
     if winner is not None and not found.front and found.metric in winner["costs"]:
-        value = show(winner["costs"][found.metric]["value"], found.metric)
+        value = amount(winner["costs"][found.metric]["value"], found.metric)
         told += f" The winner has {value} and the {label} {winner['score']:.4g}."
     if found.front:
         told += f" {len(found.front)} are on the front."
@@ -177,27 +178,35 @@ def _scatter(
         )
     request = subject.header["request"]
     limits = [
-        {"column": 2 + found.metrics.index(metric), "at": request[key], "label": f"limit {show(request[key], metric)}"}
-        for key, metric in LIMITS.items()
-        if request.get(key) and metric in found.metrics
+        {"column": 2 + found.metrics.index(metric), "at": limit, "label": f"limit {amount(limit, metric)}"}
+        for metric, limit in limits_of(request).items()
+        if metric in found.metrics
     ]
     chart: dict[str, Any] = {
         "table": name,
-        "xs": [{"column": 2 + i, "label": f"{NAMES[m]} ({METRICS[m].unit})"} for i, m in enumerate(found.metrics)],
+        "xs": [{"column": 2 + i, "label": titled(m)} for i, m in enumerate(found.metrics)],
         "y": {"column": 1, "label": label},
         "series": [each for each in drawn if each["rows"]],
         "limits": limits,
     }
     if len(rows) < len(found.records):
-        chart["cloud"] = [_cloud(found, metric, place) for metric in found.metrics]
+        chart["cloud"] = _cloud(found, place)
     return chart
 
 
-def _cloud(found: Candidates, metric: str, place: Mapping[tuple[int, ...], int]) -> dict[str, Any]:
-    """Where all those are that are not shown one by one: pairs of 16 bits, in base64."""
-    rest = [each for each in found.records if tuple(each["genes"]) not in place and metric in each["costs"]]
-    xs, ys = [each["costs"][metric]["value"] for each in rest], [each["score"] for each in rest]
-    most = (1 << _CLOUD_BITS) - 1
-    pairs = [number for both in zip(_scaled(xs, most), _scaled(ys, most), strict=True) for number in both]
-    packed = base64.b64encode(struct.pack(f"<{len(pairs)}H", *pairs)).decode()
-    return {"x": [rounded(min(xs)), rounded(max(xs))], "y": [rounded(min(ys)), rounded(max(ys))], "points": packed}
+def _cloud(found: Candidates, place: Mapping[tuple[int, ...], int]) -> dict[str, Any]:
+    """Where those are that are not shown one by one, MAX_CLOUD of them at most: for each column of the table that is
+    an axis, 16 bits a candidate, in base64."""
+    rest = [each for each in found.records if tuple(each["genes"]) not in place]
+    rest = [each for each in rest if all(metric in each["costs"] for metric in found.metrics)]
+    rest = [rest[i] for i in thinned(len(rest), MAX_CLOUD)]
+    if not rest:
+        return {}
+    axes = {1: [each["score"] for each in rest]}
+    axes |= {2 + i: [each["costs"][m]["value"] for each in rest] for i, m in enumerate(found.metrics)}
+    return {str(column): _packed(values) for column, values in axes.items()}
+
+
+def _packed(values: Sequence[float]) -> dict[str, Any]:
+    packed = base64.b64encode(struct.pack(f"<{len(values)}H", *_scaled(values, (1 << _CLOUD_BITS) - 1))).decode()
+    return {"low": rounded(min(values)), "high": rounded(max(values)), "values": packed}

@@ -28,7 +28,7 @@ def search(header: Mapping[str, Any]) -> str:
         if value is None or value == getattr(SearchRequest, name, None):
             continue
         if name in LIMITS:
-            parts += [f"--{LIMITS[name]}", show(value, LIMITS[name]).replace(" ", "")]
+            parts += [f"--{LIMITS[name]}", _limit(value, LIMITS[name])]
         elif name == "size":
             parts += [flag, ",".join(f"{key}={each}" for key, each in value.items())]
         elif isinstance(value, list | tuple):
@@ -40,6 +40,13 @@ def search(header: Mapping[str, Any]) -> str:
         else:
             parts += [flag, f"{value:g}" if isinstance(value, float) else value]
     return words_of(*parts)
+
+
+def _limit(value: Any, metric: str) -> str:
+    """As it is typed; by devices where there are several."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{device}={_limit(each, metric)}" for device, each in value.items())
+    return show(value, metric).replace(" ", "")
 
 
 def train(space: str, dataset: str, arch: str) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 from edgenas.report.fields import at, table, words
 from edgenas.report.page import commands
+from edgenas.report.page.costs import example
 from edgenas.report.page.markup import Content, Markup, command, details, element, facts, section, shown
 from edgenas.report.subjects import Subject
-from edgenas.units import METRICS
 
 MAX_FACTS = 200
 
@@ -71,7 +71,7 @@ def _to_train(name: str, subject: Subject) -> list[str]:
     if not metric:
         return [commands.words_of("train", name)]
     kept = f"{name}-picked"
-    pick = commands.words_of("runs", "pick", name, f"--{metric}", METRICS[metric].example, "--keep", kept)
+    pick = commands.words_of("runs", "pick", name, *example(metric), "--keep", kept)
     return [pick, commands.words_of("train", kept)]
 
 

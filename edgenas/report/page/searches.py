@@ -9,13 +9,13 @@ from typing import Any
 from edgenas.report.page import networks
 from edgenas.report.page.candidates import Candidates, candidates
 from edgenas.report.page.charts import Drawings, axis, series, thinned
+from edgenas.report.page.costs import in_order, titled
 from edgenas.report.page.markup import Markup, element, joined, section
 from edgenas.report.page.markup import table as html_table
-from edgenas.report.page.verdict import NAMES
 from edgenas.report.subjects import Subject
 from edgenas.report.text import score_label
-from edgenas.units import METRICS
 
+MAX_COUNTED = 20_000  # candidates whose operations are counted
 MAX_FRONT = 15  # networks of a front that are listed below its chart
 _CHECKPOINTS = 200
 
@@ -53,7 +53,7 @@ def _front(subject: Subject) -> Markup | None:
     if not front:
         return None
     request = subject.header["request"]
-    metrics = [metric for metric in METRICS if metric in front[0]["costs"]]
+    metrics = in_order(front[0]["costs"])
     metrics.sort(key=lambda metric: metric != request["pareto"])
     refined = any(point.get("refined") for point in front)
     known = any(point["test_accuracy"] is not None for point in front)
@@ -65,7 +65,7 @@ def _front(subject: Subject) -> Markup | None:
         values = [point["costs"].get(metric, {}).get("value") for metric in metrics]
         more = [*([accuracy] if refined else []), *([point["test_accuracy"]] if known else [])]
         rows.append([*values, point["score"], *more, element("code", arch_str)])
-    header = [f"{NAMES[metric]} ({METRICS[metric].unit})" for metric in metrics] + [score_label([request])]
+    header = [titled(metric) for metric in metrics] + [score_label([request])]
     header += ["validation accuracy (%)"] * refined + ["test accuracy (%)"] * known + ["architecture"]
     shown = f"{len(rows)} of its {len(front)} networks" if len(rows) < len(front) else f"All {len(front)} networks"
     return section("Front", element("p", f"{shown}, from end to end."), html_table(header, rows, "The front"))
@@ -143,14 +143,15 @@ def _areas(trials: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[float
 def _operations(found: Candidates) -> Markup | None:
     """What the winner, the shortlist and all candidates are made of, by shares."""
     space = found.space
-    everyone = [tuple(each["genes"]) for each in found.records]
+    total = len(found.records)
+    everyone = [tuple(found.records[i]["genes"]) for i in thinned(total, MAX_COUNTED)]
     groups: dict[str, Counter[str]] = {}
     if found.winner is not None:
         groups["winner"] = networks.operations(space, [found.winner])
     short = "front" if found.front else "shortlist"
     chosen = found.front or found.shortlist
     groups[f"{short} ({len(chosen)})"] = networks.operations(space, chosen)
-    groups[f"all ({len(everyone):,})"] = networks.operations(space, everyone)
+    groups[f"all ({total:,})"] = networks.operations(space, everyone)
     groups = {name: each for name, each in groups.items() if each}
     if not groups:
         return None
@@ -162,6 +163,7 @@ def _operations(found: Candidates) -> Markup | None:
         for name, each in list(groups.items())[:-1]
     ]
     told = f"Shares of operations; {'; '.join(apart)} (half the sum of the differences: 0 alike, 1 nothing in common)."
+    told += f" Of all candidates {len(everyone):,} were counted, evenly." if len(everyone) < total else ""
     made = html_table(["operation", *groups], rows, "Operations, by share")
     return section("Operations", element("p", told), made)
 

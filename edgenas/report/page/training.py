@@ -123,7 +123,8 @@ def _matrix(training: Mapping[str, Any]) -> tuple[list[str], list[list[int]]]:
     if not all(count(each) is not None for row in counts for each in row):
         return [], []
     given = items(source, "classes") or items(training, "class_names") or items(training, "classes")
-    names = [each if isinstance(each, str) else words(each, "name") or str(i) for i, each in enumerate(given)]
+    called = (each if isinstance(each, str) else words(each, "name") or words(each, "class") for each in given)
+    names = [each or str(i) for i, each in enumerate(called)]
     names += [str(i) for i in range(len(names), len(counts))]
     return names[: len(counts)], counts
 

@@ -9,18 +9,12 @@ from edgenas import plugins
 from edgenas.board.statistics import wilson
 from edgenas.report.fields import at, count, items, number, words
 from edgenas.report.page import commands, comparisons
+from edgenas.report.page.costs import amount, called, example, limited, limits_of
 from edgenas.report.page.markup import Markup, badge, command, element, facts
 from edgenas.report.page.measured import TONES, Card, deployment, measurement
 from edgenas.report.subjects import Subject
 from edgenas.report.text import accuracy_text, constraints_text
-from edgenas.units import METRICS, show
 
-NAMES = {
-    "latency": "latency",
-    "energy": "energy",
-    "macs": "MACs",
-    "params": "parameters",
-}  # of metrics, as they are read
 SURE = 0.05  # a chance of missing a limit up to this is called none
 
 
@@ -49,13 +43,11 @@ def _search(subject: Subject, others: Sequence[Subject]) -> Card:
     winner, front = result["winner"], result["front"]
     if front:
         metric = result["pareto"]
-        low, high = (point["costs"][metric]["value"] for point in (front[0], front[-1]))
-        head: Any = (
-            f"{len(front)} networks, each the best at its {NAMES[metric]}: {show(low, metric)} to {show(high, metric)}."
-        )
+        low, high = (amount(point["costs"][metric]["value"], metric) for point in (front[0], front[-1]))
+        head: Any = f"{len(front)} networks, each the best at its {called(metric)}: {low} to {high}."
         word, tone = "FRONT", "neutral"
-        rows.append((f"{NAMES[metric]} known from", front[0]["costs"][metric]["source"]))
-        pick = commands.words_of("runs", "pick", subject.name, f"--{metric}", METRICS[metric].example)
+        rows.append((f"{called(metric)} known from", front[0]["costs"][metric]["source"]))
+        pick = commands.words_of("runs", "pick", subject.name, *example(metric))
         rows.append(("best within a limit", element("code", pick)))
     else:
         head, word, tone = _fits(subject, winner)
@@ -69,10 +61,8 @@ def _search(subject: Subject, others: Sequence[Subject]) -> Card:
 
 
 def _asked(request: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
-    from edgenas.architecture import LIMITS
-
-    limits = [f"{NAMES[metric]} <= {show(request[key], metric)}" for key, metric in LIMITS.items() if request.get(key)]
-    front = [f"the front against {NAMES[request['pareto']]}"] if request.get("pareto") else []
+    limits = [f"{called(cost)} <= {amount(limit, cost)}" for cost, limit in limits_of(request).items()]
+    front = [f"the front against {called(request['pareto'])}"] if request.get("pareto") else []
     return ", ".join([*front, *limits]) or "no limit"
 
 
@@ -80,18 +70,18 @@ def _fits(subject: Subject, winner: Mapping[str, Any]) -> tuple[str, str, str]:
     """The headline on a winner within limits, the word for it and its tone."""
     assert subject.result is not None
     again = winner.get("measured_again")
-    limits = subject.result["constraints"]
+    limits = {limited(each): each["limit"] for each in subject.result["constraints"]}
     if again is not None and again["verdict"] != "PASS":
         word = again["verdict"]
         head = "A careful measurement is over the limit." if word == "FAIL" else "A careful measurement did not settle."
         return head, word, TONES[word]
-    how = {limit["metric"]: _how(subject, winner, limit["metric"]) for limit in limits}
+    costs = winner["costs"]
+    how = {cost: _how(subject, winner, cost) for cost in limits}
     told = "; ".join(
-        f"{NAMES[limit['metric']]} {show(winner['costs'][limit['metric']]['value'], limit['metric'])} of"
-        f" {show(limit['limit'], limit['metric'])}, {how[limit['metric']]}"
-        for limit in limits
+        f"{called(cost)} {amount(costs[cost]['value'], cost)} of {amount(limit, cost)}, {how[cost]}"
+        for cost, limit in limits.items()
     )
-    chances = [chance for limit in limits if (chance := winner["costs"][limit["metric"]].get("chance_over_limit"))]
+    chances = [chance for cost in limits if (chance := costs[cost].get("chance_over_limit"))]
     chance = max(chances, default=0.0)
     if again is not None:
         return f"Measured with care, it keeps its limits: {told}.", "FITS", "good"
@@ -116,21 +106,21 @@ def _how(subject: Subject, winner: Mapping[str, Any], metric: str) -> str:
 
 def _costs(subject: Subject, winner: Mapping[str, Any]) -> list[tuple[str, Any]]:
     assert subject.result is not None
-    limits = {each["metric"]: each["limit"] for each in subject.result["constraints"]}
+    limits = {limited(each): each["limit"] for each in subject.result["constraints"]}
     found: list[tuple[str, Any]] = []
     for metric, cost in winner["costs"].items():
-        said = element("strong", show(cost["value"], metric))
-        of = f" of {show(limits[metric], metric)}" if metric in limits else ""
+        said = element("strong", amount(cost["value"], metric))
+        of = f" of {amount(limits[metric], metric)}" if metric in limits else ""
         parts: list[Any] = [said, of]
         if "interval" in cost:
-            low, high = (show(each, metric) for each in cost["interval"])
+            low, high = (amount(each, metric) for each in cost["interval"])
             parts.append(f"; {low} to {high} with 95 % probability")
         chance = cost.get("chance_over_limit")
         if chance is not None and metric in limits:
             parts.append(f"; {'under 1 %' if chance < 0.01 else f'{100 * chance:.0f} %'} chance of missing the limit")
         how = _how(subject, winner, metric)
         parts.append(element("span", f" {how}" if how == "counted" else f" {how}: {cost['source']}", class_="source"))
-        found.append((NAMES[metric], parts))
+        found.append((called(metric), parts))
     return found
 
 
@@ -166,7 +156,7 @@ def _accuracies(subject: Subject, winner: Mapping[str, Any] | None) -> list[tupl
 
 def baselines(subject: Subject) -> list[dict[str, Any]]:
     """The stock networks that a result has beside its winner, by whichever name it has them."""
-    found = []
+    found = [dict(subject.baseline)] if subject.baseline else []
     for source in (subject.result, subject.training):
         each = at(source, "baseline")
         found += [each] if isinstance(each, dict) else []

@@ -76,9 +76,11 @@
     return {xs, ys, at};
   }
 
-  function unpacked(cloud) {
-    const bytes = Uint8Array.from(atob(cloud.points), each => each.charCodeAt(0));
-    return new DataView(bytes.buffer);
+  // 16 bits a value, from the lowest to the highest.
+  function unpacked(packed) {
+    const view = new DataView(Uint8Array.from(atob(packed.values), each => each.charCodeAt(0)).buffer);
+    const width = (packed.high - packed.low) / 65535;
+    return Float64Array.from({length: view.byteLength / 2}, (_, i) => packed.low + width * view.getUint16(2 * i, true));
   }
 
   function bounds(chart, axis, drawn, cloud) {
@@ -93,7 +95,7 @@
       for (const y of values.ys) widen("y", y);
       if (series.kind === "bars") widen("y", 0);
     }
-    if (cloud) for (const key of ["x", "y"]) cloud[key].forEach(value => widen(key, value));
+    if (cloud) for (const key of ["x", "y"]) { widen(key, cloud[key].low); widen(key, cloud[key].high); }
     // A limit far off would squash all else; it is told at the edge then.
     for (const limit of limitsOf(chart, axis)) {
       const key = limit.across ? "y" : "x", [low, high] = box[key];
@@ -166,7 +168,8 @@
       const {spec, axis} = this, look = theme();
       this.drawn = spec.series.filter(each => !this.hidden.has(each.role))
         .map(series => ({series, values: valuesOf(spec, series, axis)}));
-      this.cloud = spec.cloud && !this.hidden.has("over") ? spec.cloud[spec.xs.indexOf(axis)] : null;
+      this.cloud = spec.cloud && spec.cloud[axis.column] && !this.hidden.has("over")
+        ? {x: spec.cloud[axis.column], y: spec.cloud[spec.y.column]} : null;
       this.box = bounds(spec, axis, this.drawn, this.cloud);
       this.points = this.drawn.flatMap(({series, values}) =>
         values.xs.map((x, i) => ({x, y: values.ys[i], at: values.at[i], series})));
@@ -234,7 +237,7 @@
       const py = value => top + (1 - (value - y.min) / (y.max - y.min)) * height;
       context.save();
       context.beginPath(); context.rect(left, top, width, height); context.clip();
-      if (this.cloud) this.drawCloud(context, px, py, ratio);
+      if (this.cloud) this.drawCloud(u, context, px, py, ratio);
       for (const {series, values} of this.drawn) {
         const {xs, ys} = values;
         context.fillStyle = context.strokeStyle = colour(series.role);
@@ -267,17 +270,23 @@
       this.drawLimits(u, context, px, py, ratio);
     }
 
-    drawCloud(context, px, py, ratio) {
-      const {x: [left, right], y: [low, high]} = this.cloud;
-      this.cloud.view = this.cloud.view || unpacked(this.cloud);
-      const view = this.cloud.view, size = 1.6 * ratio, most = 65535;
-      context.globalAlpha = 0.3;
-      context.fillStyle = colour("over");
-      for (let i = 0; i + 3 < view.byteLength; i += 4) {
-        context.fillRect(px(left + view.getUint16(i, true) / most * (right - left)) - size / 2,
-          py(low + view.getUint16(i + 2, true) / most * (high - low)) - size / 2, size, size);
+    // Point by point 100,000 take ten times as long; here each darkens its pixels.
+    drawCloud(u, context, px, py, ratio) {
+      const [xs, ys] = ["x", "y"].map(key => this.cloud[key].unpacked ||= unpacked(this.cloud[key]));
+      const {left, top, width, height} = u.bbox, wide = Math.ceil(width), high = Math.ceil(height);
+      const image = context.createImageData(wide, high), pixels = image.data, size = Math.ceil(1.5 * ratio);
+      const [red, green, blue] = colour("over").match(/[0-9a-f]{2}/g).map(each => parseInt(each, 16));
+      for (let i = 0; i < xs.length; i++) {
+        const x = Math.round(px(xs[i]) - left), y = Math.round(py(ys[i]) - top);
+        if (x < 0 || y < 0 || x + size > wide || y + size > high) continue;
+        for (let row = y; row < y + size; row++) for (let at = 4 * (row * wide + x), to = at + 4 * size; at < to; at += 4) {
+          pixels[at] = red; pixels[at + 1] = green; pixels[at + 2] = blue;
+          pixels[at + 3] += (255 - pixels[at + 3]) * 0.35;
+        }
       }
-      context.globalAlpha = 1;
+      const canvas = make("canvas", {width: wide, height: high});
+      canvas.getContext("2d").putImageData(image, 0, 0);
+      context.drawImage(canvas, left, top);
     }
 
     drawLimits(u, context, px, py, ratio) {
@@ -468,7 +477,7 @@
     function next() {
       const holder = waiting.shift();
       if (holder) { charts.push(new Chart(holder, data.charts[holder.dataset.chart])); setTimeout(next); }
-      else document.documentElement.dataset.drawn = "yes";
+      else { document.documentElement.dataset.drawn = "yes"; performance.mark("drawn"); }
     }
     function all() { while (waiting.length) charts.push(new Chart(waiting[0], data.charts[waiting.shift().dataset.chart])); }
     next();
