@@ -127,7 +127,9 @@ class Auto:
                 try:
                     facts = yield from _DOES[step.name](self, step)
                 except (DataError, ExportError, BoardError) as error:
-                    raise type(error)(f"{error}; the whole job goes on with: edgenas auto --resume {self.path}") from error
+                    raise type(error)(
+                        f"{error}; the whole job goes on with: edgenas auto --resume {self.path}"
+                    ) from error
                 self.done[step.name] = {"seconds": round(time.monotonic() - began_s, 3), **facts}
                 self._keep()
             self._step = self._inner = None

@@ -17,7 +17,7 @@ def export_text(record: Mapping[str, Any], folder: Path) -> str:
     images = record["models"][0]["checked"]["images"]
     lines = [f"checked against torch on {images} test images of {record['dataset']['name']}, written to {folder}:", ""]
     lines += _models(record)
-    if record["int8"] is not None:
+    if record.get("int8") is not None:
         lines += ["", *(f"  {line}" for line in int8_lines(record["int8"]))]
     edgetpu = record["edgetpu"]
     if edgetpu is not None:

@@ -155,9 +155,10 @@ def test_other_remedies_are_unknown() -> None:
         (1000, 0.98, 0.5, True),  # classes alone
         (1000, 0.95, 0.80, True),
         (1000, 0.95, 0.79, True),  # a point
-        (1000, 0.95, 0.774, False),  # 2.6 points are more than a point and two standard errors of 0.7
+        (1000, 0.95, 0.789, False),  # more
         (1000, 0.89, 0.90, False),  # too far from the network to be it
-        (99, 0.95, 0.80, False),  # too few to tell
+        (40, 0.95, 0.775, True),  # one image
+        (40, 0.925, 0.75, False),  # two
     ],
 )
 def test_int8_is_kept_by_classes_or_by_labels(images: int, agreement: float, accuracy: float, fits: bool) -> None:
