@@ -254,8 +254,8 @@ def test_a_deployment_is_told_on_the_card_of_its_network(make: Make) -> None:
     assert searched.result is not None
     package = {**deployed.fact["package"], "arch_str": searched.result["winner"]["arch_str"]}
     page = render([searched, replace(deployed, fact={**deployed.fact, "package": package})])
-    assert "on fake" in Seen(page).text
-    assert "on fake" not in Seen(render([searched, deployed])).text
+    assert "on board fake" in Seen(page).text
+    assert "on board fake" not in Seen(render([searched, deployed])).text
 
 
 def test_samples_are_drawn_with_temperature_and_clocks(make: Make) -> None:

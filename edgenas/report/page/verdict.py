@@ -119,7 +119,13 @@ def _costs(subject: Subject, winner: Mapping[str, Any]) -> list[tuple[str, Any]]
         if chance is not None and metric in limits:
             parts.append(f"; {'under 1 %' if chance < 0.01 else f'{100 * chance:.0f} %'} chance of missing the limit")
         how = _how(subject, winner, metric)
-        parts.append(element("span", f" {how}" if how == "counted" else f" {how}: {cost['source']}", class_="source"))
+        parts.append(
+            element(
+                "span",
+                f" {cost['source']}" if cost["source"].startswith(how) else f" {how}: {cost['source']}",
+                class_="source",
+            )
+        )
         found.append((called(metric), parts))
     return found
 
@@ -130,7 +136,7 @@ def _deployments(winner: Mapping[str, Any], others: Sequence[Subject]) -> list[t
     for each in others:
         if each.kind == "deployment" and words(each.fact, "package", "arch_str") == winner["arch_str"]:
             head, word, tone, _ = deployment(each)
-            found.append((f"on {words(each.fact, 'board', 'name') or 'a board'}", [badge(word, tone), " ", head]))
+            found.append((f"on board {words(each.fact, 'board', 'name') or '?'}", [badge(word, tone), " ", head]))
     return found
 
 

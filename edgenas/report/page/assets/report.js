@@ -354,11 +354,7 @@
         const value = table.data[i][point.at];
         if (value !== null && value !== "") lines.push(column.title === "architecture" ? shown(value) : `${column.title}: ${shown(value)}`);
       });
-      return {lines, command: this.command(table, point.at)};
-    }
-
-    command(table, row) {
-      return commandOf(table, row);
+      return {lines, command: commandOf(table, point.at)};
     }
 
     show(point) {
