@@ -35,11 +35,11 @@ from edgenas.auto.plan import (
     steps,
     stock_networks,
 )
-from edgenas.errors import BoardError, DataError, EdgeNASError, ExportError, UnstableError
+from edgenas.errors import BoardError, DataError, EdgeNASError, ExportError, InfeasibleError, UnstableError
 from edgenas.files import locked, write_whole
 from edgenas.fitness import PHOTOS_REFINED
 from edgenas.package import commands
-from edgenas.package.deploy import Deployed, deploy
+from edgenas.package.deploy import deploy
 from edgenas.package.export import ALL_FORMATS
 from edgenas.package.verify import verify
 from edgenas.runtimes import LIBEDGETPU
@@ -80,8 +80,8 @@ class Auto:
     epochs: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     created: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
-    _deployed: list[Deployed] = field(default_factory=list)
     _step: Step | None = None
+    _began_s: float = 0.0
     _inner: Search | Training | None = None
 
     @property
@@ -122,7 +122,7 @@ class Auto:
             for step in self.steps:
                 if step.name in self.done:
                     continue
-                self._step, self._inner, began_s = step, None, time.monotonic()
+                self._step, self._inner, self._began_s = step, None, time.monotonic()
                 log.info("%s: %s", step.name, step.what)
                 try:
                     facts = yield from _DOES[step.name](self, step)
@@ -130,7 +130,7 @@ class Auto:
                     raise type(error)(
                         f"{error}; the whole job goes on with: edgenas auto --resume {self.path}"
                     ) from error
-                self.done[step.name] = {"seconds": round(time.monotonic() - began_s, 3), **facts}
+                self.done[step.name] = {"seconds": round(time.monotonic() - self._began_s, 3), **facts}
                 self._keep()
             self._step = self._inner = None
 
@@ -155,7 +155,11 @@ class Auto:
 
     def problem(self) -> EdgeNASError | None:
         """What is wrong with the network on a board; None where nothing is."""
-        return next((each.problem for each in self._deployed if each.problem is not None), None)
+        for report in self.done["package"].get("deployed", []):
+            if report["problem"] is not None:
+                kinds = {"FAIL": InfeasibleError, "UNSTABLE": UnstableError}
+                return kinds.get(report["latency"]["verdict"], ExportError)(report["problem"])
+        return None
 
     # What each step does, and what is kept of it.
 
@@ -193,9 +197,10 @@ class Auto:
         chosen = self._chosen()
         facts: dict[str, Any] = {"chosen": chosen, "models": self._archive(chosen)}
         yield "packaged"
-        for board in boards(self.request):
-            self._deployed.append(deploy(self.output, board, dataset=self.dataset, output=self.path / board))
-        return {**facts, "deployed": [each.report for each in self._deployed]}
+        found = [
+            deploy(self.output, board, dataset=self.dataset, output=self.path / board) for board in boards(self.request)
+        ]
+        return {**facts, "deployed": [each.report for each in found]}
 
     # How.
 
@@ -221,7 +226,7 @@ class Auto:
             resume = begun and read_identity(path, self._advice)["settings"]["epochs"] == epochs
         else:
             epoch_s = self.photos["images"]["train"] * seconds_per_image(self.space, arch, self._classes)
-            epochs = epochs_within(step.seconds, epoch_s)
+            epochs = epochs_within(self._seconds_for(step), epoch_s)
             if epochs < MIN_EPOCHS:
                 self._note(f"{step.name}: there was time for {epochs} epochs only; more --time is worth it")
             self.epochs[step.name] = epochs
@@ -230,6 +235,17 @@ class Auto:
         self._inner = job = prepare_training(str(path), **how)
         yield from job
         return {"epochs": epochs}
+
+    def _seconds_for(self, step: Step) -> float:
+        """How long the training of `step` may take: what is left of the time, shared with those that are to come."""
+        elapsed = time.monotonic() - self._began_s
+        if step.name == "stock":
+            return step.seconds - elapsed
+        spent: float = elapsed + sum(each["seconds"] for each in self.done.values())
+        to_come = [each for each in self.steps if each.name not in self.done]
+        trainings = [each for each in to_come if each.name in ("train", "baseline")]
+        last = sum(each.seconds for each in to_come if each not in trainings)
+        return (self.request.time_s - spent - last) / len(trainings)
 
     def _archive(self, name: str) -> list[dict[str, Any]]:
         """Put what was trained in the folder `name` into the package, and check that; what it says of its models."""
