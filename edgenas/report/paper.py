@@ -123,7 +123,8 @@ def _draw_fig2(paper: Paper, figure: Any) -> None:
             color=COLOURS[place],
             label=device,
         )
-    axes[-1].set(title="(h) chosen within MACs", xlabel="limit in M MACs", ylabel="latency in ms", yscale="log")
+    axes[-1].set(title="(h) chosen within MACs", xlabel="limit in M MACs", ylabel="latency in ms")
+    _logarithmic(axes[-1])
     axes[-1].grid(alpha=0.3)
     axes[-1].legend(fontsize=7)
 
@@ -147,7 +148,8 @@ def _draw_fig3(paper: Paper, figure: Any) -> None:
                 )
             axis.set_xticks(range(len(found)), [f"{each.limit_ms:.3g}" for each in found], fontsize=8)
             axis.set(title=f"{name}: {device}, {title}", xlabel="limit in ms", ylabel="operations")
-    grid[0][1].legend(fontsize=7, ncols=len(OPERATIONS), loc="lower center")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=len(OPERATIONS), loc="outside upper center")
 
 
 def _draw_fig5(paper: Paper, figure: Any) -> None:
@@ -161,9 +163,20 @@ def _draw_fig5(paper: Paper, figure: Any) -> None:
         label="rejection",
     )
     axis.plot(*(limits, [each.penalty for each in paper.fig5]), marker="s", color=COLOURS[4], label="penalty (Eq. 5)")
-    axis.set(xlabel="limit in M MACs", ylabel="samples for a population of 50", yscale="log")
+    axis.set(xlabel="limit in M MACs", ylabel="samples for a population of 50")
+    _logarithmic(axis)
     axis.grid(alpha=0.3)
     axis.legend()
+
+
+def _logarithmic(axis: Any) -> None:
+    """Its y, with plain numbers as ticks."""
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    ticks = [digit * 10.0**power for power in range(-3, 7) for digit in (1, 2, 5)]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    axis.set_yticks(shown, [f"{tick:,g}" for tick in shown])
+    axis.minorticks_off()
 
 
 def _settings(paper: Paper, figure: str) -> list[str]:

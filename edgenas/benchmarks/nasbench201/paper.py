@@ -325,11 +325,9 @@ def paper(
         raise UnknownNameError("figure", figure, names, f"`edgenas paper` makes {', '.join(names)}")
     if preset not in ("default", "paper"):
         raise UnknownNameError("preset", preset, ("default", "paper"), "--preset is default or paper")
-    if seeds < 1:
-        raise UsageError(f"--seeds {seeds} searches nothing; give at least --seeds 1")
     if not 1 <= limits <= MAX_LIMITS:
         raise UsageError(f"--limits {limits} is not from 1 to {MAX_LIMITS}; give how many limits a device has")
-    check_ranges(seeds=seeds)
+    check_ranges(seeds=seeds, workers=workers)
     figures = FIGURES if figure == "all" else (figure,)
     comparison = None
     if figures != ("fig5",):
