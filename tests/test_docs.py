@@ -235,7 +235,7 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
         if names(r"net\.pt2"):
             made_own = own_networks.network(own_networks.ThreeStages)
             own_networks.write(made_own, workplace / "net.pt2", "any")
-        if names("edgenas compare"):
+        if names("edgenas (compare|paper)"):
             monkeypatch.setenv("EDGENAS_DATA_DIR", str(made.tables()))
         if names("data import"):
             shutil.copy(made.tables() / "imported" / "HW-NAS-Bench-v1_0.pickle", workplace)

@@ -138,6 +138,8 @@ NAMED_ELSEWHERE = {
     "data/files.py": {"nasbench201"},  # the public file of that name
     "cli/compare.py": {"nasbench201"},  # the command by which ways to choose are compared on that benchmark
     "report/comparison.py": {"nasbench201"},  # what that command prints
+    "cli/paper.py": {"nasbench201"},  # the command that makes the paper's figures on it again
+    "report/paper.py": {"nasbench201"},  # what that command prints
     "report/page/comparisons.py": {"nasbench201"},  # ... and what a page shows of it
     "report/subjects.py": {"nasbench201"},  # reads what it wrote
     "cli/options.py": {"cells", "channels"},  # --cells and --channels, the old names of --size, and an example of it

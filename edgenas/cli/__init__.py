@@ -12,7 +12,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgenas import __version__
-from edgenas.cli import auto, board, compare, data, devices, package, report, runs, search, streams, tabulate, train
+from edgenas.cli import (
+    auto,
+    board,
+    compare,
+    data,
+    devices,
+    package,
+    paper,
+    report,
+    runs,
+    search,
+    streams,
+    tabulate,
+    train,
+)
 from edgenas.cli.interrupts import interruptible
 from edgenas.errors import EdgeNASError, InterruptedRunError, UsageError, out_of_memory
 from edgenas.text import guarded, printable
@@ -33,6 +47,7 @@ app.command("search")(search.search)
 app.command("train")(train.train)
 app.command("tabulate")(tabulate.tabulate)
 app.command("compare")(compare.compare)
+app.command("paper")(paper.paper)
 app.command("measure")(board.measure)
 app.command("deploy")(package.deploy)
 app.add_typer(board.app, name="board")

@@ -12,10 +12,13 @@ from edgenas.errors import DataError
 
 def compare(
     device: Annotated[
-        list[str] | None, option("A device's name; may be given again.", default="all that HW-NAS-Bench measured")
+        list[str] | None,
+        option(
+            "A device's name, or macs for limits on MACs; may be given again.", default="all that HW-NAS-Bench measured"
+        ),
     ] = None,
     limits: Annotated[
-        str, option("Limits on latency: percentiles of what could be measured on the device.")
+        str, option("Limits: percentiles of the latencies that could be measured on the device.")
     ] = "5,10,20,35,50,75",
     seeds: Annotated[int, option("Choices a case, of methods that leave something to chance.")] = 10,
     methods: Annotated[

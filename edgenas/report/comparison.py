@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgenas.benchmarks.nasbench201.compare import Comparison
+from edgenas.benchmarks.nasbench201.methods import BenchmarkTables
 from edgenas.benchmarks.nasbench201.regrets import MethodSummary, by_case
-from edgenas.errors import DataError
-from edgenas.files import write_whole
 from edgenas.fitness import PAPER, FitnessSettings, size_of
+from edgenas.report.drawing import new_figure, save
 from edgenas.report.text import table_text
 
 
@@ -37,7 +37,7 @@ def comparison_text(comparison: Comparison) -> str:
             f"and each network trained (assumed: {benchmark.training_s:g} s); all three are medians. oracle-N knows the"
             " test accuracies: no method, but a bound.",
             *_ahead(comparison),
-            *_paper(comparison),
+            *paper_network(comparison.benchmark, comparison.methods),
             f"every choice is in {comparison.csv}",
         ]
     )
@@ -46,15 +46,12 @@ def comparison_text(comparison: Comparison) -> str:
 def draw(comparison: Comparison) -> list[Path]:
     """Draw the regrets, a dot a case (the mean over its seeds), as regrets.png and regrets.svg in the comparison's
     folder; nothing where matplotlib is not installed."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        return []
     found = sorted(
         (each for each in comparison.summaries() if each.mean is not None), key=lambda each: -(each.mean or 0)
     )
-    figure = Figure(figsize=(8, 1.2 + 0.36 * max(len(found), 3)), layout="constrained")
+    figure = new_figure(8, 1.2 + 0.36 * max(len(found), 3))
+    if figure is None:
+        return []
     axes = figure.add_subplot()
     for height, each in enumerate(found):
         assert each.mean is not None
@@ -71,15 +68,7 @@ def draw(comparison: Comparison) -> list[Path]:
     axes.minorticks_off()
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("regret in points of CIFAR-10 test accuracy (from 1 on logarithmic); a dot a case, | their mean")
-    paths = []
-    # No date and no random ids: the same choices give the same files.
-    with matplotlib.rc_context({"svg.hashsalt": "edgenas"}):
-        for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            paths.append(comparison.folder / f"regrets.{suffix}")
-            drawn = io.BytesIO()
-            figure.savefig(drawn, format=suffix, dpi=150, metadata=metadata)
-            write_whole(paths[-1], drawn.getvalue(), DataError, "make room; what was compared is kept")
-    return paths
+    return save(figure, comparison.folder / "regrets", ("png", "svg"), "make room; what was compared is kept")
 
 
 def _row(each: MethodSummary) -> list[str]:
@@ -105,19 +94,19 @@ def _ahead(comparison: Comparison) -> list[str]:
     ]
 
 
-def _paper(comparison: Comparison) -> list[str]:
-    """Which network the method of that name scores by."""
-    if "paper" not in comparison.methods:
+def paper_network(benchmark: BenchmarkTables, methods: Sequence[str]) -> list[str]:
+    """Which network the method `paper` scores by, in words, where it is among `methods` and not the paper's own."""
+    if "paper" not in methods:
         return []
-    used, own = comparison.benchmark.paper_network(), PAPER
+    used, own = benchmark.paper_network(), PAPER
     if used == own:
         return []
-    sizes = [f"{_size(comparison, each)} after {each.epochs} steps" for each in (used, own)]
+    sizes = [f"{_size(benchmark, each)} after {each.epochs} steps" for each in (used, own)]
     return [f"paper: Algorithm 1 by phi of {sizes[0]}, for no table of the paper's ({sizes[1]}) is here"]
 
 
-def _size(comparison: Comparison, settings: FitnessSettings) -> str:
-    return ", ".join(f"{name} {value}" for name, value in size_of(comparison.benchmark.space, settings).items())
+def _size(benchmark: BenchmarkTables, settings: FitnessSettings) -> str:
+    return ", ".join(f"{name} {value}" for name, value in size_of(benchmark.space, settings).items())
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:

@@ -35,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for pair in PAIRS:
             for percentile in PERCENTILES:
-                limits = {name: benchmark.case(name, percentile).limit_ms for name in pair}
+                limits = {name: benchmark.case(name, percentile).limit for name in pair}
                 results = []
                 for seed in range(asked.seeds):
                     run = str(Path(folder) / f"{'-'.join(pair)}-{percentile}-{seed}")

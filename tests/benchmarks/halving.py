@@ -68,7 +68,7 @@ def main(seeds: int) -> None:
     steps: dict[bool, list[int]] = {False: [], True: []}
     for case in benchmark.cases():
         best = benchmark.accuracies[list(case.feasible)].max()
-        limits = [Constraint("latency", case.limit_ms)]
+        limits = [Constraint("latency", case.limit)]
         for seed in range(seeds):
             for halving in winners:
                 fitness = Trained(space, halving)

@@ -60,7 +60,7 @@ def main() -> None:
             settings = replace(single, seed=seed)
             for case in own:
                 begun = time.perf_counter()
-                limits = [Constraint("latency", case.limit_ms)]
+                limits = [Constraint("latency", case.limit)]
                 *_, last = evolve(Evaluator(space, scored(settings), case.cost, limits), settings)
                 assert isinstance(last, Generation)
                 seconds[names[0]].append(time.perf_counter() - begun)
@@ -74,7 +74,7 @@ def main() -> None:
             classes[names[1]].append(last.scored)
             points.append(len(last.front))
             for case in own:
-                within = [trial for trial in last.front if trial.cost.values["latency"] <= case.limit_ms]
+                within = [trial for trial in last.front if trial.cost.values["latency"] <= case.limit]
                 answers.append((names[1], case, within[-1] if within else None))
             for name, case, answer in answers:
                 if answer is None:

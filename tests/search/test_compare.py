@@ -75,7 +75,7 @@ def test_regret_is_the_best_feasible_accuracy_less_the_chosen_one(data: Path) ->
     assert len(found.choices()) == 2 * 2 * 3 * 2
     for row in found.choices():
         case = benchmark.case(row.device, row.percentile)
-        assert row.limit_ms == case.limit_ms
+        assert row.limit == case.limit
         chosen = SPACE.index_of(SPACE.parse(row.arch_str))
         assert chosen in case.feasible
         assert row.test_accuracy == benchmark.accuracies[chosen]
@@ -85,7 +85,7 @@ def test_regret_is_the_best_feasible_accuracy_less_the_chosen_one(data: Path) ->
 
 def test_cells_that_could_not_be_measured_are_in_no_case(data: Path) -> None:
     case = BenchmarkTables().case("jetson_tx2", 100)
-    assert case.limit_ms == 1 + 4 * 6
+    assert case.limit == 1 + 4 * 6
     assert {CELLS[index] for index in case.feasible} == {
         arch for arch in CELLS if CONV3X3 not in arch.genes and SPACE.is_connected(arch)
     }

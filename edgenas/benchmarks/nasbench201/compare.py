@@ -210,11 +210,11 @@ def compare(
     """A comparison of `methods` (see `methods.load`) that is ready to go, in the folder `output`; what is in its
     regrets.csv already is not done again.
 
-    The cases are `device` (default: all six that HW-NAS-Bench measured) times `limits`, percentiles in (0, 100] of the
-    latencies that could be measured there, each with the seeds 0 .. `seeds` - 1. `scoring_seconds` and
-    `training_seconds` are the simulated GPU seconds of scoring an architecture and of training a network in full, by
-    which `evolution` has its budget (`methods` says where the defaults come from). `workers`: processes, by default one
-    a core.
+    The cases are `device` (default: all six that HW-NAS-Bench measured; "macs" limits MACs instead of latency) times
+    `limits`, percentiles in (0, 100] of the latencies that could be measured there, each with the seeds 0 .. `seeds` -
+    1. `scoring_seconds` and `training_seconds` are the simulated GPU seconds of scoring an architecture and of training
+    a network in full, by which `evolution` has its budget (`methods` says where the defaults come from). `workers`:
+    processes, by default one a core.
 
     Raises UsageError for what cannot be asked, also where `output` was made from other data, and DataError for data
     that is missing or damaged.
@@ -255,7 +255,7 @@ def compare(
         ],
         "simulated seconds": [scoring_seconds, training_seconds],
         "test accuracies": hashlib.sha256(benchmark.accuracies.tobytes()).hexdigest(),
-        **{f"latencies on {each}": benchmark.cost(each).fingerprint for each in named},
+        **{f"latencies on {each}" if each != ways.MACS else "MACs": benchmark.cost(each).fingerprint for each in named},
         **{f"scores by {each}": benchmark.fitness(each).fingerprint for each in needed},
     }
     if any(way.validated for way in known.values()):
@@ -327,7 +327,7 @@ def _done(benchmark: BenchmarkTables, task: _Task) -> list[Row]:
         evaluated = _evaluated(benchmark, choice, best)
         rows.append(
             Row(
-                *(task.device, task.percentile, case.limit_ms, task.seed, name, *evaluated),
+                *(task.device, task.percentile, case.limit, task.seed, name, *evaluated),
                 *(round(took_s, 6), choice.scored, choice.simulated_s),
             )
         )

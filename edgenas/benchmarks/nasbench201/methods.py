@@ -21,7 +21,9 @@ from edgenas import plugins
 from edgenas.architecture import Architecture, Constraint, CostProvider, Fitness, Score
 from edgenas.benchmarks.nasbench201.accuracies import load_accuracies
 from edgenas.cost import table as cost_table
+from edgenas.cost.analytic import AnalyticCost
 from edgenas.data import files
+from edgenas.data.inputs import input_of
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.fitness import PAPER as PAPER_FITNESS
 from edgenas.fitness import FitnessSettings, mixed, size_of, table
@@ -33,6 +35,7 @@ from edgenas.search.settings import PAPER, SearchSettings
 from edgenas.spaces.nasbench201 import NASBench201
 
 DATASET = "cifar10"
+MACS = "macs"  # in the place of a device: the limit is one on MACs, which are the same everywhere
 PERCENTILES = (5.0, 10.0, 20.0, 35.0, 50.0, 75.0)  # of the latencies on a device: the limits of its cases
 DEFAULT = PRESETS["default"].scoring.format("table")  # the fitness by which a search scores where nothing is asked
 LIVE_DEFAULT = PRESETS["default"].scoring.format("live")  # ... and no table fits
@@ -59,15 +62,20 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Case:
-    """A limit on `device`: the `percentile` of the latencies that could be measured there."""
+    """A limit on `device`: the `percentile` of the latencies (ms) that could be measured there, or, where `device` is
+    MACS, of the MACs (M)."""
 
     device: str
     percentile: float
-    limit_ms: float
+    limit: float
     cost: CostProvider
     feasible: tuple[
         int, ...
     ]  # benchmark indexes of the connected architectures within the limit, ascending; never empty
+
+    @property
+    def metric(self) -> str:
+        return MACS if self.device == MACS else "latency"
 
 
 @dataclass(frozen=True)
@@ -134,15 +142,25 @@ class BenchmarkTables:
 
     def case(self, device: str, percentile: float) -> Case:
         """`percentile` in [0, 100]; raises what `cost` does, and UsageError where nothing is within the limit."""
-        cost, latencies_ms = self._measured(device)
-        limit_ms = float(np.nanpercentile(latencies_ms, percentile))
-        feasible = np.flatnonzero(self.connected & (latencies_ms <= limit_ms))
-        if not len(feasible):
+        found = self.within(device, float(np.nanpercentile(self.costs(device), percentile)), percentile)
+        if not found.feasible:
+            of = "MACs" if device == MACS else f"latencies on {device}"
             raise UsageError(
-                f"at percentile {percentile:g} of the latencies on {device} no architecture connects input and output;"
+                f"at percentile {percentile:g} of the {of} no architecture connects input and output;"
                 " raise the least of --limits"
             )
-        return Case(device, percentile, limit_ms, cost, tuple(feasible.tolist()))
+        return found
+
+    def within(self, device: str, limit: float, percentile: float = math.nan) -> Case:
+        """The case of that `limit`, in ms or M MACs; nothing may be within it."""
+        cost, costs = self._measured(device)
+        feasible = np.flatnonzero(self.connected & (costs <= limit))
+        return Case(device, percentile, limit, cost, tuple(feasible.tolist()))
+
+    def costs(self, device: str) -> _Floats:
+        """(architectures,) latencies on `device` in ms, NaN where not measurable, or M MACs; raises what `cost`
+        does."""
+        return self._measured(device)[1]
 
     def cases(self) -> list[Case]:
         """All devices that were measured, each with a limit at all of PERCENTILES; raises what `case` does."""
@@ -188,11 +206,14 @@ class BenchmarkTables:
         return count * self.scoring_s * _maps(settings) / _maps(FitnessSettings())
 
     def _measured(self, device: str) -> tuple[CostProvider, _Floats]:
+        if device == MACS:
+            self._costs.setdefault(MACS, (AnalyticCost(self.space, input_of(DATASET)), self.macs_m))
         if device not in self._costs:
             profile = devices.load(device)
             if "latency" not in profile.hwnasbench:
                 raise UsageError(
-                    f"HW-NAS-Bench has not measured {device}; give one or more of {', '.join(measured())} as --device"
+                    f"HW-NAS-Bench has not measured {device}; give one or more of {', '.join(measured())} as --device,"
+                    " or macs for limits on MACs"
                 )
             cost = cost_table.create(self.space, DATASET, profile)
             costs = cost(self.archs)
@@ -257,7 +278,7 @@ def _search(
 
 def _evolved(name: str, score: Fitness, settings: SearchSettings, benchmark: BenchmarkTables, case: Case) -> Choice:
     """What a search by `score`, which is `name` as `simulated_s` knows it, ends with."""
-    limits = [Constraint("latency", case.limit_ms)]
+    limits = [Constraint(case.metric, case.limit)]
     last: Generation | None = None
     for event in evolve(Evaluator(benchmark.space, score, case.cost, limits), settings):
         if isinstance(event, Generation):

@@ -19,7 +19,7 @@ from edgenas.files import read_file
 Key = tuple[str, float, int | None, str]  # device, percentile, seed and method
 _PERMUTATIONS = 20_000
 FORMER_METHODS = {"live-unforeseen": "live-no-surrogate"}  # by their names in earlier versions, and today's
-_FORMER_COLUMNS = {"classes_scored": "scored"}
+_FORMER_COLUMNS = {"classes_scored": "scored", "limit_ms": "limit"}
 AGAIN = "remove the folder, or give another -o"
 _MAX_BYTES = 1 << 30
 
@@ -33,8 +33,8 @@ class Row:
     """
 
     device: str
-    percentile: float  # of the latencies that could be measured on the device
-    limit_ms: float
+    percentile: float  # of the latencies that could be measured on the device, or of the MACs
+    limit: float  # in ms, or M MACs where the device is "macs"
     seed: int | None  # None: the method leaves nothing to chance
     method: str
     arch_str: str

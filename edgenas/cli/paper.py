@@ -1,0 +1,48 @@
+"""`edgenas paper`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgenas.cli.options import option
+from edgenas.cli.results import interrupted
+
+
+def paper(
+    figure: Annotated[str, typer.Argument(help="fig2, fig3, fig5, or all of these.")],
+    preset: Annotated[str, option("How is searched: default or paper.")] = "default",
+    seeds: Annotated[int, option("Searches under each limit.")] = 10,
+    limits: Annotated[int, option("Limits on each device, spread over what its networks cost.")] = 8,
+    output: Annotated[Path, option("Folder of CSV and SVG; an earlier one goes on.", "-o", "--output")] = Path("paper"),
+    workers: Annotated[int | None, option("Processes.", default="one a core")] = None,
+) -> None:
+    """Make figures of the HW-EvRSNAS paper again, beside what its text states.
+
+    fig2: accuracy against limit, on six devices and by MACs; fig3: which operations are in the best networks and in
+    those chosen, also S2 to S6; fig5: samples needed by rejection and by the penalty. Scores and costs are looked up in
+    the tables that ship. Stopped, it goes on.
+
+    Example: edgenas paper fig2 --seeds 1 --limits 2
+    """
+    from edgenas.benchmarks.nasbench201.paper import paper as prepare
+    from edgenas.cli.progress import follow
+    from edgenas.report.paper import absent_text, draw, figure_text, write_csv
+
+    job = prepare(figure, preset, seeds, limits, output, workers)
+    if job.comparison is not None:
+        searches = job.comparison
+        with interrupted(lambda: f"interrupted, {searches.state}; nothing is lost, run the same command to go on"):
+            follow(searches)
+    with interrupted(lambda: "interrupted; run the same command again, what was searched is kept"):
+        for name in job.figures:
+            print(figure_text(job, name))
+            written = [*write_csv(job, name), *(drawn := draw(job, name))]
+            print(f"written to {', '.join(map(str, written))}")
+            if not drawn:
+                print("for a plot, run: pip install 'edgenas[plot]', then the same command again")
+            print()
+    if figure == "all":
+        print(absent_text())
