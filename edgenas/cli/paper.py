@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -38,9 +39,11 @@ def paper(
             follow(searches)
     with interrupted(lambda: "interrupted; run the same command again, what was searched is kept"):
         for name in job.figures:
+            began_s = time.monotonic()
             print(figure_text(job, name))
             written = [*write_csv(job, name), *(drawn := draw(job, name))]
-            print(f"written to {', '.join(map(str, written))}")
+            made_in_s = time.monotonic() - began_s
+            print(f"written to {', '.join(map(str, written))}; {made_in_s:.1f} s beside the searches")
             if not drawn:
                 print("for a plot, run: pip install 'edgenas[plot]', then the same command again")
             print()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgenas.benchmarks.nasbench201.compare import Comparison
-from edgenas.benchmarks.nasbench201.methods import BenchmarkTables
+from edgenas.benchmarks.nasbench201.methods import MACS, BenchmarkTables
 from edgenas.benchmarks.nasbench201.regrets import MethodSummary, by_case
 from edgenas.fitness import PAPER, FitnessSettings, size_of
 from edgenas.report.drawing import new_figure, save
@@ -26,7 +26,8 @@ def comparison_text(comparison: Comparison) -> str:
     benchmark = comparison.benchmark
     return "\n".join(
         [
-            f"{cases} case{'s' * (cases > 1)} ({_listed(comparison.devices)}; latency within percentile"
+            f"{cases} case{'s' * (cases > 1)} ({_listed(comparison.devices)};"
+            f" {_limited(comparison.devices)} within percentile"
             f" {_listed([f'{each:g}' for each in comparison.percentiles])}), {comparison.seeds}"
             f" seed{'s' * (comparison.seeds > 1)}; regret in points of CIFAR-10 test accuracy",
             "",
@@ -69,6 +70,12 @@ def draw(comparison: Comparison) -> list[Path]:
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("regret in points of CIFAR-10 test accuracy (from 1 on logarithmic); a dot a case, | their mean")
     return save(figure, comparison.folder / "regrets", ("png", "svg"), "make room; what was compared is kept")
+
+
+def _limited(devices: Sequence[str]) -> str:
+    """What the limits are on."""
+    names = ["MACs" if device == MACS else "latency" for device in devices]
+    return " or ".join(dict.fromkeys(names))
 
 
 def _row(each: MethodSummary) -> list[str]:

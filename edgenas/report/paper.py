@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from edgenas.benchmarks.nasbench201.methods import DEFAULT, MACS
-from edgenas.benchmarks.nasbench201.paper import ABSENT, HISTOGRAMS, PANELS, Paper
+from edgenas.benchmarks.nasbench201.paper import (
+    ABSENT,
+    HISTOGRAMS,
+    LB_CO2E_A_KWH,
+    OVERHEAD,
+    PANELS,
+    WATTS_A_CORE,
+    Paper,
+)
 from edgenas.errors import DataError
 from edgenas.files import write_whole
 from edgenas.report.comparison import paper_network
@@ -189,9 +197,11 @@ def _settings(paper: Paper, figure: str) -> list[str]:
         "paper": f"{own}, by phi",
     }
     return [
-        f"preset {paper.preset}: {ours[paper.preset]}, both looked up; {seeds}; {paper.seconds:.1f} s of searches",
+        f"preset {paper.preset}: {ours[paper.preset]}, scores and costs looked up; {seeds}",
+        f"{paper.seconds:.1f} s of searches, about {paper.co2e_g:.2g} g CO2e (assumed {WATTS_A_CORE:g} W a core,"
+        f" x {OVERHEAD:g}, {LB_CO2E_A_KWH:g} lbs a kWh)",
         f"the paper: {own}, phi after training each candidate for 100 epochs on a batch, beta 0.8, reference ResNet-20;"
-        " 10 seeds",
+        " 10 seeds; for a search in its other space 5 GPU hours, 1.05 lbs CO2e",
         *paper_network(paper.benchmark, [paper.preset]),
     ]
 

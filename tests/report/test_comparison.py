@@ -31,3 +31,10 @@ def test_it_is_reported_which_network_paper_scores_by() -> None:
     )
     assert f"{said} is here" in comparison_text(run(methods=["paper"]))
     assert "Algorithm 1" not in comparison_text(run(methods=["default"]))
+
+
+def test_it_is_said_what_the_limits_are_on() -> None:
+    said = comparison_text(run(device=["macs"], methods=["most-macs"]))
+    assert said.startswith("1 case (macs; MACs within percentile 30), ")
+    both = comparison_text(run(device=["raspi4", "macs"], methods=["most-macs"], output="both"))
+    assert "(raspi4, macs; latency or MACs within percentile 30)" in both

@@ -222,7 +222,12 @@ def test_what_is_done_is_not_done_again(data: Path, monkeypatch: pytest.MonkeyPa
 def test_names_of_earlier_versions_are_read_and_may_be_asked_for(data: Path) -> None:
     first = run(methods=["most-macs", "live-no-surrogate"], seeds=1)
     content = first.csv.read_text()
-    former = content.replace(",scored,", ",classes_scored,").replace(",live-no-surrogate,", ",live-unforeseen,")
+    former = (
+        content.replace(",limit,", ",limit_ms,", 1)
+        .replace(",scored,", ",classes_scored,")
+        .replace(",live-no-surrogate,", ",live-unforeseen,")
+    )
+    assert former.startswith("device,percentile,limit_ms,seed,")
     assert former.count("classes_scored") == former.count("live-unforeseen") == 1
     first.csv.write_text(former)
     again = compare(["raspi4"], [30], 1, ["most-macs", "live-unforeseen"], workers=1)

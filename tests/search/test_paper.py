@@ -125,9 +125,18 @@ def test_what_is_quoted_of_the_paper_is_in_its_text(made: Paper) -> None:
         *("a 98.9% reduction in the number of samples for 200 MACs", "200 MACs as FLOPs constraint have lower latency"),
         *("architectures with 80 MACs as the FLOPs constraint", "population size ($N_{pop}$ ) of 20"),
         *("100 epochs ( $N_{train}$ ) using a value of 0.8 for $\\beta$", "100 generations ( $N_{gen}$ )"),
-        "ResNet-20 is used as the reference model",
+        *("ResNet-20 is used as the reference model", "HW-EvRSNAS (Ours) Auto 74.6 240M 5 1.05"),
     ):
         assert said.replace(" ", "") in text.replace(" ", ""), said
+
+
+def test_co2e_is_that_of_the_searches_seconds(made: Paper) -> None:
+    assert made.comparison is not None
+    seconds = sum(row.seconds for row in made.comparison.choices())
+    assert made.seconds == seconds > 0
+    kwh = seconds / 3600 * 15 / 1000 * 1.58
+    assert made.co2e_g == pytest.approx(kwh * 0.954 * 453.6, rel=1e-3)
+    assert f"{seconds:.1f} s of searches, about " in figure_text(made, "fig2")
 
 
 @pytest.mark.parametrize(
