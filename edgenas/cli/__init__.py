@@ -12,7 +12,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgenas import __version__
-from edgenas.cli import auto, board, compare, data, devices, package, report, runs, search, streams, tabulate, train
+from edgenas.cli import (
+    auto,
+    board,
+    compare,
+    data,
+    devices,
+    package,
+    report,
+    runs,
+    search,
+    streams,
+    tabulate,
+    train,
+    watch,
+)
 from edgenas.cli.interrupts import interruptible
 from edgenas.errors import EdgeNASError, InterruptedRunError, UsageError, out_of_memory
 from edgenas.text import guarded, printable
@@ -44,6 +58,7 @@ app.command("export")(package.export)
 app.command("package")(package.package)
 app.command("verify")(package.verify)
 app.command("report")(report.report)
+app.command("watch")(watch.watch)
 
 
 def _show_version(asked: bool) -> None:
