@@ -10,9 +10,12 @@
     return chart && (!chart.tip.hidden || !chart.reset.hidden);
   }) || !getSelection().isCollapsed;
 
+  // What is folded is known again by its heading and its words; numbers in them change.
+  const called = folded => [folded.closest("section").firstElementChild, folded.querySelector("summary")]
+    .map(each => each.textContent.replace(/[0-9.,]+/g, "")).join("|");
+
   function replace() {
-    const unfolded = [...document.querySelectorAll("details")].map(each => each.open && each.textContent.slice(0, 80));
-    const summaries = new Set(unfolded.filter(each => each));
+    const unfolded = new Set([...document.querySelectorAll("details[open]")].map(called));
     const chosen = new Map([...document.querySelectorAll(".chart select")].map(each => [each.closest(".chart").dataset.chart, each.value]));
     const hidden = [...document.querySelectorAll(".key[aria-pressed=false]")].map(each => [each.closest(".chart").dataset.chart, each.textContent]);
     const {scrollX, scrollY} = window;
@@ -20,7 +23,7 @@
     for (const part of ["main", "#data"]) document.querySelector(part).replaceWith(document.adoptNode(fresh.querySelector(part)));
     fresh = null;
     document.dispatchEvent(new Event("edgenas:replaced"));
-    for (const each of document.querySelectorAll("details")) each.open = summaries.has(each.textContent.slice(0, 80));
+    for (const each of document.querySelectorAll("details")) each.open = unfolded.has(called(each));
     for (const [name, value] of chosen) {
       const choice = document.querySelector(`[data-chart=${name}] select`);
       if (choice && choice.value !== value && value < choice.options.length) {
