@@ -13,10 +13,11 @@ from edgenas.report.page.costs import called, limits_of
 from edgenas.report.page.networks import described
 from edgenas.report.subjects import Subject
 from edgenas.report.text import limit_text, score_label, table_text
-from edgenas.text import printable
+from edgenas.text import printable, printable_lines
 from edgenas.units import show
 
 REFRESH_S = 1.0
+MAX_SHOWN = 100_000  # characters
 MAX_LINES = 6  # of candidates, of measurements
 _MAX_ARCH = 72  # characters of an architecture
 
@@ -55,7 +56,7 @@ def view(look: Look) -> str:
         blocks.append(f"as of {look.at}, not to be read: {look.problem}")
     else:
         blocks.append(f"{'ended' if look.ended else 'going on'}, as of {look.at}")
-    return "\n\n".join(blocks)
+    return printable_lines("\n\n".join(blocks), MAX_SHOWN)
 
 
 def _lines(subject: Subject) -> list[str]:
