@@ -27,6 +27,8 @@ from edgenas.board import registry
 from edgenas.cli import app, main
 from edgenas.fitness import RefineSettings, tabulate
 from edgenas.fitness.reference import ResNet
+from edgenas.report.live import served
+from edgenas.report.live.served import Server
 from edgenas.search.request import PRESETS
 from edgenas.spaces.mobilenet import OFAMobileNetV3W12
 from edgenas.spaces.nasbench201 import NASBench201
@@ -237,6 +239,8 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
             own_networks.write(made_own, workplace / "net.pt2", "any")
         if names("edgenas (compare|paper)"):
             monkeypatch.setenv("EDGENAS_DATA_DIR", str(made.tables()))
+        if names("watch .* --port"):  # another program may have the one that the page names
+            monkeypatch.setattr(served, "Server", lambda watched, port: Server(watched))
         if names("data import"):
             shutil.copy(made.tables() / "imported" / "HW-NAS-Bench-v1_0.pickle", workplace)
 

@@ -26,6 +26,7 @@ from edgenas.cli import (
     streams,
     tabulate,
     train,
+    watch,
 )
 from edgenas.cli.interrupts import interruptible
 from edgenas.errors import EdgeNASError, InterruptedRunError, UsageError, out_of_memory
@@ -59,6 +60,7 @@ app.command("export")(package.export)
 app.command("package")(package.package)
 app.command("verify")(package.verify)
 app.command("report")(report.report)
+app.command("watch")(watch.watch)
 
 
 def _show_version(asked: bool) -> None:

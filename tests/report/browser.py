@@ -36,12 +36,15 @@ class Browser:
 
     def open(self, page: Path, width: int = 1280, dark: bool = False, drawn: bool = True) -> None:
         """... and waits until all is drawn."""
+        self.visit(page.resolve().as_uri(), width, dark, drawn)
+
+    def visit(self, address: str, width: int = 1280, dark: bool = False, drawn: bool = True) -> None:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.send("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self.logged()
-        self.driver.get(page.resolve().as_uri())
+        self.driver.get(address)
         if drawn:
             self.wait("return document.documentElement.dataset.drawn")
 

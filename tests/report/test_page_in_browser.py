@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 import typer
 
+from edgenas.report.live.served import Server
+from edgenas.report.live.watched import Watched
 from edgenas.report.page import render
 from edgenas.report.subjects import Subject, read
 from edgenas.text import printables
@@ -346,3 +349,46 @@ def serious_faults(browser: Browser, axe: str) -> list[tuple[str, str, str]]:
         if each["impact"] in SERIOUS
         for node in each["nodes"][:3]
     ]
+
+
+def test_a_watched_page_updates_by_itself(
+    workplace: Path, capsys: pytest.CaptureFixture[str], browser: Browser
+) -> None:
+    whole = Path(MAKERS["search"](workplace, capsys))
+    run = workplace / "growing"
+    run.mkdir()
+    shutil.copy(whole / "run.json", run)
+    lines = (whole / "trials.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "trials.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
+    with Server(Watched([str(run)], share=1e9, look_s=0.0)) as server:
+        stop = threading.Event()
+
+        def serve() -> None:
+            while not stop.is_set():
+                server.handle_request()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            browser.asked()
+            browser.visit(server.address)
+            assert "UNFINISHED" in browser.run("return document.querySelector('main').innerText")
+            browser.run("document.querySelector('figure details summary').click(); window.same = true")
+            browser.wait("return document.querySelector('.rows table')")
+            (run / "trials.jsonl").write_bytes(b"".join(lines))
+            shutil.copy(whole / "result.json", run)
+            browser.wait("return document.getElementById('live').textContent.startsWith('Ended')")
+            assert "UNFINISHED" not in browser.run("return document.querySelector('main').innerText")
+            assert browser.run("return window.same"), "it was not loaded again"
+            browser.wait("return document.querySelector('.rows table')")  # what was unfolded stays so
+            figures = browser.run("return document.querySelectorAll('figure').length")
+            assert figures == browser.run("return document.querySelectorAll('.plot canvas').length") >= 1
+            spot_of(browser, "winner")
+            keep(browser, "watched")
+            assert browser.logged() == []
+            assert set(browser.asked()) == {server.address}
+        finally:
+            stop.set()
+            thread.join()
+    browser.wait("return document.getElementById('live').textContent.includes('has ended')")
+    assert "LIKELY" in browser.run("return document.querySelector('main').innerText"), "what it showed last stays"

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -32,15 +33,30 @@ _ADVICE = "give another place with -o"
 _LOOK_BYTES = 1 << 26  # of what lies where a page is to be written
 
 
+@dataclass(frozen=True)
+class Live:
+    """Of a page that a server shows while its subjects change: it asks for itself every `poll_s` seconds, and takes
+    what has another `tag`. `note`: how things stand, in a sentence."""
+
+    note: str
+    tag: str
+    poll_s: float
+
+
 def report(names: Sequence[str], output: Path) -> Path:
     """Write the page on what `names` name to `output`. Raises UsageError and DataError as `read_all` does, and
     UsageError where the page cannot be written or something else lies there."""
-    if len(names) > MAX_SUBJECTS:
-        raise UsageError(f"a report is of {MAX_SUBJECTS} runs at most, not {len(names)}; make several")
+    check_count(names)
     _check_place(output)
     content = render([subject for name in dict.fromkeys(names) for subject in read_all(name)])
     write_whole(output, content.encode(), UsageError, _ADVICE)
     return output
+
+
+def check_count(names: Sequence[str]) -> None:
+    """Raise UsageError where `names` are too many for a page."""
+    if len(names) > MAX_SUBJECTS:
+        raise UsageError(f"a report is of {MAX_SUBJECTS} runs at most, not {len(names)}; make several")
 
 
 def _check_place(output: Path) -> None:
@@ -53,8 +69,8 @@ def _check_place(output: Path) -> None:
             raise UsageError(f"{printable(output)} is no report, so it stays; give another place with -o")
 
 
-def render(subjects: Sequence[Subject], connect: str = "'none'") -> str:
-    """The page. `connect`: whom its program may ask, by the words of a content security policy."""
+def render(subjects: Sequence[Subject], live: Live | None = None) -> str:
+    """The page: a file that asks for nothing, or, where it is `live`, one that asks its server for its next state."""
     drawings = Drawings()
     places = [f"subject{number}" for number in range(len(subjects))]
     cards = [
@@ -65,19 +81,21 @@ def render(subjects: Sequence[Subject], connect: str = "'none'") -> str:
         _article(subject, _short(subject, subjects), place, drawings)
         for subject, place in zip(subjects, places, strict=True)
     ]
+    connect, asks = ("'self'", "only the program that serves it") if live else ("'none'", "nothing from outside")
     body = element(
         "main",
         element("h1", _title(subjects)),
+        _live_note(live),
         section("Verdict", element("div", *cards, class_="cards"), _side_by_side(subjects), level=2),
         *articles,
         element("noscript", element("p", "The charts need JavaScript; all else on this page does not.", class_="note")),
         element(
             "footer",
-            f"Made by EdgeNAS {__version__}. Charts by uPlot (MIT licence). This file asks for nothing from outside.",
+            f"Made by EdgeNAS {__version__}. Charts by uPlot (MIT licence). This page asks {asks}.",
         ),
     )
     data = json_block({"charts": drawings.charts, "tables": drawings.tables}, "data")
-    scripts = [_asset("uPlot.iife.min.js"), _asset("report.js")]
+    scripts = [_asset(name) for name in ("uPlot.iife.min.js", "report.js", *(["live.js"] if live else []))]
     hashes = " ".join(f"'sha256-{_sha256(each)}'" for each in scripts)
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src {hashes}; img-src data:; connect-src {connect};"
@@ -90,12 +108,20 @@ def render(subjects: Sequence[Subject], connect: str = "'none'") -> str:
         element("meta", name="generator", content=GENERATOR),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
+        element("link", rel="icon", href="data:,") if live else "",  # else a browser asks for one
         element("title", _title(subjects)),
         Markup(f"<style>{_asset('uPlot.min.css')}{_asset('report.css')}</style>"),
     )
     programs = Markup("".join(f"<script>{each}</script>" for each in scripts))
     page = element("html", head, element("body", body, data, programs), lang="en")
     return f"<!doctype html>\n{page}\n"
+
+
+def _live_note(live: Live | None) -> Markup:
+    if live is None:
+        return Markup("")
+    told = {"data_tag": live.tag, "data_poll": f"{1000 * live.poll_s:.0f}"}
+    return element("p", live.note, id="live", class_="note", role="status", **told)
 
 
 def _title(subjects: Sequence[Subject]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgenas.text import printable_lines
 
-VOID = {"meta", "br", "col"}
+VOID = {"meta", "link", "br", "col"}
 
 
 class Markup(str):

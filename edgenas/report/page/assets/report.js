@@ -2,7 +2,7 @@
 /* Draws the charts of a report, lets its tables be sorted, and shows what is pointed at. All it knows is the block of
    JSON in the page; texts go into the page as texts, never as HTML. */
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  let data;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const PRINT_WIDTH = 660, REACH = 26, AT_ONCE = 100;
   let printing = false;
@@ -461,25 +461,32 @@
     fill();
   }
 
-  const charts = [];
+  let charts = [], waiting = [], turn = 0;
   function redraw() { charts.forEach(chart => { chart.forget(); chart.build(); }); }
-  function start() {
+  const draw = holder => charts.push(new Chart(holder, data.charts[holder.dataset.chart]));
+  function next() {
+    const holder = waiting.shift();
+    if (holder) { draw(holder); turn = setTimeout(next); }
+    else { document.documentElement.dataset.drawn = "yes"; performance.mark("drawn"); }
+  }
+  // Again where the page was given other content: what was drawn before is gone with its place.
+  function start(at_once) {
+    clearTimeout(turn);
+    charts.forEach(chart => chart.u.destroy());
+    data = JSON.parse(document.getElementById("data").textContent);
+    charts = [];
     document.querySelectorAll("table.sortable").forEach(sortTable);
     document.querySelectorAll(".rows").forEach(holder => {
       const folded = holder.closest("details");
       folded.addEventListener("toggle", () => { if (folded.open && !holder.childElementCount) fillRows(holder); });
     });
-    const waiting = [...document.querySelectorAll(".chart")];
-    function next() {
-      const holder = waiting.shift();
-      if (holder) { charts.push(new Chart(holder, data.charts[holder.dataset.chart])); setTimeout(next); }
-      else { document.documentElement.dataset.drawn = "yes"; performance.mark("drawn"); }
-    }
-    function all() { while (waiting.length) charts.push(new Chart(waiting[0], data.charts[waiting.shift().dataset.chart])); }
+    waiting = [...document.querySelectorAll(".chart")];
+    if (at_once) while (waiting.length) draw(waiting.shift());
     next();
-    dark.addEventListener("change", redraw);
-    addEventListener("beforeprint", () => { printing = true; all(); redraw(); });
-    addEventListener("afterprint", () => { printing = false; redraw(); });
   }
-  start();
+  dark.addEventListener("change", redraw);
+  addEventListener("beforeprint", () => { printing = true; while (waiting.length) draw(waiting.shift()); redraw(); });
+  addEventListener("afterprint", () => { printing = false; redraw(); });
+  document.addEventListener("edgenas:replaced", () => start(true));
+  start(false);
 })();
