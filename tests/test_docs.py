@@ -226,8 +226,6 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
             shutil.copy(made.package_of_photos(), workplace)
         if names("--dataset (photos|split)|train flowers|(split|auto) photos|auto --resume"):
             shutil.copytree(made.photos(), workplace / "photos")
-        if names("auto --resume whole"):
-            assert run("edgenas auto photos --device host --macs 40M --time 1min --run whole -o whole.tar.gz") == 0
         if names("--dataset split.csv"):
             assert run("edgenas data split photos -o split.csv") == 0
         if names("ofa-mbv3-w1.2"):

@@ -138,7 +138,7 @@ def test_images_of_a_folder_are_found_by_its_path(archive: Path, here: Board, tm
     package = packed(tmp_path / "flowers.tar.gz", vouched(unpacked(archive), of_a_folder))
     accuracy = deploy(package, "here", images=10).report["accuracy"]
     assert accuracy["images"] == 0
-    assert "give it by --dataset" in accuracy["note"]
+    assert "give them by --dataset" in accuracy["note"]
     assert deploy(package, "here", images=10, dataset="digits").report["accuracy"]["images"] == 10
 
 

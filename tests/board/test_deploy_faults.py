@@ -189,6 +189,6 @@ def test_without_the_test_images_the_rest_is_done(archive: Path, here: Board, tm
     content = vouched(unpacked(archive), elsewhere)
     report = deploy(packed(tmp_path / "a.tar.gz", content), "here").report
     assert report["accuracy"]["images"] == 0
-    assert "give it by --dataset" in report["accuracy"]["note"]
+    assert "give them by --dataset" in report["accuracy"]["note"]
     assert report["latency"]["median_ms"] > 0
     assert deploy(packed(tmp_path / "a.tar.gz", content), "here", dataset="digits").report["accuracy"]["images"] == 0

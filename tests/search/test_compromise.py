@@ -220,7 +220,7 @@ def test_what_trains_nothing_is_known(scoring: str, space: Any, settings: dict[s
 def test_the_command_asks_for_the_same_search(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     found: dict[str, Any] = {}
 
-    def caught(**given: Any) -> None:
+    def caught(*_: Any, **given: Any) -> None:
         found.update(given)
         raise UsageError("enough")
 
