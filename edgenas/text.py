@@ -184,3 +184,8 @@ def distinct(names: Iterable[str]) -> tuple[str, ...]:
             shown = f"{base} ({count})"
         found[shown] = None
     return tuple(found)
+
+
+def names_in(text: str | None) -> list[str]:
+    """The names that `text` lists, with commas between; None lists none."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]

@@ -159,10 +159,10 @@ def made_for_two(path: Path) -> runs.Run:
     facts = {"genes": list(GENES), "arch_str": "a cell", "score": 1.5, "test_accuracy": 91.0}
     beside = {**facts, "device": "raspi4", "best_possible_accuracy": None, "searched": True, "command": "edgenas"}
     nothing = {**dict.fromkeys(beside), "device": "edgetpu", "searched": False, "command": "edgenas"}
-    told = {**facts, "best_possible_accuracy": 92.0, "alone": [nothing, beside]}
+    compromise = {**facts, "best_possible_accuracy": 92.0, "alone": [nothing, beside]}
     again = {"verdict": "PASS", "values": {"latency@raspi4": 2.1}, "source": "a board", "arch_str": "a cell"}
     kept = [{**limit("latency", each), "device": name} for name, each in limits.items()]
-    run.finish(result(found, constraints=kept, compromise=told, confirmations=[again], device="edgetpu,raspi4"))
+    run.finish(result(found, constraints=kept, compromise=compromise, confirmations=[again], device="edgetpu,raspi4"))
     return run
 
 

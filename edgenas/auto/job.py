@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,6 @@ from edgenas.auto.plan import (
     AutoRequest,
     PhotoSpace,
     Step,
-    boards,
     epochs_within,
     refined_within,
     steps,
@@ -46,6 +46,7 @@ from edgenas.runtimes import LIBEDGETPU
 from edgenas.search import search as prepare_search
 from edgenas.search.request import PRESETS, Preset
 from edgenas.search.training import train as prepare_training
+from edgenas.text import names_in
 from edgenas.train.files import read_identity, read_result
 from edgenas.train.speed import seconds_per_image
 
@@ -84,7 +85,7 @@ class Auto:
     _began_s: float = 0.0
     _inner: Search | Training | None = None
 
-    @property
+    @cached_property
     def steps(self) -> list[Step]:
         return steps(self.request, self.space, self.dataset, self.path, self.output)
 
@@ -198,7 +199,8 @@ class Auto:
         facts: dict[str, Any] = {"chosen": chosen, "models": self._archive(chosen)}
         yield "packaged"
         found = [
-            deploy(self.output, board, dataset=self.dataset, output=self.path / board) for board in boards(self.request)
+            deploy(self.output, board, dataset=self.dataset, output=self.path / board)
+            for board in names_in(self.request.board)
         ]
         return {**facts, "deployed": [each.report for each in found]}
 

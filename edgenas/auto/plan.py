@@ -24,6 +24,7 @@ from edgenas.architecture import (
 from edgenas.errors import UsageError
 from edgenas.search.compromise import command
 from edgenas.search.request import UNTRAINED_BUDGET
+from edgenas.text import names_in
 from edgenas.units import check_ranges
 
 SPACE = "efficientnet-lite0"  # its weights come from a package registry, and all of it runs in int8
@@ -178,14 +179,9 @@ def steps(request: AutoRequest, space: PhotoSpace, dataset: str, folder: Path, o
         what = "fine-tunes the stock network as long; the better of the two is taken"
         found.append(Step("baseline", training, what, f"edgenas train {stock} --restart"))
     commands = [f"edgenas package {winner} -o {archive}", f"edgenas verify {archive}"]
-    commands += [f"edgenas deploy {archive} --board {board}" for board in boards(request)]
+    commands += [f"edgenas deploy {archive} --board {board}" for board in names_in(request.board)]
     what = "writes the model files and the package, and checks them" + (", on the board too" if request.board else "")
     return [*found, Step("package", last, what, " && ".join(commands))]
-
-
-def boards(request: AutoRequest) -> list[str]:
-    """The boards that were named."""
-    return [each.strip() for each in (request.board or "").split(",") if each.strip()]
 
 
 def epochs_within(seconds: float, epoch_s: float) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from edgenas.cli.options import Json, former, numbers, option
 from edgenas.cli.results import interrupted, show
 from edgenas.errors import DataError
+from edgenas.text import names_in
 
 
 def compare(
@@ -55,7 +56,7 @@ def compare(
 
     percentiles = numbers("--limits", limits, float, "percentiles", "5,20,50")
     asked: dict[str, Any] = {
-        "methods": None if methods is None else [each.strip() for each in methods.split(",") if each.strip()],
+        "methods": None if methods is None else names_in(methods),
         "scoring_seconds": class_seconds if scoring_seconds is None else scoring_seconds,
         "training_seconds": training_seconds,
         "workers": workers,

@@ -44,7 +44,7 @@ def folder() -> Path:
 
 
 def load(key: str, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], Sums, dict[str, Any]] | None:
-    """The entry `key`: its images, of `shape`, mapped into memory, their sums, and what `store` was told of them. None
+    """The entry `key`: its images, of `shape`, mapped into memory, their sums, and what `store` kept of them. None
     where there is none; a damaged one is removed."""
     path, size = folder() / f"{key}{_ENDING}", int(np.prod(shape))
     try:

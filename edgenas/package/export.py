@@ -32,6 +32,7 @@ from edgenas.package.golden import choose, npy
 from edgenas.package.remedies import REMEDIES, check_remedies, quantise
 from edgenas.plugins import lacking
 from edgenas.run import Run
+from edgenas.text import names_in
 from edgenas.units import check_ranges
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ ALL_FORMATS = (*FORMATS, EDGETPU)
 
 def parse_formats(text: str) -> tuple[str, ...]:
     """The formats in a comma-separated list, in this program's order; raises UnknownNameError for any other."""
-    asked = [name.strip() for name in text.split(",") if name.strip()]
+    asked = names_in(text)
     for name in asked or [text]:
         if name not in ALL_FORMATS:
             raise UnknownNameError("format", name, ALL_FORMATS, f"--format takes {', '.join(ALL_FORMATS)}")

@@ -35,7 +35,7 @@ MAX_DROP = 0.01  # of the share of images that are right: a point
 MIN_HELD_OUT, MAX_HELD_OUT = 100, 1000  # images; of fewer, one is more than a point
 MORE_IMAGES = 512  # for calibration
 _AT_ONCE = 100  # images in memory as float
-_TELLS = (10, 50)  # steps of training after which, and after each multiple of the last, the time left is told
+_TELLS = (10, 50)  # steps of training after which, and after each multiple of the last, the time left is logged
 _OWN = "the trained network's"
 _LEARNT = "fine-tuned for int8 from the trained network's, which the float files have"
 

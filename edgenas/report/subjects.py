@@ -60,7 +60,7 @@ def read_all(name: str) -> list[Subject]:
     path = next((each for each in (Path(name), runs.RUNS / name) if os.path.lexists(each / "auto.json")), None)
     if path is None:
         return [read(name)]
-    _json(path / "auto.json")  # a damaged one is told
+    _json(path / "auto.json")  # a damaged one is refused
     if not os.path.lexists(path / "search" / "run.json"):
         shown = printable(path)
         raise UsageError(f"{shown} has no search yet; go on with it by: edgenas auto --resume {shown}")

@@ -10,13 +10,13 @@ from edgenas.errors import DataError, UsageError
 log = logging.getLogger(__name__)
 
 
-def init_of(space: SearchSpace, told: bool = True) -> str:
+def init_of(space: SearchSpace, warn: bool = True) -> str:
     """ "inherited", or "random" where no weights are there for networks of `space`, an Inheriting one; a warning says
-    why, if that is to be `told`."""
+    why, if it is to `warn`."""
     try:
         supernet_for(space, "inherited")
     except (DataError, UsageError) as error:
-        if told:
+        if warn:
             log.warning("networks begin with random weights: %s", error)
         return "random"
     return "inherited"

@@ -213,8 +213,9 @@ class Search:
         best = self.front if self.pareto is not None else self.contenders()
         unique = list(dict.fromkeys(self.space.canonical(trial.arch) for trial in best))
         count = self.refinement.count
-        shortlist = spread(unique, count)
-        if self.pareto is None:
+        if self.pareto is not None:
+            shortlist = spread(unique, count)
+        else:
             shortlist = list(dict.fromkeys([*unique[:count], *self._best_included(best)]))
         yield from self.refinement(self.run, shortlist)
 

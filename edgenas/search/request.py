@@ -198,7 +198,7 @@ def _for_space(
     training, and as the reference the network that has all of them."""
     if isinstance(space, Inheriting):
         inherits = request.init is None and preset.inheriting
-        init = init_of(space, told=inherits)
+        init = init_of(space, warn=inherits)
         if inherits:
             settings = replace(settings, init=init)
         if request.reference is None:

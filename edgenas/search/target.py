@@ -11,6 +11,7 @@ from edgenas.architecture import LIMITS, Constraint, CostProvider, SearchRequest
 from edgenas.cost import several
 from edgenas.device import Device
 from edgenas.errors import UnknownNameError, UsageError
+from edgenas.text import names_in
 from edgenas.units import COUNTED, METRICS, cost_name
 
 
@@ -87,7 +88,7 @@ def load_target(request: SearchRequest) -> Target:
     profiles = devices.load_each(request.device).values()
     listed = tuple(devices.deploying(each, request.format) for each in profiles)
     space = plugins.load("spaces", request.space or spaces.DEFAULT)()
-    boards = [name.strip() for name in (request.board or "").split(",") if name.strip()]
+    boards = names_in(request.board)
     if request.confidence is not None and not 0.5 <= request.confidence < 1:
         raise UsageError(
             f"--confidence {request.confidence:.6g} is no probability from 50% to 99.9%; write it like 95%"

@@ -96,7 +96,7 @@ def shown(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def judged(share: float, rows: Sequence[Row]) -> list[tuple[str, float, Callable[[float], bool]]]:
+def demands(share: float, rows: Sequence[Row]) -> list[tuple[str, float, Callable[[float], bool]]]:
     """What is asked of the rows at a share of the latency: in words, measured, and whether that will do."""
     ahead = mean(each["float"] - each["stock"] for each in rows if each["stock"] is not None)
     least = 4.0 if share <= 0.35 else -0.5
@@ -148,7 +148,7 @@ def main(options: argparse.Namespace) -> int:
                 )
     missed = 0
     for (form, share), each in rows.items():
-        for words, value, will_do in judged(share, each):
+        for words, value, will_do in demands(share, each):
             good = will_do(value)
             missed += not good
             print(f"{form:<12}{share:>5g}  {words:<52}{value:>8.2f}  {'' if good else 'MISSED'}")

@@ -24,22 +24,20 @@ MATRIX = [[40, 1, 0], [2, 37, 3], [0, 0, 30]]
 KINDS = ["search", "front", "refined", "training", "measurement", "deployment", "comparison"]
 
 
+def searched(folder: Path, name: str, asked: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The run `name` in `folder` of a search that is `asked`, made once."""
+    if not (folder / name).exists():
+        code, _ = command(name, capsys, "search", *asked.split(), "--run", str(folder / name))
+        assert code == 0
+    return str(folder / name)
+
+
 def search(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    if (folder / "search").exists():
-        return str(folder / "search")
-    limits = "--device raspi4 --latency 5ms --budget 40 --seed 0"
-    code, _ = command("search", capsys, "search", *limits.split(), "--run", str(folder / "search"))
-    assert code == 0
-    return str(folder / "search")
+    return searched(folder, "search", "--device raspi4 --latency 5ms --budget 40 --seed 0", capsys)
 
 
 def front(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    if (folder / "front").exists():
-        return str(folder / "front")
-    asked = "--device raspi4 --pareto latency --generations 6"
-    code, _ = command("front", capsys, "search", *asked.split(), "--run", str(folder / "front"))
-    assert code == 0
-    return str(folder / "front")
+    return searched(folder, "front", "--device raspi4 --pareto latency --generations 6", capsys)
 
 
 def refined(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:

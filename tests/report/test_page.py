@@ -100,7 +100,7 @@ def test_a_page_of_each_kind(kind: str, make: Make, workplace: Path, capsys: pyt
     assert found.text.index("Verdict") < found.text.index("How to do it again")
     assert found.count("figure") == len(found.data["charts"]) >= 1
     for figure in found.data["charts"].values():
-        assert len(figure["alternative"]) > 20, "a chart is told in words too"
+        assert len(figure["alternative"]) > 20, "a chart is said in words too"
     assert page.count("Numbers of: ") == found.count("figure"), "every chart has its numbers below it"
     assert "edgenas " in found.text
 

@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def serve(watched: Watched, port: int, until_end: bool, tell: Callable[[str], None]) -> None:
-    """Serve the page of `watched`, whose address is told. Raises UsageError where `port` cannot be had."""
+    """Serve the page of `watched`, whose address is printed. Raises UsageError where `port` cannot be had."""
     with Server(watched, port) as server:
         tell(server.address)
         server.serve(until_end)

@@ -120,8 +120,8 @@ def render(subjects: Sequence[Subject], live: Live | None = None) -> str:
 def _live_note(live: Live | None) -> Markup:
     if live is None:
         return Markup("")
-    told = {"data_tag": live.tag, "data_poll": f"{1000 * live.poll_s:.0f}"}
-    return element("p", live.note, id="live", class_="note", role="status", **told)
+    polling = {"data_tag": live.tag, "data_poll": f"{1000 * live.poll_s:.0f}"}
+    return element("p", live.note, id="live", class_="note", role="status", **polling)
 
 
 def _title(subjects: Sequence[Subject]) -> str:

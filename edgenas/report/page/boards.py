@@ -118,11 +118,11 @@ def _distribution(fact: Mapping[str, Any], timed: _Timed, drawings: Drawings) ->
             counts[min(place, _BINS - 1)] += 1
     centres = [low + (i + 0.5) * width for i in range(_BINS)]
     median = statistics.median(values)
-    told = f"{len(values):,} samples from {values[0]:.4g} to {values[-1]:.4g} ms, median {median:.4g} ms."
+    sentence = f"{len(values):,} samples from {values[0]:.4g} to {values[-1]:.4g} ms, median {median:.4g} ms."
     interval = pair(fact, "interval_ms")
     if interval is not None:
-        told += f" The median lies in {interval[0]:.4g} to {interval[1]:.4g} ms with 95 % probability."
-    told += f" {beyond:,} samples lie beyond the right end." if beyond else ""
+        sentence += f" The median lies in {interval[0]:.4g} to {interval[1]:.4g} ms with 95 % probability."
+    sentence += f" {beyond:,} samples lie beyond the right end." if beyond else ""
     chart = {
         "xs": [axis("latency (ms)")],
         "y": axis("samples", zero=True),
@@ -132,7 +132,7 @@ def _distribution(fact: Mapping[str, Any], timed: _Timed, drawings: Drawings) ->
     rows = [[low + i * width, low + (i + 1) * width, each] for i, each in enumerate(counts)]
     return drawings.figure(
         "Distribution of the latency",
-        told,
+        sentence,
         chart,
         html_table(["from (ms)", "to (ms)", "samples"], rows, "Distribution"),
     )
@@ -142,10 +142,10 @@ def _over_time(fact: Mapping[str, Any], timed: _Timed, drawings: Drawings) -> Ma
     shown = thinned(len(timed.values), MAX_SAMPLES)
     xs, ys = [timed.seconds[i] for i in shown], [timed.values[i] for i in shown]
     half = len(timed.values) // 2
-    told = f"Each sample by when it was taken, over {timed.seconds[-1]:.3g} s."
+    sentence = f"Each sample by when it was taken, over {timed.seconds[-1]:.3g} s."
     if half:
         first, last = statistics.median(timed.values[:half]), statistics.median(timed.values[half:])
-        told += f" The first half has the median {first:.4g} ms, the second {last:.4g} ms."
+        sentence += f" The first half has the median {first:.4g} ms, the second {last:.4g} ms."
     chart = {
         "xs": [axis("seconds since the first", zero=True)],
         "y": axis("latency (ms)"),
@@ -156,7 +156,7 @@ def _over_time(fact: Mapping[str, Any], timed: _Timed, drawings: Drawings) -> Ma
     caption = "Samples over time" + (
         f", {len(rows):,} of {len(timed.values):,}" if len(rows) < len(timed.values) else ""
     )
-    return drawings.figure("Latency over time", told, chart, html_table(["second", "latency (ms)"], rows, caption))
+    return drawings.figure("Latency over time", sentence, chart, html_table(["second", "latency (ms)"], rows, caption))
 
 
 def _beside(
@@ -165,10 +165,10 @@ def _beside(
     if not points:
         return None
     xs, ys = [x for x, _ in points], [y for _, y in points]
-    told = f"From {min(ys):.4g} to {max(ys):.4g} {unit}, before and after each process."
+    sentence = f"From {min(ys):.4g} to {max(ys):.4g} {unit}, before and after each process."
     chart = {
         "xs": [axis("seconds since the first", zero=True)],
         "y": axis(unit),
         "series": [{**series(title, role, xs, ys, "line"), "signs": True}],
     }
-    return drawings.figure(title, told, chart, html_table(["second", unit], list(map(list, points)), title))
+    return drawings.figure(title, sentence, chart, html_table(["second", unit], list(map(list, points)), title))

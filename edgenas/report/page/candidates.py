@@ -128,17 +128,17 @@ def _told(subject: Subject, found: Candidates, label: str) -> str:
     """What is on the scatter, in words."""
     within = sum(each["feasible"] for each in found.records)
     values = [each["costs"][found.metric]["value"] for each in found.records if found.metric in each["costs"]]
-    told = f"{within:,} of {len(found.records):,} unique candidates keep the limits."
+    sentence = f"{within:,} of {len(found.records):,} unique candidates keep the limits."
     if values:
         low, high = amount(min(values), found.metric), amount(max(values), found.metric)
-        told += f" In {called(found.metric)} they range from {low} to {high}."
+        sentence += f" In {called(found.metric)} they range from {low} to {high}."
     winner = (subject.result or {}).get("winner")
     if winner is not None and not found.front and found.metric in winner["costs"]:
         value = amount(winner["costs"][found.metric]["value"], found.metric)
-        told += f" The winner has {value} and the {label} {winner['score']:.4g}."
+        sentence += f" The winner has {value} and the {label} {winner['score']:.4g}."
     if found.front:
-        told += f" {len(found.front)} are on the front."
-    return told
+        sentence += f" {len(found.front)} are on the front."
+    return sentence
 
 
 def _scatter(

@@ -76,9 +76,9 @@ def sections(subject: Subject, drawings: Drawings) -> list[Markup]:
             },
         ],
     }
-    told = (
+    sentence = (
         f"A dot for each case, a device and a limit, the mean over its seeds. {drawn[-1].method} has the least mean,"
         f" {drawn[-1].mean:.2f} points; {drawn[0].method} the largest, {drawn[0].mean:.2f}."
     )
     numbers = table(["method", "device", "percentile", "regret"], cases, "Regret by case")
-    return [section("Regret", drawings.figure("Regret of each method, case by case", told, chart, numbers)), *parts]
+    return [section("Regret", drawings.figure("Regret of each method, case by case", sentence, chart, numbers)), *parts]

@@ -80,22 +80,22 @@ def _convergence(subject: Subject, drawings: Drawings) -> Markup | None:
     if request.get("pareto"):
         xs, ys = _areas(trials, request["pareto"])
         title, name = "Convergence: area under the front", "area, of the last one"
-        told = "How much of the area under the final front was reached after so many candidates."
+        sentence = "How much of the area under the final front was reached after so many candidates."
     else:
         xs, ys = _best(trials)
         title, name = f"Convergence: the best {label} within the limits", f"best {label}"
-        told = "The best candidate so far that keeps the limits, by the number of candidates seen."
+        sentence = "The best candidate so far that keeps the limits, by the number of candidates seen."
     if not xs:
         return section("Convergence", element("p", "No candidate keeps the limits yet.", class_="note"))
     xs, ys = [*xs, float(trials[-1]["trial"] + 1)], [*ys, ys[-1]]
-    told += f" It last rose at candidate {xs[-2]:,.0f} of {xs[-1]:,.0f}."
+    sentence += f" It last rose at candidate {xs[-2]:,.0f} of {xs[-1]:,.0f}."
     rows = [[int(x), y] for x, y in zip(xs, ys, strict=True)]
     chart = {
         "xs": [axis("candidates seen", zero=True)],
         "y": axis(name),
         "series": [series(name, "first", xs, ys, "steps")],
     }
-    figure = drawings.figure(title, told, chart, html_table(["candidates seen", name], rows, title))
+    figure = drawings.figure(title, sentence, chart, html_table(["candidates seen", name], rows, title))
     return section("Convergence", figure)
 
 
@@ -162,10 +162,12 @@ def _operations(found: Candidates) -> Markup | None:
         f"{name} and all candidates differ by {networks.distance(each, last):.2f}"
         for name, each in list(groups.items())[:-1]
     ]
-    told = f"Shares of operations; {'; '.join(apart)} (half the sum of the differences: 0 alike, 1 nothing in common)."
-    told += f" Of all candidates {len(everyone):,} were counted, evenly." if len(everyone) < total else ""
+    sentence = (
+        f"Shares of operations; {'; '.join(apart)} (half the sum of the differences: 0 alike, 1 nothing in common)."
+    )
+    sentence += f" Of all candidates {len(everyone):,} were counted, evenly." if len(everyone) < total else ""
     made = html_table(["operation", *groups], rows, "Operations, by share")
-    return section("Operations", element("p", told), made)
+    return section("Operations", element("p", sentence), made)
 
 
 def _bar(share: float) -> Markup:
@@ -209,10 +211,10 @@ def refinement(subject: Subject, drawings: Drawings) -> Markup | None:
         "legend": [["winner", "winner"], ["within", "the others of the shortlist"]],
     }
     best = max(valid_.val_accuracy for rungs in curves for valid_ in rungs if valid_.error is None)
-    told = (
+    sentence = (
         f"{len(curves)} architectures were trained briefly, the better half ever longer. The best reached {best:.2f} %"
         f" of {ranked[0][0].val_images:,} images held out."
     )
     header = ["rank", "images seen", "validation accuracy (%)", "standard error", "seconds", "what", "architecture"]
     title = "Refinement: validation accuracy against images seen"
-    return section("Refinement", drawings.figure(title, told, chart, html_table(header, rows, title)))
+    return section("Refinement", drawings.figure(title, sentence, chart, html_table(header, rows, title)))

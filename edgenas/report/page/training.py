@@ -36,13 +36,13 @@ def _curves(subject: Subject, drawings: Drawings) -> Markup | None:
             continue
         points = [x for x, _ in known], [y for _, y in known]
         (first, began), (last, ended) = known[0], known[-1]
-        told = f"From {began:.4g} after epoch {first:.0f} to {ended:.4g} after epoch {last:.0f}."
+        sentence = f"From {began:.4g} after epoch {first:.0f} to {ended:.4g} after epoch {last:.0f}."
         chart = {
             "xs": [axis("epoch", whole=True)],
             "y": axis(label, zero=key == "train_loss"),
             "series": [{**series(label, role, *points, "line"), "signs": len(known) <= 60}],
         }
-        figures.append(drawings.figure(f"Training: {label}", told, chart, table(header, rows, "Epochs")))
+        figures.append(drawings.figure(f"Training: {label}", sentence, chart, table(header, rows, "Epochs")))
     return section("Learning curves", element("div", *figures, class_="pair")) if figures else None
 
 
@@ -78,8 +78,8 @@ def _files(subject: Subject) -> Markup | None:
         "sha256",
     ]
     images = count(at(subject.export, "models", 0), "checked", "images")
-    told = f"Checked against torch on {images or 'some'} test images."
-    return section("Model files", element("p", told), table(header, rows, "Model files"))
+    sentence = f"Checked against torch on {images or 'some'} test images."
+    return section("Model files", element("p", sentence), table(header, rows, "Model files"))
 
 
 def _per_class(training: Mapping[str, Any]) -> list[tuple[str, float | None, int | None]]:
@@ -142,13 +142,13 @@ def _classes(subject: Subject) -> Markup | None:
     if not found:
         return None
     known = sorted((accuracy, name) for name, accuracy, _ in found if accuracy is not None)
-    told = ""
+    sentence = ""
     if known:
-        told = f"From {known[0][0]:.1f} % ({known[0][1]}) to {known[-1][0]:.1f} % ({known[-1][1]})."
+        sentence = f"From {known[0][0]:.1f} % ({known[0][1]}) to {known[-1][0]:.1f} % ({known[-1][1]})."
     rows = [[name, images, accuracy, bar(accuracy)] for name, accuracy, images in found]
     return section(
         "Accuracy by class",
-        element("p", told),
+        element("p", sentence),
         table(["class", "test images", "accuracy (%)", "share"], rows, "Accuracy by class"),
     )
 
@@ -164,12 +164,12 @@ def _confusion(subject: Subject) -> Markup | None:
         return None
     mixed = [(row[j], names[i], names[j]) for i, row in enumerate(counts) for j in range(len(row)) if i != j and row[j]]
     mixed.sort(key=lambda each: -each[0])
-    told = (
+    sentence = (
         f"{mixed[0][1]} was taken for {mixed[0][2]} most often, {mixed[0][0]:,} times."
         if mixed
         else "No image was put into another class."
     )
-    parts: list[Any] = [element("p", told)]
+    parts: list[Any] = [element("p", sentence)]
     if len(names) <= MAX_MATRIX:
         heads = [element("th", "is, put into", scope="col"), *(element("th", name, scope="col") for name in names)]
         lines = []

@@ -36,8 +36,8 @@ def _search(subject: Subject, others: Sequence[Subject]) -> Card:
     rows: list[tuple[str, Any]] = [("Asked", f"{device}, {dataset}, {request['space']}: {_asked(request, result)}")]
     if result is None:
         again = command(f"edgenas search --resume {subject.name}")
-        told = f"The search has not ended: {len(subject.trials):,} candidates so far. Go on by:"
-        return [told, again], "UNFINISHED", "neutral", rows
+        sentence = f"The search has not ended: {len(subject.trials):,} candidates so far. Go on by:"
+        return [sentence, again], "UNFINISHED", "neutral", rows
     if not result["feasible"]:
         return f"No candidate keeps {constraints_text(dict(result))}.", "NOTHING FITS", "bad", rows
     winner, front = result["winner"], result["front"]
@@ -77,20 +77,24 @@ def _fits(subject: Subject, winner: Mapping[str, Any]) -> tuple[str, str, str]:
         return head, word, TONES[word]
     costs = winner["costs"]
     how = {cost: _how(subject, winner, cost) for cost in limits}
-    told = "; ".join(
+    sentence = "; ".join(
         f"{called(cost)} {amount(costs[cost]['value'], cost)} of {amount(limit, cost)}, {how[cost]}"
         for cost, limit in limits.items()
     )
     chances = [chance for cost in limits if (chance := costs[cost].get("chance_over_limit"))]
     chance = max(chances, default=0.0)
     if again is not None:
-        return f"Measured with care, it keeps its limits: {told}.", "FITS", "good"
+        return f"Measured with care, it keeps its limits: {sentence}.", "FITS", "good"
     if chance > SURE:
         missing = f"{100 * chance:.0f} %"
-        return f"It probably keeps its limits, and misses them with {missing} probability: {told}.", "LIKELY", "unsure"
+        return (
+            f"It probably keeps its limits, and misses them with {missing} probability: {sentence}.",
+            "LIKELY",
+            "unsure",
+        )
     if {"predicted", "looked up"} & set(how.values()):
-        return f"It keeps its limits, not yet measured on your board: {told}.", "EXPECTED", "good"
-    return f"It keeps its limits: {told}.", "FITS", "good"
+        return f"It keeps its limits, not yet measured on your board: {sentence}.", "EXPECTED", "good"
+    return f"It keeps its limits: {sentence}.", "FITS", "good"
 
 
 def _how(subject: Subject, winner: Mapping[str, Any], metric: str) -> str:

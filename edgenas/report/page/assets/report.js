@@ -96,7 +96,7 @@
       if (series.kind === "bars") widen("y", 0);
     }
     if (cloud) for (const key of ["x", "y"]) { widen(key, cloud[key].low); widen(key, cloud[key].high); }
-    // A limit far off would squash all else; it is told at the edge then.
+    // A limit far off would squash all else; it is marked at the edge then.
     for (const limit of limitsOf(chart, axis)) {
       const key = limit.across ? "y" : "x", [low, high] = box[key];
       const room = 2 * (high - low) + 0.02 * Math.abs(high);
