@@ -4,6 +4,7 @@ its own, and no data sets but for tests marked `real_data`."""
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,10 @@ ARCH = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|nor_conv_1x1~1|avg_pool
 hypothesis.settings.register_profile("edgenas", deadline=None)
 hypothesis.settings.load_profile("edgenas")
 
+
+# Workers of pytest-xdist share the cores: threads of one would wait for those of another. Before torch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Where the tests run in the background of a script, Ctrl-C is ignored, and so it would be by all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
