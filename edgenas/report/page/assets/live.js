@@ -42,6 +42,7 @@
     const unfolded = new Set([...document.querySelectorAll("details[open]")].map(called));
     const chosen = new Map([...document.querySelectorAll(".chart select")].map(each => [each.closest(".chart").dataset.chart, each.value]));
     const hidden = [...document.querySelectorAll(".key[aria-pressed=false]")].map(each => [each.closest(".chart").dataset.chart, each.textContent]);
+    const kept = new Map([...document.querySelectorAll(".chosen")].map(each => [each.closest(".chart").dataset.chart, [...each.childNodes]]));
     const sorted = new Map();
     for (const [name, table] of tables()) {
       const head = sorting(table);
@@ -68,6 +69,10 @@
     for (const [name, text] of hidden) {
       const key = [...document.querySelectorAll(`[data-chart=${name}] .key`)].find(each => each.textContent === text);
       if (key) key.click();
+    }
+    for (const [name, nodes] of kept) {
+      const place = document.querySelector(`[data-chart=${name}] .chosen`);
+      if (place) place.append(...nodes);
     }
     const again = focused && named(document.querySelectorAll(reached), labelled).get(focused[0]);
     if (again) again.focus({preventScroll: true});
