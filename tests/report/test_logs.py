@@ -16,7 +16,7 @@ import pytest
 
 from edgenas.errors import DataError, UsageError
 from edgenas.report.logs import export
-from edgenas.report.logs.record import record
+from edgenas.report.logs.record import record, tag_of
 from edgenas.report.subjects import read
 from tests.fuzz import command, is_clean
 from tests.report.subjects import KINDS, MAKERS
@@ -192,9 +192,15 @@ def test_several_of_one_name_are_kept_apart(workplace: Path, capsys: pytest.Capt
     assert {path.parent.name for path in written} == {"search", "search-2"}
 
 
-def test_costs_of_several_devices_have_names_that_mlflow_allows(workplace: Path) -> None:
-    from edgenas.report.logs.record import tag_of
+def test_a_job_is_called_by_its_own_name(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = workplace / "job"
+    shutil.copytree(MAKERS["search"](workplace, capsys), job / "search")
+    (job / "auto.json").write_text(json.dumps({"done": {}}))
+    written = export([str(job)], {"csv": workplace / "tables"})["csv"]
+    assert {path.parent.name for path in written} == {"job"}
 
+
+def test_costs_of_several_devices_have_names_that_mlflow_allows() -> None:
     assert tag_of("latency") == "latency_ms"
     assert tag_of("latency@raspi4") == "latency_ms/raspi4"
     assert tag_of("macs") == "macs_m"
