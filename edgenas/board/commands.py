@@ -110,7 +110,7 @@ def measure(
     that is no model, BoardError where the board fails and ExportError where the model cannot be timed there.
     """
     if tier not in TIERS:
-        raise UnknownNameError("tier", tier, TIERS, f"--tier is {' or '.join(TIERS)}")
+        raise UnknownNameError("tier", tier, TIERS, "--tier is screen or final")
     entry = registry.board(board, runtime)
     device = devices.load(entry.device)
     content = for_device(read(model, dict(input_shape or {})), device, entry.runtime)
