@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenas.architecture import Architecture, Constraint, Cost, Refined, Score, Trial
-from edgenas.errors import DataError, EdgeNASError, UsageError
+from edgenas.errors import DataError, EdgeNASError, UnknownNameError, UsageError
 from edgenas.files import Growing, appending, locked, read_file, write_whole
 from edgenas.text import printable
 from edgenas.units import metric_of
@@ -313,7 +313,8 @@ def open_run(name: str) -> Run:
             )
         if os.path.isdir(path):
             raise UsageError(f"{path} is a folder without a run.json, so not a run; `edgenas runs list` lists the runs")
-    raise UsageError(f"no run '{printable(name, 100)}'; `edgenas runs list` lists the runs")
+    known = [printable(path.name, 100) for path in folders()]
+    raise UnknownNameError("run", printable(name, 100), known, "`edgenas runs list` lists the runs")
 
 
 def open_trained(name: str) -> Run:

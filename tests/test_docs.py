@@ -198,6 +198,8 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
         def names(pattern: str) -> bool:
             return re.search(pattern, command) is not None
 
+        if names("--tensorboard"):
+            pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install -e '.[dev]'")
         for name in runs_named(command):
             if name != "mine-trained":
                 shutil.copytree(made.run(name), workplace / "runs" / name)

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "edgenas"
 
 # From the bottom up; modules of one layer may import each other.
 LAYERS = [
-    {"errors", "units", "text", "files", "host", "children", "memory", "runtimes"},
+    {"errors", "units", "text", "files", "host", "children", "memory", "runtimes", "tensorboard"},
     {"architecture", "device", "plugins", "schema"},
     {"spaces", "data"},
     {"board", "lower", "train"},

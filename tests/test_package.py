@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from edgenas.cli import main
 from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, ExportError, UnknownNameError
 from edgenas.lower import lower
+from edgenas.package import card
 from edgenas.package.build import FOLDER, build, run_py
 from edgenas.package.export import export, parse_formats
 from edgenas.package.verify import verify, violation
@@ -123,6 +125,49 @@ def test_manifest_and_card_say_what_it_is(archive: Path) -> None:
     assert all(file in card for file in MODELS)
     here = str(archive.parent.parent).encode()
     assert not [name for name, each in content.items() if here in each], "a path of this machine"
+
+
+def card_of(manifest: dict[str, Any], **dataset: str) -> str:
+    """The card of what `manifest` says, but of the data set `name`."""
+    changed = {**manifest, "dataset": {**manifest["dataset"], **dataset}}
+    return card.text(changed, {}, None)
+
+
+def test_the_card_s_metadata_is_complete(archive: Path) -> None:
+    manifest = json.loads(unpacked(archive)[f"{FOLDER}/manifest.json"])
+    text = unpacked(archive)[f"{FOLDER}/MODEL_CARD.md"].decode()
+    opened, block, rest = text.split("---\n", 2)
+    assert opened == ""
+    assert rest.startswith("\n# An image classifier of 10 classes")
+    found = {key: json.loads(value) for key, value in (line.split(": ", 1) for line in block.splitlines())}
+    assert found["pipeline_tag"] == "image-classification"
+    assert {"onnx", "tflite"} <= set(found["tags"])
+    assert found["license"] == "unknown"
+    assert "datasets" not in found, "the hub knows no such"
+    (result,) = found["model-index"][0]["results"]
+    assert result["dataset"] == {"type": "digits", "name": "digits", "split": "test"}
+    values = {each["name"]: each["value"] for each in result["metrics"]}
+    assert values["Accuracy (torch)"] == round(manifest["accuracies"][0]["percent"] / 100, 5)
+    assert set(values) == {f"Accuracy ({each})" for each in ("torch", *MODELS)}
+    assert '\ndatasets: ["uoft-cs/cifar10"]\n' in card_of(manifest, name="cifar10")
+
+
+@pytest.mark.parametrize(
+    "name", ["digits", "cifar10", "/home/me/my photos: (v2) # ü", "a: b\n---\nc", "{}", "'\"", ".", "\udc80"]
+)
+def test_hugging_face_s_library_takes_the_card(name: str, archive: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed: pip install -e '.[dev]'")
+    manifest = json.loads(unpacked(archive)[f"{FOLDER}/manifest.json"])
+    text = card_of(manifest, name=name)
+    made = hub.ModelCard(text)  # raises where the metadata are not what they should be
+    results = made.data.eval_results
+    assert [each.metric_value for each in results] == [round(e["percent"] / 100, 5) for e in manifest["accuracies"]]
+    assert {(each.task_type, each.metric_type) for each in results} == {("image-classification", "accuracy")}
+    assert all(re.fullmatch(r"([\w-]+/)?[\w.-]+", each.dataset_type) for each in results), "as the hub calls data sets"
+    assert made.data.pipeline_tag == "image-classification"
+    assert made.text.strip().startswith("# An image classifier of 10 classes")
+    if name in ("digits", "cifar10"):
+        assert {each.dataset_name for each in results} == {name}
 
 
 def test_of_several_devices_each_is_named_with_its_limit_and_cost(run_copy: Run, tmp_path: Path) -> None:

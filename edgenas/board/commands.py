@@ -18,7 +18,7 @@ from edgenas.board.runtimes import for_device
 from edgenas.board.ssh_address import read_address, read_addresses
 from edgenas.board.store import Store
 from edgenas.board.verdict import latency_fact, latency_problem
-from edgenas.errors import BoardError, CommandResult, UsageError
+from edgenas.errors import BoardError, CommandResult, UnknownNameError, UsageError
 
 TIERS = {"final": Tier.final, "screen": Tier.screen}
 
@@ -110,7 +110,7 @@ def measure(
     that is no model, BoardError where the board fails and ExportError where the model cannot be timed there.
     """
     if tier not in TIERS:
-        raise UsageError(f"no tier '{tier}'; --tier is screen or final")
+        raise UnknownNameError("tier", tier, TIERS, "--tier is screen or final")
     entry = registry.board(board, runtime)
     device = devices.load(entry.device)
     content = for_device(read(model, dict(input_shape or {})), device, entry.runtime)

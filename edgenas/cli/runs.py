@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,8 +12,11 @@ from edgenas.cli.options import Json, RunName, limit, option
 from edgenas.cli.results import show as show_result
 from edgenas.units import parse_limit
 
+NAMES = {"csv": "spreadsheets", "mlflow": "MLflow", "tensorboard": "TensorBoard"}
+
 app = typer.Typer(
-    no_args_is_help=True, help="List, show and compare the searches in ./runs, and pick from what they saw."
+    no_args_is_help=True,
+    help="List, show and compare the searches in ./runs, pick from what they saw, and export it to other programs.",
 )
 
 
@@ -53,6 +57,29 @@ def compare(
 
     compared = comparison(runs)
     show_result(compared, as_json, lambda: compare_text(compared))
+
+
+@app.command()
+def export(
+    runs: Annotated[list[str], typer.Argument(help="As `edgenas report` takes them, but comparisons.")],
+    csv: Annotated[Path | None, option("Folder of CSV files, in a folder for each run.")] = None,
+    mlflow: Annotated[Path | None, option("Folder of runs as MLflow's file store has them.")] = None,
+    tensorboard: Annotated[
+        Path | None, option("Folder of TensorBoard's scalars, in a folder for each run; needs tensorboard.")
+    ] = None,
+) -> None:
+    """Write runs as other programs read them: every candidate, generation, brief training and epoch, and the settings.
+
+    What a run holds now is written; do it again for what came since.
+
+    Example: edgenas runs export raspi4-latency-5ms --csv tables --mlflow mlruns
+    """
+    from edgenas.report.logs import export as write
+
+    asked = {"csv": csv, "mlflow": mlflow, "tensorboard": tensorboard}
+    written = write(runs, {kind: folder for kind, folder in asked.items() if folder is not None})
+    for kind, paths in written.items():
+        print(f"{asked[kind]}: {len(paths)} {'file' if len(paths) == 1 else 'files'} for {NAMES[kind]}")
 
 
 @app.command()

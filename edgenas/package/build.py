@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from edgenas.device import Device
 from edgenas.errors import DataError, EdgeNASError, ExportError
 from edgenas.files import check_place, read_file, write_whole
 from edgenas.lower import LOWERING_VERSION
-from edgenas.package import MANIFEST_VERSION
+from edgenas.package import MANIFEST_VERSION, card
 from edgenas.package.export import (
     ADVICE,
     EDGETPU_FILE,
@@ -31,20 +30,15 @@ from edgenas.package.export import (
     export_trained,
     weights_sha256,
 )
-from edgenas.report.classes import class_accuracies
-from edgenas.report.package import int8_lines
 from edgenas.run import Run, cost_record
 from edgenas.schema import checked, parse
 from edgenas.schema.types import Export
-from edgenas.text import printables
-from edgenas.units import cost_name, words
 
 if TYPE_CHECKING:
     from edgenas.train.files import Trained
 
 _MAX_BYTES = 1 << 30  # of a file of an export
 SPLIT_FILE, MAX_SPLIT_BYTES = "split.csv", 256 << 20
-_MAX_CARD_CLASSES, _MAX_CARD_CONFUSION = 50, 12
 FOLDER = "edgenas_model"  # the only one at the top of an archive
 HERE = Path(__file__).parent
 LICENCES = {
@@ -77,7 +71,7 @@ def build(run: Run, path: Path) -> dict[str, Any]:
     if os.path.lexists(listed := run.path / "train" / SPLIT_FILE):
         content[SPLIT_FILE] = read_file(listed, MAX_SPLIT_BYTES, DataError, restart(run.path))
     result = _result_of(run.path, trained)
-    content["MODEL_CARD.md"] = _card(manifest, result, SPLIT_FILE in content).encode()
+    content["MODEL_CARD.md"] = card.text(manifest, result, SPLIT_FILE if SPLIT_FILE in content else None).encode()
     content["manifest.schema.json"] = (HERE / "manifest.schema.json").read_bytes()
     content["run.py"] = run_py()
     manifest["files"] = {
@@ -239,102 +233,3 @@ def _archive(content: Mapping[str, bytes]) -> bytes:
             member.mode = 0o755 if name == "run.py" else 0o644
             archive.addfile(member, io.BytesIO(content[name]))
     return gzip.compress(raw.getvalue(), compresslevel=9, mtime=0)
-
-
-def _quoted(name: str) -> str:
-    """`name`, which may hold anything, as Markdown shows it as it is; usual names need nothing for that."""
-    return name if re.fullmatch(r"(?:[^\W_]|[ ,.-])+", name) else "`" + name.replace("`", "'") + "`"
-
-
-def _cell(text: str) -> str:
-    """`_quoted`, in a table."""
-    return _quoted(text).replace("|", "\\|")
-
-
-def _by_class(result: Mapping[str, Any]) -> list[str]:
-    """A table of the test images of each class, and for few classes one of what these were taken for."""
-    found, names = class_accuracies(result), [_cell(each["class"]) for each in result.get("classes", [])]
-    if not found:
-        return []
-    shown = found if len(found) <= _MAX_CARD_CLASSES else sorted(found, key=lambda each: each.percent or 0.0)
-    few = "" if len(shown) <= _MAX_CARD_CLASSES else f" The {_MAX_CARD_CLASSES} weakest of {len(shown)} classes."
-    lines = ["", "## By class", "", f"Test images, by torch.{few}", "", "| class | images | right, % | most mistakes |"]
-    lines.append("|---|---:|---:|---|")
-    for each in shown[:_MAX_CARD_CLASSES]:
-        percent = "-" if each.percent is None else f"{each.percent:.1f}"
-        lines.append(f"| {_cell(each.name)} | {each.images} | {percent} | {_cell(each.mistaken or '-')} |")
-    confusion = result.get("confusion") or []
-    if 2 < len(confusion) <= _MAX_CARD_CONFUSION and len(confusion) == len(names):
-        lines += ["", "Images of the class in a row that were put into the class of a column:", ""]
-        lines += [f"| | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
-        lines += [f"| {name} | {' | '.join(map(str, row))} |" for name, row in zip(names, confusion, strict=True)]
-    return lines
-
-
-def _card(manifest: Mapping[str, Any], result: Mapping[str, Any], is_split: bool) -> str:
-    """The model card: what the model is, what it may be used for, how good it is; `result` is of its training;
-    `is_split`: whether SPLIT_FILE is there."""
-    manifest, result = printables(dict(manifest)), printables(dict(result))
-    architecture, dataset, sizes = manifest["architecture"], manifest["dataset"], manifest["preprocessing"]
-    models, golden = manifest["models"], manifest["golden"]
-    torch_accuracy = manifest["accuracies"][0]
-    found_for = [manifest["device"]] if manifest["device"] else manifest.get("devices", [])
-    lines = [
-        f"# An image classifier of {len(manifest['classes'])} classes, found and trained by EdgeNAS",
-        "",
-        f"- Architecture: {architecture['space']} `{architecture['arch_str']}`, genes {architecture['genes']}",
-        f"- Found for: {' and '.join(each['title'] for each in found_for) or 'no device in particular'}"
-        + "".join(
-            f"; {words(cost_name(each['metric'], each.get('device')))} <= {each['limit']:g} {each['unit']}"
-            for each in manifest["constraints"]
-        ),
-        f"- Data: {_quoted(dataset['name'])}; classes: {', '.join(map(_quoted, manifest['classes'][:20]))}"
-        + (", ..." if len(manifest["classes"]) > 20 else "")
-        + (f"; {SPLIT_FILE} lists the images for training, validation and testing" if is_split else ""),
-        f"- Input: RGB, {sizes['height']} x {sizes['width']}, scaled to [0, 1], then normalised by mean"
-        f" {[round(each, 4) for each in sizes['mean']]} and std {[round(each, 4) for each in sizes['std']]}",
-        f"- Accuracy in torch: {torch_accuracy['percent']:.2f} % of {torch_accuracy['images']} images of the"
-        f" {torch_accuracy['split']} split of {_quoted(torch_accuracy['dataset'])}",
-        "",
-        "## Files",
-        "",
-        "| file | runs on | KiB | input | accuracy % | drop, points | agrees with torch | relative error |",
-        "|---|---|---:|---|---:|---:|---:|---:|",
-    ]
-    for model in models:
-        checked, source = model["checked"], model["input"]
-        lines.append(
-            f"| {model['file']} | {', '.join(model['runtimes'])} | {model['bytes'] / 1024:.1f} |"
-            f" {source['dtype']} {source['layout']} {source['shape']} | {100 * checked['accuracy']:.2f} |"
-            f" {100 * checked['accuracy_drop']:.2f} | {checked['top1_agreement']:.2%} |"
-            f" {checked['relative_error']:.2g} |"
-        )
-    lines += _by_class(result)
-    if manifest["int8"] is not None:
-        lines += ["", *int8_lines(manifest["int8"])]
-    lines += ["", "## Costs", ""]
-    lines += [
-        f"- {words(metric)}: {each['value']:.4g} {each['unit']} ({each['source']})"
-        for metric, each in sorted(manifest["costs"].items())
-    ] or ["Not known."]
-    lines += [
-        "",
-        "Costs are those of the network at its full size; the files here were not timed on the device.",
-        "",
-        "## Use",
-        "",
-        "`python run.py IMAGE` classifies, `python run.py --self-check` runs every file on the"
-        f" {len(golden['top1'])} golden images; both need numpy and one of the runtimes above.",
-        "",
-        "## Limits",
-        "",
-        f"Trained and tested on {_quoted(dataset['name'])} only; how it does on other images is not known. It always"
-        " names one of its classes, also for an image of none of them. The golden images are of the test split and are"
-        " part of the archive: mind their licence, and whose they are, before passing it on.",
-        "",
-        "## Licences",
-        "",
-        *(f"- {_quoted(each['of'])}: {each['licence']}" for each in manifest["licences"]),
-        "",
-    ]
-    return "\n".join(lines)

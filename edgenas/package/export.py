@@ -25,6 +25,7 @@ from edgenas.data.images import load_images, one_batch
 from edgenas.errors import ExportError, UnknownNameError
 from edgenas.files import check_place, locked, replace, write_whole
 from edgenas.lower import LOWERING_VERSION, Graph, lower
+from edgenas.lower.documented import Classifier, documented
 from edgenas.lower.edgetpu import EdgeTpuReport, check_edgetpu
 from edgenas.lower.model_file import Tensor, describe
 from edgenas.lower.verify import FLOAT16, FLOAT32, INT8, Limits, Parity, compare, run_model, write_checked
@@ -137,7 +138,7 @@ def _export(
     images, labels = one_batch(test, min(CHECK_IMAGES, len(test.labels)), 0, trained.given.mean, trained.given.std)
     expected = torch_logits(trained.network, images)
     graph = lower(trained.network, _example(images))
-    metadata = _metadata(trained)
+    metadata, classifier = _metadata(trained), _classifier(trained)
 
     records: dict[str, dict[str, Any]] = {}
     models: dict[str, bytes] = {}
@@ -149,6 +150,7 @@ def _export(
             model, quantised = _int8(trained, graph, metadata, calibration_images, remedies)
         else:
             model = _model(kind.name, graph, metadata)
+        model = documented(model, classifier)
         parity = write_checked(folder / kind.file, model, images, expected, kind.limits, labels)
         models[kind.name] = model
         records[kind.name] = _record(kind, model, parity)
@@ -250,6 +252,13 @@ def _int8(
         raise ExportError(f"tflite-int8 needs {lacking(error)}") from error
     found = quantise(trained, graph, metadata, calibration_images, remedies)
     return found.model, found.record
+
+
+def _classifier(trained: Trained) -> Classifier:
+    given, count = trained.given, len(trained.class_names)
+    what = f"An image classifier of {count} classes, found and trained by EdgeNAS: {trained.arch_str}"
+    title = f"EdgeNAS {trained.arch.space}, {count} classes"
+    return Classifier(title, what, given.mean, given.std, trained.class_names)
 
 
 def _metadata(trained: Trained) -> dict[str, Any]:

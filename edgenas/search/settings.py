@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgenas.errors import UsageError
+from edgenas.errors import UnknownNameError, UsageError
 
 METHODS = ("penalty", "rejection")
 SURVIVALS = ("unique", "generational")
@@ -38,9 +38,9 @@ class SearchSettings:
         if self.budget is not None and self.budget < 1:
             raise UsageError(f"--budget {self.budget} trains nothing; give at least --budget 1")
         if self.method not in METHODS:
-            raise UsageError(f"no method '{self.method}'; --method is penalty or rejection")
+            raise UnknownNameError("method", self.method, METHODS, f"--method is {' or '.join(METHODS)}")
         if self.survival not in SURVIVALS:
-            raise UsageError(f"no survival '{self.survival}'; it is unique or generational")
+            raise UnknownNameError("survival", self.survival, SURVIVALS, f"it is {' or '.join(SURVIVALS)}")
         if self.pool < 0:
             raise UsageError(f"--pool {self.pool} proposes nothing; give the number of candidates to propose, or 0")
         if self.pool and self.method == "rejection":

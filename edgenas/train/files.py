@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -25,6 +26,7 @@ from edgenas.errors import DataError, UsageError
 from edgenas.files import locked, read_file, write_whole
 from edgenas.schema import checked, parse
 from edgenas.schema.types import TrainingIdentity, TrainingResult
+from edgenas.tensorboard import FILE, Scalars, is_installed
 from edgenas.text import distinct
 
 VERSION = 1  # of checkpoint.pt, model.pt and result.json
@@ -176,30 +178,25 @@ def clear(folder: Path, advice: str) -> None:
 
 @contextlib.contextmanager
 def tensorboard(folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """What takes an epoch's line to TensorBoard's files in `folder`/tensorboard, or nowhere where it is missing."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
+    """What takes an epoch's line to a file of TensorBoard's in `folder`/tensorboard, or nowhere where that is not
+    installed."""
+    path = folder / "tensorboard" / f"{FILE}.{time.time_ns()}"  # another each time that the training goes on
+    with contextlib.ExitStack() as opened:
+        scalars: Scalars | None = None
+        if is_installed():
+            try:
+                path.parent.mkdir(exist_ok=True)
+                scalars = Scalars(opened.enter_context(path.open("xb", buffering=0)), time.time())
+            except OSError as error:
+                log.warning("TensorBoard gets nothing: %s (%s)", path.parent, error.strerror or error)
 
-        writer = SummaryWriter(str(folder / "tensorboard"))
-    except ImportError:
-        yield lambda line: None
-        return
-    except OSError as error:
-        log.warning("TensorBoard gets nothing: %s (%s)", folder / "tensorboard", error.strerror or error)
-        yield lambda line: None
-        return
+        def tell(line: dict[str, Any]) -> None:
+            known = {name: line[name] for name in ("train_loss", "val_accuracy", "learning_rate")}
+            with contextlib.suppress(OSError):  # it can be exported from metrics.jsonl
+                if scalars is not None:
+                    scalars.add(line["epoch"], time.time(), {n: each for n, each in known.items() if each is not None})
 
-    def tell(line: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # it can be drawn from metrics.jsonl
-            for name in ("train_loss", "val_accuracy", "learning_rate"):
-                if line[name] is not None:
-                    writer.add_scalar(name, line[name], line["epoch"])
-
-    try:
         yield tell
-    finally:
-        with contextlib.suppress(OSError):
-            writer.close()
 
 
 def read_torch(path: Path, advice: str) -> dict[str, Any]:

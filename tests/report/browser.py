@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 WAIT_S = 60.0
+SERIOUS = {"serious", "critical"}
 
 
 def needed() -> tuple[str, str]:
@@ -118,3 +120,46 @@ def started(profile: Path) -> Iterator[Browser]:
         yield Browser(made)
     finally:
         made.quit()
+
+
+def keep(browser: Browser, name: str) -> None:
+    if folder := os.environ.get("EDGENAS_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        browser.shoot(Path(folder) / f"{name}.png")
+
+
+def spot_of(browser: Browser, role: str) -> tuple[float, float]:
+    """Where the first point of the series of that role is, in the window; its chart is scrolled there."""
+    return tuple(
+        browser.run(
+            """const data = JSON.parse(document.getElementById('data').textContent);
+            const [name, chart] = Object.entries(data.charts).find(([, each]) => each.table);
+            const series = chart.series.find(each => each.role === arguments[0]);
+            const table = data.tables[chart.table], row = series.rows[0];
+            const plot = document.querySelector(`[data-chart=${name}] .plot`);
+            plot.scrollIntoView({block: 'center', behavior: 'instant'});
+            plot.focus({preventScroll: true});
+            return new Promise(done => requestAnimationFrame(() => {
+                const chartObject = plot.edgenas, over = plot.querySelector('.u-over').getBoundingClientRect();
+                const u = chartObject.u;
+                done([over.left + u.valToPos(table.data[chart.xs[0].column][row], 'x'),
+                      over.top + u.valToPos(table.data[chart.y.column][row], 'y')]);
+            }));""",
+            role,
+        )
+    )
+
+
+def serious_faults(browser: Browser, axe: str) -> list[tuple[str, str, str]]:
+    """The name of each serious fault of the page that is open, where it is, and what axe says of it."""
+    browser.run(axe)
+    browser.driver.set_script_timeout(120)
+    found = browser.driver.execute_async_script(
+        "const done = arguments[arguments.length - 1]; axe.run(document).then(found => done(found.violations))"
+    )
+    return [
+        (each["id"], node["html"][:200], node["failureSummary"])
+        for each in found
+        if each["impact"] in SERIOUS
+        for node in each["nodes"][:3]
+    ]

@@ -5,13 +5,9 @@ Pictures go to the folder that EDGENAS_SCREENSHOTS names, if it does: look at th
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import tarfile
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,23 +15,12 @@ from typing import Any
 import pytest
 import typer
 
-from edgenas.report.live.served import Server
-from edgenas.report.live.watched import Watched
 from edgenas.report.page import render
 from edgenas.report.subjects import Subject, read
 from edgenas.text import printables
-from tests.report.browser import Browser, started
+from tests.report.browser import Browser, keep, serious_faults, spot_of
 from tests.report.subjects import KINDS, MAKERS
 from tests.report.test_page import HOSTILE
-
-AXE = "axe-core@4.14.1"
-SERIOUS = {"serious", "critical"}
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with started(tmp_path_factory.mktemp("profile")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +43,6 @@ def page(made: dict[str, Subject], workplace: Path, capsys: pytest.CaptureFixtur
         return path
 
     return make
-
-
-def keep(browser: Browser, name: str) -> None:
-    if folder := os.environ.get("EDGENAS_SCREENSHOTS"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        browser.shoot(Path(folder) / f"{name}.png")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "all"])
@@ -89,28 +68,6 @@ def test_a_page_opens_without_an_error_or_a_request(
     background = browser.run("return getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
     keep(browser, f"{kind}-{width}{'-dark' * dark}")
-
-
-def spot_of(browser: Browser, role: str) -> tuple[float, float]:
-    """Where the first point of the series of that role is, in the window; its chart is scrolled there."""
-    return tuple(
-        browser.run(
-            """const data = JSON.parse(document.getElementById('data').textContent);
-            const [name, chart] = Object.entries(data.charts).find(([, each]) => each.table);
-            const series = chart.series.find(each => each.role === arguments[0]);
-            const table = data.tables[chart.table], row = series.rows[0];
-            const plot = document.querySelector(`[data-chart=${name}] .plot`);
-            plot.scrollIntoView({block: 'center', behavior: 'instant'});
-            plot.focus({preventScroll: true});
-            return new Promise(done => requestAnimationFrame(() => {
-                const chartObject = plot.edgenas, over = plot.querySelector('.u-over').getBoundingClientRect();
-                const u = chartObject.u;
-                done([over.left + u.valToPos(table.data[chart.xs[0].column][row], 'x'),
-                      over.top + u.valToPos(table.data[chart.y.column][row], 'y')]);
-            }));""",
-            role,
-        )
-    )
 
 
 def test_a_candidate_that_is_pointed_at_shows_its_command(
@@ -302,26 +259,6 @@ def test_without_its_program_the_page_still_says_all(page: Any, browser: Browser
     assert "edgenas search" in text
 
 
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The program of axe-core, from npm's registry."""
-    folder = tmp_path_factory.mktemp("axe")
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm is not here, by which axe-core comes")
-    try:
-        done = subprocess.run([npm, "pack", "--silent", AXE], cwd=folder, capture_output=True, timeout=120, check=False)
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm's registry does not answer, from which axe-core comes")
-    archives = list(folder.glob("*.tgz"))
-    if done.returncode or not archives:
-        pytest.skip("npm's registry cannot be reached, from which axe-core comes")
-    with tarfile.open(archives[0]) as tar:
-        member = tar.extractfile("package/axe.min.js")
-        assert member is not None
-        return member.read().decode()
-
-
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["wide", "narrow-dark"])
 def test_axe_finds_nothing_serious(width: int, dark: bool, page: Any, browser: Browser, axe: str) -> None:
     browser.open(page("all"), width, dark)
@@ -334,61 +271,3 @@ def test_axe_would_find_a_fault(page: Any, browser: Browser, axe: str) -> None:
     browser.open(page("training"))
     browser.run("document.querySelector('main h1').style.color = '#eee'")
     assert [name for name, *_ in serious_faults(browser, axe)] == ["color-contrast"]
-
-
-def serious_faults(browser: Browser, axe: str) -> list[tuple[str, str, str]]:
-    """The name of each serious fault of the page that is open, where it is, and what axe says of it."""
-    browser.run(axe)
-    browser.driver.set_script_timeout(120)
-    found = browser.driver.execute_async_script(
-        "const done = arguments[arguments.length - 1]; axe.run(document).then(found => done(found.violations))"
-    )
-    return [
-        (each["id"], node["html"][:200], node["failureSummary"])
-        for each in found
-        if each["impact"] in SERIOUS
-        for node in each["nodes"][:3]
-    ]
-
-
-def test_a_watched_page_updates_by_itself(
-    workplace: Path, capsys: pytest.CaptureFixture[str], browser: Browser
-) -> None:
-    whole = Path(MAKERS["search"](workplace, capsys))
-    run = workplace / "growing"
-    run.mkdir()
-    shutil.copy(whole / "run.json", run)
-    lines = (whole / "trials.jsonl").read_bytes().splitlines(keepends=True)
-    (run / "trials.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
-    with Server(Watched([str(run)], share=1e9, look_s=0.0)) as server:
-        stop = threading.Event()
-
-        def serve() -> None:
-            while not stop.is_set():
-                server.handle_request()
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            browser.asked()
-            browser.visit(server.address)
-            assert "UNFINISHED" in browser.run("return document.querySelector('main').innerText")
-            browser.run("document.querySelector('figure details summary').click(); window.same = true")
-            browser.wait("return document.querySelector('.rows table')")
-            (run / "trials.jsonl").write_bytes(b"".join(lines))
-            shutil.copy(whole / "result.json", run)
-            browser.wait("return document.getElementById('live').textContent.startsWith('Ended')")
-            assert "UNFINISHED" not in browser.run("return document.querySelector('main').innerText")
-            assert browser.run("return window.same"), "it was not loaded again"
-            browser.wait("return document.querySelector('.rows table')")  # what was unfolded stays so
-            figures = browser.run("return document.querySelectorAll('figure').length")
-            assert figures == browser.run("return document.querySelectorAll('.plot canvas').length") >= 1
-            spot_of(browser, "winner")
-            keep(browser, "watched")
-            assert browser.logged() == []
-            assert set(browser.asked()) == {server.address}
-        finally:
-            stop.set()
-            thread.join()
-    browser.wait("return document.getElementById('live').textContent.includes('has ended')")
-    assert "LIKELY" in browser.run("return document.querySelector('main').innerText"), "what it showed last stays"

@@ -239,6 +239,26 @@ def test_it_ends_with_what_is_watched(growing: Growing) -> None:
     assert process.returncode == 0
 
 
+def test_two_watch_one_run(growing: Growing) -> None:
+    arguments = [sys.executable, "-c", "from edgenas.cli import main; main()", "watch", "growing"]
+    watching = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        addresses = []
+        for each in watching:
+            assert each.stdout is not None
+            addresses.append(each.stdout.readline().strip())
+        assert len(set(addresses)) == 2
+        for address in addresses:
+            _, _, host, path = address.split("/", 3)
+            connection = http.client.HTTPConnection(host, timeout=240)
+            connection.request("GET", f"/{path}")
+            assert "UNFINISHED" in connection.getresponse().read().decode()
+    finally:
+        for each in watching:
+            each.kill()
+            each.communicate()
+
+
 def test_the_terminal_shows_the_best(growing: Growing, capsys: pytest.CaptureFixture[str]) -> None:
     look = Watched(["growing"]).look()
     shown = view(look)

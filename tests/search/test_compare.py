@@ -323,6 +323,7 @@ def test_the_result_is_json(data: Path) -> None:
         ({"training_seconds": float("inf")}, UsageError, "--training-seconds inf"),
         ({"device": ["host"]}, UsageError, "has not measured host; give one or more of edgetpu, eyeriss"),
         ({"device": ["raspi5"]}, UnknownNameError, "did you mean raspi4"),
+        ({"device": ["mac"]}, UnknownNameError, "did you mean macs? known are edgetpu, eyeriss"),
     ],
 )
 def test_what_cannot_be_asked_is_reported(

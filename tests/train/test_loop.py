@@ -6,11 +6,10 @@ import errno
 import json
 import math
 import os
-import sys
-import types
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -269,27 +268,40 @@ def test_default_epochs() -> None:
 
 
 def test_tensorboard_gets_every_value_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[tuple[str, float, int]] = []
-    folders = []
+    said: list[tuple[int, Mapping[str, float]]] = []
 
-    class SummaryWriter:
-        def __init__(self, folder: str) -> None:
-            folders.append(folder)
+    class Scalars:
+        def __init__(self, file: BinaryIO, wall_s: float) -> None:
+            self._file = file
 
-        def close(self) -> None:
-            said.append(("closed", 0.0, 0))
+        def add(self, step: int, wall_s: float, values: Mapping[str, float]) -> None:
+            assert not self._file.closed
+            said.append((step, values))
 
-        def add_scalar(self, name: str, value: float, epoch: int) -> None:
-            said.append((name, value, epoch))
-
-    fake = types.ModuleType("torch.utils.tensorboard")
-    fake.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    monkeypatch.setattr("edgenas.train.files.Scalars", Scalars)
+    monkeypatch.setattr("edgenas.train.files.is_installed", lambda: True)
     run_out(prepare(tmp_path, epochs=2, patience=2))
     lines = [json.loads(line) for line in (tmp_path / "train" / "metrics.jsonl").read_text().splitlines()]
     names = ("train_loss", "val_accuracy", "learning_rate")
-    assert said == [(name, line[name], line["epoch"]) for line in lines for name in names] + [("closed", 0.0, 0)]
-    assert folders == [str(tmp_path / "train" / "tensorboard")]
+    assert said == [(line["epoch"], {name: line[name] for name in names}) for line in lines]
+    assert len(list((tmp_path / "train" / "tensorboard").glob("*tfevents*"))) == 1
+
+
+def test_without_tensorboard_nothing_is_written_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgenas.train.files.is_installed", lambda: False)
+    run_out(prepare(tmp_path, epochs=1))
+    assert not (tmp_path / "train" / "tensorboard").exists()
+
+
+def test_a_full_disk_takes_tensorboard_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Scalars:
+        def __init__(self, *_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("edgenas.train.files.Scalars", Scalars)
+    monkeypatch.setattr("edgenas.train.files.is_installed", lambda: True)
+    run_out(prepare(tmp_path, epochs=1))
+    assert (tmp_path / "train" / "model.pt").exists()
 
 
 def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:

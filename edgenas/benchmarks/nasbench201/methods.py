@@ -33,6 +33,7 @@ from edgenas.search.genetic import Generation, evolve
 from edgenas.search.request import POOL, PRESETS, TABLE_POOL, with_budget
 from edgenas.search.settings import PAPER, SearchSettings
 from edgenas.spaces.nasbench201 import NASBench201
+from edgenas.text import printable
 
 DATASET = "cifar10"
 MACS = "macs"  # in the place of a device: the limit is one on MACs, which are the same everywhere
@@ -209,6 +210,9 @@ class BenchmarkTables:
         if device == MACS:
             self._costs.setdefault(MACS, (AnalyticCost(self.space, input_of(DATASET)), self.macs_m))
         if device not in self._costs:
+            if not (devices.is_path(device) or device in devices.names()):
+                known = [*measured(), MACS]
+                raise UnknownNameError("device", printable(device, 60), known, f"known are {', '.join(known)}")
             profile = devices.load(device)
             if "latency" not in profile.hwnasbench:
                 raise UsageError(

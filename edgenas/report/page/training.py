@@ -62,7 +62,7 @@ def _files(subject: Subject) -> Markup | None:
                 None if full is None else 100 * full,
                 None if agrees is None else 100 * agrees,
                 number(model, "checked", "relative_error"),
-                (words(model, "sha256") or "-")[:16],
+                (words(model, "sha256") or "-")[:12],
             ]
         )
     if not rows:

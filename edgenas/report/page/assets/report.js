@@ -193,7 +193,7 @@
         if (cycle > 1) return u.axes[i]._size;
         const longest = (values || []).reduce((a, b) => String(b).length > a.length ? String(b) : a, "");
         u.ctx.font = u.axes[i].font[0];
-        return Math.ceil(12 + u.ctx.measureText(longest).width / devicePixelRatio);
+        return Math.ceil(17 + u.ctx.measureText(longest).width / devicePixelRatio);
       }};
       if (spec.y.label) y.label = spec.y.label;
       if (names) {
