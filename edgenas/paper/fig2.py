@@ -55,6 +55,7 @@ class Fig2:
     name = "fig2"
     title = "Fig. 2: CIFAR-10 test accuracy (%, NAS-Bench-201) of the networks chosen within a limit"
     size = (14.0, 7.0)
+    plan = None
 
     @property
     def work(self) -> Comparison:

@@ -54,6 +54,7 @@ class Fig3:
         " chosen (CIFAR-10)"
     )
     size = (12.0, 2.4 * len(HISTOGRAMS))
+    plan = None
 
     @property
     def work(self) -> Comparison:

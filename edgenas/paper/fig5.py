@@ -43,6 +43,7 @@ class Fig5:
     name = "fig5"
     title = f"Fig. 5: samples that fill a population of {_FILLED} within a limit on MACs"
     size = (7.0, 4.0)
+    plan = None
     work = None
 
     @cached_property

@@ -21,6 +21,10 @@ class Asked:
     limits: int | None = None
     folder: Path = Path("paper")
     workers: int | None = None
+    dataset: str | None = None  # photos
+    space: str | None = None
+    references: tuple[str, ...] | None = None
+    time_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,20 @@ class Work(Protocol):
 class Figure(Protocol):
     """Iterate over `work`, where there is any, then ask for the others."""
 
-    name: str  # by which it is asked for
-    title: str
-    size: tuple[float, float]  # of the drawing, in inches
+    @property
+    def name(self) -> str:
+        """By which it is asked for."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Of the drawing, in inches."""
+
+    @property
+    def plan(self) -> str | None:
+        """What will be done, and how long that takes; None where it takes moments."""
 
     @property
     def work(self) -> Work | None: ...

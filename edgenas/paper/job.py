@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgenas.benchmarks.nasbench201.methods import BenchmarkTables
-from edgenas.errors import UnknownNameError, UsageError
+from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.paper.fig2 import Fig2
 from edgenas.paper.fig3 import Fig3
+from edgenas.paper.fig4 import fig4
 from edgenas.paper.fig5 import Fig5
 from edgenas.paper.figure import Asked, Figure
 from edgenas.paper.searches import DEVICES, LIMITS, SEEDS, prepared
+from edgenas.paper.table1 import table1
+from edgenas.search.request import PRESETS as SEARCH_PRESETS
+from edgenas.search.request import Preset
 from edgenas.units import check_ranges
 
-FIGURES = ("fig2", "fig3", "fig5")
+_Maker = Callable[[Asked, Mapping[str, Preset]], Figure]
+_MAKERS: dict[str, _Maker] = {
+    "table1": lambda asked, _: table1(asked),
+    "fig2": lambda asked, _: Fig2(prepared(asked)),
+    "fig3": lambda asked, _: Fig3(prepared(asked, DEVICES)),
+    "fig4": fig4,
+    "fig5": lambda asked, _: Fig5(BenchmarkTables(), asked.seeds or SEEDS, asked.limits or LIMITS),
+}
+FIGURES = tuple(_MAKERS)
+_NEEDING = ("table1", "fig4")  # what does not come with the program
 ABSENT = {
-    "table1": "it rests on searches in the space of Once-for-all on ImageNet, which take hours on a GPU",
-    "fig4": "it rests on networks of the space of Once-for-all trained on photos, which takes hours on a GPU",
+    "S1": "it is Fig. 3 of CIFAR-100 and ImageNet16-120 alone, and neither their accuracies nor scores by their images"
+    " are in the tables that ship (`edgenas paper fig3` makes S2 to S6 of CIFAR-10)",
 }
 PRESETS = ("default", "paper")
 MAX_LIMITS = 50
+# What not every figure takes, by the field of Asked: its flag, and which take it.
+_TAKEN: dict[str, tuple[str, tuple[str, ...]]] = {
+    "limits": ("--limits", ("fig2", "fig3", "fig4", "fig5")),
+    "dataset": ("--dataset", ("table1", "fig4")),
+    "space": ("--space", ("fig4",)),
+    "references": ("--reference", ("fig4",)),
+    "time_s": ("--time", ("fig4",)),
+}
 
 
 @dataclass(frozen=True)
@@ -33,15 +56,11 @@ class Paper:
 
 
 def paper(
-    figure: str,
-    preset: str = "default",
-    seeds: int | None = None,
-    limits: int | None = None,
-    output: Path | str = "paper",
-    workers: int | None = None,
+    figure: str, output: Path | str = "paper", presets: Mapping[str, Preset] = SEARCH_PRESETS, **asked: Any
 ) -> Paper:
-    """`figure`, one of FIGURES or "all", ready to be made in the folder `output`, of `seeds` searches under each of
-    `limits` limits by `preset`, one of PRESETS; `workers`: processes, by default one a core.
+    """`figure`, one of FIGURES or "all", ready to be made in the folder `output`; `asked`: fields of Asked, None leaves
+    the choice to each. Of all those are left out that need what is not on this machine. `presets`: as of
+    edgenas.search.search.
 
     Raises UsageError for what cannot be asked, and DataError for data that is missing or damaged.
     """
@@ -50,23 +69,30 @@ def paper(
     known = (*FIGURES, "all")
     if figure not in known:
         raise UnknownNameError("figure", figure, known, f"`edgenas paper` makes {', '.join(known)}")
-    if preset not in PRESETS:
-        raise UnknownNameError("preset", preset, PRESETS, f"--preset is {' or '.join(PRESETS)}")
-    if limits is not None and not 1 <= limits <= MAX_LIMITS:
-        raise UsageError(f"--limits {limits} is not from 1 to {MAX_LIMITS}; give how many limits a device has")
-    if seeds is not None and seeds < 1:
-        raise UsageError(f"--seeds {seeds} searches nothing; give at least --seeds 1")
-    check_ranges(seeds=seeds, workers=workers)
-    asked = Asked(preset, seeds, limits, Path(output), workers)
-    names = FIGURES if figure == "all" else (figure,)
-    return Paper(tuple(_made(names, asked)), asked.folder, ABSENT if figure == "all" else {})
+    found = Asked(folder=Path(output), **asked)
+    _check(figure, found)
+    if figure != "all":
+        return Paper((_MAKERS[figure](found, presets),), found.folder, {})
+    figures, left_out = [], {}
+    for name, make in _MAKERS.items():
+        try:
+            figures.append(make(found, presets))
+        except (DataError, UsageError) as error:
+            if name not in _NEEDING:
+                raise
+            left_out[name] = str(error)
+    return Paper(tuple(figures), found.folder, {**left_out, **ABSENT})
 
 
-def _made(names: tuple[str, ...], asked: Asked) -> list[Figure]:
-    found: list[Figure] = []
-    if {"fig2", "fig3"} & set(names):
-        searches = prepared(asked) if "fig2" in names else prepared(asked, DEVICES)
-        found += [make(searches) for make in (Fig2, Fig3) if make.name in names]
-    if "fig5" in names:
-        found.append(Fig5(BenchmarkTables(), asked.seeds or SEEDS, asked.limits or LIMITS))
-    return found
+def _check(figure: str, asked: Asked) -> None:
+    """Raises UsageError for what cannot be asked of `figure`, whatever data is there."""
+    if asked.preset not in PRESETS:
+        raise UnknownNameError("preset", asked.preset, PRESETS, f"--preset is {' or '.join(PRESETS)}")
+    if asked.limits is not None and not 1 <= asked.limits <= MAX_LIMITS:
+        raise UsageError(f"--limits {asked.limits} is not from 1 to {MAX_LIMITS}; give how many limits a device has")
+    if asked.seeds is not None and asked.seeds < 1:
+        raise UsageError(f"--seeds {asked.seeds} searches nothing; give at least --seeds 1")
+    check_ranges(seeds=asked.seeds, workers=asked.workers)
+    for name, (flag, taking) in _TAKEN.items():
+        if getattr(asked, name) is not None and figure not in (*taking, "all"):
+            raise UsageError(f"{flag} is of {' and '.join(taking)}; leave it out for {figure}")

@@ -11,7 +11,7 @@ import numpy as np
 from edgenas.benchmarks.nasbench201.compare import Comparison, compare
 from edgenas.benchmarks.nasbench201.methods import DEFAULT, MACS, BenchmarkTables
 from edgenas.benchmarks.nasbench201.regrets import Row
-from edgenas.paper.energy import G_A_LB, LB_CO2E_A_KWH, OVERHEAD, WATTS_A_CORE, co2e_lb, kwh_of
+from edgenas.paper.energy import energy_text
 from edgenas.paper.figure import Asked, counted
 from edgenas.report.comparison import paper_network
 from edgenas.search.request import BUDGET
@@ -40,11 +40,6 @@ class Searches:
         """What they took, summed up."""
         return sum(row.seconds for row in self.comparison.choices())
 
-    @property
-    def co2e_g(self) -> float:
-        """Estimated: each had one core."""
-        return co2e_lb(kwh_of(self.seconds)) * G_A_LB
-
     def cases(self) -> dict[tuple[str, float], list[Row]]:
         """By device and limit. Of MACs few values exist, so two percentiles may be one limit."""
         cases: dict[tuple[str, float], list[Row]] = {}
@@ -62,8 +57,7 @@ class Searches:
         }
         return [
             f"preset {self.preset}: {ours[self.preset]}, scores and costs looked up; {counted(self.seeds, 'seed')}",
-            f"{self.seconds:.1f} s of searches, about {self.co2e_g:.2g} g CO2e (assumed {WATTS_A_CORE:g} W a core,"
-            f" x {OVERHEAD:g}, {LB_CO2E_A_KWH:g} lbs a kWh)",
+            f"{self.seconds:.1f} s of searches, a core each: {energy_text(self.seconds, None)}",
             f"the paper: {own}, phi after training each candidate for 100 epochs on a batch, beta 0.8, reference"
             " ResNet-20; 10 seeds; for a search in its other space 5 GPU hours, 1.05 lbs CO2e",
             *paper_network(self.benchmark, [self.preset]),
