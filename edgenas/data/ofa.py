@@ -85,6 +85,8 @@ def _network(record: Any) -> PublishedNetwork | None:
     depths, kernels, expands = (tuple(map(int, record[name])) for name in ("d", "ks", "e"))
     if len(depths) != 5 or not len(kernels) == len(expands) == sum(depths):
         raise ValueError("a network's blocks do not fit its depths")
+    if not (set(depths) <= {2, 3, 4} and set(kernels) <= {3, 5, 7} and set(expands) <= {3, 4, 6}):
+        raise ValueError("a network has what the space does not")
     numbers = float(record["top1"]), float(record["macs"])
     if not 0 < numbers[0] <= 100 or not 0 < numbers[1] < 1e6:
         raise ValueError("a number is out of range")

@@ -57,7 +57,7 @@ class Fig4:
         searches = len(plan.ways) * len(plan.limits_m) * plan.seeds
         left = "" if not job.done else f", of which {counted(len(job.done), 'step')} are done"
         return (
-            f"fig4: {counted(searches, 'search')} of {plan.space} ({', '.join(plan.ways)}) within"
+            f"fig4: {searches} searches of {plan.space} ({', '.join(plan.ways)}) within"
             f" {', '.join(f'{each:g}' for each in plan.limits_m)} M MACs, {plan.budget} architectures scored in each;"
             f" then {counted(plan.epochs, 'epoch')} on {photos:,} photos for each network"
             f" chosen: {duration(plan.estimate_s)} here{left}"
@@ -83,8 +83,8 @@ class Fig4:
         phi = [each for each in points if each.way == SIMILARITY]
         whole = next((each for each in points if each.way == WHOLE), None)
         differs = (
-            f"photos of {len(plan.limits_m)} limits, not CIFAR-10, CIFAR-100 and ImageNet; {plan.epochs} epochs from"
-            " weights trained on ImageNet"
+            "photos, not CIFAR-10, CIFAR-100 and ImageNet; every network is trained for"
+            f" {counted(plan.epochs, 'epoch')} from weights that it inherits"
         )
         rows = []
         if whole is not None and whole.mean is not None:
@@ -112,7 +112,7 @@ class Fig4:
                 Beside(
                     f"reference {SUPERNET} and {printable(name, 60)}",
                     "left for the future",
-                    _gain(points, f"reference {name}"),
+                    _gain(points, f"{SIMILARITY} to {name}"),
                     differs,
                 )
             )

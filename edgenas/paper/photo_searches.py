@@ -15,6 +15,8 @@ import hashlib
 import json
 import math
 import os
+import random
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -41,6 +43,7 @@ from edgenas.paper.figure import ADVICE, Asked
 from edgenas.search import search as prepare_search
 from edgenas.search.forecast import duration
 from edgenas.search.request import PHOTOS_IN_BATCH
+from edgenas.search.settings import SearchSettings
 from edgenas.search.training import train as prepare_training
 from edgenas.spaces.mobilenet.weights import efficientnet_lite_file
 from edgenas.text import MAX_JSON_BYTES, printable
@@ -56,12 +59,13 @@ VERSION = 1  # of fig4.json
 RECORD, SPLIT = "fig4.json", "split.csv"
 SPACE, SEEDS, LIMITS, TIME_S = "efficientnet-lite0", 1, 2, 1200.0  # by default
 STEPS, PAPER_STEPS, BATCH = 10, 100, 32  # of training a candidate by Eq. 3, and images in its one batch
-MIN_BUDGET, MAX_BUDGET = 20, 80  # unique architectures scored by a search
+MIN_BUDGET, MAX_BUDGET = 10, 80  # unique architectures scored by a search
 SEARCH_SHARE = 0.4  # of the time
 WHOLE_SIDE = 160  # pixels at most, at which the whole reference network is trained
+_DRAWN = 100  # architectures, by which is known how large one is
 _LOOK = 1 / 3  # what a look at an image takes of a training step
 _WIDEST = 1.5  # few limits are what the reference takes at the lowest resolution to so many times that
-SIMILARITY, TASK_LOSS, STOCK, WHOLE = "similarity", "task loss", "stock", "reference"
+SIMILARITY, TASK_LOSS, STOCK, WHOLE = "similarity", "task loss", "reference at fewer pixels", "reference"
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Plan:
         """To score: by its name, what a search is asked beside limit and seed."""
         trained = {"epochs": self.steps, "batch_size": BATCH}
         phi = {"fitness": "live", **(trained if self.preset == "paper" else {})}
-        others = {f"reference {name}": {**phi, "reference": name} for name in self.references}
+        others = {f"{SIMILARITY} to {name}": {**phi, "reference": name} for name in self.references}
         return {
             SIMILARITY: {**phi, "reference": SUPERNET},
             TASK_LOSS: {"fitness": "loss", "beta": 0.0, "reference": SUPERNET, **trained},
@@ -323,16 +327,24 @@ def _planned(asked: Asked, space: PhotoSpace, references: Sequence[str], photos:
     )
     classes, count = len(photos["classes"]), photos["images"]["train"] + photos["images"]["validation"]
     image_s = [seconds_per_image(space, each, classes) for each in networks]
-    looks = sum(_looked_at(how) for how in draft.ways.values())  # for a candidate of each search of a limit
-    candidate_s = seeds * looks * sum(image_s)
-    budget = max(MIN_BUDGET, min(MAX_BUDGET, math.floor(SEARCH_SHARE * time_s / candidate_s)))
+    looks = seeds * sum(_looked_at(how) for how in draft.ways.values())  # for a candidate of each search of a limit
+    wide = _mean_macs_m(space)
+
+    def searches_s(budget: int) -> float:
+        """What begins a search is drawn by chance, whatever its MACs are; the others are about as large as may be."""
+        first = min(budget, SearchSettings.population)
+        sizes = [first * max(1.0, wide / limit_m) + budget - first for limit_m in limits_m]
+        return looks * sum(size * each_s for size, each_s in zip(sizes, image_s, strict=True))
+
+    within = [each for each in range(MIN_BUDGET, MAX_BUDGET + 1) if searches_s(each) <= SEARCH_SHARE * time_s]
+    budget = max(within, default=MIN_BUDGET)
     epoch_s = seeds * count * sum(image_s) * (len(draft.ways) + 1)
     whole_s = seeds * count * seconds_per_image(space, _whole(space), classes)
-    left_s = time_s - budget * candidate_s
+    left_s = time_s - searches_s(budget)
     epochs = math.floor(left_s / epoch_s)
     whole = math.floor(left_s / (epoch_s + whole_s)) >= min(2, epochs)
     if epochs < 1:
-        needed_s = MIN_BUDGET * candidate_s + epoch_s
+        needed_s = searches_s(MIN_BUDGET) + epoch_s
         raise UsageError(
             f"--time {time_s / 60:g}min is too little: {len(draft.ways) * len(limits_m) * seeds} searches and an epoch"
             f" of {count:,} photos for each network take {duration(needed_s)} here; give --time"
@@ -340,7 +352,7 @@ def _planned(asked: Asked, space: PhotoSpace, references: Sequence[str], photos:
         )
     each_s = epoch_s + whole * whole_s
     epochs = max(1, min(int(FINE_TUNING["epochs"]), math.floor(left_s / each_s)))
-    estimate_s = round(budget * candidate_s + epochs * each_s, 1)
+    estimate_s = round(searches_s(budget) + epochs * each_s, 1)
     return replace(draft, budget=budget, epochs=epochs, whole=whole, estimate_s=estimate_s)
 
 
@@ -361,6 +373,13 @@ def _spread(resolutions: Sequence[int], count: int) -> list[int]:
 def _whole(space: PhotoSpace) -> Architecture:
     sides = sorted(space.resolutions)
     return space.at_resolution(space.largest(), max([side for side in sides if side <= WHOLE_SIDE] or sides[:1]))
+
+
+def _mean_macs_m(space: PhotoSpace) -> float:
+    """Of architectures drawn by chance."""
+    rng = random.Random(0)
+    drawn = [Architecture(space.name, tuple(map(rng.randrange, space.choices))) for _ in range(_DRAWN)]
+    return statistics.fmean(_macs_m(space, space.canonical(each)) for each in drawn)
 
 
 def _macs_m(space: PhotoSpace, arch: Architecture) -> float:
@@ -385,5 +404,5 @@ def _counts(images: Any) -> dict[str, int]:
 
 def _short(way: str) -> str:
     """What is part of a path; the name of a reference may be a path itself."""
-    name = way.removeprefix("reference ").replace(" ", "-")
+    name = way.removeprefix(f"{SIMILARITY} to ").replace(" ", "-")
     return name if name in (SIMILARITY, "task-loss", *PUBLISHED) else hashlib.sha256(way.encode()).hexdigest()[:12]

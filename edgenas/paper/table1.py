@@ -242,8 +242,8 @@ def table1(asked: Asked) -> Table1:
         score, source = COUNTED, "MACs and parameters, which need no weights"
         fitness: Fitness = mixed.create(COUNTED, space, "digits", FitnessSettings(), PAPER.population)
     else:
-        space.supernet()  # what is missing is said now
         batch = batch_within(asked.dataset, PHOTOS_IN_BATCH)
+        space.supernet()  # what is missing is said now
         how = FitnessSettings(epochs=0, init="inherited", batch_size=batch, reference=SUPERNET)
         fitness = plugins.load("fitness", "live")(space, asked.dataset, how)
         score = f"phi:{fitness.fingerprint[:16]}"
