@@ -31,9 +31,12 @@ def paper(
     space: Annotated[str | None, option("Of the networks for photos in fig4.", default="efficientnet-lite0")] = None,
     reference: Annotated[
         list[str] | None,
-        option("Another reference network of fig4; may be given again.", default="those published, where installed"),
+        option(
+            "Another reference network of fig4: efficientnet-lite0, 1 or 2; may be given again.",
+            default="those installed",
+        ),
     ] = None,
-    duration: Annotated[str | None, option("What fig4 may take, like 30min.", "--time", default="20min")] = None,
+    duration: Annotated[str | None, option("What fig4 may take, like 30min.", "--time", default="30min")] = None,
     output: Annotated[Path, option("Folder of CSV and SVG; an earlier one goes on.", "-o", "--output")] = Path("paper"),
     workers: Annotated[int | None, option("Processes.", default="one a core")] = None,
 ) -> None:

@@ -75,7 +75,7 @@ class Fig4:
 
     def tables(self) -> dict[str, Table]:
         header = ["way", "limit_m_macs", "chosen", "mean", "std", "standard_error", "photos", "m_macs", "scored"]
-        rows = [[printable(each.way, 60), *list(vars(each).values())[1:]] for each in self.points]
+        rows = [[each.way, *list(vars(each).values())[1:]] for each in self.points]
         return {"fig4": (header, rows)}
 
     def beside(self) -> list[Beside]:
@@ -110,7 +110,7 @@ class Fig4:
         for name in plan.references:
             rows.append(
                 Beside(
-                    f"reference {SUPERNET} and {printable(name, 60)}",
+                    f"reference {SUPERNET} and {name}",
                     "left for the future",
                     _gain(points, f"{SIMILARITY} to {name}"),
                     differs,
@@ -151,7 +151,7 @@ class Fig4:
             xs, ys = [each.limit_m for each in known], [each.mean for each in known]
             spread = [max(each.std or 0.0, each.error or 0.0) for each in known]
             how = {"fmt": "os^Dv*Px"[place % 8] + "-", "capsize": 3, "color": COLOURS[place % len(COLOURS)]}
-            axis.errorbar(xs, ys, spread, label=printable(way, 40), **how)
+            axis.errorbar(xs, ys, spread, label=way, **how)
         whole = next((each for each in self.points if each.way == WHOLE), None)
         if whole is not None and whole.mean is not None:
             axis.axhline(whole.mean, ls="--", color="black", label=f"reference, {whole.macs_m:.0f} M")

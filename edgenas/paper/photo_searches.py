@@ -35,9 +35,9 @@ from edgenas.cost.analytic import AnalyticCost
 from edgenas.data.images import check_dataset
 from edgenas.data.inputs import input_of
 from edgenas.data.split import split
-from edgenas.errors import DataError, UsageError
+from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.files import locked, read_file, write_whole
-from edgenas.fitness import PUBLISHED, SUPERNET, check_reference
+from edgenas.fitness import PUBLISHED, SUPERNET
 from edgenas.paper.energy import Meter
 from edgenas.paper.figure import ADVICE, Asked
 from edgenas.search import search as prepare_search
@@ -57,9 +57,10 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of fig4.json
 RECORD, SPLIT = "fig4.json", "split.csv"
-SPACE, SEEDS, LIMITS, TIME_S = "efficientnet-lite0", 1, 2, 1200.0  # by default
+SPACE, SEEDS, LIMITS, TIME_S = "efficientnet-lite0", 1, 2, 1800.0  # by default
 STEPS, PAPER_STEPS, BATCH = 10, 100, 32  # of training a candidate by Eq. 3, and images in its one batch
-MIN_BUDGET, MAX_BUDGET = 10, 80  # unique architectures scored by a search
+MIN_BUDGET, MAX_BUDGET = 30, 80  # unique architectures scored by a search
+MIN_EPOCHS = 3  # that every network is trained
 SEARCH_SHARE = 0.4  # of the time
 WHOLE_SIDE = 160  # pixels at most, at which the whole reference network is trained
 _DRAWN = 100  # architectures, by which is known how large one is
@@ -224,7 +225,8 @@ class PhotoSearches:
         return prepare_training(arch=arch_str, dataset=self.dataset, folder=str(path), **how)
 
     def _searched(self, way: str, limit_m: float, seed: int) -> Path:
-        return self.path / "searches" / f"{_short(way)}-{limit_m:g}M-{seed}"
+        name = way.removeprefix(f"{SIMILARITY} to ").replace(" ", "-")
+        return self.path / "searches" / f"{name}-{limit_m:g}M-{seed}"
 
     def _network(self, arch_str: str, seed: int) -> Path:
         return self.path / "networks" / f"{hashlib.sha256(arch_str.encode()).hexdigest()[:12]}-{seed}"
@@ -248,13 +250,14 @@ def prepared(asked: Asked, presets: Mapping[str, Any]) -> PhotoSearches:
     if os.path.lexists(path / RECORD):
         return _again(path, asked, presets)
     space = photo_space(AutoRequest(asked.dataset, macs_m=1.0, space=asked.space or SPACE))
-    references = _installed() if asked.references is None else asked.references
-    for each in references:
-        check_reference(each)
+    references = _installed() if asked.references is None else _checked(asked.references)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        others = [each.name for each in path.iterdir() if each.name[0] != "." and each.name != SPLIT]
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror or error}); {ADVICE}") from error
+    if others:
+        raise UsageError(f"{path} holds other files; give another -o")
     try:
         found = split(asked.dataset, path / SPLIT).record()
         plan = _planned(asked, space, references, found)
@@ -331,10 +334,10 @@ def _planned(asked: Asked, space: PhotoSpace, references: Sequence[str], photos:
     wide = _mean_macs_m(space)
 
     def searches_s(budget: int) -> float:
-        """What begins a search is drawn by chance, whatever its MACs are; the others are about as large as may be."""
+        """What begins a search is drawn by chance, whatever its MACs are, and is the same under every limit, so that it
+        is scored once; the others are about as large as may be."""
         first = min(budget, SearchSettings.population)
-        sizes = [first * max(1.0, wide / limit_m) + budget - first for limit_m in limits_m]
-        return looks * sum(size * each_s for size, each_s in zip(sizes, image_s, strict=True))
+        return looks * (first * wide / limits_m[0] * image_s[0] + (budget - first) * sum(image_s))
 
     within = [each for each in range(MIN_BUDGET, MAX_BUDGET + 1) if searches_s(each) <= SEARCH_SHARE * time_s]
     budget = max(within, default=MIN_BUDGET)
@@ -342,16 +345,16 @@ def _planned(asked: Asked, space: PhotoSpace, references: Sequence[str], photos:
     whole_s = seeds * count * seconds_per_image(space, _whole(space), classes)
     left_s = time_s - searches_s(budget)
     epochs = math.floor(left_s / epoch_s)
-    whole = math.floor(left_s / (epoch_s + whole_s)) >= min(2, epochs)
-    if epochs < 1:
-        needed_s = searches_s(MIN_BUDGET) + epoch_s
+    whole = math.floor(left_s / (epoch_s + whole_s)) >= MIN_EPOCHS
+    if epochs < MIN_EPOCHS:
+        needed_s = searches_s(MIN_BUDGET) + MIN_EPOCHS * epoch_s
+        searches = len(draft.ways) * len(limits_m) * seeds
         raise UsageError(
-            f"--time {time_s / 60:g}min is too little: {len(draft.ways) * len(limits_m) * seeds} searches and an epoch"
-            f" of {count:,} photos for each network take {duration(needed_s)} here; give --time"
+            f"--time {time_s / 60:g}min is too little: {searches} searches and {MIN_EPOCHS} epochs of {count:,} photos for each network take {duration(needed_s)} here; give --time"
             f" {math.ceil(1.1 * needed_s / 60)}min, fewer --limits or --seeds, or fewer photos"
         )
     each_s = epoch_s + whole * whole_s
-    epochs = max(1, min(int(FINE_TUNING["epochs"]), math.floor(left_s / each_s)))
+    epochs = min(int(FINE_TUNING["epochs"]), math.floor(left_s / each_s))
     estimate_s = round(searches_s(budget) + epochs * each_s, 1)
     return replace(draft, budget=budget, epochs=epochs, whole=whole, estimate_s=estimate_s)
 
@@ -398,11 +401,16 @@ def _installed() -> tuple[str, ...]:
     return tuple(found)
 
 
+def _checked(references: tuple[str, ...]) -> tuple[str, ...]:
+    """Raises UsageError for what is not published, is not installed, or is named twice."""
+    for each in references:
+        if each not in PUBLISHED:
+            raise UnknownNameError("reference", each, PUBLISHED, f"fig4 compares with {', '.join(PUBLISHED)}")
+        if references.count(each) > 1:
+            raise UsageError(f"--reference has {each} twice; name each once")
+        efficientnet_lite_file(each)
+    return references
+
+
 def _counts(images: Any) -> dict[str, int]:
     return {str(name): int(count) for name, count in images.items()}
-
-
-def _short(way: str) -> str:
-    """What is part of a path; the name of a reference may be a path itself."""
-    name = way.removeprefix(f"{SIMILARITY} to ").replace(" ", "-")
-    return name if name in (SIMILARITY, "task-loss", *PUBLISHED) else hashlib.sha256(way.encode()).hexdigest()[:12]

@@ -50,6 +50,8 @@ def write_networks(path: Path) -> Path:
 
 
 def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Searches on photos score two architectures each, by a step on few of them."""
-    for name, value in {"STEPS": 1, "BATCH": 8, "MIN_BUDGET": 2, "MAX_BUDGET": 2}.items():
+    """Searches on photos score two architectures each, by a step on few of them, and networks are trained for an
+    epoch."""
+    how = {"STEPS": 1, "BATCH": 8, "MIN_BUDGET": 2, "MAX_BUDGET": 2, "FINE_TUNING": {"epochs": 1}, "WHOLE_SIDE": 80}
+    for name, value in how.items():
         monkeypatch.setattr(photo_searches, name, value)
