@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgenas import host
 from edgenas.fitness import SUPERNET
 from edgenas.paper.energy import energy_text
 from edgenas.paper.figure import Asked, Beside, Table, counted, mean_and_std
@@ -129,6 +130,7 @@ class Fig4:
     def settings(self) -> list[str]:
         plan, images = self.work.plan, self.work.images
         seconds, joules = self.work.took()
+        cores = host.cores()
         loss = f"the loss with beta 0 after {counted(plan.steps, 'step')} on {BATCH} photos"
         phi = "phi after as many" if plan.preset == "paper" else "phi of inherited weights, without a step"
         lines = [
@@ -136,7 +138,7 @@ class Fig4:
             f" or by {loss}; {counted(plan.seeds, 'seed')}",
             f"{printable(plan.dataset, 80)}: {self.work.train_photos:,} photos to train on,"
             f" {images['test']:,} to test on; {counted(plan.epochs, 'epoch')} for every network, weights inherited",
-            f"{seconds:.0f} s in all: {energy_text(seconds, joules)}",
+            f"{seconds:.0f} s of {counted(cores, 'core')} in all: {energy_text(seconds * cores, joules)}",
             "the paper: phi after training each candidate for 100 epochs on a batch, beta 0.8, reference the largest"
             " network",
         ]

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from edgenas import __version__, schema
+from edgenas import __version__, host, schema
 from edgenas.architecture import Architecture, Constraint, Fitness
 from edgenas.benchmarks.ofa import Predictable
 from edgenas.cost.analytic import AnalyticCost
@@ -46,6 +46,7 @@ class Chosen:
     arch_str: str
     scored: int
     seconds: float
+    core_seconds: float
     joules: float | None
 
     @property
@@ -100,15 +101,18 @@ class Choosing:
 
     def _choose(self, key: Key, meter: Meter) -> Chosen:
         _, score, _, limit_m, seed = key
-        before_j, began_s = meter.joules(), time.perf_counter()
+        before_j, began_s, began_core_s = meter.joules(), time.perf_counter(), time.process_time()
         arch: Architecture | None
         if score == RANDOM:
             arch, scored = _drawn(self.space, limit_m, seed), 0
         else:
             arch, scored = self._search(self.fitnesses[score], limit_m, seed)
-        took_s, after_j = time.perf_counter() - began_s, meter.joules()
+        took_s, core_s, after_j = time.perf_counter() - began_s, time.process_time() - began_core_s, meter.joules()
+        if score != RANDOM and not self.fitnesses[score].exhaustive:  # it has others do its work
+            core_s = took_s * host.cores()
         joules = None if before_j is None or after_j is None else after_j - before_j
-        return Chosen(*key, "" if arch is None else self.space.describe(arch), scored, round(took_s, 6), joules)
+        arch_str = "" if arch is None else self.space.describe(arch)
+        return Chosen(*key, arch_str, scored, round(took_s, 6), round(core_s, 6), joules)
 
     def _search(self, fitness: Fitness, limit_m: float, seed: int) -> tuple[Architecture | None, int]:
         settings = search_settings(self.preset, fitness.exhaustive, seed)

@@ -350,8 +350,9 @@ def _planned(asked: Asked, space: PhotoSpace, references: Sequence[str], photos:
         needed_s = searches_s(MIN_BUDGET) + MIN_EPOCHS * epoch_s
         searches = len(draft.ways) * len(limits_m) * seeds
         raise UsageError(
-            f"--time {time_s / 60:g}min is too little: {searches} searches and {MIN_EPOCHS} epochs of {count:,} photos for each network take {duration(needed_s)} here; give --time"
-            f" {math.ceil(1.1 * needed_s / 60)}min, fewer --limits or --seeds, or fewer photos"
+            f"--time {time_s / 60:g}min is too little: {searches} searches and {MIN_EPOCHS} epochs of {count:,} photos"
+            f" for each network take {duration(needed_s)} here; give --time {math.ceil(1.1 * needed_s / 60)}min, fewer"
+            " --limits or --seeds, or fewer photos"
         )
     each_s = epoch_s + whole * whole_s
     epochs = min(int(FINE_TUNING["epochs"]), math.floor(left_s / each_s))
