@@ -13,15 +13,8 @@ from edgenas import host
 from edgenas.fitness import SUPERNET
 from edgenas.paper.energy import energy_text
 from edgenas.paper.figure import Asked, Beside, Table, counted, mean_and_std
-from edgenas.paper.photo_searches import (
-    BATCH,
-    SIMILARITY,
-    STOCK,
-    TASK_LOSS,
-    WHOLE,
-    PhotoSearches,
-    prepared,
-)
+from edgenas.paper.photo_plan import BATCH, SIMILARITY, STOCK, TASK_LOSS, WHOLE
+from edgenas.paper.photo_searches import PhotoSearches, prepared
 from edgenas.report.drawing import COLOURS
 from edgenas.search.forecast import duration
 from edgenas.text import printable

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgenas.paper import photo_searches
+from edgenas.paper import photo_plan
 
 # Of ofa-mbv3-w1.2 where the predictor knows the resolution, and where it does not; of another width, of another space.
 NETWORKS: list[dict[str, Any]] = [
@@ -54,4 +54,4 @@ def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     epoch."""
     how = {"STEPS": 1, "BATCH": 8, "MIN_BUDGET": 2, "MAX_BUDGET": 2, "FINE_TUNING": {"epochs": 1}, "WHOLE_SIDE": 80}
     for name, value in how.items():
-        monkeypatch.setattr(photo_searches, name, value)
+        monkeypatch.setattr(photo_plan, name, value)

@@ -11,11 +11,12 @@ import pytest
 from edgenas import run as runs
 from edgenas.cli import main
 from edgenas.errors import DataError, EdgeNASError, UnknownNameError, UsageError
-from edgenas.paper import photo_searches
+from edgenas.paper import photo_plan, photo_searches
 from edgenas.paper.fig4 import Fig4, fig4
 from edgenas.paper.figure import Asked
 from edgenas.paper.job import paper
-from edgenas.paper.photo_searches import RECORD, SIMILARITY, STOCK, TASK_LOSS, WHOLE
+from edgenas.paper.photo_plan import SIMILARITY, STOCK, TASK_LOSS, WHOLE
+from edgenas.paper.photo_searches import RECORD
 from edgenas.paper.written import draw, figure_text, write_csv
 from edgenas.search.request import PRESETS
 from edgenas.spaces.mobilenet import EfficientNetLite0
@@ -99,7 +100,7 @@ def test_each_way_is_a_search_that_asks_what_it_says(made: Fig4) -> None:
     by_phi, by_loss, other = (asked[name] for name in ("similarity", "task-loss", "efficientnet-lite0"))
     assert (by_phi["request"]["fitness"], by_loss["request"]["fitness"]) == ("live", "loss")
     assert by_loss["fitness_settings"]["beta"] == 0
-    assert by_loss["fitness_settings"]["epochs"] == photo_searches.STEPS
+    assert by_loss["fitness_settings"]["epochs"] == photo_plan.STEPS
     assert by_phi["fitness_settings"]["epochs"] == 0
     assert by_phi["fitness_settings"]["reference"] == by_loss["fitness_settings"]["reference"] == "supernet"
     assert other["fitness_settings"] == {**by_phi["fitness_settings"], "reference": "efficientnet-lite0"}
@@ -295,6 +296,6 @@ def test_the_paper_s_preset_trains_every_candidate_from_random_weights() -> None
     image_folder(Path("photos"), count=30)
     job = fig4(Asked("paper", dataset="photos", seeds=1, limits=1, time_s=1e6, references=()), PRESETS)
     ways = job.work.plan.ways
-    assert [each["epochs"] for each in ways.values()] == [photos_steps := photo_searches.PAPER_STEPS] * 2
+    assert [each["epochs"] for each in ways.values()] == [photos_steps := photo_plan.PAPER_STEPS] * 2
     assert photos_steps == 100
     assert "phi after as many" in "\n".join(job.settings())
