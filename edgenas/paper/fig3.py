@@ -12,7 +12,7 @@ from typing import Any
 from edgenas.benchmarks.nasbench201.compare import Comparison
 from edgenas.benchmarks.nasbench201.methods import MACS
 from edgenas.benchmarks.nasbench201.regrets import Row
-from edgenas.paper.figure import Beside, Table
+from edgenas.paper.figure import Beside, Table, counted
 from edgenas.paper.searches import Searches
 from edgenas.report.drawing import COLOURS
 from edgenas.report.page.networks import distance
@@ -99,7 +99,8 @@ class Fig3:
                 f"distance {statistics.fmean(distances):.2f} on average, {max(distances):.2f} at worst"
                 if distances
                 else "no search chose a network",
-                f"{self.searches.seeds} winners; CIFAR-10 alone, for no table has phi for CIFAR-100 and ImageNet16-120",
+                f"{counted(self.searches.seeds, 'winner')}; CIFAR-10 alone, for no table has phi for CIFAR-100 and"
+                " ImageNet16-120",
             ),
         ]
 

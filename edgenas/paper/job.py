@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgenas.benchmarks.nasbench201.methods import BenchmarkTables
+from edgenas.data import files
 from edgenas.errors import DataError, UnknownNameError, UsageError
 from edgenas.paper.fig2 import Fig2
 from edgenas.paper.fig3 import Fig3
@@ -15,7 +16,7 @@ from edgenas.paper.fig4 import fig4
 from edgenas.paper.fig5 import Fig5
 from edgenas.paper.figure import Asked, Figure
 from edgenas.paper.searches import DEVICES, LIMITS, SEEDS, prepared
-from edgenas.paper.table1 import table1
+from edgenas.paper.table1 import SUPERNET_FILE, table1
 from edgenas.search.request import PRESETS as SEARCH_PRESETS
 from edgenas.search.request import Preset
 from edgenas.units import check_ranges
@@ -76,12 +77,18 @@ def paper(
     figures, left_out = [], {}
     for name, make in _MAKERS.items():
         try:
-            figures.append(make(found, presets))
+            figures.append(make(_of_all(name, found), presets))
         except (DataError, UsageError) as error:
             if name not in _NEEDING:
                 raise
             left_out[name] = str(error)
     return Paper(tuple(figures), found.folder, {**left_out, **ABSENT})
+
+
+def _of_all(name: str, asked: Asked) -> Asked:
+    """What is asked of the figure `name` where all are: photos are no use to table1 without the supernet."""
+    useless = name == "table1" and files.locate(SUPERNET_FILE) is None
+    return replace(asked, dataset=None) if useless else asked
 
 
 def _check(figure: str, asked: Asked) -> None:

@@ -25,6 +25,7 @@ from edgenas.search.request import PHOTOS_IN_BATCH
 from edgenas.search.settings import PAPER
 
 SEEDS = 5  # by default
+SUPERNET_FILE = Predictable.name  # of edgenas.data.files: its weights
 COUNTED = "macs+params"  # what is scored by where there are no trained weights to compare
 _SHOWN_M = (200.0, 390.0)  # published networks
 
