@@ -34,6 +34,7 @@ from edgenas.spaces.mobilenet import OFAMobileNetV3W12
 from edgenas.spaces.nasbench201 import NASBench201
 from tests.fitness import own_networks
 from tests.pages import ALL, PAGES, ROOT, Command, comparable, maker, reprint, runs_named
+from tests.paper.made import few_candidates, write_networks, write_predictor
 from tests.profiles import quick_profile
 from tests.spaces.checkpoints import official
 from tests.stand_ins import StandInBoard
@@ -176,6 +177,8 @@ class Made:
         path = self.folder / "tables"
         if not path.exists():
             made_up_tables(path)
+            write_predictor(path / "acc_predictor.pth")
+            write_networks(path / "published_networks.json")
         return path
 
 
@@ -239,6 +242,12 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
             own_networks.write(made_own, workplace / "net.pt2", "any")
         if names("edgenas (compare|paper)"):
             monkeypatch.setenv("EDGENAS_DATA_DIR", str(made.tables()))
+        if names("edgenas paper"):
+            few_candidates(monkeypatch)
+        if names("data import ofa-predictor"):
+            write_predictor(workplace / "acc_predictor.pth")
+        if names("data import ofa-networks"):
+            write_networks(workplace / "published_networks.json")
         if names("watch .* --port"):  # another program may have the one that the page names
             monkeypatch.setattr(served, "Server", lambda watched, port: Server(watched))
         if names("data import"):

@@ -173,18 +173,35 @@ def _reader(name: str) -> Callable[[Path], _Tables] | None:
 
     def trained(path: Path) -> _Tables:
         space = plugins.load("spaces", name)()
-        try:
+        with _looking_into(name):
             assert isinstance(space, Published)
             space.read(path)
-        except ImportError as error:
-            raise UsageError(
-                f"to look into {files.known(name).title}, edgenas needs {plugins.lacking(error)}"
-            ) from error
         return {f"the weights of {name}": {}}
 
-    if name == "imagenet16-120":
-        return folder
+    def predictor(path: Path) -> _Tables:
+        from edgenas.data.ofa import read_predictor
+
+        with _looking_into(name):
+            return {f"{len(read_predictor(path))} layers": {}}
+
+    def networks(path: Path) -> _Tables:
+        from edgenas.data.ofa import read_networks
+
+        return {f"{len(read_networks(path))} networks": {}}
+
+    own = {"imagenet16-120": folder, "ofa-predictor": predictor, "ofa-networks": networks}
+    if name in own:
+        return own[name]
     return _table_readers().get(name) or (trained if _is_published(name) else None)
+
+
+@contextlib.contextmanager
+def _looking_into(name: str) -> Iterator[None]:
+    """Raises UsageError where what reads the file called `name` is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(f"to look into {files.known(name).title}, edgenas needs {plugins.lacking(error)}") from error
 
 
 def _is_published(name: str) -> bool:

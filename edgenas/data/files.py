@@ -168,6 +168,22 @@ KNOWN: dict[str, KnownFile] = {
         ),
         _ofa("1.0"),
         _ofa("1.2"),
+        KnownFile(
+            name="ofa-predictor",
+            title="Once-for-all's accuracy predictor",
+            origin="mit-han-lab/once-for-all, no licence stated",
+            use="accuracies of networks of ofa-mbv3-w1.2 on ImageNet (`edgenas paper table1`)",
+            file_names=("acc_predictor.pth", "ofa/acc_predictor.pth"),
+            home=_OFA,
+        ),
+        KnownFile(
+            name="ofa-networks",
+            title="a list of Once-for-all's published networks",
+            origin="mit-han-lab/once-for-all, MIT",
+            use="rows of `edgenas paper table1`",
+            file_names=("published_networks.json", "ofa/published_networks.json"),
+            home=_OFA,
+        ),
     )
 }
 

@@ -15,76 +15,24 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-
-import numpy as np
-import torch
-from torch import Tensor
+from collections.abc import Sequence
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Constraint, Fitness, Score
+from edgenas.architecture import Architecture, Constraint, Fitness
+from edgenas.benchmarks.ofa import Oracle, Predictable
 from edgenas.cost.analytic import AnalyticCost
-from edgenas.data.files import data_dir
 from edgenas.data.inputs import input_of
-from edgenas.data.torch_file import load
 from edgenas.fitness import FitnessSettings, mixed
 from edgenas.search.evaluate import Evaluator
 from edgenas.search.genetic import Generation, evolve
 from edgenas.search.request import with_budget
 from edgenas.search.settings import SearchSettings
-from edgenas.spaces.mobilenet import OFAMobileNetV3W12
 
 LIMITS_M = (240.0, 300.0, 374.0)
 METHODS = ("predictor", "macs", "params", "macs+params", "random")
 
 
-class Predictable(OFAMobileNetV3W12):
-    """Where the predictor holds."""
-
-    table = replace(OFAMobileNetV3W12.table, resolutions=(160, 176, 192, 208, 224))
-
-    def macs_m(self, arch: Architecture, *, num_classes: int = 1000, image_size: int | None = None) -> float:
-        """Of networks for ImageNet, which the limits are of."""
-        return super().macs_m(arch, num_classes=1000)
-
-
 SPACE = Predictable()
-
-
-class Oracle:
-    """Accuracies by Once-for-all's predictor, in %."""
-
-    source = fingerprint = "predictor"
-    exhaustive = True
-
-    def __init__(self) -> None:
-        folder = data_dir()
-        if folder is None:
-            sys.exit("set EDGENAS_DATA_DIR to a folder with ofa/acc_predictor.pth")
-        self._layers: dict[str, Tensor] = load((folder / "ofa" / "acc_predictor.pth").read_bytes())
-
-    def __call__(self, archs: Sequence[Architecture]) -> Iterator[Score]:
-        x = torch.tensor(np.array([features(arch) for arch in archs]), dtype=torch.float32)
-        names = sorted({name.rpartition(".")[0] for name in self._layers}, key=lambda name: int(name.split(".")[-1]))
-        for number, name in enumerate(names):
-            x = x @ self._layers[f"{name}.weight"].T + self._layers[f"{name}.bias"]
-            x = torch.relu(x) if number < len(names) - 1 else x
-        for value in x.flatten().tolist():
-            yield Score(100 * value)
-
-
-def features(arch: Architecture) -> list[float]:
-    """Kernels and expansions of the 20 elastic blocks, one-hot, zero where there is no block; and the resolution."""
-    config = SPACE.config(arch)
-    kernels, expands = np.zeros((20, 3)), np.zeros((20, 3))
-    for stage, blocks in enumerate(config.stages[1:]):
-        for place, (kernel, expand) in enumerate(blocks):
-            kernels[4 * stage + place, (3, 5, 7).index(kernel)] = 1
-            expands[4 * stage + place, (3, 4, 6).index(expand)] = 1
-    resolution = np.zeros(8)
-    resolution[(config.resolution - 112) // 16] = 1
-    return [*kernels.ravel().tolist(), *expands.ravel().tolist(), *resolution.tolist()]
 
 
 def search(fitness: Fitness, limit_m: float, settings: SearchSettings) -> Architecture:
@@ -105,7 +53,7 @@ def drawn(limit_m: float, seed: int) -> Architecture:
 
 def fitness_of(method: str, seed: int) -> Fitness:
     if method == "predictor":
-        return Oracle()
+        return Oracle(SPACE)
     settings = FitnessSettings(seed=seed, epochs=int(os.environ.get("STEPS", "10")), reference="efficientnet-lite0")
     dataset = os.environ.get("PHOTOS", "digits")
     if "+" in method or "*" in method:
@@ -115,7 +63,7 @@ def fitness_of(method: str, seed: int) -> Fitness:
 
 
 def main(methods: Sequence[str], seeds: int) -> None:
-    oracle = Oracle()
+    oracle = Oracle(SPACE)
     long = SearchSettings(population=100, generations=40, pool=200)
     print("best by the predictor: ", end="", flush=True)
     best = {}

@@ -32,8 +32,11 @@ def test_all_figures_are_printed_and_written(capsys: pytest.CaptureFixture[str],
         assert "<svg" in Path(f"here/{name}.svg").read_text()
     assert "written to here/fig2.csv, here/fig2h.csv, here/fig2.svg" in out
     assert {row.method for row in read(Path("here/regrets.csv"))} == {preset}
-    assert out.splitlines()[-2].startswith("not made: table1, for ")
-    assert out.splitlines()[-1].startswith("not made: fig4, for ")
+    assert [line.partition(": ")[2][:44] for line in out.splitlines()[-3:]] == [
+        "table1: Once-for-all's accuracy predictor is",
+        "fig4: give photos, a folder with one sub-fol",
+        "S1: it is Fig. 3 of CIFAR-100 and ImageNet16",
+    ]
     assert "  paper  4500 at 200 M MACs" in out
     assert f"preset {preset}: " in out
     assert ("paper: Algorithm 1 by phi of cells 1" in out) == (preset == "paper")
@@ -83,9 +86,33 @@ def test_interrupted_it_goes_on(capsys: pytest.CaptureFixture[str], monkeypatch:
 
 @pytest.mark.usefixtures("workplace")
 def test_a_figure_that_is_not_made_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = edgenas(capsys, "table1")
+    code, out, err = edgenas(capsys, "S1")
     assert (code, out) == (2, "")
-    assert err.startswith("edgenas: table1 is not made: ")
+    assert err.startswith("edgenas: S1 is not made: ")
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("fig4", 2, "give photos, a folder with one sub-folder a class, like: edgenas paper fig4 --dataset photos"),
+        (
+            "table1",
+            7,
+            "get it from https://github.com/mit-han-lab/once-for-all and run: edgenas data import ofa-predictor",
+        ),
+        ("fig4 --dataset photos --time 5", 2, "--time '5' is no time; write it like --time 30min"),
+        ("fig4 --dataset nowhere", 2, "nowhere"),
+        ("fig2 --dataset photos", 2, "--dataset is of table1 and fig4; leave it out for fig2"),
+        ("fig5 --time 5min", 2, "--time is of fig4; leave it out for fig5"),
+    ],
+)
+def test_what_is_missing_is_one_sentence(words: str, code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found, out, err = edgenas(capsys, *words.split())
+    assert (found, out) == (code, "")
+    assert len(err.splitlines()) == 1
+    assert said in err
+    assert not Path("paper").exists()
 
 
 @pytest.mark.usefixtures("workplace")

@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgenas.benchmarks.nasbench201 import paper as module
 from edgenas.benchmarks.nasbench201.methods import MACS, BenchmarkTables
-from edgenas.benchmarks.nasbench201.paper import HISTOGRAMS, PANELS, Paper, paper
 from edgenas.errors import UnknownNameError, UsageError
-from edgenas.report.paper import figure_text
+from edgenas.paper import fig5 as module
+from edgenas.paper.fig2 import PANELS, Fig2
+from edgenas.paper.fig3 import HISTOGRAMS, Fig3
+from edgenas.paper.fig5 import Fig5
+from edgenas.paper.figure import Asked
+from edgenas.paper.job import paper
+from edgenas.paper.searches import DEVICES, Searches, prepared
+from edgenas.paper.written import figure_text
 from edgenas.search.settings import SearchSettings
 from edgenas.spaces.nasbench201 import OPERATIONS
 from tests.pages import ROOT
@@ -21,29 +26,28 @@ TEXT = ROOT.parent / "shared" / "paper" / "hw-evrsnas.txt"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Paper:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Searches:
     """By the tables that ship."""
-    found = paper("all", seeds=2, limits=2, output=tmp_path_factory.mktemp("paper"), workers=1)
-    assert found.comparison is not None
+    asked = Asked(seeds=2, limits=2, folder=tmp_path_factory.mktemp("paper"), workers=1)
+    found = prepared(asked)
     for _ in found.comparison:
         pass
     return found
 
 
-def chosen(made: Paper, device: str, limit: float) -> list[int]:
+def chosen(made: Searches, device: str, limit: float) -> list[int]:
     """Benchmark indexes of what was chosen."""
-    assert made.comparison is not None
     space = made.benchmark.space
     rows = [row for row in made.comparison.choices() if (row.device, row.limit) == (device, limit)]
     return [space.index_of(space.parse(row.arch_str)) for row in rows]
 
 
-def test_fig2_is_the_mean_and_deviation_of_what_was_chosen_beside_the_best_within_the_limit(made: Paper) -> None:
+def test_fig2_is_the_mean_and_deviation_of_what_was_chosen_beside_the_best_within_the_limit(made: Searches) -> None:
     accuracies, benchmark = made.benchmark.accuracies, made.benchmark
-    assert [(each.panel, each.device) for each in made.fig2] == [
+    assert [(each.panel, each.device) for each in Fig2(made).points] == [
         (panel, device) for device, panel in PANELS.items() for _ in range(2)
     ]
-    for each in made.fig2:
+    for each in Fig2(made).points:
         found = [float(accuracies[index]) for index in chosen(made, each.device, each.limit)]
         assert each.chosen == len(found) == 2
         assert each.mean == pytest.approx(np.mean(found))
@@ -51,7 +55,7 @@ def test_fig2_is_the_mean_and_deviation_of_what_was_chosen_beside_the_best_withi
         within = benchmark.connected & (benchmark.costs(each.device) <= each.limit)
         assert each.best == accuracies[within].max() >= max(found)
         assert all(within[index] for index in chosen(made, each.device, each.limit))
-    loosest = [each.best for each in made.fig2][1::2]
+    loosest = [each.best for each in Fig2(made).points][1::2]
     assert loosest == [max(accuracies)] * len(PANELS), "the loosest limit lets all through"
 
 
@@ -66,22 +70,22 @@ def test_a_limit_on_macs_is_one_on_macs() -> None:
     assert benchmark.case("raspi4", 50).metric == "latency"
 
 
-def test_fig2h_is_what_networks_chosen_by_macs_take_on_each_device(made: Paper) -> None:
-    limits = [each.limit for each in made.fig2 if each.device == MACS]
-    assert [(each.device, each.limit_m) for each in made.fig2h] == [
-        (device, limit) for device in HISTOGRAMS for limit in limits
+def test_fig2h_is_what_networks_chosen_by_macs_take_on_each_device(made: Searches) -> None:
+    limits = [each.limit for each in Fig2(made).points if each.device == MACS]
+    assert [(each.device, each.limit_m) for each in Fig2(made).elsewhere] == [
+        (device, limit) for device in DEVICES for limit in limits
     ]
-    for each in made.fig2h:
+    for each in Fig2(made).elsewhere:
         archs = [made.benchmark.archs[index] for index in chosen(made, MACS, each.limit_m)]
         costs = [cost.values["latency"] for cost in made.benchmark.cost(each.device)(archs)]
         assert each.measured == 2
         assert each.mean_ms == pytest.approx(statistics.fmean(costs))
 
 
-def test_fig3_counts_operations_and_says_how_far_apart_they_are(made: Paper) -> None:
+def test_fig3_counts_operations_and_says_how_far_apart_they_are(made: Searches) -> None:
     benchmark = made.benchmark
-    assert len(made.fig3) == 2 * len(HISTOGRAMS)
-    for each in made.fig3:
+    assert len(Fig3(made).histograms) == 2 * len(HISTOGRAMS)
+    for each in Fig3(made).histograms:
         within = np.flatnonzero(benchmark.connected & (benchmark.costs(each.device) <= each.limit_ms))
         best = within[np.argsort(-benchmark.accuracies[within], kind="stable")][:10]
         of_best, of_chosen = (
@@ -95,8 +99,8 @@ def test_fig3_counts_operations_and_says_how_far_apart_they_are(made: Paper) -> 
         assert each.distance == pytest.approx(apart)
 
 
-def test_fig5_rejection_needs_more_the_less_is_within_and_the_penalty_never_does(made: Paper) -> None:
-    tight, loose = made.fig5
+def test_fig5_rejection_needs_more_the_less_is_within_and_the_penalty_never_does(made: Searches) -> None:
+    tight, loose = Fig5(made.benchmark, 2, 2).filled
     benchmark = made.benchmark
     assert (tight.limit_m, loose.limit_m) == (benchmark.macs_m.min(), benchmark.macs_m.max())
     assert tight.share == pytest.approx((benchmark.macs_m <= tight.limit_m).mean())
@@ -107,16 +111,16 @@ def test_fig5_rejection_needs_more_the_less_is_within_and_the_penalty_never_does
     assert tight.gave_up == loose.gave_up == 0
 
 
-def test_fig5_rejection_gives_up_in_bounded_tries(made: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fig5_rejection_gives_up_in_bounded_tries(made: Searches, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SearchSettings", partial(SearchSettings, max_rejections=2))
-    again = paper("fig5", seeds=2, limits=1, output=made.folder)
-    (tight,) = again.fig5
+    again = Fig5(made.benchmark, seeds=2, limits=1)
+    (tight,) = again.filled
     assert (tight.rejection, tight.gave_up) == (None, 2)
     assert tight.penalty >= 50
-    assert "here   gave up at 7.78 M" in figure_text(again, "fig5")
+    assert "here   gave up at 7.78 M" in figure_text(again)
 
 
-def test_what_is_quoted_of_the_paper_is_in_its_text(made: Paper) -> None:
+def test_what_is_quoted_of_the_paper_is_in_its_text(made: Searches) -> None:
     if not TEXT.exists():
         pytest.skip("needs the paper's text in shared/paper")
     text = " ".join(TEXT.read_text().split())
@@ -130,20 +134,18 @@ def test_what_is_quoted_of_the_paper_is_in_its_text(made: Paper) -> None:
         assert said.replace(" ", "") in text.replace(" ", ""), said
 
 
-def test_co2e_is_that_of_the_searches_seconds(made: Paper) -> None:
-    assert made.comparison is not None
+def test_co2e_is_that_of_the_searches_seconds(made: Searches) -> None:
     seconds = sum(row.seconds for row in made.comparison.choices())
     assert made.seconds == seconds > 0
     kwh = seconds / 3600 * 15 / 1000 * 1.58
-    assert made.co2e_g == pytest.approx(kwh * 0.954 * 453.6, rel=1e-3)
-    assert f"{seconds:.1f} s of searches, about " in figure_text(made, "fig2")
+    said = f"{seconds:.1f} s of searches, a core each: {kwh:.2g} kWh, about {kwh * 0.954 * 453.592:.2g} g CO2e (assumed"
+    assert said in figure_text(Fig2(made))
 
 
 @pytest.mark.parametrize(
     ("asked", "error", "said"),
     [
-        ({"figure": "table1"}, UsageError, "table1 is not made: .* give one of fig2, fig3, fig5, or all"),
-        ({"figure": "fig4"}, UsageError, "fig4 is not made"),
+        ({"figure": "S1"}, UsageError, "S1 is not made: .* give one of table1, fig2, fig3, fig4, fig5, or all"),
         ({"figure": "fig6"}, UnknownNameError, "fig6"),
         ({"preset": "fast"}, UnknownNameError, "fast"),
         ({"seeds": 0}, UsageError, "--seeds"),
