@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from edgenas.architecture import Architecture, OwnResolution, Score, SearchSpace, Supernet, supernet_for
+from edgenas.architecture import Architecture, OwnResolution, Score, SearchSpace, Supernet, network_size, supernet_for
 from edgenas.data.images import SCORED_PER_CLASS, ImageSet, batch_indexes, load_images, load_some, one_batch
 from edgenas.data.inputs import photos_of
 from edgenas.errors import UsageError
@@ -215,6 +215,7 @@ def create(space: SearchSpace, dataset: str, settings: FitnessSettings) -> LiveF
 def repeated(space: SearchSpace, dataset: str, settings: FitnessSettings) -> list[LiveFitness]:
     """The `settings.repeats` whose mean `create` gives, of one seed each; raises what `create` does."""
     check(settings)
+    network_size(space, settings.size, deployed=False)  # before a reference is trained
     on = engine(settings.engine)
     settings = replace(settings, precision=precision_on(on.hardware, settings.precision))
     supernet = supernet_for(space, settings.init)

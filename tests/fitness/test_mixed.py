@@ -351,7 +351,7 @@ def scored_before() -> int:
 class TestSearches:
     COMMAND = "--device raspi4 --latency 5ms --fitness table+macs"
     BY_PHI = "search --device raspi4 --latency 9ms --generations 3 --fitness table"
-    LIVE = "--dataset digits --channels 2 --batch-size 4 --fitness synflow+macs"
+    LIVE = "--dataset digits --channels 2 --batch-size 4 --fitness synflow+macs --refine 0"
 
     def test_a_whole_search_and_its_resumption(self, capsys: pytest.CaptureFixture[str]) -> None:
         whole = search_json(f"{self.COMMAND} --run a", capsys)
