@@ -40,7 +40,7 @@ from edgenas.files import locked, write_whole
 from edgenas.fitness import PHOTOS_REFINED
 from edgenas.package import commands
 from edgenas.package.deploy import deploy
-from edgenas.package.export import ALL_FORMATS
+from edgenas.package.export import ALL_FORMATS, FORMATS
 from edgenas.package.verify import verify
 from edgenas.runtimes import LIBEDGETPU
 from edgenas.search import search as prepare_search
@@ -251,12 +251,16 @@ class Auto:
 
     def _archive(self, name: str) -> list[dict[str, Any]]:
         """Put what was trained in the folder `name` into the package, and check that; what it says of its models."""
-        if any(each.runtime == LIBEDGETPU for each in self.request.profiles()):
-            commands.export(str(self.path / name), ",".join(ALL_FORMATS))
+        self._export(name)
         manifest = commands.package(str(self.path / name), self.output)
         verify(self.output)
         models: list[dict[str, Any]] = manifest["models"]
         return models
+
+    def _export(self, name: str) -> dict[str, Any]:
+        """Write the model files of what was trained in the folder `name`, once; the record of that."""
+        on_edge_tpu = any(each.runtime == LIBEDGETPU for each in self.request.profiles())
+        return commands.export_once(str(self.path / name), ",".join(ALL_FORMATS if on_edge_tpu else FORMATS)).record
 
     def _chosen(self) -> str:
         """Which folder has the better network, by the images held out; of equals the winner of the search."""
@@ -271,7 +275,7 @@ class Auto:
         accuracy: float = found["val_accuracy"]
         if all(each.model_format != "tflite-int8" for each in self.request.profiles()):
             return accuracy
-        quantised = commands.export(str(self.path / name)).record["int8"]
+        quantised = self._export(name)["int8"]
         if quantised is None or quantised["chosen"] is None:  # too few images to tell
             return accuracy
         lost: float = quantised["tries"][quantised["chosen"]]["accuracy_drop"]

@@ -93,7 +93,8 @@ class AutoRequest:
         """The search for the best network, as far as it is known beforehand."""
         limits: dict[str, Any] = self.limits
         found = SearchRequest(self.space, dataset, self.device, seed=self.seed, format=self.format, **limits)
-        found = replace(found, budget=budget_within(self.time_s))
+        within_s = (SEARCH_SHARE + REFINE_SHARE) * self.time_s
+        found = replace(found, budget=budget_within(self.time_s), time_s=within_s)
         return replace(found, cost="hybrid", board=self.board) if self.measures else found
 
     def stock_search(self, dataset: str, networks: tuple[str, ...]) -> SearchRequest:
@@ -106,6 +107,7 @@ class AutoRequest:
             "population": len(networks) + 1,
             "refine": 0,
             "budget": None,
+            "time_s": None,
         }
         return replace(self.search(dataset), cost=cost, include=networks, **how)
 
