@@ -56,7 +56,7 @@ def auto(
 ) -> None:
     """From photos and a limit to a checked package: search, train, compare with the stock network, export, package.
 
-    Example: edgenas auto photos --device host --macs 40M --time 1min -o flowers.tar.gz
+    Example: edgenas auto photos --device host --macs 40M --time 1min --run whole -o whole.tar.gz
     """
     # Here, not above: `edgenas --help` answers without loading torch.
     from edgenas.auto.start import auto as prepare

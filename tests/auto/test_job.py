@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgenas import schema
+from edgenas.auto import job as steps_of
 from edgenas.auto import start
 from edgenas.auto.job import RECORD, SEARCH, STOCK, Auto
 from edgenas.auto.start import auto
@@ -22,9 +24,24 @@ from tests.train.worlds import image_folder
 LIMITS: dict[str, Any] = {"macs_m": 40.0, "time_s": 60.0}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few_epochs() -> Iterator[None]:
+    """Else each training goes on for as long as it may."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgenas.auto.plan.MAX_EPOCHS", 8)
+        yield
+
+
+@pytest.fixture
+def _known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not the matter: to measure it takes seconds, each time."""
+    for module in (start, steps_of):
+        monkeypatch.setattr(module, "seconds_per_image", lambda *_: 0.01)
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return image_folder(tmp_path_factory.mktemp("photos") / "stripes", 30)
+    return image_folder(tmp_path_factory.mktemp("photos") / "stripes", 60)
 
 
 def done(path: Path, photos: Path, **asked: Any) -> Auto:
@@ -67,7 +84,7 @@ def test_the_stock_network_is_a_candidate_and_what_is_chosen_is_the_better(whole
 
 def test_what_is_said(whole: Auto) -> None:
     answer, plan = answer_text(whole.result()), plan_text(whole.plan())
-    assert "2 classes, 22 photos to train on, 2 for validation, 6 to test on; 32 x 32 to 32 x 32 pixels" in plan
+    assert "2 classes, 42 photos to train on, 6 for validation, 12 to test on; 32 x 32 to 32 x 32 pixels" in plan
     assert "host, macs <= 40M; about 60 s, the package is written to" in plan
     assert plan.count("done") == 5
     for name in ("onnx", "tflite", "tflite-f16", "tflite-int8", "accuracy", "macs"):
@@ -84,6 +101,7 @@ def test_its_record_is_read_again_and_says_all(whole: Auto) -> None:
     assert again.result() == whole.result()
 
 
+@pytest.mark.usefixtures("_known_speed")
 def test_interrupted_at_every_step_it_goes_on(tmp_path: Path, photos: Path) -> None:
     job = auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS)
     seen: list[str] = []
@@ -103,6 +121,7 @@ def test_interrupted_at_every_step_it_goes_on(tmp_path: Path, photos: Path) -> N
     assert len(epochs) == job.done["train"]["epochs"]
 
 
+@pytest.mark.usefixtures("_known_speed")
 def test_a_plan_alone_writes_nothing(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     job = auto(photos=str(photos), dry_run=True, **LIMITS)
@@ -110,11 +129,13 @@ def test_a_plan_alone_writes_nothing(tmp_path: Path, photos: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("_known_speed")
 def test_a_limit_below_the_smallest_network_says_what_would_fit(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(InfeasibleError, match=r"the smallest macs possible is 8\.5"):
         done(tmp_path / "job", photos, macs_m=1.0)
 
 
+@pytest.mark.usefixtures("_known_speed")
 def test_a_limit_between_the_smallest_and_the_stock_networks_is_kept(tmp_path: Path, photos: Path) -> None:
     job = done(tmp_path / "job", photos, macs_m=12.0)
     assert job.result()["search"]["winner"]["costs"]["macs"]["value"] <= 12
@@ -122,8 +143,9 @@ def test_a_limit_between_the_smallest_and_the_stock_networks_is_kept(tmp_path: P
     assert "no stock network keeps the limits" in answer_text(job.result())
 
 
+@pytest.mark.usefixtures("_known_speed")
 def test_photos_that_changed_meanwhile_are_seen(tmp_path: Path) -> None:
-    photos = image_folder(tmp_path / "photos", 30)
+    photos = image_folder(tmp_path / "photos", 60)
     job = auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS)
     next(iter(job))
     changed = next(photos.glob("*/*.png"))
@@ -132,6 +154,7 @@ def test_photos_that_changed_meanwhile_are_seen(tmp_path: Path) -> None:
         list(auto(resume=str(tmp_path / "job")))
 
 
+@pytest.mark.usefixtures("_known_speed")
 def test_what_cannot_be_asked_leaves_nothing(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
@@ -155,11 +178,12 @@ def test_too_little_time_is_said_with_what_would_do(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(start, "seconds_per_image", lambda *_: 10.0)
-    with pytest.raises(UsageError, match=r"--time 1min is too little: 3 epochs on 24 photos take .* give --time 24min"):
+    with pytest.raises(UsageError, match=r"--time 1min is too little: 3 epochs on 48 photos take .* give --time 48min"):
         auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS)
     assert not (tmp_path / "job").exists()
 
 
+@pytest.mark.usefixtures("_known_speed")
 def test_a_damaged_record_is_refused(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS)
     next(iter(job))
