@@ -49,6 +49,7 @@ from edgenas.search.training import train as prepare_training
 from edgenas.text import names_in
 from edgenas.train.files import read_identity, read_result
 from edgenas.train.speed import seconds_per_image
+from edgenas.train.teacher import photo_teacher, teacher_training
 
 if TYPE_CHECKING:
     from edgenas.search.job import Search
@@ -77,6 +78,7 @@ class Auto:
     space: PhotoSpace
     photos: dict[str, Any]
     presets: Mapping[str, Preset] = field(default_factory=lambda: PRESETS)
+    teacher_s: float = 0.0  # what the training of a teacher takes, where one is asked for
     done: dict[str, Any] = field(default_factory=dict)
     epochs: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -87,7 +89,7 @@ class Auto:
 
     @cached_property
     def steps(self) -> list[Step]:
-        return steps(self.request, self.space, self.dataset, self.path, self.output)
+        return steps(self.request, self.space, self.dataset, self.path, self.output, self.teacher_s)
 
     @property
     def step(self) -> str | None:
@@ -186,6 +188,11 @@ class Auto:
         result = yield from self._search(SEARCH, replace(asked, include=(self.space.describe(stock),), refine=refine))
         return {"arch_str": self.space.describe(_winner(result))}
 
+    def _train_teacher(self, step: Step) -> Doing:
+        self._inner = job = teacher_training(self.space, self.dataset)
+        yield from job
+        return {"test_accuracy": job.result()["test_accuracy"]}
+
     def _train_winner(self, step: Step) -> Doing:
         return (yield from self._train(SEARCH, self._arch("search"), step))
 
@@ -222,18 +229,22 @@ class Auto:
     def _train(self, name: str, arch: Architecture, step: Step) -> Doing:
         """Train the network found in the folder `name` for about as long as `step` has."""
         path, resume = self.path / name, False
+        distill = "teacher" in self.done
         begun = (path / "train" / "checkpoint.pt").is_file()
         if step.name in self.epochs:  # what was begun goes on, but not what an earlier step left there
             epochs = self.epochs[step.name]
             resume = begun and read_identity(path, self._advice)["settings"]["epochs"] == epochs
         else:
-            epoch_s = self.photos["images"]["train"] * seconds_per_image(self.space, arch, self._classes)
+            teacher = photo_teacher(self.space, self.dataset)[0] if distill else None
+            epoch_s = self.photos["images"]["train"] * seconds_per_image(self.space, arch, self._classes, teacher)
             epochs = epochs_within(self._seconds_for(step), epoch_s)
             if epochs < MIN_EPOCHS:
                 self._note(f"{step.name}: there was time for {epochs} epochs only; more --time is worth it")
             self.epochs[step.name] = epochs
             self._keep()
         how: dict[str, Any] = {"resume": True} if resume else {"restart": begun, "epochs": epochs, "patience": epochs}
+        if distill and not resume:
+            how["distill"] = True
         self._inner = job = prepare_training(str(path), **how)
         yield from job
         return {"epochs": epochs}
@@ -306,6 +317,7 @@ class Auto:
             "request": asdict(self.request),
             "output": str(self.output),
             "photos": self.photos,
+            "teacher_s": self.teacher_s,
             "steps": [asdict(each) for each in self.steps],
             "done": self.done,
             "epochs": self.epochs,
@@ -328,6 +340,7 @@ def _trained(path: Path) -> dict[str, Any] | None:
 _DOES: dict[str, Callable[[Auto, Step], Doing]] = {
     "stock": Auto._find_stock,
     "search": Auto._search_best,
+    "teacher": Auto._train_teacher,
     "train": Auto._train_winner,
     "baseline": Auto._train_stock,
     "package": Auto._pack,

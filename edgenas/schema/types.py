@@ -506,6 +506,7 @@ class AutoRecord(TypedDict):
     request: dict[Text, Any]
     output: Word
     photos: _Photos
-    done: dict[Literal["stock", "search", "train", "baseline", "package"], dict[Text, Any]]
+    teacher_s: NotRequired[Amount]
+    done: dict[Literal["stock", "search", "teacher", "train", "baseline", "package"], dict[Text, Any]]
     epochs: dict[Literal["stock", "train", "baseline"], Positive]
     notes: list[Text]

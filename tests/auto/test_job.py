@@ -143,6 +143,37 @@ def test_a_limit_between_the_smallest_and_the_stock_networks_is_kept(tmp_path: P
     assert "no stock network keeps the limits" in answer_text(job.result())
 
 
+def test_a_teacher_is_trained_once_and_learned_from(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenas.train.teacher.MAX_SIDE", 64)
+    seen: list[bool] = []
+
+    def speed(space: Any, arch: Any, classes: int, teacher: Any = None) -> float:
+        seen.append(teacher is not None)
+        return 0.01
+
+    for module in (start, steps_of):
+        monkeypatch.setattr(module, "seconds_per_image", speed)
+    job = auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS, distill=True)
+    assert job.teacher_s == pytest.approx(4 * 48 * 0.01)
+    assert [each.name for each in job.steps] == ["stock", "search", "teacher", "train", "package"]
+    for _ in job:
+        if job.step == "teacher":
+            break
+    job = auto(resume=str(tmp_path / "job"))
+    list(job)
+    assert job.done["teacher"]["test_accuracy"] > 0
+    # Stock and teacher beforehand, the stock network for the refinement, then the winner with its teacher.
+    assert seen == [False, False, False, True]
+    trained = job.result()["trained"][SEARCH]
+    assert "fine-tuned on" in trained["teacher"]
+    assert trained["teacher"].endswith("at 64 pixels")
+    monkeypatch.setattr(start, "seconds_per_image", lambda *_: 1.0)
+    with pytest.raises(UsageError, match=r"the teacher \d+; leave --distill out, or give --time \d+min"):
+        auto(str(tmp_path / "late"), str(tmp_path / "b.tar.gz"), photos=str(photos), **LIMITS, distill=True)
+
+
 @pytest.mark.usefixtures("_known_speed")
 def test_photos_that_changed_meanwhile_are_seen(tmp_path: Path) -> None:
     photos = image_folder(tmp_path / "photos", 60)
