@@ -23,7 +23,7 @@ from edgenas.cli import main
 from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, ExportError, UnknownNameError
 from edgenas.lower import lower
-from edgenas.package import commands
+from edgenas.package import commands, remedies
 from edgenas.package.build import FOLDER, _costs, build, run_py
 from edgenas.package.export import ALL_FORMATS, export, parse_formats
 from edgenas.package.verify import verify, violation
@@ -397,6 +397,30 @@ def files_in(folder: Path) -> dict[str, bytes]:
     """Name below `folder` -> content, locks left out."""
     found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def test_interrupted_while_remedies_are_tried_the_export_before_is_left(
+    run_copy: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files_in(run_copy.path)
+
+    def interrupted(self: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def run() -> tuple[int, str]:
+        with pytest.raises(SystemExit) as end:
+            main(["export", str(run_copy.path), "--format", "onnx,tflite-int8", "--int8-remedies", "calibration"])
+        return int(end.value.code or 0), capsys.readouterr().err
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remedies, "MAX_DROP", -1.0)  # so that all of them are tried
+        patch.setattr(remedies._Tried, "_moved", interrupted)
+        code, err = run()
+    assert code == 130, err
+    assert "Traceback" not in err
+    assert files_in(run_copy.path) == before
+    assert not list(run_copy.path.rglob("*.partial"))
+    assert run()[0] == 0
 
 
 def test_a_mismatch_is_not_kept_and_an_earlier_export_is(run_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:

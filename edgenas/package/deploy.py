@@ -140,7 +140,7 @@ def _record(manifest: Mapping[str, Any], form: str, path: Path) -> dict[str, Any
 def _searched_for(manifest: Mapping[str, Any], entry: Board) -> str | None:
     """The format that the network was searched for, where that was on such a board and its runtime takes it."""
     searched_for = [manifest["device"]] if manifest["device"] else manifest.get("devices", [])
-    mine = [each for each in searched_for if each["name"] in (entry.device, entry.name)]
+    mine = [each for each in searched_for if registry.is_of(entry, each["name"])]
     form: str | None = mine[0].get("model_format") if mine else None
     if form is None or form not in FORMATS:
         return None

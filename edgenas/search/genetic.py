@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -12,8 +12,6 @@ from edgenas.search.evaluate import SHORTLIST, Evaluator, Measured
 from edgenas.search.limit import TIME_UP
 from edgenas.search.settings import SearchSettings
 from edgenas.search.variation import Variation
-
-_WITHIN = 4  # times as many are looked at as are chosen of them
 
 
 @dataclass(frozen=True)
@@ -94,29 +92,6 @@ def best_of_unique(space: SearchSpace, trials: Iterable[Trial]) -> list[Trial]:
     for trial in sorted(trials, key=partial(rank, space)):
         found.setdefault(space.canonical(trial.arch), trial)
     return list(found.values())
-
-
-def diverse(space: SearchSpace, best: Sequence[Architecture], count: int) -> list[Architecture]:
-    """`count` of the unique architectures `best`, which are sorted by score, for a closer look: the first, then each
-    time the one that is farthest, in genes, from all that were taken before it, of equals the first. They are among the
-    _WITHIN * `count` of highest score, and in the order of that.
-
-    In a space for photos the first few by score are often one network with a block more here or there, which the score
-    does not tell apart; nor does a brief training.
-    """
-    rivals = list(best[: _WITHIN * count])
-    chosen = rivals[:1]
-    while len(chosen) < min(count, len(rivals)):
-        left = [arch for arch in rivals if arch not in chosen]
-        chosen.append(max(left, key=lambda arch: min(_distance(space, arch, other) for other in chosen)))
-    return [arch for arch in rivals if arch in chosen]
-
-
-def _distance(space: SearchSpace, one: Architecture, other: Architecture) -> float:
-    """In how many genes they differ, each by the share of its options that lies between: most of a MobileNet's genes
-    are ordered sizes."""
-    genes = zip(one.genes, other.genes, space.choices, strict=True)
-    return sum(abs(mine - its) / max(1, options - 1) for mine, its, options in genes)
 
 
 def leaders(space: SearchSpace, trials: Iterable[Trial], most: int) -> list[Architecture]:

@@ -14,8 +14,10 @@ from edgenas.auto import job as steps_of
 from edgenas.auto import start
 from edgenas.auto.job import RECORD, SEARCH, STOCK, Auto
 from edgenas.auto.start import auto
+from edgenas.board.registry import Board
 from edgenas.cli import main
 from edgenas.errors import DataError, ExportError, InfeasibleError, UsageError
+from edgenas.package import commands
 from edgenas.package.verify import verify
 from edgenas.report.auto import answer_text, plan_text
 from edgenas.schema.types import AutoRecord
@@ -141,6 +143,30 @@ def test_a_limit_between_the_smallest_and_the_stock_networks_is_kept(tmp_path: P
     assert job.result()["search"]["winner"]["costs"]["macs"]["value"] <= 12
     assert job.notes == []
     assert "no stock network keeps the limits" in answer_text(job.result())
+
+
+@pytest.mark.usefixtures("_known_speed")
+def test_where_int8_is_deployed_it_is_measured_on_the_board_and_files_are_written_once(
+    tmp_path: Path, photos: Path, here: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written: list[str] = []
+    export = commands.export
+
+    def counting(run: str, formats: str) -> commands.Exported:
+        written.append(Path(run).name)
+        return export(run, formats)
+
+    monkeypatch.setattr(commands, "export", counting)
+    job = done(tmp_path / "job", photos, format="tflite-int8", board="here", baseline=True)
+    (report,) = job.done["package"]["deployed"]
+    assert report["model"]["format"] == "tflite-int8"
+    assert report["accuracy"]["runtime"]["name"] == "ai-edge-litert"
+    assert report["latency"]["median_ms"] > 0
+    assert json.loads((job.path / "here.json").read_text()) == report
+    trained = [SEARCH, *([STOCK] if job.done["baseline"].get("epochs") else [])]
+    assert written == trained  # to compare what they are worth as int8; the package takes the same files
+    assert verify(job.output)["manifest"]["device"]["model_format"] == "tflite-int8"
+    assert "the package on board here, measured anew" in answer_text(job.result())
 
 
 def test_a_teacher_is_trained_once_and_learned_from(
