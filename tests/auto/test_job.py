@@ -21,6 +21,7 @@ from edgenas.package import commands
 from edgenas.package.verify import verify
 from edgenas.report.auto import answer_text, plan_text
 from edgenas.schema.types import AutoRecord
+from tests.disks import mounted
 from tests.train.worlds import image_folder
 
 LIMITS: dict[str, Any] = {"macs_m": 40.0, "time_s": 60.0}
@@ -167,6 +168,33 @@ def test_where_int8_is_deployed_it_is_measured_on_the_board_and_files_are_writte
     assert written == trained  # to compare what they are worth as int8; the package takes the same files
     assert verify(job.output)["manifest"]["device"]["model_format"] == "tflite-int8"
     assert "the package on board here, measured anew" in answer_text(job.result())
+
+
+@pytest.mark.usefixtures("_known_speed")
+def test_on_a_disk_that_fills_in_the_middle_it_goes_on_once_there_is_room(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mounted(tmp_path / "disk", 128 << 20) as disk:
+        folder = disk.path / "job"
+        job = auto(str(folder), str(disk.path / "a.tar.gz"), photos=str(photos), **LIMITS)
+        for step in ("search", "train", "package"):
+            for _ in job:
+                if job.step == step:
+                    break
+            known = set(job.done)
+            disk.fill()
+            with pytest.raises(SystemExit) as end:
+                main(["auto", "--resume", str(folder)])
+            said = capsys.readouterr().err.splitlines()[-1]
+            assert end.value.code in (6, 7), said
+            assert said.startswith("edgenas: ")
+            assert "No space left on device" in said
+            assert f"edgenas auto --resume {folder}" in said
+            disk.empty()
+            job = auto(resume=str(folder))
+            assert set(job.done) == known
+        list(job)
+        assert verify(job.output)["models"]
 
 
 def test_a_teacher_is_trained_once_and_learned_from(
