@@ -16,13 +16,14 @@ from edgenas.auto.job import RECORD, SPLIT, VERSION, Auto
 from edgenas.auto.plan import MIN_EPOCHS, TRAINING_SHARE, AutoRequest, PhotoSpace, check, stock_networks
 from edgenas.board import registry
 from edgenas.data.images import check_dataset, own
+from edgenas.data.list_file import is_list
 from edgenas.data.photos import list_photos
 from edgenas.data.split import split
 from edgenas.errors import DataError, ExportError, UsageError
 from edgenas.files import check_place, read_file
 from edgenas.schema.types import AutoRecord
 from edgenas.search.request import PRESETS, Preset
-from edgenas.text import as_name, printable
+from edgenas.text import as_name, names_in, printable
 from edgenas.train.speed import seconds_per_image
 from edgenas.train.teacher import SETTINGS as TEACHER
 from edgenas.train.teacher import architecture_of
@@ -55,8 +56,10 @@ def auto(
         )
     request = _with_boards(AutoRequest(**asked))
     space = check(request)
+    _check_boards(request)
     teacher_s = _check_time(request, space)
-    stem = f"auto-{as_name(Path(request.photos).absolute().name)}"
+    source = Path(request.photos).absolute()
+    stem = f"auto-{as_name(source.stem if is_list(source) and not source.is_dir() else source.name)}"
     package = Path(output if output is not None else f"{stem}.tar.gz")
     check_place(package, ExportError, "give another place with -o")
     if run is not None:
@@ -95,6 +98,7 @@ def _resumed(name: str, presets: Mapping[str, Preset]) -> Auto:
     except ValueError as error:
         raise DataError(f"{path / RECORD} is damaged or of another version ({printable(error)}); {advice}") from error
     space = check(request)
+    _check_boards(request)
     check_dataset(str(path / SPLIT))  # and every photo is what it was
     kept = {name: record[name] for name in ("photos", "done", "epochs", "notes", "created")}
     teacher_s = record.get("teacher_s", 0.0)
@@ -113,6 +117,19 @@ def _with_boards(request: AutoRequest) -> AutoRequest:
             raise UsageError(f"you have several boards of {device.name}; give one of them, like --board {mine[0]}")
         found += mine
     return replace(request, board=",".join(found) or None)
+
+
+def _check_boards(request: AutoRequest) -> None:
+    """Raise UsageError for a board that there is not, or that is of none of the devices: it may be needed in the end
+    only."""
+    known = devices.load_each(request.device).values()
+    for name in names_in(request.board or ""):
+        entry = registry.board(name)
+        if not any(registry.is_of(entry, device.name) for device in known):
+            raise UsageError(
+                f"board {name} is of the device {printable(entry.device)}, not of {printable(request.device)}; name a"
+                " board of that, or its device by --device"
+            )
 
 
 def _check_time(request: AutoRequest, space: PhotoSpace) -> float:

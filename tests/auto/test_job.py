@@ -14,8 +14,10 @@ from edgenas.auto import job as steps_of
 from edgenas.auto import start
 from edgenas.auto.job import RECORD, SEARCH, STOCK, Auto
 from edgenas.auto.start import auto
+from edgenas.board import registry
 from edgenas.board.registry import Board
 from edgenas.cli import main
+from edgenas.data.split import split
 from edgenas.errors import DataError, ExportError, InfeasibleError, UsageError
 from edgenas.package import commands
 from edgenas.package.verify import verify
@@ -126,9 +128,13 @@ def test_interrupted_at_every_step_it_goes_on(tmp_path: Path, photos: Path) -> N
 
 @pytest.mark.usefixtures("_known_speed")
 def test_a_plan_alone_writes_nothing(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = photos.parent / "listed.csv"
+    split(photos, listed)
     monkeypatch.chdir(tmp_path)
     job = auto(photos=str(photos), dry_run=True, **LIMITS)
     assert plan_text(job.plan())
+    assert (str(job.path), str(job.output)) == ("runs/auto-stripes", "auto-stripes.tar.gz")
+    assert str(auto(photos=str(listed), dry_run=True, **LIMITS).output) == "auto-listed.tar.gz"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -245,11 +251,14 @@ def test_what_cannot_be_asked_leaves_nothing(tmp_path: Path, photos: Path, monke
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("")
     here = {"photos": str(photos), **LIMITS}
+    registry.add(Board("pi", "raspi4", "null", {}))
     for error, said, how in (
         (UsageError, "give the photos", LIMITS),
         (UsageError, "give a limit", {"photos": str(photos)}),
         (DataError, "no folder", {**here, "photos": str(tmp_path / "nothing")}),
         (ExportError, "a.tar.gz", {**here, "output": str(tmp_path / "taken" / "file" / "a.tar.gz")}),
+        (UsageError, "no board 'nowhere'", {**here, "board": "nowhere"}),
+        (UsageError, "board pi is of the device raspi4, not of host", {**here, "board": "pi"}),
         (UsageError, "holds other files", {**here, "run": str(tmp_path / "taken")}),
         (UsageError, "no job of `edgenas auto`", {"resume": "nothing"}),
         (UsageError, "leave the others out", {**here, "resume": "nothing"}),
