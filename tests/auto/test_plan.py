@@ -47,6 +47,13 @@ def test_the_steps_take_the_time_that_there_is(minutes: int, baseline: bool | No
     assert (times["stock"] > 0) == (minutes >= 20)
 
 
+def test_the_search_has_no_more_time_than_is_planned_for_it() -> None:
+    stock, search, *_ = planned(time_s=3600.0)
+    assert search.seconds == 1080
+    assert "--time 1080s" in search.command
+    assert "--time" not in stock.command
+
+
 def test_a_teacher_takes_its_part_of_the_training() -> None:
     request = AutoRequest("photos", macs_m=40.0, time_s=3600.0, distill=True)
     found = steps(request, SPACE, "job/split.csv", Path("runs/job"), Path("a.tar.gz"), 500.0)

@@ -3,7 +3,7 @@
 Of the network trained in each RUN every remedy is tried, whatever the one before came to, in the order and on top of
 each other as `edgenas export` does. Which is kept is decided on training images held out, as there. What is printed
 is the accuracy of what is kept so far, less that of float, on the test images, which decide nothing; and on those held
-out. `--seeds`: of the training with rounded weights.
+out. `--seeds`: of the training with rounded weights; `--remedies`: up to which.
 """
 
 from __future__ import annotations
@@ -58,24 +58,24 @@ class Watched(remedies._Tried):
         return better
 
 
-def tried(path: str, seed: int) -> Watched:
+def tried(path: str, seed: int, asked: str) -> Watched:
     trained = load_trained(runs.open_trained(path).path)
     train, test = (load_images(trained.dataset, part, side=trained.given.image_size) for part in ("train", "test"))
     watched = Watched(trained, train, test, replace(QuantisedSettings(), seed=seed))
     if len(watched.held) < remedies.MIN_HELD_OUT:
         raise SystemExit(f"{path}: only {len(watched.held)} training images can be held out, too few to tell a point")
-    watched.search("training")
+    watched.search(asked)
     return watched
 
 
 def main(options: argparse.Namespace) -> None:
     remedies.MAX_DROP = -1.0  # none is enough
     for path in options.runs:
-        each = [tried(path, seed) for seed in range(options.seeds)]
+        each = [tried(path, seed, options.remedies) for seed in range(options.seeds)]
         first = each[0]
         print(
             f"{path}: {first.of.arch_str}\n  float {100 * first.float_accuracy:.2f} % of {len(first.labels)} test"
-            f" images, {len(first.held)} training images held out, {options.seeds} seeds"
+            f" images, {len(first.held)} training images held out, {len(each)} seed{'s' * (len(each) > 1)}"
         )
         print(f"  {'TEST':>7}  {'HELD OUT':>8}  {'SECONDS':>7}  points against float, of what is kept after")
         for rows in zip(*(watched.found for watched in each), strict=True):
@@ -88,4 +88,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--remedies", choices=remedies.REMEDIES[1:], default=remedies.REMEDIES[-1])
     main(parser.parse_args())
