@@ -198,6 +198,7 @@ class SearchRequest:
     include: tuple[str, ...] | None = None  # architectures, in the space's notation, that are candidates in any case
     flip: bool | None = None  # whether these see mirror images too
     format: str | None = None  # of the files that are deployed, timed and compared; None: the device's
+    time_s: float | None = None  # that the search may take, refinement included; None: no limit
 
     def constraints(self) -> list[Constraint]:
         return constraints_of(vars(self))

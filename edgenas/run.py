@@ -1,8 +1,9 @@
 """A run is a folder: `run.json` says what was asked, `trials.jsonl` what was seen, one line a trial; where boards
 corrected a predictor, `measured.jsonl` what they said, one line an architecture; and where a shortlist was trained
 briefly, `refined.jsonl` what came of it, one line an architecture and rung, and `refine/` what it takes to train on.
+Where a search has a time limit, `time.json` says how much of it is spent.
 
-Nothing is ever rewritten. A trial is on the disk before the search goes on, so a run that was killed at any moment
+Nothing else is ever rewritten. A trial is on the disk before the search goes on, so a run that was killed at any moment
 goes on from its folder; only a torn last line is forgiven. `result.json` is added when the run has ended. Whatever is
 read is checked by edgenas.schema, which is loaded only then.
 """
@@ -33,7 +34,7 @@ RUNS = Path("runs")
 ADVICE = "choose another place with --run FOLDER"
 MAX_BYTES = 1 << 30  # of a file of a run
 # Of a run, beside run.json; `alone` has the runs for each of its devices, where there are several.
-_FILES = ("trials.jsonl", "measured.jsonl", "refined.jsonl", "result.json", "refine", "alone")
+_FILES = ("trials.jsonl", "measured.jsonl", "refined.jsonl", "result.json", "time.json", "refine", "alone")
 _MAX_STEM = 200  # bytes of a folder's name, and there is room for a number
 
 
@@ -104,6 +105,27 @@ class Run:
             "right": base64.b64encode(refined.right).decode(),
         }
         self._append("refined.jsonl", [line])
+
+    def spent_s(self) -> float:
+        """What programs have spent so far of the time that the search has, where that has an end. Raises DataError
+        where the file is damaged."""
+        content = self._content("time.json")
+        if content is None:
+            return 0.0
+        from edgenas import schema
+        from edgenas.schema.types import Spent
+
+        path = self.path / "time.json"
+        try:
+            return float(schema.checked(Spent, schema.parse(content))["spent_s"])
+        except ValueError as error:
+            raise DataError(
+                f"{path} is damaged ({printable(error)}); remove it, and the time that the search has begins again"
+            ) from error
+
+    def keep_spent(self, seconds: float) -> None:
+        """Write down that so much of the time is spent."""
+        _write(self.path / "time.json", {"spent_s": round(seconds, 3)}, DataError, self._room)
 
     def result(self) -> dict[str, Any] | None:
         """What the search printed with --json when it ended, or None while it has not, or where there was no search.

@@ -24,11 +24,12 @@ from edgenas.cli import main
 from edgenas.data.images import ImageSet, load_images
 from edgenas.errors import DataError, ExportError, UnknownNameError
 from edgenas.lower import lower
-from edgenas.package import card
-from edgenas.package.build import FOLDER, build, run_py
-from edgenas.package.export import export, parse_formats
+from edgenas.package import card, commands, remedies
+from edgenas.package.build import FOLDER, _costs, build, run_py
+from edgenas.package.export import ALL_FORMATS, export, parse_formats
 from edgenas.package.verify import verify, violation
 from edgenas.run import Run, open_run
+from edgenas.train.files import load_trained
 from tests.conftest import ARCH
 from tests.data.pngs import png
 
@@ -217,6 +218,38 @@ def test_costs_of_another_network_than_the_winner_are_priced_anew(run_copy: Run,
     costs = build(run_copy, tmp_path / "other.tar.gz")["costs"]
     assert costs["macs"]["value"] > 0
     assert "a test" not in json.dumps(costs)
+
+
+def test_what_was_exported_is_exported_once_more_only_where_something_is_missing(
+    run_copy: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def counting(run: str, formats: str) -> commands.Exported:
+        made.append(formats)
+        return write(run, formats)
+
+    write = commands.export
+    monkeypatch.setattr(commands, "export", counting)
+    every = ",".join(ALL_FORMATS)
+    for formats, count in ((None, 0), (every, 1), (every, 1), (None, 1)):
+        found = commands.export_once(str(run_copy.path), *([formats] if formats else []))
+        assert len(made) == count
+        assert found.record == json.loads((found.folder / "export.json").read_text())
+    (found.folder / "model.onnx").unlink()
+    commands.export_once(str(run_copy.path), every)
+    assert len(made) == 2
+
+
+def test_a_latency_that_was_measured_again_at_length_is_the_package_s(trained_run: Path) -> None:
+    trained = load_trained(trained_run)
+    macs = {"value": 3.0, "unit": "M", "source": "counted"}
+    costs = {"latency": {"value": 4.0, "unit": "ms", "source": "quickly", "upper": 4.4}, "macs": macs}
+    found: dict[str, Any] = {"genes": list(trained.arch.genes), "costs": costs, "measured_again": None}
+    assert _costs({"winner": found}, {}, trained, []) == costs
+    again = {"verdict": "PASS", "values": {"latency": 4.1}, "source": "at length"}
+    latency = {"value": 4.1, "unit": "ms", "source": "at length"}
+    assert _costs({"winner": {**found, "measured_again": again}}, {}, trained, []) == {"latency": latency, "macs": macs}
 
 
 def test_files_that_changed_are_exported_again(run_copy: Run, archive: Path, tmp_path: Path) -> None:
@@ -408,6 +441,30 @@ def files_in(folder: Path) -> dict[str, bytes]:
     """Name below `folder` -> content, locks left out."""
     found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def test_interrupted_while_remedies_are_tried_the_export_before_is_left(
+    run_copy: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files_in(run_copy.path)
+
+    def interrupted(self: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def run() -> tuple[int, str]:
+        with pytest.raises(SystemExit) as end:
+            main(["export", str(run_copy.path), "--format", "onnx,tflite-int8", "--int8-remedies", "calibration"])
+        return int(end.value.code or 0), capsys.readouterr().err
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remedies, "MAX_DROP", -1.0)  # so that all of them are tried
+        patch.setattr(remedies._Tried, "_moved", interrupted)
+        code, err = run()
+    assert code == 130, err
+    assert "Traceback" not in err
+    assert files_in(run_copy.path) == before
+    assert not list(run_copy.path.rglob("*.partial"))
+    assert run()[0] == 0
 
 
 def test_a_mismatch_is_not_kept_and_an_earlier_export_is(run_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:

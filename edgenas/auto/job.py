@@ -40,7 +40,7 @@ from edgenas.files import locked, write_whole
 from edgenas.fitness import PHOTOS_REFINED
 from edgenas.package import commands
 from edgenas.package.deploy import deploy
-from edgenas.package.export import ALL_FORMATS
+from edgenas.package.export import ALL_FORMATS, FORMATS
 from edgenas.package.verify import verify
 from edgenas.runtimes import LIBEDGETPU
 from edgenas.search import search as prepare_search
@@ -49,6 +49,7 @@ from edgenas.search.training import train as prepare_training
 from edgenas.text import names_in
 from edgenas.train.files import read_identity, read_result
 from edgenas.train.speed import seconds_per_image
+from edgenas.train.teacher import photo_teacher, teacher_training
 
 if TYPE_CHECKING:
     from edgenas.search.job import Search
@@ -77,6 +78,7 @@ class Auto:
     space: PhotoSpace
     photos: dict[str, Any]
     presets: Mapping[str, Preset] = field(default_factory=lambda: PRESETS)
+    teacher_s: float = 0.0  # what the training of a teacher takes, where one is asked for
     done: dict[str, Any] = field(default_factory=dict)
     epochs: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -87,7 +89,7 @@ class Auto:
 
     @cached_property
     def steps(self) -> list[Step]:
-        return steps(self.request, self.space, self.dataset, self.path, self.output)
+        return steps(self.request, self.space, self.dataset, self.path, self.output, self.teacher_s)
 
     @property
     def step(self) -> str | None:
@@ -186,6 +188,11 @@ class Auto:
         result = yield from self._search(SEARCH, replace(asked, include=(self.space.describe(stock),), refine=refine))
         return {"arch_str": self.space.describe(_winner(result))}
 
+    def _train_teacher(self, step: Step) -> Doing:
+        self._inner = job = teacher_training(self.space, self.dataset)
+        yield from job
+        return {"test_accuracy": job.result()["test_accuracy"]}
+
     def _train_winner(self, step: Step) -> Doing:
         return (yield from self._train(SEARCH, self._arch("search"), step))
 
@@ -222,18 +229,22 @@ class Auto:
     def _train(self, name: str, arch: Architecture, step: Step) -> Doing:
         """Train the network found in the folder `name` for about as long as `step` has."""
         path, resume = self.path / name, False
+        distill = "teacher" in self.done
         begun = (path / "train" / "checkpoint.pt").is_file()
         if step.name in self.epochs:  # what was begun goes on, but not what an earlier step left there
             epochs = self.epochs[step.name]
             resume = begun and read_identity(path, self._advice)["settings"]["epochs"] == epochs
         else:
-            epoch_s = self.photos["images"]["train"] * seconds_per_image(self.space, arch, self._classes)
+            teacher = photo_teacher(self.space, self.dataset)[0] if distill else None
+            epoch_s = self.photos["images"]["train"] * seconds_per_image(self.space, arch, self._classes, teacher)
             epochs = epochs_within(self._seconds_for(step), epoch_s)
             if epochs < MIN_EPOCHS:
                 self._note(f"{step.name}: there was time for {epochs} epochs only; more --time is worth it")
             self.epochs[step.name] = epochs
             self._keep()
         how: dict[str, Any] = {"resume": True} if resume else {"restart": begun, "epochs": epochs, "patience": epochs}
+        if distill and not resume:
+            how["distill"] = True
         self._inner = job = prepare_training(str(path), **how)
         yield from job
         return {"epochs": epochs}
@@ -251,12 +262,16 @@ class Auto:
 
     def _archive(self, name: str) -> list[dict[str, Any]]:
         """Put what was trained in the folder `name` into the package, and check that; what it says of its models."""
-        if any(each.runtime == LIBEDGETPU for each in self.request.profiles()):
-            commands.export(str(self.path / name), ",".join(ALL_FORMATS))
+        self._export(name)
         manifest = commands.package(str(self.path / name), self.output)
         verify(self.output)
         models: list[dict[str, Any]] = manifest["models"]
         return models
+
+    def _export(self, name: str) -> dict[str, Any]:
+        """Write the model files of what was trained in the folder `name`, once; the record of that."""
+        on_edge_tpu = any(each.runtime == LIBEDGETPU for each in self.request.profiles())
+        return commands.export_once(str(self.path / name), ",".join(ALL_FORMATS if on_edge_tpu else FORMATS)).record
 
     def _chosen(self) -> str:
         """Which folder has the better network, by the images held out; of equals the winner of the search."""
@@ -271,7 +286,7 @@ class Auto:
         accuracy: float = found["val_accuracy"]
         if all(each.model_format != "tflite-int8" for each in self.request.profiles()):
             return accuracy
-        quantised = commands.export(str(self.path / name)).record["int8"]
+        quantised = self._export(name)["int8"]
         if quantised is None or quantised["chosen"] is None:  # too few images to tell
             return accuracy
         lost: float = quantised["tries"][quantised["chosen"]]["accuracy_drop"]
@@ -302,6 +317,7 @@ class Auto:
             "request": asdict(self.request),
             "output": str(self.output),
             "photos": self.photos,
+            "teacher_s": self.teacher_s,
             "steps": [asdict(each) for each in self.steps],
             "done": self.done,
             "epochs": self.epochs,
@@ -324,6 +340,7 @@ def _trained(path: Path) -> dict[str, Any] | None:
 _DOES: dict[str, Callable[[Auto, Step], Doing]] = {
     "stock": Auto._find_stock,
     "search": Auto._search_best,
+    "teacher": Auto._train_teacher,
     "train": Auto._train_winner,
     "baseline": Auto._train_stock,
     "package": Auto._pack,

@@ -58,6 +58,7 @@ class AutoRequest:
     space: str = SPACE
     time_s: float = TIME_S
     baseline: bool | None = None  # whether the stock network is trained as long as the winner; None: where time allows
+    distill: bool = False  # whether what is trained at length learns from the space's largest network too
     seed: int = 0
 
     @property
@@ -93,7 +94,8 @@ class AutoRequest:
         """The search for the best network, as far as it is known beforehand."""
         limits: dict[str, Any] = self.limits
         found = SearchRequest(self.space, dataset, self.device, seed=self.seed, format=self.format, **limits)
-        found = replace(found, budget=budget_within(self.time_s))
+        within_s = (SEARCH_SHARE + REFINE_SHARE) * self.time_s
+        found = replace(found, budget=budget_within(self.time_s), time_s=within_s)
         return replace(found, cost="hybrid", board=self.board) if self.measures else found
 
     def stock_search(self, dataset: str, networks: tuple[str, ...]) -> SearchRequest:
@@ -106,6 +108,7 @@ class AutoRequest:
             "population": len(networks) + 1,
             "refine": 0,
             "budget": None,
+            "time_s": None,
         }
         return replace(self.search(dataset), cost=cost, include=networks, **how)
 
@@ -150,13 +153,17 @@ def stock_networks(space: PhotoSpace) -> list[Architecture]:
     return [space.at_resolution(space.largest(), side) for side in sorted(space.resolutions)]
 
 
-def steps(request: AutoRequest, space: PhotoSpace, dataset: str, folder: Path, output: Path) -> list[Step]:
-    """What will be done for `request` on `dataset` in `folder`, in order, the package being written to `output`."""
+def steps(
+    request: AutoRequest, space: PhotoSpace, dataset: str, folder: Path, output: Path, teacher_s: float = 0.0
+) -> list[Step]:
+    """What will be done for `request` on `dataset` in `folder`, in order, the package being written to `output`.
+    `teacher_s`: what the training of a teacher takes, where one is asked for."""
     total = request.time_s
     last = max(MIN_LAST_S, LAST_SHARE * total)
     first = min(MAX_FIRST_S, FIRST_SHARE * total) if request.has_first else 0.0
     search = (SEARCH_SHARE + REFINE_SHARE) * total
-    training = max(0.0, total - first - search - last) / (2 if request.has_baseline else 1)
+    training = max(0.0, total - first - search - last - teacher_s) / (2 if request.has_baseline else 1)
+    distilled = " --distill" if request.distill else ""
     stock, winner, archive = (shlex.quote(str(each)) for each in (folder / "stock", folder / "search", output))
     networks = tuple(map(space.describe, stock_networks(space)))
     found = [
@@ -173,11 +180,14 @@ def steps(request: AutoRequest, space: PhotoSpace, dataset: str, folder: Path, o
             "finds the best network within the limits, the stock one being a candidate",
             f"{command(request.search(dataset))} --run {winner}",
         ),
-        Step("train", training, "fine-tunes it on the photos", f"edgenas train {winner}"),
     ]
+    if request.distill:
+        what = "fine-tunes the space's largest network, for the others to learn from; it is kept"
+        found.append(Step("teacher", teacher_s, what, f"edgenas train {winner} --distill"))
+    found.append(Step("train", training, "fine-tunes it on the photos", f"edgenas train {winner}{distilled}"))
     if request.has_baseline:
         what = "fine-tunes the stock network as long; the better of the two is taken"
-        found.append(Step("baseline", training, what, f"edgenas train {stock} --restart"))
+        found.append(Step("baseline", training, what, f"edgenas train {stock} --restart{distilled}"))
     commands = [f"edgenas package {winner} -o {archive}", f"edgenas verify {archive}"]
     commands += [f"edgenas deploy {archive} --board {board}" for board in names_in(request.board)]
     what = "writes the model files and the package, and checks them" + (", on the board too" if request.board else "")

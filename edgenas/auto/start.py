@@ -16,14 +16,17 @@ from edgenas.auto.job import RECORD, SPLIT, VERSION, Auto
 from edgenas.auto.plan import MIN_EPOCHS, TRAINING_SHARE, AutoRequest, PhotoSpace, check, stock_networks
 from edgenas.board import registry
 from edgenas.data.images import check_dataset, own
+from edgenas.data.list_file import is_list
 from edgenas.data.photos import list_photos
 from edgenas.data.split import split
 from edgenas.errors import DataError, ExportError, UsageError
 from edgenas.files import check_place, read_file
 from edgenas.schema.types import AutoRecord
 from edgenas.search.request import PRESETS, Preset
-from edgenas.text import as_name, printable
+from edgenas.text import as_name, names_in, printable
 from edgenas.train.speed import seconds_per_image
+from edgenas.train.teacher import SETTINGS as TEACHER
+from edgenas.train.teacher import architecture_of
 
 _MAX_BYTES = 1 << 24  # of auto.json
 
@@ -53,8 +56,10 @@ def auto(
         )
     request = _with_boards(AutoRequest(**asked))
     space = check(request)
-    _check_time(request, space)
-    stem = f"auto-{as_name(Path(request.photos).absolute().name)}"
+    _check_boards(request)
+    teacher_s = _check_time(request, space)
+    source = Path(request.photos).absolute()
+    stem = f"auto-{as_name(source.stem if is_list(source) and not source.is_dir() else source.name)}"
     package = Path(output if output is not None else f"{stem}.tar.gz")
     check_place(package, ExportError, "give another place with -o")
     if run is not None:
@@ -64,7 +69,7 @@ def auto(
     else:
         path = runs.RUNS / stem if dry_run else runs.place(None, stem)
     if dry_run:
-        return Auto(path, request, package, space, split(request.photos).record(), presets)
+        return Auto(path, request, package, space, split(request.photos).record(), presets, teacher_s)
     path.mkdir(parents=True, exist_ok=True)
     try:
         found = split(request.photos, path / SPLIT).record()
@@ -72,7 +77,7 @@ def auto(
         with contextlib.suppress(OSError):
             path.rmdir()
         raise
-    return Auto(path, request, package, space, found, presets)
+    return Auto(path, request, package, space, found, presets, teacher_s)
 
 
 def _resumed(name: str, presets: Mapping[str, Preset]) -> Auto:
@@ -93,9 +98,11 @@ def _resumed(name: str, presets: Mapping[str, Preset]) -> Auto:
     except ValueError as error:
         raise DataError(f"{path / RECORD} is damaged or of another version ({printable(error)}); {advice}") from error
     space = check(request)
+    _check_boards(request)
     check_dataset(str(path / SPLIT))  # and every photo is what it was
     kept = {name: record[name] for name in ("photos", "done", "epochs", "notes", "created")}
-    return Auto(path, request, Path(record["output"]), space, presets=presets, **kept)
+    teacher_s = record.get("teacher_s", 0.0)
+    return Auto(path, request, Path(record["output"]), space, presets=presets, teacher_s=teacher_s, **kept)
 
 
 def _with_boards(request: AutoRequest) -> AutoRequest:
@@ -112,16 +119,36 @@ def _with_boards(request: AutoRequest) -> AutoRequest:
     return replace(request, board=",".join(found) or None)
 
 
-def _check_time(request: AutoRequest, space: PhotoSpace) -> None:
-    """Raise UsageError where not even the smallest of the stock networks can be trained in the time that there is."""
+def _check_boards(request: AutoRequest) -> None:
+    """Raise UsageError for a board that there is not, or that is of none of the devices: it may be needed in the end
+    only."""
+    known = devices.load_each(request.device).values()
+    for name in names_in(request.board or ""):
+        entry = registry.board(name)
+        if not any(registry.is_of(entry, device.name) for device in known):
+            raise UsageError(
+                f"board {name} is of the device {printable(entry.device)}, not of {printable(request.device)}; name a"
+                " board of that, or its device by --device"
+            )
+
+
+def _check_time(request: AutoRequest, space: PhotoSpace) -> float:
+    """How many seconds the training of a teacher takes; 0 where none is asked for. Raises UsageError where not even the
+    smallest of the stock networks can be trained in the time that there is besides."""
     smallest = stock_networks(space)[0]
     listing = list_photos(own(request.photos))
-    count = sum(map(len, listing.train))
-    epoch_s = count * seconds_per_image(space, smallest, len(listing.class_names))
-    needed_s = MIN_EPOCHS * epoch_s / TRAINING_SHARE
+    count, classes = sum(map(len, listing.train)), len(listing.class_names)
+    epoch_s = count * seconds_per_image(space, smallest, classes)
+    teacher_s = 0.0
+    if request.distill:
+        teacher_s = TEACHER.epochs * count * seconds_per_image(space, architecture_of(space), classes)
+    needed_s = (MIN_EPOCHS * epoch_s + teacher_s) / TRAINING_SHARE
     if needed_s > request.time_s:
+        teaching = f", the teacher {teacher_s / 60:.0f}" if request.distill else ""
+        advice = "leave --distill out, or give" if request.distill else "give"
         raise UsageError(
             f"--time {request.time_s / 60:.0f}min is too little: {MIN_EPOCHS} epochs on {count:,} photos take"
-            f" {MIN_EPOCHS * epoch_s / 60:.0f} minutes here at the lowest resolution; give --time"
+            f" {MIN_EPOCHS * epoch_s / 60:.0f} minutes here at the lowest resolution{teaching}; {advice} --time"
             f" {math.ceil(needed_s / 60)}min or more"
         )
+    return teacher_s

@@ -62,7 +62,8 @@ Outcome = Measured | Failed
 
 class Bench:
     """Times models on the board behind `session`, a `device`, with `threads` on the cores `affinity` (none: those that
-    the device's profile names, if any), by `runtime` ("": the device's own); the store answers for what is known.
+    the device's profile names, if any), by `runtime` ("": the device's own); the store answers for what is known, but
+    not where all is to be measured `anew`.
 
     It waits `cooling_s` for a hot board to cool down. The reference's time before a block may be `recent_s` old.
     """
@@ -79,13 +80,14 @@ class Bench:
         runtime: str = "",
         cooling_s: float = COOLING_S,
         recent_s: float = RECENT_S,
+        anew: bool = False,
     ) -> None:
         if device.measurement is None:
             raise ValueError(f"nothing can be measured on {device.name}")
         self.session, self.device, self.board, self.threads, self.store = session, device, board, threads, store
         self.how, self.prepare = device.measurement, prepare
         self.affinity = list(affinity or self.how.affinity) or None
-        self._asked, self._cooling_s, self._recent_s = runtime, cooling_s, recent_s
+        self._asked, self._cooling_s, self._recent_s, self._anew = runtime, cooling_s, recent_s, anew
         state = session.facts["state"]
         self._coolest_c = _hottest(state)
         self.timing: Model | None = None  # what runs on the board right now, or ran when it was lost
@@ -119,7 +121,8 @@ class Bench:
     def known(self, model: Model, tier: Tier) -> Measured | None:
         """What was measured before just as it would be now, and answers what `tier` asks; or None. Raises as
         `runtime`."""
-        record = self.store.find(self.fingerprint(model, tier, self.runtime(model)))
+        runtime = self.runtime(model)
+        record = None if self._anew else self.store.find(self.fingerprint(model, tier, runtime))
         if record is None:
             return None
         measured = Measured(record, from_store=True)

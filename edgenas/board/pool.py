@@ -50,7 +50,8 @@ class BoardPool:
     """Boards of `device`, connected when first needed and kept until `close`, after which it is of no more use.
 
     A board that is lost in the middle of a block is connected to again for `patience_s`, while its models go to the
-    others; what it had not answered for is timed anew.
+    others; what it had not answered for is timed anew. The store answers for what is known, but not where all is to be
+    measured `anew`.
     """
 
     def __init__(
@@ -61,10 +62,11 @@ class BoardPool:
         connect: Callable[[Board], Session] = connect,
         patience_s: float = PATIENCE_S,
         block: int = BLOCK,
+        anew: bool = False,
     ) -> None:
         refuse_simulated(device)
         self.boards, self.device, self.store = list(boards), device, store or Store()
-        self._connect, self._patience_s, self._block = connect, patience_s, block
+        self._connect, self._patience_s, self._block, self._anew = connect, patience_s, block, anew
         self._waiting: queue.Queue[_Job | None] = queue.Queue()
         self._answers: queue.Queue[tuple[_Job, Outcome] | BaseException] = queue.Queue()
         self._lock = threading.Lock()  # of the two below, which threads change
@@ -227,6 +229,7 @@ class BoardPool:
             self.store,
             affinity=board.affinity,
             runtime=board.runtime,
+            anew=self._anew,
         )
         with self._lock:
             if not self._closing.is_set():

@@ -44,6 +44,14 @@ def auto(
             panel=_WHAT,
         ),
     ] = None,
+    distill: Annotated[
+        bool,
+        option(
+            "Train a teacher, the space's largest network, first: the others learn from it too.",
+            "--distill",
+            panel=_WHAT,
+        ),
+    ] = False,
     seed: Annotated[int | None, options.seed("plan and photos", _WHAT)] = None,
     output: Annotated[
         str | None,
@@ -56,7 +64,7 @@ def auto(
 ) -> None:
     """From photos and a limit to a checked package: search, train, compare with the stock network, export, package.
 
-    Example: edgenas auto photos --device host --macs 40M --time 1min -o flowers.tar.gz
+    Example: edgenas auto photos --device host --macs 40M --time 1min --run whole -o whole.tar.gz
     """
     # Here, not above: `edgenas --help` answers without loading torch.
     from edgenas.auto.start import auto as prepare
@@ -76,6 +84,7 @@ def auto(
         "space": space,
         "time_s": time and parse_seconds(time, "time"),
         "baseline": baseline,
+        "distill": distill or None,
         "seed": seed,
     }
     asked = {name: value for name, value in asked.items() if value is not None}

@@ -11,7 +11,7 @@ from edgenas.cli import options
 from edgenas.cli.options import option
 from edgenas.cli.results import interrupted, show
 from edgenas.fitness import FitnessSettings
-from edgenas.units import parse, parse_limit, parse_share
+from edgenas.units import parse, parse_limit, parse_seconds, parse_share
 
 _LIMITS = "Limits (give at least one, with its unit, or --pareto)"
 _WHAT = "What is searched"
@@ -111,6 +111,13 @@ def search(
             panel=_HOW,
         ),
     ] = None,
+    time: Annotated[
+        str | None,
+        option(
+            "What all of it may take, like 30min: then it ends as if its budget were spent. Half is for refining.",
+            panel=_HOW,
+        ),
+    ] = None,
     pool: Annotated[
         int | None,
         option(
@@ -204,6 +211,7 @@ def search(
         "generations": generations,
         "population": population,
         "budget": budget,
+        "time_s": time and parse_seconds(time, "time"),
         "pool": pool,
         "epochs": epochs,
         "init": init,

@@ -241,10 +241,10 @@ def _divided(found: Listing, same: Mapping[str, int], test: float, validation: f
         else:
             shuffled = paths
         # By their places among all, so that copies, which go where the first of them does, move no other.
-        chosen = set() if found.own_parts else {same[path] for path in _every(shuffled, test)}
+        chosen = set() if found.own_parts else _some(shuffled, same, test)
         rest = [path for path in shuffled if same[path] not in chosen]
         share = 0.0 if named is not None else validation / (1 - (0 if found.own_parts else test))
-        validated = {same[path] for path in _every(rest, share)}
+        validated = _some(rest, same, share)
         for path in shuffled:
             part = "test" if same[path] in chosen else "validation" if same[path] in validated else "train"
             places.setdefault(same[path], part)
@@ -257,12 +257,25 @@ def _divided(found: Listing, same: Mapping[str, int], test: float, validation: f
         held |= {path for path in train[-1] if named is None and places[same[path]] == "validation"}
     if not any(tested):
         raise DataError(f"{found.source} has no photo to test on; put at least 2 different ones into each class")
+    count = sum(any(path not in held for path in paths) for paths in train)
+    if count < 2:
+        raise DataError(
+            f"{found.source} has photos to train on in {'one class' if count else 'no class'} only, for copies are kept"
+            " together; put at least 3 different ones into each class"
+        )
     return replace(found, train=train, test=tested, validation=frozenset(held) if held else None)
 
 
 def _in_order(train: Sequence[str], test: Sequence[str]) -> list[str]:
     """What `listed` divided, as it was."""
     return sorted([*train, *test])
+
+
+def _some(paths: Sequence[str], same: Mapping[str, int], share: float) -> set[int]:
+    """The numbers of those that `_every` takes of `paths`; but where these are all that differ, not the first of them:
+    copies go together, and some are to be left to train on."""
+    taken = {same[path] for path in _every(paths, share)}
+    return taken - {same[paths[0]]} if taken and taken == {same[path] for path in paths} else taken
 
 
 def _every(paths: Sequence[str], share: float) -> Iterator[str]:

@@ -60,10 +60,10 @@ def build(run: Run, path: Path) -> dict[str, Any]:
     check_place(path, ExportError, ADVICE)
     trained = load_trained(run.path)
     folder = run.path / "export"
-    found = _exported(folder, trained)
+    found = exported(folder, trained)
     if found is None:
         export_trained(trained, folder, tuple(FORMATS))
-        found = _exported(folder, trained)
+        found = exported(folder, trained)
     if found is None:
         raise ExportError(f"{folder} is changed by another program; wait for it, then run the same command again")
     record, content = found
@@ -98,7 +98,7 @@ def run_py() -> bytes:
     return runner.replace(imported, reader[reader.index("\nimport ") + 1 :].rstrip()).encode()
 
 
-def _exported(folder: Path, trained: Trained) -> tuple[dict[str, Any], dict[str, bytes]] | None:
+def exported(folder: Path, trained: Trained) -> tuple[dict[str, Any], dict[str, bytes]] | None:
     """The record of an export of these weights in every format, and the files that it vouches for, by name; None where
     something is missing, damaged or of other weights."""
     if not os.path.lexists(folder / RECORD):
@@ -211,10 +211,17 @@ def _named(device: Device, form: str | None) -> dict[str, str]:
 def _costs(
     result: Mapping[str, Any], request: Mapping[str, Any], trained: Trained, found_for: Sequence[Device]
 ) -> dict[str, Any]:
-    """Those that the search found for its winner; another architecture costs what the search would say."""
+    """Those that the search found for its winner, as measured again at length where they were; another architecture
+    costs what the search would say."""
     winner = result.get("winner") or {}
     if winner.get("genes") == list(trained.arch.genes):
-        return dict(winner["costs"])
+        again = winner.get("measured_again") or {"values": {}, "source": ""}
+        return {
+            metric: {"value": again["values"][metric], "unit": cost["unit"], "source": again["source"]}
+            if metric in again["values"]
+            else cost
+            for metric, cost in winner["costs"].items()
+        }
     if not found_for:
         return {}
     space = plugins.load("spaces", trained.arch.space)()

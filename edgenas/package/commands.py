@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgenas.package.build import build
-from edgenas.package.export import CALIBRATION_IMAGES, FORMATS, parse_formats
+from edgenas.package.build import build, exported
+from edgenas.package.export import CALIBRATION_IMAGES, EDGETPU, FORMATS, parse_formats
 from edgenas.package.export import export as write
 from edgenas.package.remedies import REMEDIES, check_remedies
 from edgenas.run import open_trained
@@ -38,6 +38,19 @@ def export(
     asked, opened = parse_formats(formats), open_trained(run)
     folder = folder or opened.path / "export"
     return Exported(write(opened, asked, folder, calibration_images, remedies), folder)
+
+
+def export_once(run: str, formats: str = ",".join(FORMATS)) -> Exported:
+    """As `export`, to RUN/export; but where an earlier export of the same weights left every format there, that is it.
+    Raises as that does, and DataError where the run is not trained."""
+    from edgenas.train.files import load_trained
+
+    opened = open_trained(run)
+    folder = opened.path / "export"
+    found = exported(folder, load_trained(opened.path))
+    if found is None or (EDGETPU in parse_formats(formats) and found[0]["edgetpu"] is None):
+        return export(run, formats)
+    return Exported(found[0], folder)
 
 
 def package(run: str, path: Path) -> dict[str, Any]:

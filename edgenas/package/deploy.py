@@ -1,7 +1,8 @@
 """`edgenas deploy`: a package brought to a board, checked there, its accuracy and latency measured there.
 
 The archive is verified here first. What runs on the board is this EdgeNAS's own runner and agent, never code that came
-in the archive. All that was found goes into a report, whatever the verdict is.
+in the archive. The latency is measured anew each time, whatever is known of the file: a package is brought to a board
+to see what it does there now. All that was found goes into a report, whatever the verdict is.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from edgenas.package.verify import verified
 from edgenas.report.package import deployed_text
 from edgenas.runtimes import LIBEDGETPU
 from edgenas.text import printable
+from edgenas.units import cost_name
 
 ADVICE = "give another place with -o"
 IMAGES = 1000  # of the test split by default, at most: those that the package's own accuracies were counted on
@@ -99,7 +101,7 @@ def deploy(
             accuracy = accuracy_on(entry, session, device, model, manifest, record, images, dataset)
     assert device.measurement is not None  # else it would be no board
     try:
-        with BoardPool([entry], device) as pool:
+        with BoardPool([entry], device, anew=True) as pool:
             outcome = pool.one(model, Tier.final(device.measurement, limit_ms))
     except BoardError as error:
         if check["passed"] is not False:
@@ -117,7 +119,8 @@ def deploy(
         "deployed_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "self_check": check,
         "accuracy": accuracy,
-        "latency": latency_fact(outcome, limit_ms),
+        "latency": (latency := latency_fact(outcome, limit_ms)),
+        "searched": _searched(manifest, entry, record["format"], latency.get("median_ms")),
     }
     problem = _problem(report, name)
     report["problem"] = None if problem is None else str(problem)
@@ -137,7 +140,7 @@ def _record(manifest: Mapping[str, Any], form: str, path: Path) -> dict[str, Any
 def _searched_for(manifest: Mapping[str, Any], entry: Board) -> str | None:
     """The format that the network was searched for, where that was on such a board and its runtime takes it."""
     searched_for = [manifest["device"]] if manifest["device"] else manifest.get("devices", [])
-    mine = [each for each in searched_for if each["name"] in (entry.device, entry.name)]
+    mine = [each for each in searched_for if registry.is_of(entry, each["name"])]
     form: str | None = mine[0].get("model_format") if mine else None
     if form is None or form not in FORMATS:
         return None
@@ -157,6 +160,20 @@ def _limit_ms(manifest: Mapping[str, Any], entry: Board) -> float | None:
         if (each["metric"], each["unit"]) == ("latency", "ms") and registry.is_of(entry, each.get("device", one) or "")
     ]
     return min(limits, default=None)
+
+
+def _searched(manifest: Mapping[str, Any], entry: Board, form: str, median_ms: float | None) -> dict[str, Any] | None:
+    """The latency that the search knew of the network, where that was on such a board and for files of the format
+    `form`, and by how many per cent of it `median_ms` is more."""
+    for device in [manifest["device"]] if manifest["device"] else manifest.get("devices", []):
+        several = device["name"] if "devices" in manifest else None
+        cost = manifest["costs"].get(cost_name("latency", several))
+        if cost is None or not registry.is_of(entry, device["name"]) or device.get("model_format") != form:
+            continue
+        value_ms = float(cost["value"])
+        off = None if median_ms is None or value_ms <= 0 else round(100 * (median_ms / value_ms - 1), 2)
+        return {"latency_ms": value_ms, "source": printable(cost["source"]), "off_percent": off}
+    return None
 
 
 def _model(content: Mapping[str, bytes], manifest: Mapping[str, Any], record: Mapping[str, Any], file: str) -> Model:

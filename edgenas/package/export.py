@@ -28,7 +28,7 @@ from edgenas.lower import LOWERING_VERSION, Graph, lower
 from edgenas.lower.documented import Classifier, documented
 from edgenas.lower.edgetpu import EdgeTpuReport, check_edgetpu
 from edgenas.lower.model_file import Tensor, describe
-from edgenas.lower.verify import FLOAT16, FLOAT32, INT8, Limits, Parity, compare, run_model, write_checked
+from edgenas.lower.verify import FLOAT16, FLOAT32, INT8, Limits, Parity, write_checked
 from edgenas.package.golden import choose, npy
 from edgenas.package.remedies import REMEDIES, check_remedies, quantise
 from edgenas.plugins import lacking
@@ -158,7 +158,7 @@ def _export(
         edgetpu = _for_edgetpu(models["tflite-int8"], folder / EDGETPU_FILE)
     golden = choose(trained, test, models.values())
     for kind in wanted:
-        error = compare(run_model(models[kind.name], golden.normalised), golden.logits).relative_error
+        error = golden.relative_error(models[kind.name])
         records[kind.name]["golden_tolerance"] = min(1.0, float(f"{max(kind.golden_tolerance, 2 * error):.2g}"))
     write_whole(folder / GOLDEN_INPUT, npy(golden.images), ExportError, ADVICE)
     write_whole(folder / GOLDEN_OUTPUT, npy(golden.logits), ExportError, ADVICE)

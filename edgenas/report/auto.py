@@ -8,7 +8,8 @@ from typing import Any
 
 from edgenas import plugins
 from edgenas.architecture import LIMITS, Architecture, Drawable
-from edgenas.report.text import table_text
+from edgenas.report.package import searched_words
+from edgenas.report.text import table_text, time_words
 from edgenas.search.compromise import typed_limit
 from edgenas.text import printables
 from edgenas.units import show
@@ -52,7 +53,9 @@ def answer_text(result: Mapping[str, Any]) -> str:
     for report in result["done"]["package"].get("deployed", []):
         found = report["latency"]
         if found["median_ms"] is not None:
-            on = f"the package on board {report['board']['name']}: {found['verdict']}"
+            on = f"the package on board {report['board']['name']}, measured anew: {found['verdict']}"
+            if report.get("searched"):
+                on += f"; {searched_words(report['searched'])}"
             rows.append(["  latency", show(found["median_ms"], "latency"), on])
     images = f"of {trained['test_images']:,} test photos, after {trained['epochs']} epochs"
     rows.append(["  accuracy", f"{trained['test_accuracy']:.2f} %", images])
@@ -60,7 +63,8 @@ def answer_text(result: Mapping[str, Any]) -> str:
         of = f"of {model['checked']['images']:,}, {model['file']}, {model['bytes'] / 1024:.0f} KiB"
         rows.append([f"  {model['format']}", f"{100 * model['checked']['accuracy']:.2f} %", of])
     lines += [table_text(rows[0], rows[1:]), "", f"  {_worth(result)}"]
-    lines += [f"  note: {note}" for note in result["notes"]]
+    ended = time_words(result["search"])
+    lines += [f"  note: {note}" for note in [*result["notes"], *([f"search: {ended}"] if ended else [])]]
     return "\n".join(
         [
             *lines,

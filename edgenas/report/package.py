@@ -127,8 +127,18 @@ def deployed_text(report: Mapping[str, Any]) -> str:
         lines += [] if same is None else [f"- {same:.2%} of its answers are those of this computer's runtime"]
     else:
         lines.append(f"- not measured: {accuracy['note']}")
-    lines += ["", "## Latency", "", *_latency_lines(latency), ""]
+    lines += ["", "## Latency", "", *_latency_lines(latency)]
+    known = report.get("searched")
+    if known is not None:
+        lines.append(f"- {searched_words(known)}")
+    lines.append("")
     return "\n".join(lines)
+
+
+def searched_words(known: Mapping[str, Any]) -> str:
+    """How far a measurement is from what the search knew, `searched` of a deployment's report."""
+    what = f"the search's {show(known['latency_ms'], 'latency')}, {known['source']}"
+    return what if known["off_percent"] is None else f"{known['off_percent']:+.1f} % from {what}"
 
 
 def _latency_lines(latency: Mapping[str, Any]) -> list[str]:

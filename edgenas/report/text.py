@@ -90,6 +90,7 @@ def result_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         "",
         *_refinement_lines(result),
         *_compromise_lines(result, label),
+        *_time_lines(result),
         f"  {counts['distinct']} architectures evaluated, {counts['scored']} unique ones scored,"
         f" {result['seconds']:.2f} s; run {result['run']}",
     ]
@@ -188,6 +189,21 @@ def _refinement_lines(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def _time_lines(result: dict[str, Any]) -> list[str]:
+    said = time_words(result)
+    return [] if said is None else [f"  {said}"]
+
+
+def time_words(result: dict[str, Any]) -> str | None:
+    """What the time that a search had cut short, where it did; None where it did not."""
+    time = result.get("time")
+    if time is None or not time["cut"]:
+        return None
+    what = {"search": "the search, as if its budget were spent", "refinement": "the refinement, with fewer or less"}
+    ended = " and ".join(what[each] for each in time["cut"])
+    return f"time: {time['limit_s'] / 60:.3g} min were given, {time['spent_s'] / 60:.3g} are spent; they ended {ended}"
+
+
 def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
     """As `result_text`, of a search for a front; of a long one MAX_POINTS points, from end to end,
     and those that were refined."""
@@ -229,6 +245,7 @@ def _front_text(result: dict[str, Any], header: dict[str, Any]) -> str:
         f"  {label}: {header['fitness_source']}",
         "",
         *_refinement_lines(result),
+        *_time_lines(result),
         f"  {counts['distinct']} architectures evaluated, {counts['scored']} unique ones scored,"
         f" {result['seconds']:.2f} s; run {result['run']}",
         f"  the best within a limit: edgenas runs pick {result['run']} --{metric} {METRICS[metric].example}",

@@ -44,7 +44,7 @@ _LATER: dict[str, Any] = {
     **dict.fromkeys(
         (
             *("board", "pareto", "precision", "halving", "repeats", "engine", "pool", "confidence", "size", "init"),
-            *("taps", "include", "flip", "format"),
+            *("taps", "include", "flip", "format", "time_s"),
         )
     ),
     "refine": 0,

@@ -269,6 +269,20 @@ class _Evaluations(TypedDict):
     scored: Count
 
 
+class Spent(TypedDict):
+    """time.json."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    spent_s: Amount
+
+
+class _Time(TypedDict):
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    limit_s: Amount
+    spent_s: Amount
+    cut: list[Literal["search", "refinement"]]
+
+
 class Result(TypedDict):
     """result.json."""
 
@@ -286,6 +300,7 @@ class Result(TypedDict):
     confirmations: NotRequired[list[_Confirmation]]
     refinement: NotRequired[_Refinement | None]
     compromise: NotRequired[_Compromise]
+    time: NotRequired[_Time]
     evaluations: _Evaluations
     seconds: Amount
     run: Text
@@ -491,6 +506,7 @@ class AutoRecord(TypedDict):
     request: dict[Text, Any]
     output: Word
     photos: _Photos
-    done: dict[Literal["stock", "search", "train", "baseline", "package"], dict[Text, Any]]
+    teacher_s: NotRequired[Amount]
+    done: dict[Literal["stock", "search", "teacher", "train", "baseline", "package"], dict[Text, Any]]
     epochs: dict[Literal["stock", "train", "baseline"], Positive]
     notes: list[Text]

@@ -27,13 +27,14 @@ class Alone:
     """The same search for one `device` of several: iterate over it, which yields itself after each step, then ask for
     its `record`.
 
-    `ready` prepares it, in a run of its own that is gone on with where it was interrupted; None where scores or costs
-    take their time: then nothing is searched, and the record names the `command` that does.
+    `ready` prepares it, in a run of its own that is gone on with where it was interrupted, or gives None where there is
+    no time; None where scores or costs take theirs. Then nothing is searched, and the record names the `command` that
+    does.
     """
 
     device: str
     command: str
-    ready: Callable[[], Searching] | None
+    ready: Callable[[], Searching | None] | None
     _search: Searching | None = field(default=None, init=False)
     _result: dict[str, Any] | None = field(default=None, init=False)
 
@@ -52,6 +53,8 @@ class Alone:
         if self.ready is None:
             return
         self._search = self.ready()
+        if self._search is None:
+            return
         for _ in self._search:
             yield self
         self._result = self._search.result()
@@ -95,6 +98,9 @@ def command(request: SearchRequest) -> str:
             continue
         if each.name == "include":
             words += [word for arch in value for word in ("--include", arch)]
+            continue
+        if each.name == "time_s":
+            words += ["--time", f"{value:g}s"]
             continue
         metric = LIMITS.get(each.name)
         words.append(f"--{(metric or each.name).replace('_', '-')}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgenas.architecture import (
@@ -22,6 +22,7 @@ from edgenas.architecture import (
 from edgenas.errors import DataError
 
 SHORTLIST = 4  # unique architectures that boards measure after each generation, where they correct predicted costs
+_COSTS_AT_ONCE = 4  # asked for between two looks at the clock
 _FOREIGN_HISTORY = (
     "the run's trials are not the beginning of this search's history: they were edited, or made by another version"
     " of EdgeNAS; start a new run"
@@ -41,6 +42,7 @@ class Evaluator:
 
     `known`, the trials of an interrupted search with the same arguments, are yielded again instead of being evaluated
     again, and what is in `measured`, by unique architecture, is not measured again. `included` are evaluated first.
+    Once `time_is_up`, nothing new is evaluated or measured, but at least what was included, or the first few.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Evaluator:
         known: Sequence[Trial] = (),
         measured: Mapping[Architecture, Cost] | None = None,
         included: Sequence[Architecture] = (),
+        time_is_up: Callable[[], bool] | None = None,
     ) -> None:
         self.space, self.constraints = space, constraints
         self.trials: dict[Architecture, Trial] = {}  # all of the search, in order, each by its latest cost
@@ -64,11 +67,17 @@ class Evaluator:
         self._costs = {} if self.corrects else {trial.arch: trial.cost for trial in known}
         self._known, self._replay = known, {trial.arch: trial for trial in known}
         self._measured = dict(measured or {})
+        self._time_is_up = time_is_up
 
     @property
     def scored(self) -> int:
         """Unique architectures scored so far, those of the sample included, for they are scored first."""
         return len(self._scores.keys() | self.sample)
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time is up, and all that was evaluated before the interruption is known again."""
+        return self._time_is_up is not None and len(self.trials) >= len(self._known) and self._time_is_up()
 
     def evaluate(self, candidates: Sequence[Architecture], generation: int, budget: int | None) -> Iterator[Trial]:
         """A trial for each of `candidates` that has none, in order; no more than `budget` unique architectures are
@@ -93,8 +102,7 @@ class Evaluator:
                 raise DataError(_FOREIGN_HISTORY)
             return
 
-        new = [arch for arch in new if arch not in trials]
-        self.costs_of(new)
+        new = self._with_costs([arch for arch in new if arch not in trials])
         # What cannot run on the device, or computes nothing, is not worth training.
         worthy = [arch for arch in new if costs[arch].error is None and space.is_connected(arch)]
         unscored = [key for key in dict.fromkeys(map(space.canonical, worthy)) if key not in scores]
@@ -104,6 +112,8 @@ class Evaluator:
         fresh = dict.fromkeys(unscored)
         arriving = self._score(again, unscored)
         for arch in new:
+            if self._ends_before(arch):
+                return
             key = space.canonical(arch)
             scored = False
             if costs[arch].error is not None:
@@ -119,6 +129,26 @@ class Evaluator:
                 continue  # the budget is spent
             trials[arch] = self.trial(len(trials), generation, arch, score, costs[arch], scored)
             yield trials[arch]
+
+    def _with_costs(self, new: list[Architecture]) -> list[Architecture]:
+        """Those of `new` whose costs are known now: all, or as many as there is time for."""
+        if self._time_is_up is None:
+            self.costs_of(new)
+            return new
+        for start in range(0, len(new), _COSTS_AT_ONCE):
+            part = new[start : start + _COSTS_AT_ONCE]
+            if start and self._ends_before(*part):
+                return new[:start]
+            self.costs_of(part)
+        return new
+
+    def _ends_before(self, *archs: Architecture) -> bool:
+        """Whether there is no time for `archs`, and something was evaluated."""
+        return (
+            self.out_of_time
+            and bool(self.trials)
+            and not any(self.space.canonical(each) in self.sample for each in archs)
+        )
 
     def _score(self, again: Sequence[Architecture], unscored: Sequence[Architecture]) -> Iterator[Score]:
         """Scores of `unscored`, of a generation of which those of `again` are known."""
@@ -153,6 +183,8 @@ class Evaluator:
         if not predicted:
             return False
         missing = [arch for arch in predicted if arch not in self._measured]
+        if missing and self.out_of_time:
+            return False
         if missing:
             new = dict(zip(missing, cost.measure(missing), strict=True))
             yield Measured(new)

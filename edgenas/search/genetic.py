@@ -9,6 +9,7 @@ from itertools import repeat
 
 from edgenas.architecture import Architecture, SearchSpace, Trial
 from edgenas.search.evaluate import SHORTLIST, Evaluator, Measured
+from edgenas.search.limit import TIME_UP
 from edgenas.search.settings import SearchSettings
 from edgenas.search.variation import Variation
 
@@ -72,7 +73,7 @@ def evolve(evaluator: Evaluator, settings: SearchSettings) -> Iterator[Trial | M
             population = members[: settings.population]
             best = next(iter(ranked(each for each in trials.values() if each.feasible)), None)
 
-        ended = settings.ended(index, len(candidates), evaluator.scored)
+        ended = TIME_UP if evaluator.out_of_time else settings.ended(index, len(candidates), evaluator.scored)
         counts = (requested, len(trials), evaluator.scored, vary.sampled)
         yield Generation(index, tuple(population), best, *counts, ended)
         if ended:

@@ -3,9 +3,12 @@ again where costs were measured, and report."""
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from edgenas import plugins
@@ -25,11 +28,12 @@ from edgenas.architecture import (
     Trial,
     Uncertain,
 )
-from edgenas.errors import BoardError, EdgeNASError, InfeasibleError, UnstableError
+from edgenas.errors import BoardError, DataError, EdgeNASError, InfeasibleError, UnstableError
 from edgenas.search.compromise import Alone
 from edgenas.search.evaluate import SHORTLIST, Evaluator, Measured
 from edgenas.search.genetic import Generation, best_of_unique, evolve, leaders
 from edgenas.search.landscape import Landscape
+from edgenas.search.limit import TIME_UP, TimeLimit
 from edgenas.search.pareto import evolve_front, front_leaders, front_of
 from edgenas.search.refine import Refinement, Rung, spread
 from edgenas.search.settings import SearchSettings
@@ -64,6 +68,7 @@ class Search:
     alone: Sequence[Alone] = ()  # where it is for several devices, the same search for each of them
     stored: dict[str, Any] | None = None  # the result of the run before it was gone on with; None: it had not ended
     included: Sequence[Architecture] = ()  # what is evaluated first, measured and refined with the best
+    limit: TimeLimit | None = None  # the time that it has; None: no end
 
     def __post_init__(self) -> None:
         self._evaluator = self._evaluating()
@@ -72,7 +77,17 @@ class Search:
         self, known: Sequence[Trial] = (), measured: Mapping[Architecture, Cost] | None = None
     ) -> Evaluator:
         how = (self.space, self.fitness, self.cost, self.constraints)
-        return Evaluator(*how, known, measured, self.included)
+        return Evaluator(*how, known, measured, self.included, None if self.limit is None else self._evolved_long)
+
+    def _evolved_long(self) -> bool:
+        """Whether evolving has had its share of the time."""
+        return self.limit is not None and self.limit.left_s(self._share(1)) <= 0
+
+    def _share(self, parts: int) -> float:
+        """Of the time, what the first so many parts of the search have by their end: evolving, refining, and the same
+        search for each device alone have as much each."""
+        count = 1 + (self.refinement is not None) + sum(each.ready is not None for each in self.alone)
+        return min(1.0, parts / count)
 
     @property
     def trials(self) -> list[Trial]:
@@ -91,6 +106,8 @@ class Search:
             return 1.0
         done = (self.last.index + 1) / self.settings.generations if self.last else 0.0
         done = min(1.0, max(done, self.scored / self.settings.budget if self.settings.budget else 0.0))
+        if self.limit is not None:
+            done = min(1.0, max(done, self.limit.spent_s / (self._share(1) * self.limit.seconds)))
         if self.refinement is not None:
             share = _TABLE_SHARE if self.fitness.exhaustive else _LIVE_SHARE
             done = share * done + (1 - share) * self.refinement.share_done
@@ -146,12 +163,15 @@ class Search:
                         self.run.keep_measured(event.costs)
                     else:
                         self.last = event
+                        self._keep_spent()
                     yield event
-                yield from self._refine()
+                for each in self._refine():
+                    self._keep_spent()
+                    yield each
                 self._confirm()
                 if self.best is not None:
-                    for each in self.alone:
-                        yield from each
+                    for device in self.alone:
+                        yield from device
         except BoardError as error:
             raise BoardError(
                 f"{error}; nothing is lost, then go on with: edgenas search --resume {self.run.path}"
@@ -159,7 +179,14 @@ class Search:
         finally:
             if isinstance(self.cost, Confirming):
                 self.cost.close()
+            if sys.exc_info()[0] is not None:
+                with contextlib.suppress(DataError):  # the first error counts
+                    self._keep_spent()
         self._finish()
+
+    def _keep_spent(self) -> None:
+        if self.limit is not None:
+            self.run.keep_spent(self.limit.spent_s)
 
     @property
     def _over(self) -> bool:
@@ -217,7 +244,8 @@ class Search:
             shortlist = spread(unique, count)
         else:
             shortlist = list(dict.fromkeys([*unique[:count], *self._best_included(best)]))
-        yield from self.refinement(self.run, shortlist)
+        left_s = None if self.limit is None else partial(self.limit.left_s, self._share(2))
+        yield from self.refinement(self.run, shortlist, left_s)
 
     def contenders(self) -> list[Trial]:
         """Of each unique architecture within the limits its best trial, best first: the refined ones in their order,
@@ -289,11 +317,18 @@ class Search:
                 {"arch_str": self.space.describe(trial.arch), **asdict(found)} for trial, found in self.confirmations
             ],
             "refinement": None if self.refinement is None else self.refinement.summary(),
+            **({} if self.limit is None else {"time": self._time(self.limit)}),
             **({} if best is None or not self.alone else {"compromise": self._compromise(best)}),
             "evaluations": dict(zip(("requested", "distinct", "scored"), counts, strict=True)),
             "seconds": self.seconds,
             "run": str(self.run.path),
         }
+
+    def _time(self, limit: TimeLimit) -> dict[str, Any]:
+        """What a result says of the time that the search had, and what it cut short."""
+        cut = ["search"] if self.last is not None and self.last.ended == TIME_UP else []
+        cut += ["refinement"] if self.refinement is not None and self.refinement.cut else []
+        return {"limit_s": limit.seconds, "spent_s": round(limit.spent_s, 3), "cut": cut}
 
     def _winner(self, best: Trial) -> dict[str, Any]:
         again = next((asdict(found) for trial, found in self.confirmations if trial is best), None)
@@ -357,13 +392,17 @@ class Search:
         which = f"none of the {count} best candidates kept" if count > 1 else "the only candidate found broke"
         return InfeasibleError(f"{which} the limits when measured again at length; search with a limit a little lower")
 
+    @property
+    def _longer(self) -> str:
+        return "--time" if self._evolved_long() else "--generations"
+
     def _infeasible(self) -> InfeasibleError:
         """The error that says by how much the limits are out of reach."""
         if not self.constraints:
             reason = next((each.cost.error or each.score.error for each in self.trials), "no candidate was evaluated")
             return InfeasibleError(
                 f"no front on {self.device}: none of the {len(self.trials)} candidates seen has a score and a"
-                f" {self.pareto} (the first: {reason}); change that, or search longer, with more --generations"
+                f" {self.pareto} (the first: {reason}); change that, or search longer, with more {self._longer}"
             )
         unknown = [each.cost.error for each in self.trials if each.cost.error is not None]
         if unknown and len(unknown) == len(self.trials):
@@ -387,7 +426,12 @@ class Search:
             return InfeasibleError(
                 f"nothing found on {self.device}: none of the {len(self.trials)} candidates seen has {limits},"
                 f" though {self.landscape.feasible} architectures of the space have; {facts}; search longer, with more"
-                " --generations"
+                f" {self._longer}"
+            )
+        if self._evolved_long():
+            return InfeasibleError(
+                f"nothing found on {self.device} in the time: none of the {len(self.trials)} candidates seen has"
+                f" {limits}; {facts}; raise the limit, or search anew with more --time"
             )
         return InfeasibleError(f"infeasible on {self.device}: no architecture has {limits}; {facts}; raise the limit")
 

@@ -15,6 +15,7 @@ from itertools import repeat
 from edgenas.architecture import Architecture, SearchSpace, Trial
 from edgenas.search.evaluate import SHORTLIST, Evaluator, Measured
 from edgenas.search.genetic import Generation, rank
+from edgenas.search.limit import TIME_UP
 from edgenas.search.settings import SearchSettings
 from edgenas.search.variation import Variation
 
@@ -60,7 +61,7 @@ def evolve_front(
             population = survivors(space, trials.values(), metric, settings.population)
             front = front_of(space, trials.values(), metric)
 
-        ended = settings.ended(index, len(candidates), evaluator.scored)
+        ended = TIME_UP if evaluator.out_of_time else settings.ended(index, len(candidates), evaluator.scored)
         counts = (requested, len(trials), evaluator.scored, vary.sampled)
         yield Generation(index, tuple(population), front[-1] if front else None, *counts, ended, tuple(front))
         if ended:

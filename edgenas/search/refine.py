@@ -14,7 +14,7 @@ import hashlib
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -101,14 +101,22 @@ class Refinement:
     rung: Rung | None = None  # the one that is climbed; None before and after
     known: dict[Architecture, list[Refined]] = field(default_factory=dict)  # of each architecture, fewest images first
     skipped: str | None = None  # why nothing was trained
+    cut: bool = False  # whether it trained less than it would have, for want of time
     _standing: dict[Architecture, tuple[int, float]] = field(default_factory=dict)  # images seen, and its score then
     _done: int = 0  # images seen by all architectures together
     _shortlist: int = 0
     _at_rung: int = 0
+    _image_s: float | None = None  # what an image takes, all cores together, as of the last training
 
-    def __call__(self, run: Run, shortlist: Sequence[Architecture]) -> Iterator[Rung | Refined]:
+    def __call__(
+        self, run: Run, shortlist: Sequence[Architecture], left_s: Callable[[], float] | None = None
+    ) -> Iterator[Rung | Refined]:
         """Train `shortlist`, best first; yields each outcome once it is in the folder of `run`, which is to be
-        `appending`. What is there already is yielded again."""
+        `appending`. What is there already is yielded again.
+
+        `left_s`: how many seconds are left, where there is a limit: then as many are trained as can be expected to
+        reach the last rung in time, but at least two to the first.
+        """
         self._shortlist, alive = len(shortlist), list(shortlist)
         if len(shortlist) < 2:
             found = "one architecture" if shortlist else "none"
@@ -117,6 +125,11 @@ class Refinement:
         stored = run.refined()
         before = 0
         for number, images in enumerate(self._rungs, 1):
+            if left_s is not None:
+                there = [arch for arch in alive if any(each.images_seen == images for each in stored.get(arch, []))]
+                alive = self._in_time(alive, there, number, left_s())
+                if len(alive) < 2:  # as they stand, they stay
+                    break
             self.rung, self._at_rung = Rung(number, len(alive)), 0
             yield self.rung
             missing = []
@@ -128,9 +141,11 @@ class Refinement:
                     self._note(earlier, before)
                     yield earlier
             if missing:
-                for each in self._train(run, missing, before, images):
+                for each in self._train(run, missing, before, images, left_s):
                     self._note(each, before)
                     yield each
+            if left_s is not None:  # of what there was no time for nothing is known here
+                alive = [arch for arch in alive if arch in self.known and self.known[arch][-1].images_seen == images]
             kept = self._best(alive, last=number == len(self._rungs))
             for arch in alive:  # what nobody goes on from any more
                 _forget(run, arch, before)
@@ -158,11 +173,7 @@ class Refinement:
     @property
     def share_done(self) -> float:
         """In [0, 1], by images seen."""
-        total, alive, before = 0, self._shortlist, 0
-        for images in self._rungs:
-            total += alive * (images - before)
-            before = images
-            alive = max(2, math.ceil(alive / 2)) if self.halving else alive
+        total = self._images(self._shortlist, 1)
         return min(1.0, self._done / total) if total else 0.0
 
     @property
@@ -215,6 +226,39 @@ class Refinement:
     def _rungs(self) -> tuple[int, ...]:
         return self.ready.refiner.settings.rungs
 
+    def _images(self, count: int, number: int) -> int:
+        """How many images `count` architectures see together from rung `number` on."""
+        total, before = 0, self._rungs[number - 2] if number > 1 else 0
+        for images in self._rungs[number - 1 :]:
+            total += count * (images - before)
+            before = images
+            count = max(2, math.ceil(count / 2)) if self.halving else count
+        return total
+
+    def _most(self, alive: int, number: int, left_s: float) -> int:
+        """How many of `alive` architectures can be expected to climb rung `number` in `left_s` seconds and leave time
+        for the rungs above it; two where at least this one can be climbed; 0: none."""
+        image_s = self._image_s
+        if image_s is None and self._done:  # as of before an interruption, if all had been trained one by one
+            image_s = sum(each.seconds for rungs in self.known.values() for each in rungs) / self._done
+        if image_s is None:
+            return alive if left_s > 0 else 0
+        fitting = (count for count in range(alive, 1, -1) if self._images(count, number) * image_s <= left_s)
+        before = self._rungs[number - 2] if number > 1 else 0
+        return next(fitting, 2 if 2 * (self._rungs[number - 1] - before) * image_s <= left_s else 0)
+
+    def _in_time(
+        self, alive: Sequence[Architecture], there: Sequence[Architecture], number: int, left_s: float
+    ) -> list[Architecture]:
+        """Those of `alive` that are to climb rung `number`, in their order: those that are `there` already, and of the
+        others the best that there is time for."""
+        most = max(self._most(len(alive), number, left_s), len(there), 2 if number == 1 else 0)
+        places = {arch: place for place, arch in enumerate(self.order)}
+        others = sorted((arch for arch in alive if arch not in there), key=lambda arch: places.get(arch, 0))
+        chosen = {*there, *others[: most - len(there)]}
+        self.cut = self.cut or len(chosen) < len(alive)
+        return [arch for arch in alive if arch in chosen]
+
     def _note(self, refined: Refined, before: int) -> None:
         self.known.setdefault(refined.arch, []).append(refined)
         self._done += refined.images_seen - before
@@ -235,13 +279,18 @@ class Refinement:
         kept = set(ranked[: max(2, math.ceil(len(ranked) / 2))])
         return [arch for arch in alive if arch in kept]
 
-    def _train(self, run: Run, archs: Sequence[Architecture], before: int, images: int) -> Iterator[Refined]:
-        """Train `archs` until they have seen `images`; yields what comes of them in the order in which it comes."""
+    def _train(
+        self, run: Run, archs: Sequence[Architecture], before: int, images: int, left_s: Callable[[], float] | None
+    ) -> Iterator[Refined]:
+        """Train `archs` until they have seen `images`; yields what comes of them in the order in which it comes. What
+        turns out to be too many for `left_s`, the last of `archs`, is not begun."""
         from edgenas.fitness.engine import stacks
 
-        # Where each core has one at a time, the largest come first, that no core is left with one at the end.
-        largest = sorted(archs, key=lambda arch: -_macs_m(self.space, arch))
-        jobs = sorted((self._job(run, arch, before, images) for arch in largest), key=lambda job: -job.seen)
+        # Where each core has one at a time, the largest come first, that no core is left with one at the end; where
+        # time may end it, the best.
+        first = archs if left_s is not None else sorted(archs, key=lambda arch: -_macs_m(self.space, arch))
+        jobs = sorted((self._job(run, arch, before, images) for arch in first), key=lambda job: -job.seen)
+        had_s, done = left_s() if left_s is not None else 0.0, 0
         self.ready.refiner.stop.asked = False
         workers = self.ready.engine.start(self.ready.refiner)
         training: dict[Future[list[RefineOutcome]], list[RefineJob]] = {}
@@ -249,12 +298,40 @@ class Refinement:
             for _, alike in groupby(jobs, key=lambda job: job.seen):
                 training |= {workers.submit(stack): stack for stack in stacks(list(alike), workers.stack)}
             for future in as_completed(list(training)):
-                future.result()
-                yield from self._keep_done(run, training)
+                if not future.cancelled():
+                    future.result()
+                found = self._keep_done(run, training)
+                if left_s is not None:
+                    done += len(found)
+                    self._drop_late(training, done, images - before, had_s, left_s())
+                yield from found
         finally:
             self.ready.refiner.stop.asked = True
             workers.close()
             self._keep_done(run, training)
+
+    def _drop_late(
+        self,
+        training: Mapping[Future[list[RefineOutcome]], list[RefineJob]],
+        done: int,
+        images: int,
+        had_s: float,
+        left_s: float,
+    ) -> None:
+        """Cancel those of `training` that wait and that there is no time for, the last first. `done` have seen so many
+        `images` each, in `had_s` less `left_s`."""
+        running = [len(jobs) for future, jobs in training.items() if future.running()]
+        nearly = done + sum(running) - max(running, default=0)  # where one ended, another has just begun
+        self._image_s = (had_s - left_s) / (max(1, nearly) * images)
+        waiting = [future for future in training if not (future.running() or future.done())]
+        begun, number = done + sum(running), self.rung.number if self.rung is not None else 1
+        count = begun + sum(len(training[future]) for future in waiting)
+        most = max(self._most(count, number, had_s), 2 if number == 1 else 0)
+        for future in reversed(waiting):
+            if count <= most or not future.cancel():
+                break
+            count -= len(training[future])
+            self.cut = True
 
     def _job(self, run: Run, arch: Architecture, before: int, images: int) -> RefineJob:
         """To go on from the weights in the folder of `run`, or, where they are not there or damaged, to start over."""

@@ -5,6 +5,7 @@ Nothing here trains, and nothing is written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -71,6 +72,7 @@ _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its dev
 # (docs/figures.md, "What settings rest on"). Of a front all points count.
 BUDGET, FRONT_BUDGET, FRONT_POPULATION, TABLE_POOL, POOL = 80, 150, 40, 200, 500
 UNTRAINED_BUDGET = 400  # of scores without a training step, which take a fraction of a second each
+MAX_TIME_S = 7 * 86400.0
 # Whether a fitness looks its scores up, so that a search by it answers at once; "loss" does where a table fits.
 _LOOKED_UP = {
     "table": True,
@@ -161,6 +163,8 @@ def check(request: SearchRequest, presets: Mapping[str, Preset] = PRESETS) -> No
             "a search needs a limit; give one, like --latency 5ms (or --energy, --macs, --params), or search for all"
             " limits at once by --pareto latency"
         )
+    if request.time_s is not None and not 0 < request.time_s <= MAX_TIME_S:
+        raise UsageError(f"--time {request.time_s:g}s is out of range; give at most 168h, like --time 30min")
     check_devices(request)
     _settings(request, presets[request.preset])
     check_ranges(**vars(request))
@@ -318,7 +322,7 @@ def request_again(run: runs.Run, asked: dict[str, Any]) -> SearchRequest:
         if before != _as_stored(stored, name, value):
             if name == "flip":
                 raise UsageError(f"run {run.path} was made without --no-flip; leave it out, or start a new run")
-            flag = "--" + name.removesuffix("_ms").removesuffix("_mj").removesuffix("_m").replace("_", "-")
+            flag = "--" + re.sub("_(ms|mj|m|s)$", "", name).replace("_", "-")
             was, asked_now = (_asked_text(each) for each in (before, value))
             raise UsageError(
                 f"run {run.path} was made with {flag} {printable(was)}, not {asked_now}; leave {flag} out to go on with"

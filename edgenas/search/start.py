@@ -36,6 +36,7 @@ from edgenas.search.compromise import Alone, command, request_alone
 from edgenas.search.forecast import forecast
 from edgenas.search.job import Search
 from edgenas.search.landscape import survey
+from edgenas.search.limit import TimeLimit
 from edgenas.search.refine import Refinement, prepare
 from edgenas.search.request import (
     PRESETS,
@@ -78,6 +79,9 @@ def search(
         resolve(request, target, presets) if resumed is None else resolve_again(resumed, request, target, presets)
     )
 
+    limit = None
+    if request.time_s is not None:
+        limit = TimeLimit(request.time_s, 0.0 if resumed is None else resumed.spent_s(), began_s=started_at)
     included = _included(request, target.space)
     fitness = load_fitness(resolved, target.space)
     resolved, refinement = _refinement(resolved, target.space, must=request.refine is not None)
@@ -105,9 +109,10 @@ def search(
         started_at,
         pareto=request.pareto,
         refinement=refinement,
-        alone=_alone(opened, resolved, target, fitness),
+        alone=_alone(opened, resolved, target, fitness, limit),
         stored=None if resumed is None else resumed.result(),
         included=included,
+        limit=limit,
     )
 
 
@@ -136,25 +141,34 @@ def _header(
     }
 
 
-def _alone(run: runs.Run, resolved: ResolvedSearch, target: Target, fitness: Fitness) -> list[Alone]:
+def _alone(
+    run: runs.Run, resolved: ResolvedSearch, target: Target, fitness: Fitness, limit: TimeLimit | None
+) -> list[Alone]:
     """The same search for each device, where there are several and one network is sought. It is made within `run` where
-    nothing is timed or trained for it."""
+    nothing is timed or trained for it, and there is time."""
     request = resolved.request
     if len(target.devices) == 1 or request.pareto is not None:
         return []
     how = (request.fitness, target.space, request.dataset, resolved.fitness_settings)
     quick = not isinstance(target.cost, Confirming) and untrained(*how)
     found = []
-    for listed, device in devices.load_each(request.device).items():
+    each_device = devices.load_each(request.device)
+    for left, (listed, device) in zip(range(len(each_device), 0, -1), each_device.items(), strict=True):
         asked = request_alone(request, listed, device.name)
         its_own = replace(resolved, request=asked).without_refinement()
-        ready = partial(_one_of_several, run.path / "alone" / device.name, its_own, fitness) if quick else None
+        how_ready = (run.path / "alone" / device.name, its_own, fitness, limit, left)
+        ready = partial(_one_of_several, *how_ready) if quick else None
         found.append(Alone(device.name, command(asked), ready))
     return found
 
 
-def _one_of_several(path: Path, resolved: ResolvedSearch, fitness: Fitness) -> Search:
-    """The search that `resolved` describes, in the run at `path`: a new one, or one that goes on."""
+def _one_of_several(
+    path: Path, resolved: ResolvedSearch, fitness: Fitness, limit: TimeLimit | None, left: int
+) -> Search | None:
+    """The search that `resolved` describes, the first of `left` that share what is left of `limit`, in the run at
+    `path`: a new one, or one that goes on. None where no time is left."""
+    if limit is not None and limit.left_s() <= 0:
+        return None
     started_at = time.perf_counter()
     target, request = load_target(resolved.request), resolved.request
     resolved = replace(resolved, request=replace(request, cost=target.cost.kind))
@@ -166,7 +180,8 @@ def _one_of_several(path: Path, resolved: ResolvedSearch, fitness: Fitness) -> S
     constraints = resolved.constraints
     landscape = survey(target.space, target.cost, constraints, request.dataset)
     what = (request.dataset, target.name, target.space, fitness, target.cost, constraints, resolved.settings)
-    return Search(*what, run, landscape, started_at, stored=run.result() if begun else None)
+    part = limit and limit.part(left)
+    return Search(*what, run, landscape, started_at, stored=run.result() if begun else None, limit=part)
 
 
 def load_fitness(resolved: ResolvedSearch, space: SearchSpace) -> Fitness:

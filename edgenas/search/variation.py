@@ -104,6 +104,8 @@ class Variation:
         settings.max_rejections tries."""
         settings, evaluator = self._settings, self._evaluator
         for attempt in range(settings.max_rejections):
+            if settings.method == "rejection" and evaluator.out_of_time and (evaluator.trials or found):
+                return None  # costs take their time
             arch = next(proposals) if attempt < _TRIES else self._random()
             self.sampled += 1
             if settings.unique and (arch in evaluator.trials or arch in found or arch in taken):

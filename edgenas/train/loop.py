@@ -261,11 +261,14 @@ class Training:
         return random.choice(self.train_indexes, len(labels), p=chances / chances.sum())
 
     def _validate(self) -> float:
-        """The accuracy (%) on the images held out; keeps the weights if they are the best so far."""
+        """The accuracy (%) on the images held out; keeps the weights if they are the best so far. Of equals the later,
+        which have learnt longer: where few images are held out, there are many. Patience counts from the first."""
         found = accuracy(self.network, self.images, self.val_indexes, self.images)
-        if self.best is None or found > self.best["accuracy"]:
+        if self.best is None or found >= self.best["accuracy"]:
             kept = {name: value.clone() for name, value in self.network.state_dict().items()}
-            self.best = {"accuracy": found, "epoch": len(self.history) + 1, "network": kept}
+            equal = self.best is not None and found == self.best["accuracy"]
+            epoch = self.best["epoch"] if self.best is not None and equal else len(self.history) + 1
+            self.best = {"accuracy": found, "epoch": epoch, "network": kept}
         return found
 
     @property

@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgenas import schema
+from edgenas.auto import job as steps_of
 from edgenas.auto import start
 from edgenas.auto.job import RECORD, SEARCH, STOCK, Auto
 from edgenas.auto.start import auto
+from edgenas.board import registry
+from edgenas.board.registry import Board
 from edgenas.cli import main
+from edgenas.data.split import split
 from edgenas.errors import DataError, ExportError, InfeasibleError, UsageError
+from edgenas.package import commands
 from edgenas.package.verify import verify
 from edgenas.report.auto import answer_text, plan_text
 from edgenas.schema.types import AutoRecord
+from tests.disks import mounted
 from tests.train.worlds import image_folder
 
 LIMITS: dict[str, Any] = {"macs_m": 40.0, "time_s": 60.0}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few_epochs() -> Iterator[None]:
+    """Else each training goes on for as long as it may."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgenas.auto.plan.MAX_EPOCHS", 8)
+        yield
+
+
+@pytest.fixture
+def _known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not the matter: to measure it takes seconds, each time."""
+    for module in (start, steps_of):
+        monkeypatch.setattr(module, "seconds_per_image", lambda *_: 0.01)
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return image_folder(tmp_path_factory.mktemp("photos") / "stripes", 30)
+    return image_folder(tmp_path_factory.mktemp("photos") / "stripes", 60)
 
 
 def done(path: Path, photos: Path, **asked: Any) -> Auto:
@@ -67,7 +89,7 @@ def test_the_stock_network_is_a_candidate_and_what_is_chosen_is_the_better(whole
 
 def test_what_is_said(whole: Auto) -> None:
     answer, plan = answer_text(whole.result()), plan_text(whole.plan())
-    assert "2 classes, 22 photos to train on, 2 for validation, 6 to test on; 32 x 32 to 32 x 32 pixels" in plan
+    assert "2 classes, 42 photos to train on, 6 for validation, 12 to test on; 32 x 32 to 32 x 32 pixels" in plan
     assert "host, macs <= 40M; about 60 s, the package is written to" in plan
     assert plan.count("done") == 5
     for name in ("onnx", "tflite", "tflite-f16", "tflite-int8", "accuracy", "macs"):
@@ -84,6 +106,7 @@ def test_its_record_is_read_again_and_says_all(whole: Auto) -> None:
     assert again.result() == whole.result()
 
 
+@pytest.mark.usefixtures("_known_speed")
 def test_interrupted_at_every_step_it_goes_on(tmp_path: Path, photos: Path) -> None:
     job = auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS)
     seen: list[str] = []
@@ -103,18 +126,25 @@ def test_interrupted_at_every_step_it_goes_on(tmp_path: Path, photos: Path) -> N
     assert len(epochs) == job.done["train"]["epochs"]
 
 
+@pytest.mark.usefixtures("_known_speed")
 def test_a_plan_alone_writes_nothing(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = photos.parent / "listed.csv"
+    split(photos, listed)
     monkeypatch.chdir(tmp_path)
     job = auto(photos=str(photos), dry_run=True, **LIMITS)
     assert plan_text(job.plan())
+    assert (str(job.path), str(job.output)) == ("runs/auto-stripes", "auto-stripes.tar.gz")
+    assert str(auto(photos=str(listed), dry_run=True, **LIMITS).output) == "auto-listed.tar.gz"
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("_known_speed")
 def test_a_limit_below_the_smallest_network_says_what_would_fit(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(InfeasibleError, match=r"the smallest macs possible is 8\.5"):
         done(tmp_path / "job", photos, macs_m=1.0)
 
 
+@pytest.mark.usefixtures("_known_speed")
 def test_a_limit_between_the_smallest_and_the_stock_networks_is_kept(tmp_path: Path, photos: Path) -> None:
     job = done(tmp_path / "job", photos, macs_m=12.0)
     assert job.result()["search"]["winner"]["costs"]["macs"]["value"] <= 12
@@ -122,8 +152,91 @@ def test_a_limit_between_the_smallest_and_the_stock_networks_is_kept(tmp_path: P
     assert "no stock network keeps the limits" in answer_text(job.result())
 
 
+@pytest.mark.usefixtures("_known_speed")
+def test_where_int8_is_deployed_it_is_measured_on_the_board_and_files_are_written_once(
+    tmp_path: Path, photos: Path, here: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written: list[str] = []
+    export = commands.export
+
+    def counting(run: str, formats: str) -> commands.Exported:
+        written.append(Path(run).name)
+        return export(run, formats)
+
+    monkeypatch.setattr(commands, "export", counting)
+    job = done(tmp_path / "job", photos, format="tflite-int8", board="here", baseline=True)
+    (report,) = job.done["package"]["deployed"]
+    assert report["model"]["format"] == "tflite-int8"
+    assert report["accuracy"]["runtime"]["name"] == "ai-edge-litert"
+    assert report["latency"]["median_ms"] > 0
+    assert json.loads((job.path / "here.json").read_text()) == report
+    trained = [SEARCH, *([STOCK] if job.done["baseline"].get("epochs") else [])]
+    assert written == trained  # to compare what they are worth as int8; the package takes the same files
+    assert verify(job.output)["manifest"]["device"]["model_format"] == "tflite-int8"
+    assert "the package on board here, measured anew" in answer_text(job.result())
+
+
+@pytest.mark.usefixtures("_known_speed")
+def test_on_a_disk_that_fills_in_the_middle_it_goes_on_once_there_is_room(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mounted(tmp_path / "disk", 128 << 20) as disk:
+        folder = disk.path / "job"
+        job = auto(str(folder), str(disk.path / "a.tar.gz"), photos=str(photos), **LIMITS)
+        for step in ("search", "train", "package"):
+            for _ in job:
+                if job.step == step:
+                    break
+            known = set(job.done)
+            disk.fill()
+            with pytest.raises(SystemExit) as end:
+                main(["auto", "--resume", str(folder)])
+            said = capsys.readouterr().err.splitlines()[-1]
+            assert end.value.code in (6, 7), said
+            assert said.startswith("edgenas: ")
+            assert "No space left on device" in said
+            assert f"edgenas auto --resume {folder}" in said
+            disk.empty()
+            job = auto(resume=str(folder))
+            assert set(job.done) == known
+        list(job)
+        assert verify(job.output)["models"]
+
+
+def test_a_teacher_is_trained_once_and_learned_from(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenas.train.teacher.MAX_SIDE", 64)
+    seen: list[bool] = []
+
+    def speed(space: Any, arch: Any, classes: int, teacher: Any = None) -> float:
+        seen.append(teacher is not None)
+        return 0.01
+
+    for module in (start, steps_of):
+        monkeypatch.setattr(module, "seconds_per_image", speed)
+    job = auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS, distill=True)
+    assert job.teacher_s == pytest.approx(4 * 48 * 0.01)
+    assert [each.name for each in job.steps] == ["stock", "search", "teacher", "train", "package"]
+    for _ in job:
+        if job.step == "teacher":
+            break
+    job = auto(resume=str(tmp_path / "job"))
+    list(job)
+    assert job.done["teacher"]["test_accuracy"] > 0
+    # Stock and teacher beforehand, the stock network for the refinement, then the winner with its teacher.
+    assert seen == [False, False, False, True]
+    trained = job.result()["trained"][SEARCH]
+    assert "fine-tuned on" in trained["teacher"]
+    assert trained["teacher"].endswith("at 64 pixels")
+    monkeypatch.setattr(start, "seconds_per_image", lambda *_: 1.0)
+    with pytest.raises(UsageError, match=r"the teacher \d+; leave --distill out, or give --time \d+min"):
+        auto(str(tmp_path / "late"), str(tmp_path / "b.tar.gz"), photos=str(photos), **LIMITS, distill=True)
+
+
+@pytest.mark.usefixtures("_known_speed")
 def test_photos_that_changed_meanwhile_are_seen(tmp_path: Path) -> None:
-    photos = image_folder(tmp_path / "photos", 30)
+    photos = image_folder(tmp_path / "photos", 60)
     job = auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS)
     next(iter(job))
     changed = next(photos.glob("*/*.png"))
@@ -132,16 +245,20 @@ def test_photos_that_changed_meanwhile_are_seen(tmp_path: Path) -> None:
         list(auto(resume=str(tmp_path / "job")))
 
 
+@pytest.mark.usefixtures("_known_speed")
 def test_what_cannot_be_asked_leaves_nothing(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("")
     here = {"photos": str(photos), **LIMITS}
+    registry.add(Board("pi", "raspi4", "null", {}))
     for error, said, how in (
         (UsageError, "give the photos", LIMITS),
         (UsageError, "give a limit", {"photos": str(photos)}),
         (DataError, "no folder", {**here, "photos": str(tmp_path / "nothing")}),
         (ExportError, "a.tar.gz", {**here, "output": str(tmp_path / "taken" / "file" / "a.tar.gz")}),
+        (UsageError, "no board 'nowhere'", {**here, "board": "nowhere"}),
+        (UsageError, "board pi is of the device raspi4, not of host", {**here, "board": "pi"}),
         (UsageError, "holds other files", {**here, "run": str(tmp_path / "taken")}),
         (UsageError, "no job of `edgenas auto`", {"resume": "nothing"}),
         (UsageError, "leave the others out", {**here, "resume": "nothing"}),
@@ -155,11 +272,12 @@ def test_too_little_time_is_said_with_what_would_do(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(start, "seconds_per_image", lambda *_: 10.0)
-    with pytest.raises(UsageError, match=r"--time 1min is too little: 3 epochs on 24 photos take .* give --time 24min"):
+    with pytest.raises(UsageError, match=r"--time 1min is too little: 3 epochs on 48 photos take .* give --time 48min"):
         auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS)
     assert not (tmp_path / "job").exists()
 
 
+@pytest.mark.usefixtures("_known_speed")
 def test_a_damaged_record_is_refused(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS)
     next(iter(job))

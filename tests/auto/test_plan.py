@@ -47,10 +47,34 @@ def test_the_steps_take_the_time_that_there_is(minutes: int, baseline: bool | No
     assert (times["stock"] > 0) == (minutes >= 20)
 
 
+def test_the_search_has_no_more_time_than_is_planned_for_it() -> None:
+    stock, search, *_ = planned(time_s=3600.0)
+    assert search.seconds == 1080
+    assert "--time 1080s" in search.command
+    assert "--time" not in stock.command
+
+
+def test_a_teacher_takes_its_part_of_the_training() -> None:
+    request = AutoRequest("photos", macs_m=40.0, time_s=3600.0, distill=True)
+    found = steps(request, SPACE, "job/split.csv", Path("runs/job"), Path("a.tar.gz"), 500.0)
+    times = {each.name: each.seconds for each in found}
+    without = {each.name: each.seconds for each in planned(time_s=3600.0)}
+    assert list(times) == ["stock", "search", "teacher", "train", "baseline", "package"]
+    assert times["teacher"] == 500
+    assert sum(times.values()) == pytest.approx(3600)
+    assert times["train"] == times["baseline"] == pytest.approx(without["train"] - 250)
+    assert [each.name for each in found if "--distill" in each.command] == ["teacher", "train", "baseline"]
+
+
 @pytest.mark.parametrize(
     "asked",
-    [{}, {"board": "here", "latency_ms": 5.0, "macs_m": None}, {"device": "host,raspi4", "board": "here,pi"}],
-    ids=["counted", "measured", "several"],
+    [
+        {},
+        {"board": "here", "latency_ms": 5.0, "macs_m": None},
+        {"device": "host,raspi4", "board": "here,pi"},
+        {"distill": True},
+    ],
+    ids=["counted", "measured", "several", "distilled"],
 )
 def test_the_commands_of_the_steps_are_commands(asked: dict[str, Any]) -> None:
     """As the program's own parser reads them."""

@@ -14,6 +14,7 @@ from edgenas.board import registry
 from edgenas.board.local import Local
 from edgenas.board.registry import Board
 from edgenas.board.statistics import wilson
+from edgenas.board.store import Store
 from edgenas.cli import main
 from edgenas.data.images import load_images
 from edgenas.errors import UsageError
@@ -99,6 +100,23 @@ def test_the_limit_is_that_of_the_search_on_such_a_board(archive: Path, tmp_path
     report = deploy(archive, "pi", images=10).report
     assert report["latency"]["limit_ms"] == 5.0
     assert report["model"]["file"] == "model.tflite"  # as the profile of a raspi4 says
+
+
+def test_the_latency_is_measured_anew_each_time_and_stands_beside_the_search_s(
+    archive: Path, tmp_path: Path, here: Board
+) -> None:
+    registry.add(Board("pi", "raspi4", "local", {"home": str(tmp_path / "pi")}, here.python))
+    first, second = (deploy(archive, "pi", images=10).report for _ in range(2))
+    assert {each["latency"]["from_store"] for each in (first, second)} == {False}
+    assert first["latency"]["measured_at"] < second["latency"]["measured_at"]
+    assert len(list(Store().folder.glob("*/*.json"))) >= 2  # and the first is kept all the same
+    for report in (first, second):
+        known = report["searched"]
+        assert known["latency_ms"] == 4.2
+        assert known["off_percent"] == pytest.approx(100 * (report["latency"]["median_ms"] / 4.2 - 1), abs=0.01)
+        assert f"{known['off_percent']:+.1f} % from the search's 4.2 ms" in deployed_text(report)
+    assert deploy(archive, "here", images=10).report["searched"] is None  # that was not searched for
+    assert deploy(archive, "pi", form="onnx", images=10).report["searched"] is None  # nor was that
 
 
 def test_of_several_devices_the_limit_is_that_of_the_board_s(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from edgenas.cli import main
 from edgenas.errors import DataError, UsageError
 from edgenas.fitness import FitnessSettings, tabulate
 from edgenas.fitness.reference import ResNet
+from edgenas.package import remedies
 from edgenas.search.refine import Rung
 from tests.agents.conftest import Models, models  # noqa: F401  # real model files
 from tests.disks import Disk, mounted
@@ -188,6 +189,30 @@ def test_exports_and_packages_lose_nothing(
     assert command(f"package {run} -o {tmp_path / 'b.tar.gz'}")[0] == 0
     assert (tmp_path / "b.tar.gz").read_bytes() == archive.read_bytes()
     assert files_in(disk.path) == before
+
+
+def test_a_disk_that_fills_while_remedies_are_tried_leaves_the_export_before(
+    disk: Disk, command: Command, trained_run: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(trained_run, disk.path / "run")
+    before = files_in(disk.path)
+    moved = remedies._Tried._moved
+
+    def filling(self: Any) -> Any:
+        disk.fill()
+        return moved(self)
+
+    export = f"export {run} --format onnx,tflite-int8 --int8-remedies calibration"
+    with monkeypatch.context() as patch:
+        patch.setattr(remedies, "MAX_DROP", -1.0)  # so that all of them are tried
+        patch.setattr(remedies._Tried, "_moved", filling)
+        code, _, err = command(export)
+    assert code == 6, err
+    assert "model_int8.tflite" in err.splitlines()[-1]
+    assert FULL in err.splitlines()[-1]
+    disk.empty()
+    assert files_in(disk.path) == before
+    assert command(export)[0] == 0
 
 
 @pytest.mark.parametrize("how", ["full", "closed"])

@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,6 +82,52 @@ def test_photos_are_decoded_once(folder: Path, opened: list[str], monkeypatch: p
     torch.from_numpy(again.images)[0] = 0  # in a copy of that page: the file stays as it is
     assert first.images[0].any()
     assert same(first, load_images(str(folder), side=40))
+
+
+def test_two_threads_that_make_the_same_entry_at_once_both_end_well(tmp_path: Path) -> None:
+    both = threading.Barrier(2, timeout=60)
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+
+    def fill(take: photo_cache.Take) -> dict[str, Any]:
+        for image in images:
+            both.wait()  # each writes while the other does
+            take(image)
+        return {"of": "both"}
+
+    def make(_: int) -> None:
+        photo_cache.store("k", images.nbytes, fill)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(make, range(2)))
+    assert [path.name for path in entries()] == ["k.pixels"]
+    found = photo_cache.load("k", images.shape)
+    assert found is not None
+    assert np.array_equal(found[0], images)
+    assert found[2] == {"of": "both"}
+
+
+def test_two_programs_that_read_the_same_photos_at_once_both_end_well(folder: Path) -> None:
+    program = (
+        "import sys; from edgenas.data import photo_cache; photo_cache.MIN_BYTES = 1\n"
+        "from edgenas.data.images import load_images; print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "print(load_images(sys.argv[1], side=40).fingerprint)"
+    )
+    how: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([sys.executable, "-c", program, str(folder)], **how) for _ in range(2)]
+    for each in both:
+        assert each.stdout is not None
+        assert each.stdout.readline() == "ready\n"
+    for each in both:  # now, at once
+        assert each.stdin is not None
+        each.stdin.write("\n")
+        each.stdin.flush()
+    said = [each.communicate()[0].strip() for each in both]
+    assert [each.returncode for each in both] == [0, 0]
+    mine = load_images(str(folder), side=40)
+    assert said == [mine.fingerprint] * 2
+    assert len(entries()) == 1
+    assert entries()[0].suffix == ".pixels"
 
 
 def test_a_changed_photo_is_decoded_again(folder: Path) -> None:

@@ -126,6 +126,30 @@ def test_copies_are_never_in_different_parts_and_are_said(photos: Path, seed: in
     assert "to train and to test on" not in text
 
 
+@pytest.mark.parametrize("seed", [None, *range(5)])
+def test_where_most_are_copies_something_is_left_to_train_on(tmp_path: Path, seed: int | None) -> None:
+    """Not all that differ are in the test part, however many copies there are of each."""
+    for name, first in (("cat", 0), ("dog", 10)):
+        for at in range(30):
+            photo(tmp_path / "photos" / name / f"{at:02}.png", first + at % 3)
+    done = split(tmp_path / "photos", seed=seed)
+    assert all(each.train >= 10 and each.test >= 10 for each in done.classes), done.classes
+    assert len(done.copies) == 6
+
+
+def test_photos_that_are_all_the_same_are_refused(tmp_path: Path) -> None:
+    for number, name in enumerate(("cat", "dog")):
+        for at in range(30):
+            photo(tmp_path / "photos" / name / f"{at:02}.png", number)
+    with pytest.raises(DataError, match="has no photo to test on; put at least 2 different ones into each class"):
+        split(tmp_path / "photos")
+    for at in range(5):
+        photo(tmp_path / "photos" / "cat" / f"more{at}.png", 100 + at)
+        photo(tmp_path / "photos" / "cow" / f"{at}.png", 100 + at)  # in both
+    found = split(tmp_path / "photos")
+    assert sum(each.train > 0 for each in found.classes) >= 2
+
+
 def test_parts_of_the_source_are_kept_and_copies_across_them_said(photos: Path) -> None:
     top = photos.parent / "three"
     fill(top, "train", "test", "val")

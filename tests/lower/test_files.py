@@ -228,3 +228,16 @@ def test_of_few_images_one_may_be_put_elsewhere() -> None:
     for parity in (Parity(40, 0.0, 38 / 40), Parity(200, 0.0, 195 / 200), Parity(1000, 0.0, 0.979)):
         with pytest.raises(ExportError, match="not 98%"):
             require(parity, INT8, "a model")
+
+
+def test_an_image_between_two_classes_does_not_set_the_scale() -> None:
+    """Its logits are next to 0, and so their rounding is much of them."""
+    expected = np.array([[4.0, -4.0], [5.0, -5.0], [-3.0, 3.0], [0.002, -0.002]], np.float32)
+    rounded = expected + np.float32(0.001)
+    parity = compare(rounded, expected)
+    assert parity.relative_error == pytest.approx(0.001 / 3.5, rel=1e-3)
+    assert compare(rounded[3:], expected[3:]).relative_error == pytest.approx(0.5, rel=1e-3)  # alone it does
+    wrong = expected.copy()
+    wrong[3] = [4.0, -4.0]
+    assert compare(wrong, expected).relative_error > 1
+    assert compare(np.zeros_like(expected), expected).relative_error == 1

@@ -110,12 +110,27 @@ def test_stopped_before_the_last_file_it_is_finished(tmp_path: Path, monkeypatch
 def test_patience_ends_early_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     training = run_out(prepare(tmp_path, epochs=9, patience=2, learning_rate=1e-12))
     result, stored = training.result(), checkpoint(tmp_path)
-    assert result["epochs"] == 3  # nothing is learned, so the first epoch stays the best
+    assert result["epochs"] == 3  # nothing is learned, so the first epoch stays the first of the best
     assert (result["train_images"], result["val_images"]) == (40, 10)
     assert stored["best"]["epoch"] == 1
     assert result["val_accuracy"] == stored["best"]["accuracy"] == stored["history"][0]["val_accuracy"]
-    best, last = bits(stored["best"]["network"]), bits(stored["network"])
-    assert outcome(tmp_path)[0] == best != last  # batch norms go on counting
+    assert outcome(tmp_path)[0] == bits(stored["best"]["network"])
+
+
+def test_of_equally_good_epochs_the_last_is_kept_and_patience_counts_from_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([50.0, 70.0, 70.0, 60.0, 55.0, 50.0])
+    monkeypatch.setattr(module, "accuracy", lambda network, images, indexes, *_: next(found) if len(indexes) else 0.0)
+    training = prepare(tmp_path, epochs=9, patience=3)
+    states = []
+    for step in training:
+        if step % training.steps_per_epoch == 0:
+            states.append(bits(training.network.state_dict()))
+    stored = checkpoint(tmp_path)
+    assert [each["val_accuracy"] for each in stored["history"]] == [50, 70, 70, 60, 55]
+    assert stored["best"]["epoch"] == 2
+    assert bits(stored["best"]["network"]) == states[2] != states[1]
 
 
 def test_held_out_images_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
