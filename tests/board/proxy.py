@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +23,8 @@ class Proxy:
         self.bytes_per_s: float | None = None  # each way
         self.passed_up = 0  # bytes towards the target, of all connections
         self.cut_after_bytes: int | None = None  # towards the target: then as `cut`
+        # Whether towards the target, after how many bytes of one connection, and what then happens, once.
+        self.then: tuple[bool, int, Callable[[], None]] | None = None
         self._dropping = threading.Event()
         self._flowing = threading.Event()
         self._flowing.set()
@@ -112,6 +115,9 @@ class Proxy:
                 self.passed_up += len(chunk) * upwards
                 if upwards and self.cut_after_bytes is not None and passed >= self.cut_after_bytes:
                     self.cut()
+                if self.then is not None and self.then[0] == upwards and passed >= self.then[1]:
+                    happens, self.then = self.then[2], None
+                    happens()
 
 
 def _close(end: socket.socket, directions: int = socket.SHUT_RDWR) -> None:
