@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-from edgenas import plugins
 from edgenas import run as runs
 from edgenas.architecture import (
     Architecture,
@@ -21,12 +20,10 @@ from edgenas.architecture import (
     Correctable,
     Cost,
     CostProvider,
-    Enumerable,
     Fitness,
     Refined,
     SearchSpace,
     Trial,
-    Uncertain,
 )
 from edgenas.errors import BoardError, DataError, EdgeNASError, InfeasibleError, UnstableError
 from edgenas.search.compromise import Alone
@@ -34,13 +31,13 @@ from edgenas.search.evaluate import SHORTLIST, Evaluator, Measured
 from edgenas.search.genetic import Generation, best_of_unique, evolve, leaders
 from edgenas.search.landscape import Landscape
 from edgenas.search.limit import TIME_UP, TimeLimit
+from edgenas.search.outcome import described, infeasible, uncertainty
 from edgenas.search.pareto import evolve_front, front_leaders, front_of
 from edgenas.search.refine import Refinement, Rung, spread
 from edgenas.search.settings import SearchSettings
-from edgenas.units import metric_of, show, words
+from edgenas.units import metric_of
 
 MAX_CONFIRMED = 5  # candidates measured again before a search is given up
-INTERVAL = 0.95  # the probability with which the interval of a predicted cost holds the true one
 _MEASURABLE = {"latency", "energy"}  # metrics that boards measure
 _TABLE_SHARE, _LIVE_SHARE = 0.02, 0.5  # of a search with refinement, what evolving takes of it, roughly
 
@@ -333,7 +330,8 @@ class Search:
     def _winner(self, best: Trial) -> dict[str, Any]:
         again = next((asdict(found) for trial, found in self.confirmations if trial is best), None)
         (facts,) = described(self.space, self.dataset, [best])
-        for metric, found in self._uncertainty(best.arch).items():
+        limits = {each.cost: each.limit for each in self.constraints}
+        for metric, found in uncertainty(self.cost, best.arch, limits).items():
             facts["costs"][metric] |= found
         return {**facts, "fitness": best.fitness, "measured_again": again, "refined": self._refined(best)}
 
@@ -349,24 +347,6 @@ class Search:
             "alone": [each.record() for each in self.alone],
         }
 
-    def _uncertainty(self, arch: Architecture) -> dict[str, dict[str, Any]]:
-        """Metric -> the interval that holds the true cost with INTERVAL probability, and, where there is a limit, the
-        chance, in [0, 1], that it is over; of costs that may be off."""
-        if not isinstance(self.cost, Uncertain):
-            return {}
-        (low,), (high,) = (self.cost.quantiles([arch], level) for level in ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2))
-        limits = {each.cost: each.limit for each in self.constraints}
-        found = {}
-        for metric in sorted(low):
-            if low[metric] == high[metric]:
-                continue
-            chance = self.cost.chance_over(arch, metric, limits[metric]) if metric in limits else None
-            found[metric] = {
-                "interval": [round(low[metric], 6), round(high[metric], 6)],
-                "chance_over_limit": None if chance is None else round(chance, 4),
-            }
-        return found
-
     def _points(self) -> list[dict[str, Any]]:
         points = zip(described(self.space, self.dataset, self.front), self.front, strict=True)
         return [{**facts, "refined": self._refined(trial)} for facts, trial in points]
@@ -378,7 +358,9 @@ class Search:
         """The error that a user must read although the search has ended; None where all is well."""
         result = self.result()
         if not result["feasible"]:
-            return self._infeasible()
+            return infeasible(
+                self.device, self.constraints, self.pareto, self.trials, self.landscape, self._evolved_long()
+            )
         verdicts = [each["verdict"] for each in result["confirmations"]]
         if not verdicts or "PASS" in verdicts:
             return None
@@ -391,67 +373,3 @@ class Search:
         count = len(verdicts)
         which = f"none of the {count} best candidates kept" if count > 1 else "the only candidate found broke"
         return InfeasibleError(f"{which} the limits when measured again at length; search with a limit a little lower")
-
-    @property
-    def _longer(self) -> str:
-        return "--time" if self._evolved_long() else "--generations"
-
-    def _infeasible(self) -> InfeasibleError:
-        """The error that says by how much the limits are out of reach."""
-        if not self.constraints:
-            reason = next((each.cost.error or each.score.error for each in self.trials), "no candidate was evaluated")
-            return InfeasibleError(
-                f"no front on {self.device}: none of the {len(self.trials)} candidates seen has a score and a"
-                f" {self.pareto} (the first: {reason}); change that, or search longer, with more {self._longer}"
-            )
-        unknown = [each.cost.error for each in self.trials if each.cost.error is not None]
-        if unknown and len(unknown) == len(self.trials):
-            return InfeasibleError(
-                f"nothing found on {self.device}: none of the {len(self.trials)} candidates seen has a known cost (the"
-                f" first: {unknown[0]}); change that, then search anew"
-            )
-        limits = " and ".join(f"{words(each.cost)} <= {show(each.limit, each.cost)}" for each in self.constraints)
-        parts = []
-        for metric in (each.cost for each in self.constraints):
-            known = []
-            seen = [trial.cost.values[metric] for trial in self.trials if metric in trial.cost.values]
-            if seen:
-                known.append(f"the smallest {words(metric)} seen is {show(min(seen), metric)}")
-            if self.landscape and metric in self.landscape.smallest:
-                smallest, source = self.landscape.smallest[metric]
-                known.append(f"the smallest {words(metric)} possible is {show(smallest, metric)} ({source})")
-            parts += known
-        facts = ", ".join(parts) or "no candidate has a known cost"
-        if self.landscape and self.landscape.feasible:
-            return InfeasibleError(
-                f"nothing found on {self.device}: none of the {len(self.trials)} candidates seen has {limits},"
-                f" though {self.landscape.feasible} architectures of the space have; {facts}; search longer, with more"
-                f" {self._longer}"
-            )
-        if self._evolved_long():
-            return InfeasibleError(
-                f"nothing found on {self.device} in the time: none of the {len(self.trials)} candidates seen has"
-                f" {limits}; {facts}; raise the limit, or search anew with more --time"
-            )
-        return InfeasibleError(f"infeasible on {self.device}: no architecture has {limits}; {facts}; raise the limit")
-
-
-def described(space: SearchSpace, dataset: str, trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """What a result says of each of `trials`; `test_accuracy` in %, None where no benchmark on this machine has it."""
-    benchmark = plugins.benchmark_of(space.name) if trials else None
-    accuracies = None if benchmark is None else benchmark.accuracies(dataset)
-    found = []
-    for trial in trials:
-        index = space.index_of(trial.arch) if isinstance(space, Enumerable) else None
-        found.append(
-            {
-                "genes": list(trial.arch.genes),
-                "arch_str": space.describe(trial.arch),
-                "arch_idx": index,
-                "score": trial.score.value,
-                "phi": trial.score.phi,
-                "costs": runs.cost_record(trial.cost),
-                "test_accuracy": None if accuracies is None or index is None else float(accuracies[index]),
-            }
-        )
-    return found

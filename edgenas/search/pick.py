@@ -27,7 +27,7 @@ from edgenas.architecture import (
 )
 from edgenas.errors import DataError, InfeasibleError, UsageError
 from edgenas.search.genetic import rank
-from edgenas.search.job import described
+from edgenas.search.outcome import described
 from edgenas.search.refine import in_figures, selection_score
 from edgenas.search.request import stored_request
 from edgenas.search.target import spelled_out
