@@ -77,7 +77,7 @@ def test_help_shows_defaults_to_whoever_reads_it(
 @pytest.mark.parametrize("flag", ["--json", "--board", "--runtime", "--engine", "--space", "--channels"])
 def test_an_option_of_several_commands_says_the_same(flag: str) -> None:
     """Where a command means something else by it, it says so in other words on purpose."""
-    own = {"search --board", "auto --board", "board add --runtime", "train --space"}
+    own = {"search --board", "auto --board", "board add --runtime", "train --space", "paper --space"}
     helps = {
         each.help for name, command in commands() for each in command.params
         if flag in each.opts and f"{name} {flag}" not in own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, trained: Path) -> Path:
     """A copy to be spoiled."""
-    (tmp_path / "train").mkdir()
-    for path in (trained / "train").iterdir():
-        (tmp_path / "train" / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(trained / "train", tmp_path / "train")
     return tmp_path
 
 
