@@ -108,6 +108,6 @@ def _nvml() -> Iterable[_Gpu]:
 def _joules(path: Path) -> float | None:
     """Of a file of the kernel's, in microjoules; None where it is not there, or root's alone, or holds no number."""
     try:
-        return float(path.read_text()) / 1e6
+        return float(path.read_text(encoding="ascii")) / 1e6
     except (OSError, ValueError):
         return None
