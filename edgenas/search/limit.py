@@ -16,11 +16,10 @@ class TimeLimit:
     seconds: float
     before_s: float = 0.0
     clock: Callable[[], float] = time.perf_counter
-    began_s: float = field(default=-1.0)  # below 0: now
+    began_s: float = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.began_s < 0:
-            self.began_s = self.clock()
+        self.began_s = self.clock()
 
     @property
     def spent_s(self) -> float:

@@ -79,9 +79,6 @@ def search(
         resolve(request, target, presets) if resumed is None else resolve_again(resumed, request, target, presets)
     )
 
-    limit = None
-    if request.time_s is not None:
-        limit = TimeLimit(request.time_s, 0.0 if resumed is None else resumed.spent_s(), began_s=started_at)
     included = _included(request, target.space)
     fitness = load_fitness(resolved, target.space)
     resolved, refinement = _refinement(resolved, target.space, must=request.refine is not None)
@@ -96,6 +93,9 @@ def search(
     if unbounded and isinstance(fitness, Timed) and not fitness.exhaustive:
         how = (target.cost, resolved.constraints, resolved.settings, resolved.fitness_settings)
         log.info(forecast(target.space, request.dataset, resolved.request.fitness, fitness, *how))
+    limit = None
+    if request.time_s is not None:  # what was measured or trained until here is kept, and done once
+        limit = TimeLimit(request.time_s, 0.0 if resumed is None else resumed.spent_s())
     return Search(
         request.dataset,
         target.name,

@@ -20,7 +20,7 @@ from edgenas.cli import main
 from edgenas.errors import DataError
 from edgenas.fitness.refiner import Ready, RefineJob, RefineOutcome
 from edgenas.report.text import time_words
-from edgenas.search import Search
+from edgenas.search import Search, start
 from edgenas.search import search as prepare
 from edgenas.search.compromise import command
 from edgenas.search.genetic import Generation
@@ -373,6 +373,21 @@ def test_of_several_devices_each_alone_has_its_part_of_the_time(workplace: Path)
     list(late)
     assert [each["searched"] for each in late.result()["compromise"]["alone"]] == [False, False]
     assert late.result()["time"]["cut"] == ["search"]
+
+
+def test_what_is_trained_or_measured_once_comes_on_top(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready_s = []
+    load = start.load_fitness
+
+    def loaded(*what: Any) -> Any:
+        found = load(*what)
+        ready_s.append(time.perf_counter())
+        return found
+
+    monkeypatch.setattr(start, "load_fitness", loaded)
+    search = prepare(run="mine", time_s=1000.0, device="raspi4", latency_ms=5.0)
+    assert search.limit is not None
+    assert search.limit.began_s >= ready_s[0]
 
 
 def test_time_is_counted_by_the_clock_and_what_went_before() -> None:
