@@ -1,4 +1,4 @@
-"""A finished model file, told to those who open it: what goes in, what comes out, and what the classes are called.
+"""A finished model file, described for who opens it: what goes in, what comes out, and what the classes are called.
 
 Viewers such as Netron and the tools of each format's makers look for this in its own places. Nothing that is computed
 changes, and models that are only timed go without it.

@@ -78,6 +78,11 @@ def _metadata(manifest: Mapping[str, Any]) -> list[str]:
     return ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()), "---", ""]
 
 
+def devices_of(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those that the network was searched for."""
+    return [manifest["device"]] if manifest["device"] else list(manifest.get("devices", []))
+
+
 def text(manifest: Mapping[str, Any], result: Mapping[str, Any], split_file: str | None) -> str:
     """What the model is, what it may be used for, how good it is; `result` is of its training; `split_file`: the file
     in the archive that lists the images."""
@@ -85,13 +90,12 @@ def text(manifest: Mapping[str, Any], result: Mapping[str, Any], split_file: str
     architecture, dataset, sizes = manifest["architecture"], manifest["dataset"], manifest["preprocessing"]
     models, golden = manifest["models"], manifest["golden"]
     torch_accuracy = manifest["accuracies"][0]
-    found_for = [manifest["device"]] if manifest["device"] else manifest.get("devices", [])
     lines = [
         *_metadata(manifest),
         f"# An image classifier of {len(manifest['classes'])} classes, found and trained by EdgeNAS",
         "",
         f"- Architecture: {architecture['space']} `{architecture['arch_str']}`, genes {architecture['genes']}",
-        f"- Found for: {' and '.join(each['title'] for each in found_for) or 'no device in particular'}"
+        f"- Found for: {' and '.join(each['title'] for each in devices_of(manifest)) or 'no device in particular'}"
         + "".join(
             f"; {words(cost_name(each['metric'], each.get('device')))} <= {each['limit']:g} {each['unit']}"
             for each in manifest["constraints"]

@@ -33,6 +33,7 @@ from edgenas.data.images import check_dataset
 from edgenas.errors import BoardError, CommandResult, EdgeNASError, ExportError, UsageError
 from edgenas.files import check_place, write_whole
 from edgenas.package.accuracy import accuracy_on, not_counted
+from edgenas.package.card import devices_of
 from edgenas.package.export import EDGETPU_FILE, FORMATS
 from edgenas.package.self_check import LEASE_S, self_check
 from edgenas.package.verify import verified
@@ -139,8 +140,7 @@ def _record(manifest: Mapping[str, Any], form: str, path: Path) -> dict[str, Any
 
 def _searched_for(manifest: Mapping[str, Any], entry: Board) -> str | None:
     """The format that the network was searched for, where that was on such a board and its runtime takes it."""
-    searched_for = [manifest["device"]] if manifest["device"] else manifest.get("devices", [])
-    mine = [each for each in searched_for if registry.is_of(entry, each["name"])]
+    mine = [each for each in devices_of(manifest) if registry.is_of(entry, each["name"])]
     form: str | None = mine[0].get("model_format") if mine else None
     if form is None or form not in FORMATS:
         return None
@@ -165,7 +165,7 @@ def _limit_ms(manifest: Mapping[str, Any], entry: Board) -> float | None:
 def _searched(manifest: Mapping[str, Any], entry: Board, form: str, median_ms: float | None) -> dict[str, Any] | None:
     """The latency that the search knew of the network, where that was on such a board and for files of the format
     `form`, and by how many per cent of it `median_ms` is more."""
-    for device in [manifest["device"]] if manifest["device"] else manifest.get("devices", []):
+    for device in devices_of(manifest):
         several = device["name"] if "devices" in manifest else None
         cost = manifest["costs"].get(cost_name("latency", several))
         if cost is None or not registry.is_of(entry, device["name"]) or device.get("model_format") != form:

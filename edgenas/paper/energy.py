@@ -15,9 +15,9 @@ POWERCAP = Path("/sys/class/powercap")
 _J_A_KWH = 3.6e6
 
 
-def kwh_of(joules: float) -> float:
-    """What processors took, and the data centre beside."""
-    return joules / _J_A_KWH * OVERHEAD
+def kwh_of(core_seconds: float, joules: float | None) -> float:
+    """What processors took, assumed by `core_seconds` where no `joules` were measured, and the data centre beside."""
+    return (core_seconds * WATTS_A_CORE if joules is None else joules) / _J_A_KWH * OVERHEAD
 
 
 def co2e_lb(kwh: float) -> float:
@@ -27,7 +27,7 @@ def co2e_lb(kwh: float) -> float:
 def energy_text(core_seconds: float, joules: float | None) -> str:
     """What that comes to, and whether it was measured."""
     assumed = f"assumed {WATTS_A_CORE:g} W a core"
-    kwh = kwh_of(core_seconds * WATTS_A_CORE if joules is None else joules)
+    kwh = kwh_of(core_seconds, joules)
     how = assumed if joules is None else "measured: all that this computer's processors took meanwhile"
     return (
         f"{kwh:.2g} kWh, about {co2e_lb(kwh) * G_A_LB:.2g} g CO2e ({how}, x {OVERHEAD:g}, {LB_CO2E_A_KWH:g} lbs a kWh)"
@@ -60,6 +60,11 @@ class Meter:
             self._joules += now - before if now >= before else now - before + counter.span_j
             self._last[place] = now
         return self._joules if self._counters else None
+
+    def since(self, before_j: float | None) -> float | None:
+        """Since `joules` was `before_j`; None where either could not be read."""
+        now_j = self.joules()
+        return None if before_j is None or now_j is None else now_j - before_j
 
 
 class _Rapl:

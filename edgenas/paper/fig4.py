@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from edgenas import host
@@ -57,7 +58,7 @@ class Fig4:
             f" chosen: {duration(plan.estimate_s)} here{left}"
         )
 
-    @property
+    @cached_property
     def points(self) -> list[Point]:
         plan = self.work.plan
         found = [self._point(way, limit_m) for way in plan.ways for limit_m in plan.limits_m]

@@ -107,10 +107,10 @@ class Choosing:
             arch, scored = _drawn(self.space, limit_m, seed), 0
         else:
             arch, scored = self._search(self.fitnesses[score], limit_m, seed)
-        took_s, core_s, after_j = time.perf_counter() - began_s, time.process_time() - began_core_s, meter.joules()
+        took_s, core_s = time.perf_counter() - began_s, time.process_time() - began_core_s
+        joules = meter.since(before_j)
         if score != RANDOM and not self.fitnesses[score].exhaustive:  # it has others do its work
             core_s = took_s * host.cores()
-        joules = None if before_j is None or after_j is None else after_j - before_j
         arch_str = "" if arch is None else self.space.describe(arch)
         return Chosen(*key, arch_str, scored, round(took_s, 6), round(core_s, 6), joules)
 

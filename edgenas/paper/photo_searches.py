@@ -150,8 +150,7 @@ class PhotoSearches:
         for event in self._inner:
             meter.joules()
             yield event
-        after_j = meter.joules()
-        joules = None if before_j is None or after_j is None else after_j - before_j
+        joules = meter.since(before_j)
         self.done[name] = {"seconds": round(time.monotonic() - began_s, 3), "joules": joules}
         keep(self)
 

@@ -256,4 +256,4 @@ def table1(asked: Asked) -> Table1:
 
 
 def _kwh(chosen: Chosen) -> float:
-    return kwh_of(chosen.core_seconds * WATTS_A_CORE if chosen.joules is None else chosen.joules)
+    return kwh_of(chosen.core_seconds, chosen.joules)

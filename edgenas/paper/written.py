@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from edgenas.errors import DataError
 from edgenas.files import write_whole
 from edgenas.paper.figure import ADVICE, Figure
 from edgenas.report.drawing import new_figure, save
-from edgenas.report.text import table_text
+from edgenas.report.text import csv_content, table_text
 
 
 def figure_text(figure: Figure) -> str:
@@ -32,12 +30,8 @@ def write_csv(figure: Figure, folder: Path) -> list[Path]:
     """Raises DataError where a file cannot be written."""
     paths = []
     for name, (header, rows) in figure.tables().items():
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
         paths.append(folder / f"{name}.csv")
-        write_whole(paths[-1], text.getvalue().encode(), DataError, ADVICE)
+        write_whole(paths[-1], csv_content(header, rows), DataError, ADVICE)
     return paths
 
 

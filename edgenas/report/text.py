@@ -3,6 +3,9 @@ made printable first: they may be from another's run or profile."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from edgenas import device as devices
@@ -14,6 +17,15 @@ from edgenas.text import printable, printables
 from edgenas.units import COUNTED, METRICS, cost_name, device_of, show, words
 
 MAX_POINTS = 20  # of a front that a person is shown
+
+
+def csv_content(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> bytes:
+    """A table as CSV; what is None is an empty field."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def table_text(header: list[str], rows: list[list[str]]) -> str:

@@ -25,7 +25,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_method_gives_what_the_paper_states() -> None:
     five_hours_j = 5 * 3600 * 140  # of an RTX A4000, which takes 140 W
-    assert co2e_lb(kwh_of(five_hours_j)) == pytest.approx(1.05, abs=0.01)
+    assert co2e_lb(kwh_of(0.0, five_hours_j)) == pytest.approx(1.05, abs=0.01)
 
 
 def test_what_packages_took_is_summed_and_what_is_within_them_is_not_counted_twice(tmp_path: Path) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 from edgenas.report.logs.record import Record, Rows
+from edgenas.report.text import csv_content
 
 
 def files(record: Record, folder: Path) -> dict[Path, bytes]:
@@ -16,12 +15,4 @@ def files(record: Record, folder: Path) -> dict[Path, bytes]:
     results = [step for step in record.steps if any(tag.startswith("result/") for tag in step.values)]
     facts += [["result", tag.removeprefix("result/"), value] for step in results for tag, value in step.values.items()]
     tables = {"run": (["kind", "name", "value"], facts), **record.tables}
-    return {folder / record.name / f"{name}.csv": _csv(*each) for name, each in tables.items()}
-
-
-def _csv(header: list[str], rows: Rows) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    return {folder / record.name / f"{name}.csv": csv_content(*each) for name, each in tables.items()}
