@@ -6,7 +6,8 @@
     ├── InfeasibleError           3   nothing seen meets the limits
     ├── BoardError                4   a board is not there or does not answer
     ├── UnstableError             5   a measurement does not settle
-    ├── ExportError               6   a model file cannot be written or disagrees with its source
+    ├── ExportError               6   a model file cannot be written
+    │   └── DisagreementError     6   a model file does not compute what its source does
     ├── DataError                 7   a file that is needed is missing, damaged or not to be trusted
     └── InterruptedRunError     130   stopped by the user; the run can be resumed
 
@@ -61,6 +62,10 @@ class UnstableError(EdgeNASError):
 
 class ExportError(EdgeNASError):
     exit_code = 6
+
+
+class DisagreementError(ExportError):
+    pass
 
 
 class DataError(EdgeNASError):

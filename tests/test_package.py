@@ -22,14 +22,15 @@ import pytest
 
 from edgenas.cli import main
 from edgenas.data.images import ImageSet, load_images
-from edgenas.errors import DataError, ExportError, UnknownNameError
+from edgenas.errors import DataError, DisagreementError, ExportError, UnknownNameError
 from edgenas.lower import lower
+from edgenas.lower.verify import Limits
 from edgenas.package import card, commands, remedies
 from edgenas.package.build import FOLDER, _costs, build, run_py
-from edgenas.package.export import ALL_FORMATS, export, parse_formats
+from edgenas.package.export import ALL_FORMATS, FORMATS, export, export_trained, parse_formats
 from edgenas.package.verify import verify, violation
 from edgenas.run import Run, open_run
-from edgenas.train.files import load_trained
+from edgenas.train.files import Trained, load_trained
 from tests.conftest import ARCH
 from tests.data.pngs import png
 
@@ -223,22 +224,63 @@ def test_costs_of_another_network_than_the_winner_are_priced_anew(run_copy: Run,
 def test_what_was_exported_is_exported_once_more_only_where_something_is_missing(
     run_copy: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[str] = []
+    made: list[tuple[str, ...]] = []
 
-    def counting(run: str, formats: str) -> commands.Exported:
+    def counting(trained: Trained, folder: Path, formats: tuple[str, ...], **how: Any) -> dict[str, Any]:
         made.append(formats)
-        return write(run, formats)
+        return export_trained(trained, folder, formats, **how)
 
-    write = commands.export
-    monkeypatch.setattr(commands, "export", counting)
-    every = ",".join(ALL_FORMATS)
-    for formats, count in ((None, 0), (every, 1), (every, 1), (None, 1)):
-        found = commands.export_once(str(run_copy.path), *([formats] if formats else []))
+    monkeypatch.setattr("edgenas.package.build.export_trained", counting)
+    for edgetpu, count in ((False, 0), (True, 1), (True, 1), (False, 1)):
+        found = commands.export_once(str(run_copy.path), edgetpu)
         assert len(made) == count
         assert found.record == json.loads((found.folder / "export.json").read_text())
     (found.folder / "model.onnx").unlink()
-    commands.export_once(str(run_copy.path), every)
-    assert len(made) == 2
+    commands.export_once(str(run_copy.path), True)
+    assert made == [ALL_FORMATS, ALL_FORMATS]
+
+
+def no_int8_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = FORMATS["tflite-int8"]
+    monkeypatch.setitem(FORMATS, kind.name, dataclasses.replace(kind, limits=Limits(relative_error=0.0)))
+
+
+def test_a_file_that_disagrees_and_that_no_device_takes_is_left_out(
+    run_copy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    no_int8_agrees(monkeypatch)
+    shutil.rmtree(run_copy.path / "export")
+    path = tmp_path / "without.tar.gz"
+    assert run_command("package", str(run_copy.path), "-o", str(path)) == 0
+    assert "left out: model_int8.tflite differs by" in capsys.readouterr().out
+    content = unpacked(path)
+    assert f"{FOLDER}/model_int8.tflite" not in content
+    assert "\nLeft out: model_int8.tflite differs" in content[f"{FOLDER}/MODEL_CARD.md"].decode()
+    found = verify(path)
+    assert {each["file"] for each in found["models"]} == MODELS - {"model_int8.tflite"}
+    ((file, problem),) = [(each["file"], each["problem"]) for each in found["manifest"]["left_out"]]
+    assert file == "model_int8.tflite"
+    assert "train longer" in problem
+    again = tmp_path / "again.tar.gz"
+    assert commands.package(str(run_copy.path), again)["left_out"] == found["manifest"]["left_out"]
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_a_file_that_disagrees_and_was_asked_for_or_is_deployed_is_refused(
+    run_copy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    no_int8_agrees(monkeypatch)
+    assert run_command("export", str(run_copy.path)) == 6
+    assert "model_int8.tflite differs by" in capsys.readouterr().err
+    assert (run_copy.path / "export" / "model_int8.tflite").exists()  # of the export before
+    shutil.rmtree(run_copy.path / "export")
+    commands.package(str(run_copy.path), tmp_path / "without.tar.gz")  # for no device that takes it
+    header = json.loads((run_copy.path / "run.json").read_text())
+    header["request"]["format"] = "tflite-int8"
+    (run_copy.path / "run.json").write_text(json.dumps(header))
+    with pytest.raises(DisagreementError, match=r"model_int8\.tflite"):
+        commands.package(str(run_copy.path), tmp_path / "with.tar.gz")
+    assert not (tmp_path / "with.tar.gz").exists()
 
 
 def test_a_latency_that_was_measured_again_at_length_is_the_package_s(trained_run: Path) -> None:

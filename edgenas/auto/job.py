@@ -35,12 +35,19 @@ from edgenas.auto.plan import (
     steps,
     stock_networks,
 )
-from edgenas.errors import BoardError, DataError, EdgeNASError, ExportError, InfeasibleError, UnstableError
+from edgenas.errors import (
+    BoardError,
+    DataError,
+    DisagreementError,
+    EdgeNASError,
+    ExportError,
+    InfeasibleError,
+    UnstableError,
+)
 from edgenas.files import locked, write_whole
 from edgenas.fitness import PHOTOS_REFINED
 from edgenas.package import commands
 from edgenas.package.deploy import deploy
-from edgenas.package.export import ALL_FORMATS, FORMATS
 from edgenas.package.verify import verify
 from edgenas.runtimes import LIBEDGETPU
 from edgenas.search import search as prepare_search
@@ -102,6 +109,18 @@ class Auto:
         return str(self.path / SPLIT)
 
     @property
+    def max_left_s(self) -> float:
+        """How much of the time that was asked for is left."""
+        now_s = time.monotonic() - self._began_s if self._step is not None else 0.0
+        return max(0.0, self.request.time_s - self._spent_s - now_s)
+
+    @property
+    def _spent_s(self) -> float:
+        """What the steps that have ended took."""
+        spent: float = sum(each["seconds"] for each in self.done.values())
+        return spent
+
+    @property
     def share_done(self) -> float:
         """In [0, 1], by the time that was planned."""
         planned = self.steps
@@ -130,12 +149,19 @@ class Auto:
                 try:
                     facts = yield from _DOES[step.name](self, step)
                 except (DataError, ExportError, BoardError) as error:
-                    raise type(error)(
-                        f"{error}; the whole job goes on with: edgenas auto --resume {self.path}"
-                    ) from error
+                    raise type(error)(f"{error}; {self._going_on(step, error)}") from error
                 self.done[step.name] = {"seconds": round(time.monotonic() - self._began_s, 3), **facts}
                 self._keep()
             self._step = self._inner = None
+
+    def _going_on(self, step: Step, error: EdgeNASError) -> str:
+        """The commands that go on once `step` has ended by `error`."""
+        resumed = f"the whole job goes on with: edgenas auto --resume {self.path}"
+        if not isinstance(error, DisagreementError) or step.name != "package":
+            return resumed
+        chosen = self._chosen()
+        epochs = 2 * max(self.epochs.values(), default=MIN_EPOCHS)
+        return f"first: edgenas train {self.path / chosen} --restart --epochs {epochs}, and then {resumed}"
 
     def plan(self) -> dict[str, Any]:
         """What will be done, before it is; part of what auto.json holds."""
@@ -153,7 +179,7 @@ class Auto:
             "stock": runs.open_run(str(self.path / STOCK)).result(),
             "trained": {name: _trained(self.path / name) for name in (SEARCH, STOCK)},
             "models": package["models"],
-            "seconds": round(sum(each["seconds"] for each in self.done.values()), 3),
+            "seconds": round(self._spent_s, 3),
         }
 
     def problem(self) -> EdgeNASError | None:
@@ -254,24 +280,25 @@ class Auto:
         elapsed = time.monotonic() - self._began_s
         if step.name == "stock":
             return step.seconds - elapsed
-        spent: float = elapsed + sum(each["seconds"] for each in self.done.values())
         to_come = [each for each in self.steps if each.name not in self.done]
         trainings = [each for each in to_come if each.name in ("train", "baseline")]
         last = sum(each.seconds for each in to_come if each not in trainings)
-        return (self.request.time_s - spent - last) / len(trainings)
+        return (self.request.time_s - self._spent_s - elapsed - last) / len(trainings)
 
     def _archive(self, name: str) -> list[dict[str, Any]]:
         """Put what was trained in the folder `name` into the package, and check that; what it says of its models."""
         self._export(name)
         manifest = commands.package(str(self.path / name), self.output)
         verify(self.output)
+        for each in manifest["left_out"]:
+            self._note(each["problem"])
         models: list[dict[str, Any]] = manifest["models"]
         return models
 
     def _export(self, name: str) -> dict[str, Any]:
         """Write the model files of what was trained in the folder `name`, once; the record of that."""
         on_edge_tpu = any(each.runtime == LIBEDGETPU for each in self.request.profiles())
-        return commands.export_once(str(self.path / name), ",".join(ALL_FORMATS if on_edge_tpu else FORMATS)).record
+        return commands.export_once(str(self.path / name), on_edge_tpu).record
 
     def _chosen(self) -> str:
         """Which folder has the better network, by the images held out; of equals the winner of the search."""
@@ -280,13 +307,18 @@ class Auto:
         return max((SEARCH, STOCK), key=self._accuracy)
 
     def _accuracy(self, name: str) -> float:
-        """Of what was trained in the folder `name`, in % of the images held out; as int8 where that is deployed."""
+        """Of what was trained in the folder `name`, in % of the images held out; as int8 where that is deployed, and
+        less than any where no int8 file agrees with it."""
         found = _trained(self.path / name)
         assert found is not None
         accuracy: float = found["val_accuracy"]
         if all(each.model_format != "tflite-int8" for each in self.request.profiles()):
             return accuracy
-        quantised = self._export(name)["int8"]
+        try:
+            quantised = self._export(name)["int8"]
+        except DisagreementError as error:
+            self._note(str(error))
+            return -1.0
         if quantised is None or quantised["chosen"] is None:  # too few images to tell
             return accuracy
         lost: float = quantised["tries"][quantised["chosen"]]["accuracy_drop"]

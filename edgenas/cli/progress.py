@@ -33,6 +33,15 @@ class Knowing(Protocol):
         """Of `share_done`, what was done before."""
 
 
+@runtime_checkable
+class Limited(Protocol):
+    """Work that has an end of its own."""
+
+    @property
+    def max_left_s(self) -> float | None:
+        """How many seconds are left at most, >= 0; None: nothing bounds them."""
+
+
 def follow(job: Steps) -> None:
     """Run `job` to its end. The time left counts from here: what a resumed job had done before took none of it."""
     if sys.stderr.isatty():
@@ -54,5 +63,8 @@ def follow(job: Steps) -> None:
             printed_at_s = now_s
             gained = job.share_done - (job.share_known if isinstance(job, Knowing) else done_before)
             left_s = (now_s - started_at_s) * (1 - job.share_done) / gained if gained > 0 else None
+            bound_s = job.max_left_s if isinstance(job, Limited) else None
+            if left_s is not None and bound_s is not None:
+                left_s = min(left_s, bound_s)
             estimate = "" if left_s is None else f", about {left_s:.0f} s left"
             print(printable(job.state) + estimate, file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.errors import ExportError, out_of_memory
+from edgenas.errors import DisagreementError, ExportError, out_of_memory
 from edgenas.files import write_whole
 from edgenas.lower.runtimes import onnx_session, tflite_interpreter, words
 from edgenas.plugins import lacking
@@ -114,7 +114,7 @@ def write_checked(
 
     `images`: float32 [n, channels, h, w]; `expected`: torch's logits for them, float32 [n, classes]. Until all is
     well the file has another name, so `path` is either complete and checked or what it was before.
-    Raises ExportError on disagreement beyond `limits`, and where the file cannot be written.
+    Raises DisagreementError beyond `limits`, and ExportError where the file cannot be written.
     """
     parity: Parity | None = None
 
@@ -129,7 +129,7 @@ def write_checked(
 
 
 def require(parity: Parity, limits: Limits, name: str) -> None:
-    """Raises ExportError, speaking of the model by `name`, where it does not keep to `limits`."""
+    """Raises DisagreementError, speaking of the model by `name`, where it does not keep to `limits`."""
     wrong = None
     if not np.isfinite(parity.relative_error):
         wrong = "gives NaN or infinite logits"
@@ -141,7 +141,9 @@ def require(parity: Parity, limits: Limits, name: str) -> None:
             drop = 100 * (parity.torch_accuracy - parity.accuracy)
             wrong += f" ({abs(drop):.1f} points {'less' if drop > 0 else 'more'} accurate)"
     if wrong is not None:
-        raise ExportError(f"{name} {wrong}, from torch; it was not kept: train longer or give more calibration images")
+        raise DisagreementError(
+            f"{name} {wrong}, from torch; it was not kept: train longer or give more calibration images"
+        )
 
 
 def _too_many_elsewhere(parity: Parity, limits: Limits) -> bool:

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,13 @@ from edgenas.lower import LOWERING_VERSION
 from edgenas.package import MANIFEST_VERSION, card
 from edgenas.package.export import (
     ADVICE,
+    ALL_FORMATS,
     EDGETPU_FILE,
     FORMATS,
     GOLDEN_INPUT,
     GOLDEN_OUTPUT,
     RECORD,
+    ROUNDED,
     export_trained,
     weights_sha256,
 )
@@ -59,14 +61,7 @@ def build(run: Run, path: Path) -> dict[str, Any]:
 
     check_place(path, ExportError, ADVICE)
     trained = load_trained(run.path)
-    folder = run.path / "export"
-    found = exported(folder, trained)
-    if found is None:
-        export_trained(trained, folder, tuple(FORMATS))
-        found = exported(folder, trained)
-    if found is None:
-        raise ExportError(f"{folder} is changed by another program; wait for it, then run the same command again")
-    record, content = found
+    record, content = exported_once(run, trained)
     manifest = _manifest(run, trained, record)
     if os.path.lexists(listed := run.path / "train" / SPLIT_FILE):
         content[SPLIT_FILE] = read_file(listed, MAX_SPLIT_BYTES, DataError, restart(run.path))
@@ -98,9 +93,29 @@ def run_py() -> bytes:
     return runner.replace(imported, reader[reader.index("\nimport ") + 1 :].rstrip()).encode()
 
 
-def exported(folder: Path, trained: Trained) -> tuple[dict[str, Any], dict[str, bytes]] | None:
-    """The record of an export of these weights in every format, and the files that it vouches for, by name; None where
-    something is missing, damaged or of other weights."""
+def exported_once(run: Run, trained: Trained, edgetpu: bool = False) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The record of an export of `trained` to RUN/export in every format, with `edgetpu` for that device too, and the
+    files that it vouches for, by name. What an earlier export of the same weights left there is taken. Files that the
+    devices searched for do not take are left out where they disagree with torch. Raises as `export`."""
+    folder = run.path / "export"
+    optional = _optional(run.header.get("request", {}))
+    found = _exported(folder, trained, optional)
+    if found is None or (edgetpu and found[0]["edgetpu"] is None):
+        export_trained(trained, folder, ALL_FORMATS if edgetpu else tuple(FORMATS), optional=optional)
+        found = _exported(folder, trained, optional)
+    if found is None:
+        raise ExportError(f"{folder} is changed by another program; wait for it, then run the same command again")
+    return found
+
+
+def _optional(request: Mapping[str, Any]) -> frozenset[str]:
+    """The formats that none of the devices that were searched for takes, and that may disagree."""
+    return ROUNDED - {_named(each, request.get("format"))["model_format"] for each in _devices(request)}
+
+
+def _exported(folder: Path, trained: Trained, optional: Set[str]) -> tuple[dict[str, Any], dict[str, bytes]] | None:
+    """The record of an export of these weights in every format but those of `optional` that it left out, and the files
+    that it vouches for, by name; None where something is missing, damaged or of other weights."""
     if not os.path.lexists(folder / RECORD):
         return None
     try:
@@ -108,11 +123,19 @@ def exported(folder: Path, trained: Trained) -> tuple[dict[str, Any], dict[str, 
         models = {model["format"]: model for model in record["models"]}
         golden, count = record["golden"], len(trained.class_names)
         compiled = (record["edgetpu"] or {}).get("compilation") is not None
-        names = {*(kind.file for kind in FORMATS.values()), GOLDEN_INPUT, GOLDEN_OUTPUT, *([EDGETPU_FILE] * compiled)}
+        left_out = {each["format"]: each["file"] for each in record.get("left_out", [])}
+        names = {
+            *(model["file"] for model in record["models"]),
+            GOLDEN_INPUT,
+            GOLDEN_OUTPUT,
+            *([EDGETPU_FILE] * compiled),
+        }
         current = (
             record["weights_sha256"] == weights_sha256(trained)
             and record["lowering_version"] == LOWERING_VERSION
-            and {name: model["file"] for name, model in models.items()} == {n: k.file for n, k in FORMATS.items()}
+            and {name: model["file"] for name, model in models.items()} | left_out
+            == {name: kind.file for name, kind in FORMATS.items()}
+            and left_out.keys() <= optional - models.keys()
             and all(len(model["input"]["shape"]) == 4 for model in record["models"])
             and (golden["input"], golden["output"]) == (GOLDEN_INPUT, GOLDEN_OUTPUT)
             and len(golden["labels"]) == len(golden["top1"])
@@ -160,6 +183,7 @@ def _manifest(run: Run, trained: Trained, record: Mapping[str, Any]) -> dict[str
         },
         "accuracies": _accuracies(trained, record),
         "models": list(record["models"]),
+        "left_out": list(record.get("left_out", [])),
         "int8": _without_times(record.get("int8")),
         "edgetpu": record["edgetpu"],
         "golden": dict(record["golden"]),

@@ -121,6 +121,7 @@ def text(manifest: Mapping[str, Any], result: Mapping[str, Any], split_file: str
             f" {100 * checked['accuracy_drop']:.2f} | {checked['top1_agreement']:.2%} |"
             f" {checked['relative_error']:.2g} |"
         )
+    lines += [f"\nLeft out: {each['problem']}." for each in manifest["left_out"]]
     lines += _by_class(result)
     if manifest["int8"] is not None:
         lines += ["", *int8_lines(manifest["int8"])]

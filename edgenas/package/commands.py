@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgenas.package.build import build, exported
-from edgenas.package.export import CALIBRATION_IMAGES, EDGETPU, FORMATS, parse_formats
+from edgenas.package.build import build, exported_once
+from edgenas.package.export import CALIBRATION_IMAGES, FORMATS, parse_formats
 from edgenas.package.export import export as write
 from edgenas.package.remedies import REMEDIES, check_remedies
 from edgenas.run import open_trained
@@ -40,17 +40,15 @@ def export(
     return Exported(write(opened, asked, folder, calibration_images, remedies), folder)
 
 
-def export_once(run: str, formats: str = ",".join(FORMATS)) -> Exported:
-    """As `export`, to RUN/export; but where an earlier export of the same weights left every format there, that is it.
-    Raises as that does, and DataError where the run is not trained."""
+def export_once(run: str, edgetpu: bool = False) -> Exported:
+    """As `export`, to RUN/export in every format, with `edgetpu` for that device too; but what an earlier export of the
+    same weights left there is taken, and files that the devices searched for do not take are left out where they
+    disagree with torch. Raises as that does."""
     from edgenas.train.files import load_trained
 
     opened = open_trained(run)
-    folder = opened.path / "export"
-    found = exported(folder, load_trained(opened.path))
-    if found is None or (EDGETPU in parse_formats(formats) and found[0]["edgetpu"] is None):
-        return export(run, formats)
-    return Exported(found[0], folder)
+    record, _ = exported_once(opened, load_trained(opened.path), edgetpu)
+    return Exported(record, opened.path / "export")
 
 
 def package(run: str, path: Path) -> dict[str, Any]:

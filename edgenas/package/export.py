@@ -11,7 +11,7 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from edgenas import __version__
 from edgenas.data.images import load_images, one_batch
-from edgenas.errors import ExportError, UnknownNameError
+from edgenas.errors import DisagreementError, ExportError, UnknownNameError
 from edgenas.files import check_place, locked, replace, write_whole
 from edgenas.lower import LOWERING_VERSION, Graph, lower
 from edgenas.lower.documented import Classifier, documented
@@ -72,6 +72,7 @@ FORMATS = {
 EDGETPU = "edgetpu"  # the int8 file, examined (and compiled, where the compiler is installed) for that device
 EDGETPU_FILE = "model_edgetpu.tflite"
 ALL_FORMATS = (*FORMATS, EDGETPU)
+ROUNDED = frozenset({"tflite-f16", "tflite-int8"})  # they may disagree for what the network is, not for a fault
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -89,23 +90,26 @@ def export(
     folder: Path | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
     remedies: str = REMEDIES[-1],
+    optional: Collection[str] = (),
 ) -> dict[str, Any]:
     """Write the network trained in `run` to `folder` (default RUN/export) in each of `formats`; the record of it.
 
     Float files may differ from torch by 1e-4 relatively (float16: 0.1); int8 must put 98 % of the test images in
     torch's class, or 90 % where it is about as accurate (edgenas.lower.verify.Limits). Calibration images come from the
     train split. `remedies`: one of edgenas.package.remedies.REMEDIES, up to which they are tried where int8 loses more
-    than a point on images of that split; training changes the weights of the int8 file alone.
+    than a point on images of that split; training changes the weights of the int8 file alone. `optional`: those of
+    ROUNDED that are left out where they disagree, which the record says.
 
-    Raises ExportError (a file that disagrees, a disk that is full), DataError where the run is not trained or its data
-    is missing, UsageError while another program exports to the folder; then what an earlier export left there is as it
-    was.
+    Raises DisagreementError (a file does not compute what the network does), ExportError (a disk that is full),
+    DataError where the run is not trained or its data is missing, UsageError while another program exports to the
+    folder; then what an earlier export left there is as it was.
     """
     from edgenas.train.files import load_trained
 
     check_ranges(calibration=calibration_images)
     check_remedies(remedies)
-    return export_trained(load_trained(run.path), folder or run.path / "export", formats, calibration_images, remedies)
+    folder = folder or run.path / "export"
+    return export_trained(load_trained(run.path), folder, formats, calibration_images, remedies, optional)
 
 
 def export_trained(
@@ -114,6 +118,7 @@ def export_trained(
     formats: Sequence[str],
     calibration_images: int = CALIBRATION_IMAGES,
     remedies: str = REMEDIES[-1],
+    optional: Collection[str] = (),
 ) -> dict[str, Any]:
     """As `export`, for a network at hand."""
     check_place(folder, ExportError, ADVICE, folder=True)
@@ -121,15 +126,20 @@ def export_trained(
     with locked(folder / RECORD, busy, ExportError, ADVICE, wait_s=0.0):
         new = folder / f".{secrets.token_hex(8)}.partial"
         try:
-            record = _export(trained, new, formats, calibration_images, remedies)
-            _publish(new, folder, record["files"], formats)
+            record = _export(trained, new, formats, calibration_images, remedies, optional)
+            _publish(new, folder, record)
         finally:
             shutil.rmtree(new, ignore_errors=True)
     return record
 
 
 def _export(
-    trained: Trained, folder: Path, formats: Sequence[str], calibration_images: int, remedies: str
+    trained: Trained,
+    folder: Path,
+    formats: Sequence[str],
+    calibration_images: int,
+    remedies: str,
+    optional: Collection[str],
 ) -> dict[str, Any]:
     """Write the files into `folder`, the record last."""
     from edgenas.lower.trace import torch_logits
@@ -142,8 +152,10 @@ def _export(
 
     records: dict[str, dict[str, Any]] = {}
     models: dict[str, bytes] = {}
+    left_out: list[dict[str, str]] = []
     edgetpu = quantised = None
     needed = {*formats, "tflite-int8"} if EDGETPU in formats else {*formats}
+    spared = ROUNDED & set(optional) - ({"tflite-int8"} if EDGETPU in formats else set())
     wanted = [kind for name, kind in FORMATS.items() if name in needed]
     for kind in wanted:
         if kind.name == "tflite-int8":
@@ -151,18 +163,25 @@ def _export(
         else:
             model = _model(kind.name, graph, metadata)
         model = documented(model, classifier)
-        parity = write_checked(folder / kind.file, model, images, expected, kind.limits, labels)
+        try:
+            parity = write_checked(folder / kind.file, model, images, expected, kind.limits, labels)
+        except DisagreementError as error:
+            if kind.name not in spared:
+                raise
+            left_out.append({"file": kind.file, "format": kind.name, "problem": str(error)})
+            continue
         models[kind.name] = model
         records[kind.name] = _record(kind, model, parity)
     if EDGETPU in formats:
         edgetpu = _for_edgetpu(models["tflite-int8"], folder / EDGETPU_FILE)
     golden = choose(trained, test, models.values())
-    for kind in wanted:
-        error = golden.relative_error(models[kind.name])
-        records[kind.name]["golden_tolerance"] = min(1.0, float(f"{max(kind.golden_tolerance, 2 * error):.2g}"))
+    kept = [kind for kind in wanted if kind.name in models]
+    for kind in kept:
+        seen = golden.relative_error(models[kind.name])
+        records[kind.name]["golden_tolerance"] = min(1.0, float(f"{max(kind.golden_tolerance, 2 * seen):.2g}"))
     write_whole(folder / GOLDEN_INPUT, npy(golden.images), ExportError, ADVICE)
     write_whole(folder / GOLDEN_OUTPUT, npy(golden.logits), ExportError, ADVICE)
-    names = [*(kind.file for kind in wanted), GOLDEN_INPUT, GOLDEN_OUTPUT]
+    names = [*(kind.file for kind in kept), GOLDEN_INPUT, GOLDEN_OUTPUT]
     names += [EDGETPU_FILE] if edgetpu is not None and edgetpu.compilation is not None else []
     record = {
         "weights_sha256": weights_sha256(trained),
@@ -170,6 +189,7 @@ def _export(
         "calibration_images": calibration_images,
         "dataset": {"name": test.name, "test_sha256": test.fingerprint},
         "models": list(records.values()),
+        "left_out": left_out,
         "int8": quantised,
         "edgetpu": None if edgetpu is None else _edgetpu_record(edgetpu),
         "golden": {
@@ -186,14 +206,17 @@ def _export(
     return record
 
 
-def _publish(new: Path, folder: Path, names: Iterable[str], formats: Sequence[str]) -> None:
-    """Put the files called `names` and their record from the folder `new` in place of those of an earlier export."""
+def _publish(new: Path, folder: Path, record: Mapping[str, Any]) -> None:
+    """Put the files of `record`, and itself, from the folder `new` in place of those of an earlier export."""
+    gone = [each["file"] for each in record["left_out"]]
+    if record["edgetpu"] is not None and EDGETPU_FILE not in record["files"]:
+        gone.append(EDGETPU_FILE)
     try:
         # It vouches for all files beside it, so it goes first and comes last.
         (folder / RECORD).unlink(missing_ok=True)
-        if EDGETPU in formats and EDGETPU_FILE not in names:
-            (folder / EDGETPU_FILE).unlink(missing_ok=True)
-        for name in (*names, RECORD):
+        for name in gone:
+            (folder / name).unlink(missing_ok=True)
+        for name in (*record["files"], RECORD):
             (folder / name).parent.mkdir(exist_ok=True)
             replace(new / name, folder / name)
     except OSError as error:

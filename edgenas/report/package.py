@@ -64,7 +64,7 @@ def _models(record: Mapping[str, Any]) -> list[str]:
             f" (torch {100 * checked['torch_accuracy']:.2f} %)   agrees {checked['top1_agreement']:.2%}"
             f"   relative error {checked['relative_error']:.2g}"
         )
-    return lines
+    return [*lines, *(f"  left out: {each['problem']}" for each in record.get("left_out", []))]
 
 
 def package_text(manifest: Mapping[str, Any], path: Path) -> str:

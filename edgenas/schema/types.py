@@ -467,6 +467,12 @@ class _Int8(TypedDict):
     note: Text | None
 
 
+class _LeftOut(TypedDict):
+    file: Text
+    format: Text
+    problem: Text
+
+
 class Export(TypedDict):
     """export/export.json. `files`: the sha256 of each file that belongs to the export."""
 
@@ -476,6 +482,7 @@ class Export(TypedDict):
     calibration_images: Positive
     dataset: _Images
     models: Annotated[list[_Model], Len(1, 100)]
+    left_out: NotRequired[Annotated[list[_LeftOut], Len(0, 100)]]
     int8: NotRequired[_Int8 | None]
     edgetpu: _EdgeTpu | None
     golden: _Golden

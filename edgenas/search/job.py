@@ -97,6 +97,11 @@ class Search:
         return round((self.ended_at or time.perf_counter()) - self.started_at, 3)
 
     @property
+    def max_left_s(self) -> float | None:
+        """How many seconds its limit leaves it; None where it has none."""
+        return None if self.limit is None else max(0.0, self.limit.left_s())
+
+    @property
     def share_done(self) -> float:
         """How much of the search is behind, in [0, 1], by generations or by budget, whichever ends it first."""
         if self._over:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from edgenas.board import registry
 from edgenas.board.registry import Board
 from edgenas.cli import main
 from edgenas.data.split import split
-from edgenas.errors import DataError, ExportError, InfeasibleError, UsageError
-from edgenas.package import commands
+from edgenas.errors import DataError, DisagreementError, ExportError, InfeasibleError, UsageError
+from edgenas.lower.verify import Limits
+from edgenas.package.export import FORMATS, export_trained
 from edgenas.package.verify import verify
 from edgenas.report.auto import answer_text, plan_text
 from edgenas.schema.types import AutoRecord
+from edgenas.train.files import Trained
 from tests.disks import mounted
 from tests.train.worlds import image_folder
 
@@ -157,13 +160,12 @@ def test_where_int8_is_deployed_it_is_measured_on_the_board_and_files_are_writte
     tmp_path: Path, photos: Path, here: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written: list[str] = []
-    export = commands.export
 
-    def counting(run: str, formats: str) -> commands.Exported:
-        written.append(Path(run).name)
-        return export(run, formats)
+    def counting(trained: Trained, folder: Path, formats: tuple[str, ...], **how: Any) -> dict[str, Any]:
+        written.append(folder.parent.name)
+        return export_trained(trained, folder, formats, **how)
 
-    monkeypatch.setattr(commands, "export", counting)
+    monkeypatch.setattr("edgenas.package.build.export_trained", counting)
     job = done(tmp_path / "job", photos, format="tflite-int8", board="here", baseline=True)
     (report,) = job.done["package"]["deployed"]
     assert report["model"]["format"] == "tflite-int8"
@@ -174,6 +176,40 @@ def test_where_int8_is_deployed_it_is_measured_on_the_board_and_files_are_writte
     assert written == trained  # to compare what they are worth as int8; the package takes the same files
     assert verify(job.output)["manifest"]["device"]["model_format"] == "tflite-int8"
     assert "the package on board here, measured anew" in answer_text(job.result())
+
+
+@pytest.mark.usefixtures("_known_speed")
+def test_where_int8_disagrees_the_job_ends_without_it_unless_it_is_deployed(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = FORMATS["tflite-int8"]
+    monkeypatch.setitem(FORMATS, kind.name, replace(kind, limits=Limits(relative_error=0.0)))
+    job = done(tmp_path / "float", photos)
+    assert "tflite-int8" not in {each["format"] for each in job.result()["models"]}
+    assert "note: model_int8.tflite differs by" in answer_text(job.result())
+    with pytest.raises(DisagreementError, match=r"first: edgenas train \S*search --restart --epochs \d+, and then"):
+        done(tmp_path / "int8", photos, format="tflite-int8")
+    monkeypatch.undo()
+    resumed = auto(resume=str(tmp_path / "int8"))
+    for _ in resumed:
+        pass
+    assert verify(resumed.output)["manifest"]["device"]["model_format"] == "tflite-int8"
+
+
+@pytest.mark.usefixtures("_known_speed")
+def test_of_two_networks_the_one_is_taken_whose_int8_file_agrees(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disagreeing(trained: Trained, folder: Path, formats: tuple[str, ...], **how: Any) -> dict[str, Any]:
+        if folder.parent.name == SEARCH:
+            raise DisagreementError("model_int8.tflite differs")
+        return export_trained(trained, folder, formats, **how)
+
+    monkeypatch.setattr("edgenas.package.build.export_trained", disagreeing)
+    job = done(tmp_path / "job", photos, format="tflite-int8", baseline=True)
+    assert job.done["stock"]["arch_str"] != job.done["search"]["arch_str"]
+    assert job.done["package"]["chosen"] == STOCK
+    assert "model_int8.tflite differs" in job.notes
 
 
 @pytest.mark.usefixtures("_known_speed")
