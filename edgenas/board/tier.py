@@ -47,7 +47,8 @@ class Tier:
     `min_repeat_ms` on average, each raw sample over as many inferences as last `min_sample_ms`.
 
     After each, the samples are looked at. Where there is a limit, sampling ends as soon as they say on which side of it
-    the median is, else as soon as the interval is narrow. A quick round comes first where there is a limit.
+    the median is, else as soon as the interval is narrow. A quick round comes first where there is a limit. Where the
+    latency is to be `repeatable`, for others will compare theirs with it, three processes time a model that keeps it.
     """
 
     name: Literal["screen", "final"]
@@ -60,6 +61,7 @@ class Tier:
     min_sample_ms: float = 1.0
     limit_ms: float | None = None
     attempts: int = 1  # at a model whose timing was void, as by throttling
+    repeatable: bool = False
 
     @classmethod
     def screen(cls, how: Measurement, limit_ms: float | None = None) -> Tier:
@@ -69,11 +71,12 @@ class Tier:
         return cls("screen", processes, *settings, limit_ms=limit_ms, attempts=how.attempts)
 
     @classmethod
-    def final(cls, how: Measurement, limit_ms: float | None = None) -> Tier:
+    def final(cls, how: Measurement, limit_ms: float | None = None, repeatable: bool = False) -> Tier:
         """Of a winner: fresh processes, the later the longer."""
         length_ms = how.final_process_s * 1e3 / how.repeats
         settings = how.repeats, length_ms, how.warmup_runs, how.warmup_s, how.pause_s
-        return cls("final", how.final_processes, *settings, limit_ms=limit_ms, attempts=how.final_attempts)
+        limits: dict[str, Any] = {"limit_ms": limit_ms, "attempts": how.final_attempts, "repeatable": repeatable}
+        return cls("final", how.final_processes, *settings, **limits)
 
     @classmethod
     def reference(cls, how: Measurement) -> Tier:
@@ -108,7 +111,9 @@ class Tier:
     def answered(self, summary: Summary, done: int) -> bool:
         """Whether sampling may end."""
         if self.limit_ms is not None:
-            return summary.verdict(self.limit_ms) != "UNSTABLE"
+            verdict = summary.verdict(self.limit_ms)
+            enough = not self.repeatable or done >= min(_MIN_ROUNDS[self.name], len(self.rounds))
+            return enough if verdict == "PASS" else verdict == "FAIL"
         return done >= _MIN_ROUNDS[self.name] and summary.width <= PRECISION[self.name]
 
     def plan(self, number: int = 0) -> dict[str, Any]:
@@ -132,7 +137,7 @@ class Tier:
 
     def key(self) -> dict[str, Any]:
         """What of it a measurement depends on: not the limit, by which it only ends sooner or later."""
-        without = ("limit_ms", "processes", "attempts")
+        without = ("limit_ms", "processes", "attempts", "repeatable")
         return {name: value for name, value in asdict(self).items() if name not in without}
 
     def _share(self, done: int) -> float:

@@ -77,7 +77,7 @@ class LiveCost:
 
     def confirm(self, arch: Architecture, limits: Mapping[str, float]) -> Confirmation:
         """Measure `arch` at the final tier and compare it with `limits`, metric -> limit in its canonical unit."""
-        tier = Tier.final(self._how, limits.get("latency"))
+        tier = Tier.final(self._how, limits.get("latency"), repeatable=True)
         outcome = self._pool.one(self.model(self._space.canonical(arch)), tier)
         if isinstance(outcome, Failed):
             return Confirmation("FAIL", {}, outcome.error)

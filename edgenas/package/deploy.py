@@ -103,7 +103,7 @@ def deploy(
     assert device.measurement is not None  # else it would be no board
     try:
         with BoardPool([entry], device, anew=True) as pool:
-            outcome = pool.one(model, Tier.final(device.measurement, limit_ms))
+            outcome = pool.one(model, Tier.final(device.measurement, limit_ms, repeatable=True))
     except BoardError as error:
         if check["passed"] is not False:
             raise

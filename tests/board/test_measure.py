@@ -194,6 +194,19 @@ def test_an_answer_to_an_easier_question_is_not_taken_for_a_harder_one(tmp_path:
     assert len(list(tmp_path.glob("*/*.json"))) == 2  # the first samples are kept too
 
 
+def test_what_is_to_be_repeatable_is_timed_by_three_processes_where_it_passes(tmp_path: Path) -> None:
+    for limit_ms, rounds in ((100.0, 3), (1.0, 1)):  # what fails is not written down
+        world, some = World({b"m": 5.0}), [model(b"m")]
+        folder, tier = tmp_path / str(limit_ms), Tier.final(HOW, limit_ms, repeatable=True)
+        quick = measured(bench(world, folder)(some, Tier.final(HOW, limit_ms))[0])
+        assert len(quick.record["attempts"][-1]["processes"]) == 1
+        outcome = measured(bench(world, folder)(some, tier)[0])
+        assert outcome.from_store == (rounds == 1)
+        assert len(outcome.record["attempts"][-1]["processes"]) == rounds
+        assert measured(bench(world, folder)(some, tier)[0]).from_store
+        assert measured(bench(world, folder)(some, Tier.final(HOW, limit_ms))[0]).from_store
+
+
 def moving_reference(factors: list[float]) -> Callable[[str, str, dict[str, Any]], None]:
     """The reference's times, by these factors in turn, and then 1."""
     left = list(factors)
