@@ -56,11 +56,13 @@ from edgenas.search.training import train as prepare_training
 from edgenas.text import names_in
 from edgenas.train.files import read_identity, read_result
 from edgenas.train.speed import seconds_per_image
+from edgenas.train.teacher import SETTINGS as TEACHER
 from edgenas.train.teacher import photo_teacher, teacher_training
 
 if TYPE_CHECKING:
     from edgenas.search.job import Search
     from edgenas.train.loop import Training
+    from edgenas.train.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +217,7 @@ class Auto:
         return {"arch_str": self.space.describe(_winner(result))}
 
     def _train_teacher(self, step: Step) -> Doing:
-        self._inner = job = teacher_training(self.space, self.dataset)
+        self._inner = job = teacher_training(self.space, self.dataset, self._teaching)
         yield from job
         return {"test_accuracy": job.result()["test_accuracy"]}
 
@@ -261,7 +263,7 @@ class Auto:
             epochs = self.epochs[step.name]
             resume = begun and read_identity(path, self._advice)["settings"]["epochs"] == epochs
         else:
-            teacher = photo_teacher(self.space, self.dataset)[0] if distill else None
+            teacher = photo_teacher(self.space, self.dataset, self._teaching)[0] if distill else None
             epoch_s = self.photos["images"]["train"] * seconds_per_image(self.space, arch, self._classes, teacher)
             epochs = epochs_within(self._seconds_for(step), epoch_s)
             if epochs < MIN_EPOCHS:
@@ -269,8 +271,8 @@ class Auto:
             self.epochs[step.name] = epochs
             self._keep()
         how: dict[str, Any] = {"resume": True} if resume else {"restart": begun, "epochs": epochs, "patience": epochs}
-        if distill and not resume:
-            how["distill"] = True
+        if not resume:
+            how |= ({"distill": True} if distill else {}) | ({} if self.request.flip else {"flip": False})
         self._inner = job = prepare_training(str(path), **how)
         yield from job
         return {"epochs": epochs}
@@ -323,6 +325,11 @@ class Auto:
             return accuracy
         lost: float = quantised["tries"][quantised["chosen"]]["accuracy_drop"]
         return accuracy - 100 * lost
+
+    @property
+    def _teaching(self) -> TrainSettings:
+        """How a teacher is trained."""
+        return replace(TEACHER, flip=self.request.flip)
 
     @property
     def _classes(self) -> int:

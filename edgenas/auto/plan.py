@@ -59,6 +59,7 @@ class AutoRequest:
     time_s: float = TIME_S
     baseline: bool | None = None  # whether the stock network is trained as long as the winner; None: where time allows
     distill: bool = False  # whether what is trained at length learns from the space's largest network too
+    flip: bool = True  # whether what is trained sees mirror images too
     seed: int = 0
 
     @property
@@ -95,7 +96,7 @@ class AutoRequest:
         limits: dict[str, Any] = self.limits
         found = SearchRequest(self.space, dataset, self.device, seed=self.seed, format=self.format, **limits)
         within_s = (SEARCH_SHARE + REFINE_SHARE) * self.time_s
-        found = replace(found, budget=budget_within(self.time_s), time_s=within_s)
+        found = replace(found, budget=budget_within(self.time_s), time_s=within_s, flip=None if self.flip else False)
         return replace(found, cost="hybrid", board=self.board) if self.measures else found
 
     def stock_search(self, dataset: str, networks: tuple[str, ...]) -> SearchRequest:
@@ -109,6 +110,7 @@ class AutoRequest:
             "refine": 0,
             "budget": None,
             "time_s": None,
+            "flip": None,
         }
         return replace(self.search(dataset), cost=cost, include=networks, **how)
 
@@ -163,7 +165,7 @@ def steps(
     first = min(MAX_FIRST_S, FIRST_SHARE * total) if request.has_first else 0.0
     search = (SEARCH_SHARE + REFINE_SHARE) * total
     training = max(0.0, total - first - search - last - teacher_s) / (2 if request.has_baseline else 1)
-    distilled = " --distill" if request.distill else ""
+    how = (" --distill" if request.distill else "") + ("" if request.flip else " --no-flip")
     stock, winner, archive = (shlex.quote(str(each)) for each in (folder / "stock", folder / "search", output))
     networks = tuple(map(space.describe, stock_networks(space)))
     found = [
@@ -183,11 +185,11 @@ def steps(
     ]
     if request.distill:
         what = "fine-tunes the space's largest network, for the others to learn from; it is kept"
-        found.append(Step("teacher", teacher_s, what, f"edgenas train {winner} --distill"))
-    found.append(Step("train", training, "fine-tunes it on the photos", f"edgenas train {winner}{distilled}"))
+        found.append(Step("teacher", teacher_s, what, f"edgenas train {winner}{how}"))
+    found.append(Step("train", training, "fine-tunes it on the photos", f"edgenas train {winner}{how}"))
     if request.has_baseline:
         what = "fine-tunes the stock network as long; the better of the two is taken"
-        found.append(Step("baseline", training, what, f"edgenas train {stock} --restart{distilled}"))
+        found.append(Step("baseline", training, what, f"edgenas train {stock} --restart{how}"))
     commands = [f"edgenas package {winner} -o {archive}", f"edgenas verify {archive}"]
     commands += [f"edgenas deploy {archive} --board {board}" for board in names_in(request.board)]
     what = "writes the model files and the package, and checks them" + (", on the board too" if request.board else "")

@@ -17,6 +17,7 @@ from edgenas.auto.plan import MIN_EPOCHS, TRAINING_SHARE, AutoRequest, PhotoSpac
 from edgenas.board import registry
 from edgenas.data.images import check_dataset, own
 from edgenas.data.list_file import is_list
+from edgenas.data.listing import said_elsewhere
 from edgenas.data.photos import list_photos
 from edgenas.data.split import split
 from edgenas.errors import DataError, ExportError, UsageError
@@ -57,7 +58,8 @@ def auto(
     request = _with_boards(AutoRequest(**asked))
     space = check(request)
     _check_boards(request)
-    teacher_s = _check_time(request, space)
+    with said_elsewhere():  # the plan has it
+        teacher_s = _check_time(request, space)
     source = Path(request.photos).absolute()
     stem = f"auto-{as_name(source.stem if is_list(source) and not source.is_dir() else source.name)}"
     package = Path(output if output is not None else f"{stem}.tar.gz")
@@ -69,10 +71,12 @@ def auto(
     else:
         path = runs.RUNS / stem if dry_run else runs.place(None, stem)
     if dry_run:
-        return Auto(path, request, package, space, split(request.photos).record(), presets, teacher_s)
+        with said_elsewhere():
+            return Auto(path, request, package, space, split(request.photos).record(), presets, teacher_s)
     path.mkdir(parents=True, exist_ok=True)
     try:
-        found = split(request.photos, path / SPLIT).record()
+        with said_elsewhere():
+            found = split(request.photos, path / SPLIT).record()
     except BaseException:
         with contextlib.suppress(OSError):
             path.rmdir()

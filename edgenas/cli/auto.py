@@ -52,6 +52,9 @@ def auto(
             panel=_WHAT,
         ),
     ] = False,
+    no_flip: Annotated[
+        bool, option("Train on no mirror images: for text, or left and right.", "--no-flip", panel=_WHAT)
+    ] = False,
     seed: Annotated[int | None, options.seed("plan and photos", _WHAT)] = None,
     output: Annotated[
         str | None,
@@ -85,6 +88,7 @@ def auto(
         "time_s": time and parse_seconds(time, "time"),
         "baseline": baseline,
         "distill": distill or None,
+        "flip": False if no_flip else None,
         "seed": seed,
     }
     asked = {name: value for name, value in asked.items() if value is not None}

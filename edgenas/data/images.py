@@ -105,8 +105,7 @@ def own(dataset: str) -> Path:
     if "/" in dataset or "\\" in dataset or dataset.startswith((".", "~")) or is_list(path):
         kind = "file" if is_list(path) else "folder"
         raise DataError(
-            f"there is no {kind} {shown}; give --dataset a folder with one sub-folder of images a class, or a list of"
-            " images"
+            f"there is no {kind} {shown}; give a folder with one sub-folder of images a class, or a list of images"
         )
     raise UnknownNameError(
         "data set", shown, DATASETS, f"known are {', '.join(DATASETS)}, or a folder or a list of images"

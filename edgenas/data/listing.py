@@ -6,9 +6,10 @@ the same, and here.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgenas.errors import DataError
@@ -143,3 +144,13 @@ def say(line: str) -> None:
     if line not in _said:
         _said.add(line)
         log.warning(line)
+
+
+@contextlib.contextmanager
+def said_elsewhere() -> Iterator[None]:
+    """What would be said meanwhile is not, for whoever lists images here shows it himself."""
+    shown, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = shown

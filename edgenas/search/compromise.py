@@ -102,6 +102,9 @@ def command(request: SearchRequest) -> str:
         if each.name == "time_s":
             words += ["--time", f"{value:g}s"]
             continue
+        if each.name == "flip":
+            words += [] if value else ["--no-flip"]
+            continue
         metric = LIMITS.get(each.name)
         words.append(f"--{(metric or each.name).replace('_', '-')}")
         if metric is not None:

@@ -25,7 +25,7 @@ from edgenas.package.export import FORMATS, export_trained
 from edgenas.package.verify import verify
 from edgenas.report.auto import answer_text, plan_text
 from edgenas.schema.types import AutoRecord
-from edgenas.train.files import Trained
+from edgenas.train.files import Trained, read_identity
 from tests.disks import mounted
 from tests.train.worlds import image_folder
 
@@ -142,6 +142,21 @@ def test_a_plan_alone_writes_nothing(tmp_path: Path, photos: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("_known_speed")
+def test_what_is_not_used_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = image_folder(tmp_path / "photos", 20)
+    class_folder = next(each for each in photos.iterdir() if each.is_dir())
+    (class_folder / "notes.txt").write_text("no image")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["auto", str(photos), "--macs", "40M", "--time", "5min", "--dry-run"])
+    assert not end.value.code
+    printed = "".join(capsys.readouterr())
+    assert printed.count("not used") == 1
+
+
+@pytest.mark.usefixtures("_known_speed")
 def test_a_limit_below_the_smallest_network_says_what_would_fit(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(InfeasibleError, match=r"the smallest macs possible is 8\.5"):
         done(tmp_path / "job", photos, macs_m=1.0)
@@ -184,7 +199,9 @@ def test_where_int8_disagrees_the_job_ends_without_it_unless_it_is_deployed(
 ) -> None:
     kind = FORMATS["tflite-int8"]
     monkeypatch.setitem(FORMATS, kind.name, replace(kind, limits=Limits(relative_error=0.0)))
-    job = done(tmp_path / "float", photos)
+    job = done(tmp_path / "float", photos, flip=False)
+    assert read_identity(job.path / SEARCH, "")["settings"]["flip"] is False
+    assert json.loads((job.path / SEARCH / "run.json").read_text())["request"]["flip"] is False
     assert "tflite-int8" not in {each["format"] for each in job.result()["models"]}
     assert "note: model_int8.tflite differs by" in answer_text(job.result())
     with pytest.raises(DisagreementError, match=r"first: edgenas train \S*search --restart --epochs \d+, and then"):

@@ -73,8 +73,9 @@ def test_a_teacher_takes_its_part_of_the_training() -> None:
         {"board": "here", "latency_ms": 5.0, "macs_m": None},
         {"device": "host,raspi4", "board": "here,pi"},
         {"distill": True},
+        {"flip": False},
     ],
-    ids=["counted", "measured", "several", "distilled"],
+    ids=["counted", "measured", "several", "distilled", "one-sided"],
 )
 def test_the_commands_of_the_steps_are_commands(asked: dict[str, Any]) -> None:
     """As the program's own parser reads them."""
@@ -89,6 +90,8 @@ def test_the_commands_of_the_steps_are_commands(asked: dict[str, Any]) -> None:
                 assert parsed.params["board"] == (asked.get("board") if "latency_ms" in asked else None)
             if name == "search" and step.name == "stock":
                 assert [SPACE.parse(each) for each in parsed.params["include"]] == stock_networks(SPACE)
+            if name == "train" or (name == "search" and step.name == "search"):
+                assert parsed.params["no_flip"] is not asked.get("flip", True)
             if name == "package":
                 assert parsed.params["output"] == "a package.tar.gz"
     deployed = planned(**asked)[-1].command.count("edgenas deploy")

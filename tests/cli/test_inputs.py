@@ -15,7 +15,7 @@ from edgenas.board import registry
 from edgenas.cli import main
 
 CELL = "|none~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|none~2|"
-NO_FOLDER = "there is no folder ./nowhere; give --dataset a folder with one sub-folder of images a class"
+NO_FOLDER = "there is no folder ./nowhere; give a folder with one sub-folder of images a class"
 
 
 def run(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -215,6 +215,7 @@ def test_what_trains_nothing_is_known(scoring: str, space: Any, settings: dict[s
         {"energy_mj": 5.0, "macs_m": 60.0, "params_m": 1.5, "halving": True, "size": {"cells": 1, "channels": 4}},
         {"latency_ms": 5.0, "confidence": 0.95, "dataset": "my photos", "fitness": "2*table+macs", "refine": 0},
         {"latency_ms": 5.0, "taps": ("layer1", "layer2"), "reference": "net.pt2", "beta": 0.5, "batch_size": 8},
+        {"latency_ms": 5.0, "flip": False, "refine": 3},
     ],
 )
 def test_the_command_asks_for_the_same_search(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
