@@ -42,10 +42,15 @@ from tests.train.worlds import image_folder
 
 INFEASIBLE = "edgenas search --device jetson_tx2 --latency 0.1ms"
 SPACE = NASBench201()
-# Commands run as typed; by the presets that are given with them refining takes seconds.
-QUICK_DEFAULT = replace(PRESETS["default"], refine=0, refine_settings=RefineSettings((64, 128, 256), 64))
+# Commands run as typed; by the presets that are given with them refining takes seconds, and a whole job trains for no
+# longer than it must.
+QUICK_DEFAULT = replace(
+    PRESETS["default"],
+    refine=0,
+    refine_settings=RefineSettings((64, 128, 256), 64),
+    max_epochs=8,
+)
 QUICK = {**PRESETS, "default": QUICK_DEFAULT}
-FEW_EPOCHS = 8  # of a whole job, which else trains for as long as it may
 
 
 def cli(group: Any = None, path: str = "edgenas") -> Iterator[tuple[str, Any]]:
@@ -122,7 +127,6 @@ class Made:
             for before in runs_named(maker(name)):
                 self.run(before)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("edgenas.auto.plan.MAX_EPOCHS", FEW_EPOCHS)
                 patch.chdir(self.folder)
                 assert run(maker(name)) == 0
         return path
@@ -195,7 +199,6 @@ def prepare(made: Made, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     monkeypatch.setenv("HOME", str(workplace / "home"))
     few = tabulate.unique_architectures(SPACE)[:10]
     monkeypatch.setattr(tabulate, "unique_architectures", lambda space: few)  # all of them take a minute
-    monkeypatch.setattr("edgenas.auto.plan.MAX_EPOCHS", FEW_EPOCHS)
     network = ResNet(20, 10).eval()
     for place in ("references", "reference"):
         monkeypatch.setattr(f"edgenas.fitness.{place}.reference_network", lambda *_: (network, "made up"))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from edgenas.errors import DataError, DisagreementError, ExportError, UnknownNam
 from edgenas.lower import lower
 from edgenas.lower.verify import Limits
 from edgenas.package import card, commands, remedies
+from edgenas.package import export as exporting
 from edgenas.package.build import FOLDER, _costs, build, run_py
 from edgenas.package.export import ALL_FORMATS, FORMATS, export, export_trained, parse_formats
+from edgenas.package.remedies import quantise
 from edgenas.package.verify import verify, violation
 from edgenas.run import Run, open_run
 from edgenas.train.files import Trained, load_trained
@@ -499,7 +502,7 @@ def test_interrupted_while_remedies_are_tried_the_export_before_is_left(
         return int(end.value.code or 0), capsys.readouterr().err
 
     with monkeypatch.context() as patch:
-        patch.setattr(remedies, "MAX_DROP", -1.0)  # so that all of them are tried
+        patch.setattr(exporting, "quantise", partial(quantise, max_drop=-1.0))  # so that all remedies are tried
         patch.setattr(remedies._Tried, "_moved", interrupted)
         code, err = run()
     assert code == 130, err

@@ -138,8 +138,9 @@ def test_a_name_is_taken_by_making_its_folder(tmp_path: Path, monkeypatch: pytes
     assert runs.place(None, "é" * 300).is_dir()  # cut to what a file system takes
     with pytest.raises(UsageError, match="--run is empty"):
         runs.place("", "stem")
-    monkeypatch.setattr(runs, "RUNS", tmp_path / "file")
-    (tmp_path / "file").touch()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    Path("runs").touch()
     with pytest.raises(UsageError, match="choose another place with --run"):
         runs.place(None, "stem")
 

@@ -265,7 +265,8 @@ class Auto:
         else:
             teacher = photo_teacher(self.space, self.dataset, self._teaching)[0] if distill else None
             epoch_s = self.photos["images"]["train"] * seconds_per_image(self.space, arch, self._classes, teacher)
-            epochs = epochs_within(self._seconds_for(step), epoch_s)
+            max_epochs = self.presets[SearchRequest.preset].max_epochs
+            epochs = epochs_within(self._seconds_for(step), epoch_s, max_epochs)
             if epochs < MIN_EPOCHS:
                 self._note(f"{step.name}: there was time for {epochs} epochs only; more --time is worth it")
             self.epochs[step.name] = epochs

@@ -31,7 +31,7 @@ SPACE = "efficientnet-lite0"  # its weights come from a package registry, and al
 TIME_S, MIN_TIME_S = 3600.0, 60.0
 BASELINE_FROM_S = 1200.0  # with less time than this the winner has all of it
 FIRST_FROM_S = 1200.0  # with less than this the package itself is there as soon
-MIN_EPOCHS, MAX_EPOCHS = 3, 40
+MIN_EPOCHS = 3
 MIN_BUDGET = 40
 # The shares of the time that steps may take; training has what the others leave.
 FIRST_SHARE, MAX_FIRST_S = 0.12, 480.0
@@ -196,9 +196,9 @@ def steps(
     return [*found, Step("package", last, what, " && ".join(commands))]
 
 
-def epochs_within(seconds: float, epoch_s: float) -> int:
-    """How many epochs of `epoch_s` seconds are trained in `seconds`: at least one, at most MAX_EPOCHS."""
-    return max(1, min(MAX_EPOCHS, math.floor(seconds / epoch_s)))
+def epochs_within(seconds: float, epoch_s: float, max_epochs: int) -> int:
+    """How many epochs of `epoch_s` seconds are trained in `seconds`: at least one, at most `max_epochs`."""
+    return max(1, min(max_epochs, math.floor(seconds / epoch_s)))
 
 
 def budget_within(seconds: float) -> int:

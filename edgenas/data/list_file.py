@@ -54,15 +54,16 @@ def is_list(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS
 
 
-def read_list(path: Path) -> Listing:
+def read_list(path: Path, max_listed: int = MAX_LISTED, max_bytes: int = MAX_LIST_BYTES) -> Listing:
     """The images that the list at `path` names, in its order; classes in the order of names, of numbers where all are.
 
     A list without parts is split as a folder is; where it names none to test on but some for validation, it is tested
     on these. Raises DataError, which says what to do, for a file that is no list, is too large or names an image twice
-    under two labels or parts, for images that are missing, and what `listed` does.
+    under two labels or parts, for images that are missing, and what `listed` does. It is too large with more than
+    `max_bytes` or `max_listed` images.
     """
     shown = printable(path)
-    rows = list(_rows(path, shown))
+    rows = list(_rows(path, shown, max_listed, max_bytes))
     where: dict[str, Row] = {}
     unused, missing = Leftovers(), []
     found: dict[str, dict[str, list[str]]] = {part: {} for part in PARTS}
@@ -160,8 +161,8 @@ def _from(folder: str | None, path: str) -> str:
     return relative.replace(os.sep, "/")
 
 
-def _rows(path: Path, shown: str) -> Iterator[Row]:
-    content = read_file(path, MAX_LIST_BYTES, DataError, f"list at most {MAX_LISTED:,} images, or give a folder")
+def _rows(path: Path, shown: str, max_listed: int, max_bytes: int) -> Iterator[Row]:
+    content = read_file(path, max_bytes, DataError, f"list at most {max_listed:,} images, or give a folder")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content:
         raise DataError(f"{shown} holds no text in UTF-8; save it as UTF-8, or give a folder of images")
     # Names of files may be of any bytes.
@@ -170,8 +171,8 @@ def _rows(path: Path, shown: str) -> Iterator[Row]:
     count = 0
     for row in rows:
         count += 1
-        if count > MAX_LISTED:
-            raise DataError(f"{shown} lists more than {MAX_LISTED:,} images; list fewer")
+        if count > max_listed:
+            raise DataError(f"{shown} lists more than {max_listed:,} images; list fewer")
         if not row.file or not row.label:
             raise DataError(f"line {row.line} of {shown} lacks a file or its label; give both")
         if max(len(row.file), len(row.label)) > MAX_FIELD:

@@ -70,15 +70,15 @@ def load(key: str, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], Sums, dic
         return None
 
 
-def store(key: str, size: int, fill: Callable[[Take], dict[str, Any] | None]) -> None:
+def store(key: str, size: int, fill: Callable[[Take], dict[str, Any] | None], max_bytes: int = MAX_BYTES) -> None:
     """Make the entry `key` of `size` bytes: `fill` gives it image after image, and returns what else is to be known of
-    them, or None where they are not to be kept. Without room for it nothing is kept, which is said; what `fill` raises
-    is raised."""
+    them, or None where they are not to be kept. Without room for it, on the disk or within the `max_bytes` of all
+    entries, nothing is kept, which is said; what `fill` raises is raised."""
     partial = folder() / f"{key}.{secrets.token_hex(8)}{_PARTIAL}"
     sums = Sums()
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
-        _make_room(size)
+        _make_room(size, max_bytes)
         with partial.open("xb") as stream:
 
             def take(image: NDArray[np.uint8]) -> None:
@@ -116,8 +116,8 @@ def _writing() -> Iterator[None]:
         raise _FullError from error
 
 
-def _make_room(size: int) -> None:
-    """Remove what was not used for longest until `size` bytes more are within MAX_BYTES and on the disk. Raises
+def _make_room(size: int, max_bytes: int) -> None:
+    """Remove what was not used for longest until `size` bytes more are within `max_bytes` and on the disk. Raises
     _FullError where they are not even then."""
     entries = []
     for path in folder().iterdir():
@@ -130,12 +130,12 @@ def _make_room(size: int) -> None:
     held = sum(each for _, each, _ in entries)
     free = shutil.disk_usage(folder()).free - _SPARE_BYTES
     for _, freed, path in sorted(entries):
-        if held + size <= MAX_BYTES and size <= free:
+        if held + size <= max_bytes and size <= free:
             break
         with contextlib.suppress(OSError):
             path.unlink()
             held, free = held - freed, free + freed
-    if size > min(free, MAX_BYTES):
+    if size > min(free, max_bytes):
         raise _FullError(f"{size / (1 << 20):,.0f} MiB do not fit there")
 
 

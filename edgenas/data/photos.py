@@ -57,17 +57,25 @@ def list_photos(place: Path) -> Listing:
     return read_list(place) if is_list(place) and not place.is_dir() else list_folder(place)
 
 
-def read_photos(place: Path, split: str, limit: int | None, side: int) -> Photos:
+def read_photos(
+    place: Path,
+    split: str,
+    limit: int | None,
+    side: int,
+    max_bytes: int = MAX_SET_BYTES,
+    max_memory_bytes: int = MAX_MEMORY_BYTES,
+) -> Photos:
     """The "train" or "test" part of `place`, each image cropped to a square and resized to `side` pixels; that for
     training has the validation part too.
 
-    At most `limit` images a class and MAX_SET_BYTES in all are read, spread evenly over their order. They are kept in
-    the cache where there are many. Raises DataError, which names them, for images that cannot be read, are far too
-    large or are not those that were listed, and what `list_photos` raises.
+    At most `limit` images a class and `max_bytes` in all are read, spread evenly over their order. They are kept in the
+    cache where there are many. Raises DataError, which names them, for images that cannot be read, are far too large or
+    are not those that were listed, and for more than `max_memory_bytes` that have no place in the cache, and what
+    `list_photos` raises.
     """
     require_pillow()
     listing = list_photos(place)
-    part = _picked(listing, split, limit, side)
+    part = _picked(listing, split, limit, side, max_bytes)
     paths = [path for _, path in part]
     shape = (len(paths), side, side, 3)
     reader = _Reader(place, listing, side)
@@ -78,13 +86,14 @@ def read_photos(place: Path, split: str, limit: int | None, side: int) -> Photos
             reader.unreadable or reader.whites
         ):  # rare; then the other part is looked at too, so that all is said at once
             other = "test" if split == "train" else "train"
-            reader.read([path for _, path in _picked(listing, other, limit, side)], lambda image: None)
+            others = [path for _, path in _picked(listing, other, limit, side, max_bytes)]
+            reader.read(others, lambda image: None)
         reader.check()
         return None if reader.whites else reader.facts()
 
     sums = None
     if np.prod(shape) < photo_cache.MIN_BYTES:
-        images, facts = _in_memory(shape, read, reader)
+        images, facts = _in_memory(shape, read, reader, max_memory_bytes)
     else:
         key = _key(listing, paths, side)
         found = photo_cache.load(key, shape)
@@ -93,7 +102,7 @@ def read_photos(place: Path, split: str, limit: int | None, side: int) -> Photos
             found = photo_cache.load(key, shape)
         if found is None:
             reader = _Reader(place, listing, side)
-            images, facts = _in_memory(shape, read, reader)
+            images, facts = _in_memory(shape, read, reader, max_memory_bytes)
         else:
             images, sums, facts = found
     _say_enlarged(listing, split, len(paths), side, facts)
@@ -105,7 +114,7 @@ def read_some(place: Path, split: str, choose: Choice, side: int) -> Photos:
     holds out for validation are not among them."""
     require_pillow()
     listing = list_photos(place)
-    part = [each for each in _picked(listing, split, None, None) if each[1] not in (listing.validation or ())]
+    part = [each for each in _picked(listing, split) if each[1] not in (listing.validation or ())]
     labels = np.array([label for label, _ in part], np.int64)
     chosen = [part[index] for index in choose(labels, len(listing.class_names)).tolist()]
     reader = _Reader(place, listing, side)
@@ -145,10 +154,13 @@ def require_pillow() -> None:
 
 
 def _in_memory(
-    shape: tuple[int, int, int, int], read: Callable[[Take], dict[str, Any] | None], reader: _Reader
+    shape: tuple[int, int, int, int],
+    read: Callable[[Take], dict[str, Any] | None],
+    reader: _Reader,
+    max_bytes: int = MAX_MEMORY_BYTES,
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     size = int(np.prod(shape))
-    if size > MAX_MEMORY_BYTES:
+    if size > max_bytes:
         raise DataError(
             f"{shape[0]:,} images at {shape[1]} pixels take {size / (1 << 30):.1f} GiB; make so much room in"
             f" {photo_cache.folder()}, or point EDGENAS_CACHE_DIR at a folder with room"
@@ -175,11 +187,13 @@ def _key(listing: Listing, paths: Sequence[str], side: int) -> str:
     return photo_cache.key_of(_VERSION, side, files)
 
 
-def _picked(listing: Listing, split: str, limit: int | None, side: int | None) -> list[tuple[int, str]]:
-    """Label and path of at most `limit` images of each class, and of no more than can be kept at `side` pixels."""
+def _picked(
+    listing: Listing, split: str, limit: int | None = None, side: int = 0, max_bytes: int = 0
+) -> list[tuple[int, str]]:
+    """Label and path of at most `limit` images of each class, and of no more than are `max_bytes` at `side` pixels."""
     parts = listing.train if split == "train" else listing.test
-    if side is not None and sum(map(len, parts)) * 3 * side**2 > MAX_SET_BYTES:
-        limit = min(limit or MAX_SET_BYTES, max(1, MAX_SET_BYTES // (3 * side**2) // len(parts)))
+    if sum(map(len, parts)) * 3 * side**2 > max_bytes:
+        limit = min(limit or max_bytes, max(1, max_bytes // (3 * side**2) // len(parts)))
     return [(label, path) for label, paths in enumerate(parts) for path in _spread(paths, limit)]
 
 

@@ -302,12 +302,18 @@ class Ready:
 
 
 def create(
-    space: SearchSpace, dataset: str, scoring: FitnessSettings, settings: RefineSettings, seeds: Sequence[int]
+    space: SearchSpace,
+    dataset: str,
+    scoring: FitnessSettings,
+    settings: RefineSettings,
+    seeds: Sequence[int],
+    scored_per_class: int = SCORED_PER_CLASS,
 ) -> Ready:
     """A refiner on the training part of `dataset` (a name or a folder of images), for `scoring.engine`.
 
     A fifth of the images, at most `settings.val_images`, is held out, class by class; none of them is in a batch that
-    a score is of, which `scoring.batch_size` and one of `seeds` choose. The test part is never read.
+    a score is of, which `scoring.batch_size` and one of `seeds` choose, of `scored_per_class` of a user's own images.
+    The test part is never read.
     Raises UsageError for a set that is too small and an engine that is not there, DataError for images that are
     missing or damaged.
     """
@@ -322,7 +328,7 @@ def create(
         images = photos_of(space, load_images(dataset, limit=_MAX_PER_CLASS, side=side))
         drawn = [load_some(dataset, scoring.batch_size, seed, side).images for seed in dict.fromkeys(seeds)]
     else:
-        scored = images = load_images(dataset, limit=SCORED_PER_CLASS)
+        scored = images = load_images(dataset, limit=scored_per_class)
         if dataset not in DATASETS:
             images = load_images(dataset, limit=_MAX_PER_CLASS)
         drawn = [scored.images[batch_indexes(scored, scoring.batch_size, seed)] for seed in dict.fromkeys(seeds)]

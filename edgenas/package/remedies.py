@@ -74,8 +74,10 @@ def quantise(
     calibration_images: int,
     remedies: str = REMEDIES[-1],
     settings: QuantisedSettings | None = None,
+    max_drop: float = MAX_DROP,
 ) -> Quantised:
-    """The int8 file of `trained`, whose float `graph` it is; `remedies`: one of REMEDIES; `settings`: of training.
+    """The int8 file of `trained`, whose float `graph` it is; `remedies`: one of REMEDIES; `settings`: of training;
+    `max_drop`: of the share of images that are right, up to which no remedy is tried.
 
     Raises DataError where the images that it was trained on are gone or others: without them no range is known.
     """
@@ -86,7 +88,7 @@ def quantise(
         raise DataError(f"int8 needs images of the training: {error}; {advice}") from error
     if train.fingerprint != trained.dataset_fingerprint:
         raise DataError(f"{train.source} is not what the network was trained on; {advice}, or train again")
-    tried = _Tried(trained, graph, metadata, train, calibration_images, settings)
+    tried = _Tried(trained, graph, metadata, train, calibration_images, settings, max_drop)
     if remedies == "none":
         note: str | None = "what int8 loses was not measured, and no remedy tried, as was asked"
     elif len(tried.held) < MIN_HELD_OUT:
@@ -110,12 +112,14 @@ class _Tried:
         train: ImageSet,
         calibration_images: int,
         settings: QuantisedSettings | None,
+        max_drop: float = MAX_DROP,
     ) -> None:
         from edgenas.lower.quantize import as_int8
         from edgenas.train.quantised import MIN_IMAGES, QuantisedSettings
 
         self._trained, self._graph, self._metadata, self._train = trained, graph, metadata, train
         self._settings, self._min_images = settings or QuantisedSettings(), MIN_IMAGES
+        self._max_drop = max_drop
         out = held_out(train.labels)
         self.held, self._free = np.flatnonzero(out), np.flatnonzero(~out)
         if len(self.held) > MAX_HELD_OUT:
@@ -135,7 +139,7 @@ class _Tried:
         self._expected = np.concatenate([torch_logits(self._trained.network, each) for each in self._parts()]).argmax(1)
         self._float_accuracy = float((self._expected == self._train.labels[self.held]).mean())
         self._keep_better("none", "", self.ready, began_s)
-        if self._drop > MAX_DROP:
+        if self._drop > self._max_drop:
             log.info(
                 "int8 is %.1f points less accurate than float on %d training images held out; remedies are tried%s",
                 100 * self._drop,
@@ -143,13 +147,13 @@ class _Tried:
                 ", the last of which trains for some minutes" if asked == "training" else "",
             )
         for remedy, detail, make in self._remedies(asked):
-            if self._drop <= MAX_DROP:
+            if self._drop <= self._max_drop:
                 return None
             began_s = time.perf_counter()
             how, ready = make()
             if self._keep_better(remedy, detail, ready, began_s):
                 self._how = how
-        if self._drop <= MAX_DROP:
+        if self._drop <= self._max_drop:
             return None
         note = f"int8 stays {100 * self._drop:.1f} points less accurate than float on the images held out"
         if asked == "training" and len(self._free) < self._min_images:
@@ -237,7 +241,7 @@ class _Tried:
             "asked": asked,
             "held_out_images": 0 if best is None else len(self.held),
             "float_accuracy": None if best is None else self._float_accuracy,
-            "max_drop": MAX_DROP,
+            "max_drop": self._max_drop,
             "tries": [asdict(each) for each in self._tries],
             "chosen": None if best is None else self._tries.index(best),
             "weights": _LEARNT if best is not None and best.remedy == "training" else _OWN,

@@ -14,7 +14,7 @@ from edgenas import host
 from edgenas.fitness import SUPERNET
 from edgenas.paper.energy import energy_text
 from edgenas.paper.figure import Asked, Beside, Table, counted, mean_and_std
-from edgenas.paper.photo_plan import BATCH, SIMILARITY, STOCK, TASK_LOSS, WHOLE
+from edgenas.paper.photo_plan import RECIPE, SIMILARITY, STOCK, TASK_LOSS, WHOLE, Recipe
 from edgenas.paper.photo_searches import PhotoSearches, prepared
 from edgenas.report.drawing import COLOURS
 from edgenas.search.forecast import duration
@@ -49,10 +49,10 @@ class Fig4:
     @property
     def plan(self) -> str:
         job, plan, photos = self.work, self.work.plan, self.work.train_photos
-        searches = len(plan.ways) * len(plan.limits_m) * plan.seeds
+        searches = len(job.ways) * len(plan.limits_m) * plan.seeds
         left = "" if not job.done else f", of which {counted(len(job.done), 'step')} are done"
         return (
-            f"fig4: {searches} searches of {plan.space} ({', '.join(plan.ways)}) within"
+            f"fig4: {searches} searches of {plan.space} ({', '.join(job.ways)}) within"
             f" {', '.join(f'{each:g}' for each in plan.limits_m)} M MACs, {plan.budget} architectures scored in each;"
             f" then {counted(plan.epochs, 'epoch')} on {photos:,} photos for each network"
             f" chosen: {duration(plan.estimate_s)} here{left}"
@@ -61,7 +61,7 @@ class Fig4:
     @cached_property
     def points(self) -> list[Point]:
         plan = self.work.plan
-        found = [self._point(way, limit_m) for way in plan.ways for limit_m in plan.limits_m]
+        found = [self._point(way, limit_m) for way in self.work.ways for limit_m in plan.limits_m]
         stock = {limit_m: self.work.space.describe(arch) for limit_m, arch in self.work.stock.items()}
         found += [self._given(STOCK, limit_m, arch_str) for limit_m, arch_str in stock.items()]
         if plan.whole:
@@ -92,7 +92,7 @@ class Fig4:
                     differs,
                 )
             )
-        steps = counted(plan.steps, "step")
+        steps = counted(self.work.recipe.steps_of(plan.preset), "step")
         how = f"each after {steps}" if plan.preset == "paper" else f"the loss after {steps}, phi of weights as they are"
         rows.append(
             Beside(
@@ -125,7 +125,9 @@ class Fig4:
         plan, images = self.work.plan, self.work.images
         seconds, joules = self.work.took()
         cores = host.cores()
-        loss = f"the loss with beta 0 after {counted(plan.steps, 'step')} on {BATCH} photos"
+        recipe = self.work.recipe
+        steps = counted(recipe.steps_of(plan.preset), "step")
+        loss = f"the loss with beta 0 after {steps} on {recipe.batch_size} photos"
         phi = "phi after as many" if plan.preset == "paper" else "phi of inherited weights, without a step"
         lines = [
             f"preset {plan.preset}: {plan.budget} unique architectures of {plan.space} scored in each search, by {phi},"
@@ -142,9 +144,9 @@ class Fig4:
 
     def draw(self, figure: Any) -> None:
         axis = figure.add_subplot()
-        for place, way in enumerate((*self.work.plan.ways, STOCK)):
+        for place, way in enumerate((*self.work.ways, STOCK)):
             known = [each for each in self.points if each.way == way and each.mean is not None]
-            beside = 1 + 0.01 * (place - len(self.work.plan.ways) / 2)  # so that equal ones can be told apart
+            beside = 1 + 0.01 * (place - len(self.work.ways) / 2)  # so that equal ones can be told apart
             xs, ys = [beside * (each.limit_m or 0.0) for each in known], [each.mean for each in known]
             spread = [max(each.std or 0.0, each.error or 0.0) for each in known]
             how = {"fmt": "os^Dv*Px"[place % 8] + "-", "capsize": 3, "color": COLOURS[place % len(COLOURS)]}
@@ -182,9 +184,9 @@ class Fig4:
         return Point(way, limit_m, len(trained), mean, std, error, photos, macs_m, scored)
 
 
-def fig4(asked: Asked, presets: Mapping[str, Any]) -> Fig4:
+def fig4(asked: Asked, presets: Mapping[str, Any], recipe: Recipe = RECIPE) -> Fig4:
     """Raises what edgenas.paper.photo_searches.prepared does."""
-    return Fig4(prepared(asked, presets))
+    return Fig4(prepared(asked, presets, recipe))
 
 
 def _percent(point: Point) -> str:

@@ -40,6 +40,7 @@ class Fig5:
     benchmark: BenchmarkTables
     seeds: int
     limits: int
+    max_rejections: int = SearchSettings.max_rejections
     name = "fig5"
     title = f"Fig. 5: samples that fill a population of {_FILLED} within a limit on MACs"
     size = (7.0, 4.0)
@@ -107,7 +108,14 @@ class Fig5:
 
     def _samples(self, method: str, limit_m: float, seed: int) -> int | None:
         """Candidates that are drawn for the first generation; None where no more were found in bounded tries."""
-        settings = SearchSettings(population=_FILLED, generations=1, survival="generational", method=method, seed=seed)
+        settings = SearchSettings(
+            population=_FILLED,
+            generations=1,
+            survival="generational",
+            method=method,
+            max_rejections=self.max_rejections,
+            seed=seed,
+        )
         benchmark = self.benchmark
         limits = [Constraint(MACS, limit_m)]
         evaluator = Evaluator(benchmark.space, benchmark.fitness(MACS), benchmark.cost(MACS), limits)

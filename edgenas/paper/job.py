@@ -23,7 +23,7 @@ from edgenas.units import check_ranges
 
 _Maker = Callable[[Asked, Mapping[str, Preset]], Figure]
 _MAKERS: dict[str, _Maker] = {
-    "table1": lambda asked, _: table1(asked),
+    "table1": table1,
     "fig2": lambda asked, _: Fig2(prepared(asked)),
     "fig3": lambda asked, _: Fig3(prepared(asked, DEVICES)),
     "fig4": fig4,

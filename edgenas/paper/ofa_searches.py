@@ -6,7 +6,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,8 @@ from edgenas.paper.energy import Meter
 from edgenas.paper.figure import ADVICE
 from edgenas.search.evaluate import Evaluator
 from edgenas.search.genetic import Generation, evolve
-from edgenas.search.request import TABLE_POOL, UNTRAINED_BUDGET, with_budget
-from edgenas.search.settings import PAPER, SearchSettings
+from edgenas.search.request import PRESETS, TABLE_POOL, UNTRAINED_BUDGET, Preset, with_budget
+from edgenas.search.settings import SearchSettings
 from edgenas.text import printable
 
 LIMITS_M = (240.0, 300.0, 374.0)
@@ -56,7 +56,8 @@ class Chosen:
 
 @dataclass
 class Choosing:
-    """The searches: iterate over it, then ask for `chosen`. Each is kept in `path` as soon as it is done."""
+    """The searches: iterate over it, then ask for `chosen`. Each is kept in `path` as soon as it is done.
+    `limits_m`: in M MACs; `budget`: unique architectures scored, where scores are not known at once."""
 
     space: Predictable
     fitnesses: dict[str, Fitness]  # by what each is called in `score`; without one, networks are drawn by chance
@@ -64,6 +65,9 @@ class Choosing:
     seeds: int
     path: Path
     known: dict[Key, Chosen] = field(default_factory=dict)
+    presets: Mapping[str, Preset] = field(default_factory=lambda: PRESETS)
+    limits_m: tuple[float, ...] = LIMITS_M
+    budget: int = UNTRAINED_BUDGET
 
     @property
     def share_done(self) -> float:
@@ -94,7 +98,7 @@ class Choosing:
     def _wanted(self) -> list[Key]:
         return [
             (__version__, score, self.preset, limit_m, seed)
-            for limit_m in LIMITS_M
+            for limit_m in self.limits_m
             for score in (*self.fitnesses, RANDOM)
             for seed in range(self.seeds)
         ]
@@ -114,21 +118,23 @@ class Choosing:
         arch_str = "" if arch is None else self.space.describe(arch)
         return Chosen(*key, arch_str, scored, round(took_s, 6), round(core_s, 6), joules)
 
+    def settings(self, fitness: Fitness, seed: int) -> SearchSettings:
+        """How is searched by `fitness`."""
+        preset = self.presets[self.preset]
+        settings = replace(preset.search, seed=seed)
+        if not preset.budgeted:
+            return settings
+        if fitness.exhaustive:
+            return with_budget(settings, pool=TABLE_POOL)
+        return replace(with_budget(settings), budget=self.budget)
+
     def _search(self, fitness: Fitness, limit_m: float, seed: int) -> tuple[Architecture | None, int]:
-        settings = search_settings(self.preset, fitness.exhaustive, seed)
+        settings = self.settings(fitness, seed)
         costs = AnalyticCost(self.space, input_of("imagenet"))
         events = evolve(Evaluator(self.space, fitness, costs, [Constraint("macs", limit_m)]), settings)
         *_, last = (each for each in events if isinstance(each, Generation))
         best = last.best
         return (best.arch if best is not None and best.feasible else None), last.scored
-
-
-def search_settings(preset: str, exhaustive: bool, seed: int) -> SearchSettings:
-    """How is searched by `preset`, by scores that are known at once or not."""
-    if preset == "paper":
-        return replace(PAPER, seed=seed)
-    settings = with_budget(SearchSettings(seed=seed), pool=TABLE_POOL)
-    return settings if exhaustive else replace(with_budget(SearchSettings(seed=seed)), budget=UNTRAINED_BUDGET)
 
 
 def _drawn(space: Predictable, limit_m: float, seed: int) -> Architecture:

@@ -6,8 +6,8 @@ import contextlib
 import math
 import random
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,15 +27,50 @@ from edgenas.train.settings import FINE_TUNING
 from edgenas.train.speed import seconds_per_image
 
 SPACE, SEEDS, LIMITS, TIME_S = "efficientnet-lite0", 1, 2, 1800.0  # by default
-STEPS, PAPER_STEPS, BATCH = 10, 100, 32  # of training a candidate by Eq. 3, and images in its one batch
-MIN_BUDGET, MAX_BUDGET = 30, 80  # unique architectures scored by a search
 MIN_EPOCHS = 3  # that every network is trained
 SEARCH_SHARE = 0.4  # of the time
-WHOLE_SIDE = 160  # pixels at most, at which the whole reference network is trained
 _DRAWN = 100  # architectures, by which is known how large one is
 _LOOK = 1 / 3  # what a look at an image takes of a training step
 _WIDEST = 1.5  # few limits are what the reference takes at the lowest resolution to so many times that
 SIMILARITY, TASK_LOSS, STOCK, WHOLE = "similarity", "task loss", "reference at fewer pixels", "reference"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How is searched and trained, however much time there is."""
+
+    steps: int = 10  # of training a candidate by Eq. 3
+    paper_steps: int = 100  # the same by preset paper
+    batch_size: int = 32  # images in a candidate's one batch
+    min_budget: int = 30  # unique architectures scored by a search
+    max_budget: int = 80
+    max_epochs: int = int(FINE_TUNING["epochs"])
+    whole_side: int = 160  # pixels at most, at which the whole reference network is trained
+
+    def steps_of(self, preset: str) -> int:
+        """Of training a candidate by Eq. 3."""
+        return self.paper_steps if preset == "paper" else self.steps
+
+    def ways(self, preset: str, references: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """To score, `references` being other than the supernet: by its name, what a search is asked beside limit and
+        seed."""
+        trained = {"epochs": self.steps_of(preset), "batch_size": self.batch_size}
+        phi = {"fitness": "live", **(trained if preset == "paper" else {})}
+        others = {f"{SIMILARITY} to {name}": {**phi, "reference": name} for name in references}
+        return {
+            SIMILARITY: {**phi, "reference": SUPERNET},
+            TASK_LOSS: {"fitness": "loss", "beta": 0.0, "reference": SUPERNET, **trained},
+            **others,
+        }
+
+    def whole_of(self, space: PhotoSpace) -> Architecture:
+        """The whole reference network."""
+        sides = sorted(space.resolutions)
+        side = max([each for each in sides if each <= self.whole_side] or sides[:1])
+        return space.at_resolution(space.largest(), side)
+
+
+RECIPE = Recipe()
 
 
 @dataclass(frozen=True)
@@ -55,42 +90,20 @@ class Plan:
     whole: bool
     estimate_s: float
 
-    @property
-    def steps(self) -> int:
-        """Of training a candidate by Eq. 3."""
-        return PAPER_STEPS if self.preset == "paper" else STEPS
 
-    @property
-    def ways(self) -> dict[str, dict[str, Any]]:
-        """To score: by its name, what a search is asked beside limit and seed."""
-        trained = {"epochs": self.steps, "batch_size": BATCH}
-        phi = {"fitness": "live", **(trained if self.preset == "paper" else {})}
-        others = {f"{SIMILARITY} to {name}": {**phi, "reference": name} for name in self.references}
-        return {
-            SIMILARITY: {**phi, "reference": SUPERNET},
-            TASK_LOSS: {"fitness": "loss", "beta": 0.0, "reference": SUPERNET, **trained},
-            **others,
-        }
-
-    def cases(self) -> Iterator[tuple[str, float, int]]:
-        """Ways to score, limits and seeds."""
-        return ((way, limit, seed) for seed in range(self.seeds) for limit in self.limits_m for way in self.ways)
-
-
-def planned(asked: Asked, space: PhotoSpace, references: Sequence[str], photos: Mapping[str, Any]) -> Plan:
+def planned(
+    asked: Asked, space: PhotoSpace, references: Sequence[str], photos: Mapping[str, Any], recipe: Recipe = RECIPE
+) -> Plan:
     """What fits into the time: how many architectures a search scores, and how many epochs a network is trained."""
     seeds, time_s = asked.seeds or SEEDS, asked.time_s or TIME_S
     networks = [
         space.at_resolution(space.largest(), side) for side in _spread(space.resolutions, asked.limits or LIMITS)
     ]
     limits_m = tuple(math.ceil(10 * macs_m_of(space, each)) / 10 for each in networks)
-    draft = Plan(
-        *(asked.dataset or "", space.name, asked.preset, seeds, limits_m, tuple(references), time_s),
-        *(MIN_BUDGET, 1, True, 0.0),
-    )
+    ways = recipe.ways(asked.preset, references)
     classes, count = len(photos["classes"]), photos["images"]["train"] + photos["images"]["validation"]
     image_s = [seconds_per_image(space, each, classes) for each in networks]
-    looks = seeds * sum(_looked_at(how) for how in draft.ways.values())  # for a candidate of each search of a limit
+    looks = seeds * sum(_looked_at(how) for how in ways.values())  # for a candidate of each search of a limit
     wide = _mean_macs_m(space)
 
     def searches_s(budget: int) -> float:
@@ -99,25 +112,30 @@ def planned(asked: Asked, space: PhotoSpace, references: Sequence[str], photos: 
         first = min(budget, SearchSettings.population)
         return looks * (first * wide / limits_m[0] * image_s[0] + (budget - first) * sum(image_s))
 
-    within = [each for each in range(MIN_BUDGET, MAX_BUDGET + 1) if searches_s(each) <= SEARCH_SHARE * time_s]
-    budget = max(within, default=MIN_BUDGET)
-    epoch_s = seeds * count * sum(image_s) * (len(draft.ways) + 1)
-    whole_s = seeds * count * seconds_per_image(space, whole_of(space), classes)
+    within = [
+        each for each in range(recipe.min_budget, recipe.max_budget + 1) if searches_s(each) <= SEARCH_SHARE * time_s
+    ]
+    budget = max(within, default=recipe.min_budget)
+    epoch_s = seeds * count * sum(image_s) * (len(ways) + 1)
+    whole_s = seeds * count * seconds_per_image(space, recipe.whole_of(space), classes)
     left_s = time_s - searches_s(budget)
     epochs = math.floor(left_s / epoch_s)
     whole = math.floor(left_s / (epoch_s + whole_s)) >= MIN_EPOCHS
     if epochs < MIN_EPOCHS:
-        needed_s = searches_s(MIN_BUDGET) + MIN_EPOCHS * epoch_s
-        searches = len(draft.ways) * len(limits_m) * seeds
+        needed_s = searches_s(recipe.min_budget) + MIN_EPOCHS * epoch_s
+        searches = len(ways) * len(limits_m) * seeds
         raise UsageError(
             f"--time {time_s / 60:g}min is too little: {searches} searches and {MIN_EPOCHS} epochs of {count:,} photos"
             f" for each network take {duration(needed_s)} here; give --time {math.ceil(1.1 * needed_s / 60)}min, fewer"
             " --limits or --seeds, or fewer photos"
         )
     each_s = epoch_s + whole * whole_s
-    epochs = min(int(FINE_TUNING["epochs"]), math.floor(left_s / each_s))
+    epochs = min(recipe.max_epochs, math.floor(left_s / each_s))
     estimate_s = round(searches_s(budget) + epochs * each_s, 1)
-    return replace(draft, budget=budget, epochs=epochs, whole=whole, estimate_s=estimate_s)
+    return Plan(
+        *(asked.dataset or "", space.name, asked.preset, seeds, limits_m, tuple(references), time_s),
+        *(budget, epochs, whole, estimate_s),
+    )
 
 
 def _looked_at(how: Mapping[str, Any]) -> float:
@@ -132,11 +150,6 @@ def _spread(resolutions: Sequence[int], count: int) -> list[int]:
         raise UsageError(f"--limits {count} are more than there are resolutions; give {len(sides)} at most")
     near = sum(side <= _WIDEST * sides[0] for side in sides)
     return [sides[round(place)] for place in np.linspace(0, max(count, near) - 1, count)]
-
-
-def whole_of(space: PhotoSpace) -> Architecture:
-    sides = sorted(space.resolutions)
-    return space.at_resolution(space.largest(), max([side for side in sides if side <= WHOLE_SIDE] or sides[:1]))
 
 
 def _mean_macs_m(space: PhotoSpace) -> float:

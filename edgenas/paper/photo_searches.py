@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +34,15 @@ from edgenas.files import locked, read_file, write_whole
 from edgenas.paper.energy import Meter
 from edgenas.paper.figure import ADVICE, Asked
 from edgenas.paper.photo_plan import (
+    RECIPE,
     SIMILARITY,
     SPACE,
     Plan,
+    Recipe,
     checked_references,
     installed,
     macs_m_of,
     planned,
-    whole_of,
 )
 from edgenas.search import search as prepare_search
 from edgenas.search.training import train as prepare_training
@@ -64,6 +66,7 @@ class PhotoSearches:
     space: PhotoSpace
     images: Mapping[str, int]  # photos in each part
     presets: Mapping[str, Any]
+    recipe: Recipe = RECIPE
     done: dict[str, dict[str, float | None]] = field(default_factory=dict)  # by step: its seconds and joules
     _step: str = ""
     _inner: Search | Training | None = None
@@ -87,6 +90,11 @@ class PhotoSearches:
     def train_photos(self) -> int:
         return self.images["train"] + self.images["validation"]
 
+    @cached_property
+    def ways(self) -> dict[str, dict[str, Any]]:
+        """As Recipe.ways has them."""
+        return self.recipe.ways(self.plan.preset, self.plan.references)
+
     @property
     def stock(self) -> dict[float, Architecture]:
         """By limit, the reference network itself at the highest resolution that keeps it."""
@@ -98,7 +106,7 @@ class PhotoSearches:
 
     @property
     def whole(self) -> Architecture:
-        return whole_of(self.space)
+        return self.recipe.whole_of(self.space)
 
     def __iter__(self) -> Iterator[object]:
         busy = f"another program works in {self.path}; wait for it, or give another -o"
@@ -132,7 +140,7 @@ class PhotoSearches:
         return sum(each["seconds"] or 0.0 for each in self.done.values()), sum(known) if known == joules else None
 
     def _steps(self) -> Iterator[tuple[str, Callable[[], Search | Training]]]:
-        for way, limit_m, seed in self.plan.cases():
+        for seed, limit_m, way in product(range(self.plan.seeds), self.plan.limits_m, self.ways):
             yield f"search by {way} within {limit_m:g} M, seed {seed}", partial(self._search, way, limit_m, seed)
             won = self.winner(way, limit_m, seed)
             if won is not None:
@@ -160,7 +168,7 @@ class PhotoSearches:
             return prepare_search(presets=self.presets, resume=str(path))
         plan = self.plan
         how = {"space": plan.space, "dataset": self.dataset, "preset": plan.preset, "macs_m": limit_m, "seed": seed}
-        asked = {**how, "budget": plan.budget, "refine": 0, **plan.ways[way]}
+        asked = {**how, "budget": plan.budget, "refine": 0, **self.ways[way]}
         return prepare_search(presets=self.presets, run=str(path), **asked)
 
     def _train(self, arch_str: str, seed: int) -> Training:
@@ -181,10 +189,10 @@ class PhotoSearches:
     def _most_steps(self) -> int:
         """Fewer are done where searches choose the same."""
         plan = self.plan
-        return plan.seeds * (len(plan.limits_m) * (2 * len(plan.ways) + 1) + plan.whole)
+        return plan.seeds * (len(plan.limits_m) * (2 * len(self.ways) + 1) + plan.whole)
 
 
-def prepared(asked: Asked, presets: Mapping[str, Any]) -> PhotoSearches:
+def prepared(asked: Asked, presets: Mapping[str, Any], recipe: Recipe = RECIPE) -> PhotoSearches:
     """Ready to go: planned anew, or as the folder has it.
 
     Raises UsageError for what cannot be asked, for too little time and where the folder has another plan, DataError for
@@ -194,7 +202,7 @@ def prepared(asked: Asked, presets: Mapping[str, Any]) -> PhotoSearches:
         raise UsageError("give photos, a folder with one sub-folder a class, like: edgenas paper fig4 --dataset photos")
     path = asked.folder / "fig4"
     if os.path.lexists(path / RECORD):
-        return _again(path, asked, presets)
+        return _again(path, asked, presets, recipe)
     space = photo_space(AutoRequest(asked.dataset, macs_m=1.0, space=asked.space or SPACE))
     references = installed() if asked.references is None else checked_references(asked.references)
     try:
@@ -206,8 +214,8 @@ def prepared(asked: Asked, presets: Mapping[str, Any]) -> PhotoSearches:
         raise UsageError(f"{path} holds other files; give another -o")
     try:
         found = split(asked.dataset, path / SPLIT).record()
-        plan = planned(asked, space, references, found)
-        made = PhotoSearches(path, plan, space, _counts(found["images"]), presets)
+        plan = planned(asked, space, references, found, recipe)
+        made = PhotoSearches(path, plan, space, _counts(found["images"]), presets, recipe)
         keep(made)
     except BaseException:
         for name in (SPLIT, RECORD):
@@ -230,7 +238,7 @@ def keep(job: PhotoSearches) -> None:
     write_whole(job.path / RECORD, (json.dumps(record, indent=2) + "\n").encode(), DataError, ADVICE)
 
 
-def _again(path: Path, asked: Asked, presets: Mapping[str, Any]) -> PhotoSearches:
+def _again(path: Path, asked: Asked, presets: Mapping[str, Any], recipe: Recipe) -> PhotoSearches:
     again = "remove it, or give another -o"
     try:
         record = schema.parse(read_file(path / RECORD, MAX_JSON_BYTES, DataError, again))
@@ -260,7 +268,7 @@ def _again(path: Path, asked: Asked, presets: Mapping[str, Any]) -> PhotoSearche
         raise UsageError(f"{path} was begun with another {flags}; give what it was begun with, or another -o")
     space = photo_space(AutoRequest(plan.dataset, macs_m=1.0, space=plan.space))
     check_dataset(str(path / SPLIT))  # and every photo is what it was
-    return PhotoSearches(path, plan, space, images, presets, done)
+    return PhotoSearches(path, plan, space, images, presets, recipe, done)
 
 
 def _counts(images: Any) -> dict[str, int]:

@@ -6,6 +6,7 @@ Accuracies of ours are those that Once-for-all's own predictor says, where the u
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,9 +20,9 @@ from edgenas.data.ofa import PublishedNetwork, read_networks
 from edgenas.fitness import SUPERNET, FitnessSettings, mixed
 from edgenas.paper.energy import LB_CO2E_A_KWH, OVERHEAD, WATTS_A_CORE, co2e_lb, kwh_of
 from edgenas.paper.figure import Asked, Beside, Table, counted, mean_and_std
-from edgenas.paper.ofa_searches import LIMITS_M, RANDOM, Choosing, Chosen, read, search_settings
+from edgenas.paper.ofa_searches import RANDOM, Choosing, Chosen, read
 from edgenas.report.drawing import COLOURS
-from edgenas.search.request import PHOTOS_IN_BATCH
+from edgenas.search.request import PHOTOS_IN_BATCH, PRESETS, Preset
 from edgenas.search.settings import PAPER
 
 SEEDS = 5  # by default
@@ -80,13 +81,13 @@ class Table1:
         for score in self.work.fitnesses:
             titles.setdefault(score, "ours, by the predictor itself")
         for score, called in titles.items():
-            rows += [self._row(called, score, limit_m) for limit_m in LIMITS_M]
+            rows += [self._row(called, score, limit_m) for limit_m in self.work.limits_m]
         return {"table1": (header, rows)}
 
     def beside(self) -> list[Beside]:
         theirs = [top1 for name, _, top1, *_ in PAPERS_ROWS if name == "HW-EvRSNAS"]
         found = []
-        for limit_m in LIMITS_M:
+        for limit_m in self.work.limits_m:
             mean, std = mean_and_std(self._accuracies(self.score, limit_m))
             if mean is None or std is None:
                 found.append("none")
@@ -102,7 +103,7 @@ class Table1:
             )
         rows = [
             Beside(
-                f"top-1 (%) within {', '.join(f'{each:g}' for each in LIMITS_M)} M MACs",
+                f"top-1 (%) within {', '.join(f'{each:g}' for each in self.work.limits_m)} M MACs",
                 ", ".join(f"{each:g}" for each in theirs),
                 ", ".join(found),
                 f"accuracies: predicted, of images held out of training{less}; the score: {self.source}",
@@ -130,8 +131,7 @@ class Table1:
         return rows
 
     def settings(self) -> list[str]:
-        exhaustive = self.work.fitnesses[self.score].exhaustive
-        how = search_settings(self.work.preset, exhaustive, 0)
+        how = self.work.settings(self.work.fitnesses[self.score], 0)
         until = f"{how.generations} generations"
         if how.budget:
             until = f"until {how.budget} unique architectures are scored"
@@ -175,7 +175,7 @@ class Table1:
         less = self.offset or 0.0
         said = f"predicted less {less:.1f}" if self.offset is not None else "predicted, points too high"
         for (score, marker), colour in zip(((self.score, "v"), (RANDOM, "*")), COLOURS[3:], strict=False):
-            shown = [(limit_m, self._accuracies(score, limit_m)) for limit_m in LIMITS_M]
+            shown = [(limit_m, self._accuracies(score, limit_m)) for limit_m in self.work.limits_m]
             shown = [(limit_m, values) for limit_m, values in shown if values]
             means = [statistics.fmean(values) - less for _, values in shown]
             stds = [mean_and_std(values)[1] for _, values in shown]
@@ -227,13 +227,13 @@ class Table1:
     @property
     def _effort(self) -> tuple[float, float]:
         """Seconds of a core and kWh of one of ours, on average."""
-        chosen = [each for limit_m in LIMITS_M for each in self.work.chosen(self.score, limit_m)]
+        chosen = [each for limit_m in self.work.limits_m for each in self.work.chosen(self.score, limit_m)]
         return statistics.fmean(each.core_seconds for each in chosen), statistics.fmean(map(_kwh, chosen))
 
 
-def table1(asked: Asked) -> Table1:
-    """Raises DataError where the predictor is not on this machine, or a file is damaged, or the photos that are given
-    are, and UsageError where torch is missing."""
+def table1(asked: Asked, presets: Mapping[str, Preset] = PRESETS) -> Table1:
+    """`presets`: as of edgenas.search.search. Raises DataError where the predictor is not on this machine, or a file is
+    damaged, or the photos that are given are, and UsageError where torch is missing."""
     space = Predictable()
     oracle = Oracle(space)
     path = files.locate("ofa-networks")
@@ -251,7 +251,7 @@ def table1(asked: Asked) -> Table1:
         source = f"phi of inherited weights on {batch} photos, without a training step"
     fitnesses: dict[str, Fitness] = {score: fitness, f"predictor:{oracle.fingerprint[-16:]}": oracle}
     record = asked.folder / "table1.jsonl"
-    work = Choosing(space, fitnesses, asked.preset, seeds, record, read(record))
+    work = Choosing(space, fitnesses, asked.preset, seeds, record, read(record), presets)
     return Table1(work, score, source, oracle, networks)
 
 

@@ -48,7 +48,7 @@ from edgenas.units import METRICS, check_ranges
 
 @dataclass(frozen=True)
 class Preset:
-    """What a search does where nothing is asked."""
+    """What a search, and the job around it, does where nothing is asked."""
 
     fitness: FitnessSettings
     search: SearchSettings
@@ -58,6 +58,7 @@ class Preset:
     inheriting: bool  # candidates begin with the weights of their space's supernet, where it has one
     refine_settings: RefineSettings = field(default_factory=RefineSettings)
     photos_refined: RefineSettings = PHOTOS_REFINED  # of spaces for photos
+    max_epochs: int = 40  # of each training of `edgenas auto`, however much time there is
 
 
 PRESETS: Mapping[str, Preset] = {

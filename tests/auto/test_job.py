@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from edgenas import schema
 from edgenas.auto import job as steps_of
 from edgenas.auto import start
 from edgenas.auto.job import RECORD, SEARCH, STOCK, Auto
-from edgenas.auto.start import auto
 from edgenas.board import registry
 from edgenas.board.registry import Board
 from edgenas.cli import main
@@ -25,19 +24,14 @@ from edgenas.package.export import FORMATS, export_trained
 from edgenas.package.verify import verify
 from edgenas.report.auto import answer_text, plan_text
 from edgenas.schema.types import AutoRecord
+from edgenas.search.request import PRESETS
 from edgenas.train.files import Trained, read_identity
 from tests.disks import mounted
 from tests.train.worlds import image_folder
 
+FEW_EPOCHS = {**PRESETS, "default": replace(PRESETS["default"], max_epochs=8)}  # else each trains as long as it may
+auto = partial(start.auto, presets=FEW_EPOCHS)
 LIMITS: dict[str, Any] = {"macs_m": 40.0, "time_s": 60.0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_epochs() -> Iterator[None]:
-    """Else each training goes on for as long as it may."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgenas.auto.plan.MAX_EPOCHS", 8)
-        yield
 
 
 @pytest.fixture
@@ -243,7 +237,7 @@ def test_on_a_disk_that_fills_in_the_middle_it_goes_on_once_there_is_room(
             known = set(job.done)
             disk.fill()
             with pytest.raises(SystemExit) as end:
-                main(["auto", "--resume", str(folder)])
+                main(["auto", "--resume", str(folder)], FEW_EPOCHS)
             said = capsys.readouterr().err.splitlines()[-1]
             assert end.value.code in (6, 7), said
             assert said.startswith("edgenas: ")
@@ -347,7 +341,7 @@ def test_a_damaged_record_is_refused(tmp_path: Path, photos: Path, capsys: pytes
     for damage in damages:
         (tmp_path / "job" / RECORD).write_text(json.dumps({**whole, **damage}))
         with pytest.raises(SystemExit) as end:
-            main(["auto", "--resume", str(tmp_path / "job")])
+            main(["auto", "--resume", str(tmp_path / "job")], FEW_EPOCHS)
         said = capsys.readouterr().err
         assert end.value.code in (2, 7), said
         assert said.count("\n") == 1, said

@@ -10,7 +10,6 @@ import pytest
 import typer
 
 from edgenas.auto.plan import (
-    MAX_EPOCHS,
     MIN_BUDGET,
     AutoRequest,
     Step,
@@ -106,9 +105,9 @@ def test_stock_networks_are_the_largest_at_each_resolution() -> None:
 
 
 def test_what_fits_into_the_time() -> None:
-    assert epochs_within(100.0, 10.0) == 10
-    assert epochs_within(1.0, 10.0) == 1
-    assert epochs_within(1e6, 10.0) == MAX_EPOCHS
+    assert epochs_within(100.0, 10.0, 40) == 10
+    assert epochs_within(1.0, 10.0, 40) == 1
+    assert epochs_within(1e6, 10.0, 40) == 40
     assert budget_within(60.0) == MIN_BUDGET
     assert budget_within(3600.0) == budget_within(1e6) == UNTRAINED_BUDGET
     assert [refined_within(seconds, 10.0) for seconds in (9.0, 10.0, 20.0, 40.0, 1e6)] == [0, 2, 4, 8, 8]

@@ -39,7 +39,7 @@ class Watched(remedies._Tried):
         self.images, self.labels = test.images[chosen], test.labels[chosen]
         self.of, self.found = trained, list[tuple[str, float, float, float]]()
         graph = lower(trained.network, torch.zeros(1, *trained.given.shape))
-        super().__init__(trained, graph, {}, train, CALIBRATION_IMAGES, settings)
+        super().__init__(trained, graph, {}, train, CALIBRATION_IMAGES, settings, max_drop=-1.0)  # none is enough
         self.float_accuracy = self.right(lambda images: torch_logits(trained.network, images))
 
     def right(self, logits_of: Any) -> float:
@@ -69,7 +69,6 @@ def tried(path: str, seed: int, asked: str) -> Watched:
 
 
 def main(options: argparse.Namespace) -> None:
-    remedies.MAX_DROP = -1.0  # none is enough
     for path in options.runs:
         each = [tried(path, seed, options.remedies) for seed in range(options.seeds)]
         first = each[0]

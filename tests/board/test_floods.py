@@ -19,7 +19,7 @@ from edgenas.board.phone import PhoneSession
 from edgenas.board.replies import RefusedError
 from edgenas.board.session import MAX_REPLY, MAX_STRAY, AgentSession
 from edgenas.board.ssh import SSH
-from edgenas.board.transport import MAX_OUTPUT, EndlessError, Reader, Transport, output
+from edgenas.board.transport import EndlessError, Reader, Transport, output
 from edgenas.errors import BoardError
 from tests.board.fake_adbd import FakePhone
 from tests.board.sshd import HOST, NO_CONFIG, Server
@@ -204,13 +204,13 @@ def test_an_ssh_server_that_never_says_who_it_is() -> None:
 # Phones.
 
 
-def phone_of(tmp_path: Path, tool: str, max_output: int = MAX_OUTPUT) -> Callable[[], PhoneSession]:
+def phone_of(tmp_path: Path, tool: str, **how: Any) -> Callable[[], PhoneSession]:
     home = tmp_path / "phone"
     home.mkdir()
     path = home / "benchmark_model"
     path.write_text(f'#!/bin/sh\ncase "$1" in (--help) exit 0;; esac\n{tool}\n')
     path.chmod(0o755)
-    return lambda: PhoneSession(Local(home), max_output=max_output)
+    return lambda: PhoneSession(Local(home), **how)
 
 
 @pytest.mark.parametrize(
@@ -231,9 +231,10 @@ def test_a_phones_tool_that_floods(tmp_path: Path, tool: str, kind: str) -> None
         session.close()
 
 
-def test_a_phones_shell_that_floods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = phone_of(tmp_path, "exit 0", max_output=2**20)()
-    monkeypatch.setattr(phone_shell, "STATE", "head -c 4000000 /dev/zero | tr '\\0' x")
+def test_a_phones_shell_that_floods(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    session = phone_of(tmp_path, "exit 0", procfs=str(tmp_path / "proc"), max_output=2**20)()
+    (tmp_path / "proc" / "loadavg").write_text("x" * 2**21 + "\n")
     try:
         with pytest.raises(EndlessError):
             session.call("info", PATIENCE_S)

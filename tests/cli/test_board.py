@@ -186,7 +186,6 @@ def test_a_profile_of_networks_for_photos_and_of_their_blocks(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was measured before an interruption is not measured again."""
-    monkeypatch.setattr("edgenas.spaces.mobilenet.features._KNOTS", 1)
     registry.add(Board("made-up", "host", "null", {}))
     command = "board profile made-up --space efficientnet-lite0 --samples 8 --blocks"
     kept: list[str] = []
@@ -206,21 +205,21 @@ def test_a_profile_of_networks_for_photos_and_of_their_blocks(
     monkeypatch.setattr(LiveCost, "parts", interrupted)
     code, _, err = run(command, capsys)
     assert code == 130
-    assert "8 of 8 architectures and 5 of 54 blocks measured on made-up; nothing measured is lost" in err
+    assert "8 of 8 architectures and 5 of 216 blocks measured on made-up; nothing measured is lost" in err
     assert not (workplace / "made-up.toml").exists()
     monkeypatch.setattr(LiveCost, "parts", parts)
     code, out, _ = run(command, capsys)
     assert code == 0
-    assert "fitted on 8 architectures and 54 blocks measured on board made-up" in out
+    assert "fitted on 8 architectures and 216 blocks measured on board made-up" in out
     assert "edgenas search --device made-up.toml --space efficientnet-lite0 --latency 5ms" in out
-    assert len(kept) == len(set(kept)) == 8 + 54
+    assert len(kept) == len(set(kept)) == 8 + 216
     code, out, _ = run(
         "search --device made-up.toml --space efficientnet-lite0 --latency 20ms --fitness macs --budget 20"
         " --batch-size 8",
         capsys,
     )
     assert code == 0
-    assert "predictor in profile made-up (fitted on 8 architectures and 54 blocks" in out
+    assert "predictor in profile made-up (fitted on 8 architectures and 216 blocks" in out
 
 
 def test_a_profile_is_not_overwritten(here: Board, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

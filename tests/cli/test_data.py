@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from edgenas.cli import data
-from edgenas.data import files, photo_cache
+from edgenas.data import files
 from edgenas.data.images import load_images
 from edgenas.errors import DataError, EdgeNASError
 from tests.train.worlds import image_folder
@@ -118,7 +118,6 @@ def test_photos_are_split_and_what_was_kept_of_them_is_cleared(tmp_path: Path, m
         failed = edgenas("data", "split", "photos", *arguments)
         assert isinstance(failed.exception, EdgeNASError), failed.output
         assert problem in str(failed.exception)
-    monkeypatch.setattr(photo_cache, "MIN_BYTES", 1)
-    load_images("photos")
-    assert json.loads(edgenas("data", "clear", "--json").stdout)["bytes"] > 32 * 32 * 32 * 3
+    load_images("photos", side=110)  # of a smaller side they are not kept
+    assert json.loads(edgenas("data", "clear", "--json").stdout)["bytes"] > 32 * 110 * 110 * 3
     assert "0.0 MiB removed from" in edgenas("data", "clear").stdout

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from edgenas.cli import main
 from edgenas.errors import DataError, UsageError
 from edgenas.fitness import FitnessSettings, tabulate
 from edgenas.fitness.reference import ResNet
+from edgenas.package import export as exporting
 from edgenas.package import remedies
+from edgenas.package.remedies import quantise
 from edgenas.search.refine import Rung
 from tests.agents.conftest import Models, models  # noqa: F401  # real model files
 from tests.disks import Disk, mounted
@@ -204,7 +207,7 @@ def test_a_disk_that_fills_while_remedies_are_tried_leaves_the_export_before(
 
     export = f"export {run} --format onnx,tflite-int8 --int8-remedies calibration"
     with monkeypatch.context() as patch:
-        patch.setattr(remedies, "MAX_DROP", -1.0)  # so that all of them are tried
+        patch.setattr(exporting, "quantise", partial(quantise, max_drop=-1.0))  # so that all remedies are tried
         patch.setattr(remedies._Tried, "_moved", filling)
         code, _, err = command(export)
     assert code == 6, err

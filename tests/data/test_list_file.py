@@ -165,14 +165,12 @@ def test_what_never_ends_or_is_no_file_is_refused(photos: Path) -> None:
         read_list(write(photos, "file,label\npipe,a\ncat/0.png,b\n"))
 
 
-def test_lists_are_bounded(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_are_bounded(photos: Path) -> None:
     path = write(photos, "file,label\n" + rows())
-    monkeypatch.setattr(list_file, "MAX_LISTED", 19)
     with pytest.raises(DataError, match="lists more than 19 images; list fewer"):
-        read_list(path)
-    monkeypatch.setattr(list_file, "MAX_LIST_BYTES", 100)
+        read_list(path, max_listed=19)
     with pytest.raises(DataError, match="is larger than the 100 bytes"):
-        read_list(path)
+        read_list(path, max_bytes=100)
 
 
 def test_files_that_changed_or_vanished_are_named_with_the_command_that_mends_it(photos: Path) -> None:

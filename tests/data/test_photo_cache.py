@@ -18,18 +18,19 @@ import pytest
 import torch
 from PIL import Image
 
-from edgenas.data import listing, photo_cache, photos, pixels
+from edgenas.data import listing, photo_cache, pixels
 from edgenas.data.images import ImageSet, load_images
+from edgenas.data.photos import read_photos
 from edgenas.data.sums import Sums
 from edgenas.errors import DataError
 
 COUNT = 20
+SIDE = 105  # pixels: of fewer, so few photos are not kept
 
 
 @pytest.fixture(autouse=True)
 def _nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "_said", set())
-    monkeypatch.setattr(photo_cache, "MIN_BYTES", 1)
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("cat", "dog"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(COUNT):
-            image = random.integers(0, 256, (50, 60, 3), np.uint8)
+            image = random.integers(0, 256, (110, 120, 3), np.uint8)
             Image.fromarray(image).save(tmp_path / "photos" / name / f"{number:02}.png")
     return tmp_path / "photos"
 
@@ -71,17 +72,24 @@ def same(one: ImageSet, other: ImageSet) -> bool:
 
 
 def test_photos_are_decoded_once(folder: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    first = load_images(str(folder), side=40)
+    first = load_images(str(folder), side=SIDE)
     assert len(opened) == 2 * COUNT * 4 // 5
-    again = load_images(str(folder), side=40)
+    again = load_images(str(folder), side=SIDE)
     assert len(opened) == 2 * COUNT * 4 // 5
-    monkeypatch.setattr(photo_cache, "MIN_BYTES", 1 << 40)
     assert same(first, again)
-    assert same(first, load_images(str(folder), side=40))  # in memory
-    monkeypatch.setattr(photo_cache, "MIN_BYTES", 1)
+    with monkeypatch.context() as patch:
+        patch.setenv("EDGENAS_CACHE_DIR", str(folder / "cat" / "00.png"))  # no folder
+        assert same(first, load_images(str(folder), side=SIDE))  # in memory
     torch.from_numpy(again.images)[0] = 0  # in a copy of that page: the file stays as it is
     assert first.images[0].any()
-    assert same(first, load_images(str(folder), side=40))
+    assert same(first, load_images(str(folder), side=SIDE))
+
+
+def test_few_small_photos_are_not_kept(folder: Path, opened: list[str]) -> None:
+    for time in (1, 2):
+        load_images(str(folder), side=SIDE - 5)
+        assert len(opened) == time * 2 * COUNT * 4 // 5
+    assert entries() == []
 
 
 def test_two_threads_that_make_the_same_entry_at_once_both_end_well(tmp_path: Path) -> None:
@@ -108,13 +116,12 @@ def test_two_threads_that_make_the_same_entry_at_once_both_end_well(tmp_path: Pa
 
 def test_two_programs_that_read_the_same_photos_at_once_both_end_well(folder: Path) -> None:
     program = (
-        "import sys; from edgenas.data import photo_cache; photo_cache.MIN_BYTES = 1\n"
-        "from edgenas.data.images import load_images; print('ready', flush=True)\n"
+        "import sys; from edgenas.data.images import load_images; print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
-        "print(load_images(sys.argv[1], side=40).fingerprint)"
+        "print(load_images(sys.argv[1], side=int(sys.argv[2])).fingerprint)"
     )
     how: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen([sys.executable, "-c", program, str(folder)], **how) for _ in range(2)]
+    both = [subprocess.Popen([sys.executable, "-c", program, str(folder), str(SIDE)], **how) for _ in range(2)]
     for each in both:
         assert each.stdout is not None
         assert each.stdout.readline() == "ready\n"
@@ -124,41 +131,47 @@ def test_two_programs_that_read_the_same_photos_at_once_both_end_well(folder: Pa
         each.stdin.flush()
     said = [each.communicate()[0].strip() for each in both]
     assert [each.returncode for each in both] == [0, 0]
-    mine = load_images(str(folder), side=40)
+    mine = load_images(str(folder), side=SIDE)
     assert said == [mine.fingerprint] * 2
     assert len(entries()) == 1
     assert entries()[0].suffix == ".pixels"
 
 
 def test_a_changed_photo_is_decoded_again(folder: Path) -> None:
-    first = load_images(str(folder), side=40)
+    first = load_images(str(folder), side=SIDE)
     Image.new("RGB", (50, 60), (255, 0, 0)).save(folder / "cat" / "00.png")
-    assert load_images(str(folder), side=40).fingerprint != first.fingerprint
+    assert load_images(str(folder), side=SIDE).fingerprint != first.fingerprint
     assert len(entries()) == 2
 
 
 def test_what_is_damaged_is_made_again(folder: Path) -> None:
-    first = load_images(str(folder), side=40)
+    first = load_images(str(folder), side=SIDE)
     (entry,) = entries()
     content = entry.read_bytes()
     for damaged in (b"", content[:100], content[:-1], content[:-300] + b"x" * 300, b"\0" + content[1:], content + b"x"):
         entry.unlink()  # the former file is still mapped
         entry.write_bytes(damaged)
-        assert same(load_images(str(folder), side=40), first)
+        assert same(load_images(str(folder), side=SIDE), first)
         assert entries() == [entry]
         assert entry.read_bytes() == content
 
 
-def test_the_least_used_entries_go_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for side in (40, 41, 42):
+def test_the_least_used_entries_go_first(folder: Path) -> None:
+    for side in (SIDE, SIDE + 1, SIDE + 2):
         load_images(str(folder), side=side)
     sizes = {path: path.stat().st_size for path in entries()}
     ages = {path: at for at, path in enumerate(sorted(sizes, key=lambda path: sizes[path]))}
     for path, age in ages.items():
         os.utime(path, (age, age))
-    load_images(str(folder), side=40)  # the oldest is used
-    monkeypatch.setattr(photo_cache, "MAX_BYTES", sum(sizes.values()) + 1000)
-    load_images(str(folder), side=43)
+    load_images(str(folder), side=SIDE)  # the oldest is used
+    new = np.zeros((1 << 10, 1 << 10), np.uint8)
+
+    def fill(take: photo_cache.Take) -> dict[str, Any]:
+        take(new)
+        return {}
+
+    photo_cache.store("new", new.nbytes, fill, max_bytes=sum(sizes.values()) + 1000)
+    assert len(entries()) == 3
     oldest, second, _ = ages
     assert second not in entries()
     assert oldest in entries()
@@ -168,7 +181,7 @@ def test_the_least_used_entries_go_first(folder: Path, monkeypatch: pytest.Monke
 def test_a_full_disk_is_said_once_and_photos_are_read_all_the_same(
     folder: Path, when: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = load_images(str(folder), side=40)
+    first = load_images(str(folder), side=SIDE)
     photo_cache.clear()
     if when == "at once":
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
@@ -179,7 +192,7 @@ def test_a_full_disk_is_said_once_and_photos_are_read_all_the_same(
 
         monkeypatch.setattr(photo_cache, "Sums", type("Full", (Sums,), {"add": full}))
     for _ in range(2):
-        assert same(load_images(str(folder), side=40), first)
+        assert same(load_images(str(folder), side=SIDE), first)
     assert entries() == []
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"decoded photos are not kept in {photo_cache.folder()} (")
@@ -191,31 +204,30 @@ def test_without_a_place_for_the_cache_photos_are_read_all_the_same(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("EDGENAS_CACHE_DIR", str(tmp_path / "file"))
-    assert len(load_images(str(folder)).labels) == 32
+    assert len(load_images(str(folder), side=SIDE).labels) == 32
     assert "decoded photos are not kept" in caplog.text
 
 
 def test_too_many_photos_for_the_memory_need_the_cache(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert len(read_photos(folder, "train", None, SIDE, max_memory_bytes=1000).labels) == 32
     (tmp_path / "file").touch()
     monkeypatch.setenv("EDGENAS_CACHE_DIR", str(tmp_path / "file"))
-    monkeypatch.setattr(photos, "MAX_MEMORY_BYTES", 1000)
-    with pytest.raises(DataError, match=r"32 images at 32 pixels take .* make so much room in"):
-        load_images(str(folder))
+    with pytest.raises(DataError, match=r"32 images at 105 pixels take .* make so much room in"):
+        read_photos(folder, "train", None, SIDE, max_memory_bytes=1000)
 
 
-def test_of_more_photos_than_can_be_kept_an_even_choice_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(photos, "MAX_SET_BYTES", 10 * 3 * 40**2)
-    found = load_images(str(folder), side=40)
+def test_of_more_photos_than_can_be_kept_an_even_choice_is_read(folder: Path, opened: list[str]) -> None:
+    found = read_photos(folder, "train", None, 40, max_bytes=10 * 3 * 40**2)
     assert np.bincount(found.labels).tolist() == [5, 5]
-    assert "10 images of 32" in found.source
+    assert (len(found.images), found.present, len(opened)) == (10, 32, 10)
 
 
 def test_unreadable_photos_leave_nothing_behind(folder: Path) -> None:
     (folder / "cat" / "03.png").write_bytes(b"rubbish")
     with pytest.raises(DataError, match=r"1 of 40 images .* leave them out by: edgenas data split"):
-        load_images(str(folder))
+        load_images(str(folder), side=SIDE)
     assert entries() == []
 
 
@@ -225,13 +237,13 @@ def test_what_others_left_half_written_goes_after_a_day(folder: Path) -> None:
     for path in (old, new):
         path.touch()
     os.utime(old, (0, 0))
-    load_images(str(folder))
+    load_images(str(folder), side=SIDE)
     assert new.exists()
     assert not old.exists()
 
 
 def test_clear_says_what_it_freed(folder: Path) -> None:
-    load_images(str(folder))
+    load_images(str(folder), side=SIDE)
     size = sum(path.stat().st_size for path in entries())
-    assert photo_cache.clear() == size > 32 * 32 * 32 * 3
+    assert photo_cache.clear() == size > 32 * SIDE * SIDE * 3
     assert photo_cache.clear() == 0

@@ -233,12 +233,9 @@ def test_nothing_that_scored_and_nothing_of_the_test_part_validates(seeds: list[
     assert np.bincount(digits.labels[made.images.validation], minlength=10).min() >= 17
 
 
-def test_of_a_folder_more_is_read_and_still_nothing_that_scored_validates(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_folder_more_is_read_and_still_nothing_that_scored_validates(tmp_path: Path) -> None:
     folder = str(image_folder(tmp_path / "photos", count=60))
-    monkeypatch.setattr("edgenas.fitness.refiner.SCORED_PER_CLASS", 10)
-    made = create(SPACE, folder, SCORING, SMALL, [0]).refiner
+    made = create(SPACE, folder, SCORING, SMALL, [0], scored_per_class=10).refiner
     assert len(made.images.labels) == 48  # 20 are there for scores
     scored = load_images(folder, limit=10)
     batch, _ = one_batch(scored, SCORING.batch_size, 0, mean=(0, 0, 0), std=(1 / 255,) * 3)

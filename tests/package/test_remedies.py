@@ -39,8 +39,10 @@ def trained() -> Trained:
     return learnt()
 
 
-def found(trained: Trained, graph: Any, count: int = 128, asked: str = "training") -> Quantised:
-    made = quantise(trained, graph, {}, count, asked, SETTINGS)
+def found(
+    trained: Trained, graph: Any, count: int = 128, asked: str = "training", max_drop: float = MAX_DROP
+) -> Quantised:
+    made = quantise(trained, graph, {}, count, asked, SETTINGS, max_drop)
     assert checked(_Int8, made.record) == made.record
     return made
 
@@ -50,9 +52,8 @@ def accuracy(trained: Trained, model: bytes) -> float:
     return float((run_model(model, normalised(test.images, trained.given)).argmax(1) == test.labels).mean())
 
 
-def test_where_int8_loses_nothing_it_is_the_file_as_ever(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_DROP", 0.05)
-    made, plain = found(trained, graph_of(trained)), found(trained, graph_of(trained), asked="none")
+def test_where_int8_loses_nothing_it_is_the_file_as_ever(trained: Trained) -> None:
+    made, plain = found(trained, graph_of(trained), max_drop=0.05), found(trained, graph_of(trained), asked="none")
     assert made.model == plain.model
     (only,) = made.record["tries"]
     assert only["remedy"] == "none"
@@ -93,8 +94,7 @@ def test_more_images_are_the_first_remedy_and_nothing_more_is_tried_than_it_take
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module._Tried, "_calibration", dark)
-        patch.setattr(module, "MAX_DROP", 0.02)
-        made = found(trained, graph_of(trained), count=1)
+        made = found(trained, graph_of(trained), count=1, max_drop=0.02)
     tries = made.record["tries"]
     assert tries[0]["accuracy_drop"] > 0.02
     assert [each["remedy"] for each in tries] == ["none", "calibration"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from edgenas.paper import photo_plan
+from edgenas.paper import job
+from edgenas.paper.fig4 import fig4
+from edgenas.paper.photo_plan import Recipe
 
 # Of ofa-mbv3-w1.2 where the predictor knows the resolution, and where it does not; of another width, of another space.
 NETWORKS: list[dict[str, Any]] = [
@@ -49,9 +52,10 @@ def write_networks(path: Path) -> Path:
     return path
 
 
+# Searches on photos score two architectures each, by a step on few of them, and networks are trained for an epoch.
+FEW = Recipe(steps=1, batch_size=8, min_budget=2, max_budget=2, max_epochs=1, whole_side=80)
+
+
 def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Searches on photos score two architectures each, by a step on few of them, and networks are trained for an
-    epoch."""
-    how = {"STEPS": 1, "BATCH": 8, "MIN_BUDGET": 2, "MAX_BUDGET": 2, "FINE_TUNING": {"epochs": 1}, "WHOLE_SIDE": 80}
-    for name, value in how.items():
-        monkeypatch.setattr(photo_plan, name, value)
+    """`edgenas paper` makes Fig. 4 by FEW."""
+    monkeypatch.setitem(job._MAKERS, "fig4", partial(fig4, recipe=FEW))

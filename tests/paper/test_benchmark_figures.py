@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 from edgenas.benchmarks.nasbench201.methods import MACS, BenchmarkTables
 from edgenas.errors import UnknownNameError, UsageError
-from edgenas.paper import fig5 as module
 from edgenas.paper.fig2 import PANELS, Fig2
 from edgenas.paper.fig3 import HISTOGRAMS, Fig3
 from edgenas.paper.fig5 import Fig5
@@ -18,7 +16,6 @@ from edgenas.paper.figure import Asked
 from edgenas.paper.job import paper
 from edgenas.paper.searches import DEVICES, Searches, prepared
 from edgenas.paper.written import figure_text
-from edgenas.search.settings import SearchSettings
 from edgenas.spaces.nasbench201 import OPERATIONS
 from tests.pages import ROOT
 
@@ -111,9 +108,8 @@ def test_fig5_rejection_needs_more_the_less_is_within_and_the_penalty_never_does
     assert tight.gave_up == loose.gave_up == 0
 
 
-def test_fig5_rejection_gives_up_in_bounded_tries(made: Searches, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SearchSettings", partial(SearchSettings, max_rejections=2))
-    again = Fig5(made.benchmark, seeds=2, limits=1)
+def test_fig5_rejection_gives_up_in_bounded_tries(made: Searches) -> None:
+    again = Fig5(made.benchmark, seeds=2, limits=1, max_rejections=2)
     (tight,) = again.filled
     assert (tight.rejection, tight.gave_up) == (None, 2)
     assert tight.penalty >= 50

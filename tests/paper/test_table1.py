@@ -21,6 +21,7 @@ from edgenas.paper.job import paper
 from edgenas.paper.ofa_searches import LIMITS_M, RANDOM
 from edgenas.paper.table1 import ALPHANET, COUNTED, PAPERS_ROWS, Table1, table1
 from edgenas.paper.written import draw, figure_text, write_csv
+from edgenas.search.request import PRESETS
 from edgenas.search.settings import PAPER
 from edgenas.spaces.mobilenet import OFAMobileNetV3W12
 from edgenas.spaces.mobilenet.ofa import OFAMobileNetV3
@@ -175,18 +176,14 @@ def test_the_presets_search_otherwise() -> None:
 
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize("preset", ["default", "paper"])
-def test_with_photos_and_the_supernet_it_searches_by_phi(
-    data: Path, preset: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_photos_and_the_supernet_it_searches_by_phi(data: Path, preset: str) -> None:
     image_folder(Path("photos"), count=20)
     with pytest.raises(DataError, match=r"edgenas data fetch ofa-mbv3-w1\.2"):
         table1(Asked(dataset="photos"))
     torch.save({"state_dict": official(OFAMobileNetV3W12())}, data / "ofa_mbv3_d234_e346_k357_w1.2")
-    monkeypatch.setattr(ofa_searches, "LIMITS_M", (300.0,))
-    monkeypatch.setattr(ofa_searches, "UNTRAINED_BUDGET", 3)
-    few = replace(PAPER, population=2, generations=1)
-    monkeypatch.setattr(ofa_searches, "PAPER", few)
-    job = table1(Asked(preset, seeds=1, dataset="photos"))
+    few = {**PRESETS, "paper": replace(PRESETS["paper"], search=replace(PAPER, population=2, generations=1))}
+    job = table1(Asked(preset, seeds=1, dataset="photos"), few)
+    job = replace(job, work=replace(job.work, limits_m=(300.0,), budget=3))
     done = list(job.work)
     assert [each.score.partition(":")[0] for each in done] == ["phi", "predictor", "random"]
     assert done[0].scored <= 3
