@@ -4,6 +4,7 @@ what an evaluation leaves behind (Trial), and what a search is asked (SearchRequ
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -285,6 +286,11 @@ class SearchSpace(Protocol):
     def build(self, arch: Architecture, num_classes: int, **size: int) -> nn.Module:
         """The torch network with random weights, which is Tapped; `size`: entries of a NetworkSize, what is left out is
         as deployed."""
+
+
+def random_architecture(space: SearchSpace, rng: random.Random) -> Architecture:
+    """One of `space`, in which each option of a gene is as likely."""
+    return Architecture(space.name, tuple(rng.randrange(options) for options in space.choices))
 
 
 def network_size(space: SearchSpace, asked: NetworkSize, deployed: bool) -> dict[str, int]:

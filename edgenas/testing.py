@@ -30,6 +30,7 @@ from edgenas.architecture import (
     Versioned,
     network_size,
 )
+from edgenas.architecture import random_architecture as random_architecture
 from edgenas.board.conformance import check_session as check_session
 from edgenas.board.conformance import check_transport as check_transport
 from edgenas.errors import UsageError
@@ -46,11 +47,6 @@ _RESERVED_SIZES = {each.name for settings in _SETTINGS for each in fields(settin
     *("version", "space", "genes", "arch_str", "dataset", "dataset_fingerprint", "teacher", "test_accuracy"),
     *("test_images", "network", "mean", "std", "class_names", "image_size"),
 }
-
-
-def random_architecture(space: SearchSpace, rng: random.Random) -> Architecture:
-    """A uniform draw from `space`."""
-    return Architecture(space.name, tuple(rng.randrange(options) for options in space.choices))
 
 
 def check_space(

@@ -20,7 +20,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Bounded, Enumerable, Fitness, Grouped, Score, SearchSpace, Timed
+from edgenas.architecture import (
+    Architecture,
+    Bounded,
+    Enumerable,
+    Fitness,
+    Grouped,
+    Score,
+    SearchSpace,
+    Timed,
+    random_architecture,
+)
 from edgenas.fitness import FitnessSettings
 from edgenas.fitness.proxies import NegativeLoss
 from edgenas.fitness.weights import parse_weights
@@ -160,7 +170,7 @@ def _drawn(space: SearchSpace, seed: int, count: int) -> list[Architecture]:
     rng = random.Random(f"{seed} {space.name}")
     drawn: dict[Architecture, None] = {space.smallest(): None} if isinstance(space, Bounded) else {}
     for _ in range(_MAX_TRIES):
-        arch = space.canonical(Architecture(space.name, tuple(rng.randrange(each) for each in space.choices)))
+        arch = space.canonical(random_architecture(space, rng))
         if space.is_connected(arch):
             drawn[arch] = None
         if len(drawn) == count:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from edgenas import __version__, host, schema
-from edgenas.architecture import Architecture, Constraint, Fitness
+from edgenas.architecture import Architecture, Constraint, Fitness, random_architecture
 from edgenas.benchmarks.ofa import Predictable
 from edgenas.cost.analytic import AnalyticCost
 from edgenas.data.inputs import input_of
@@ -141,7 +141,7 @@ def _drawn(space: Predictable, limit_m: float, seed: int) -> Architecture:
     """One that uses its limit, by chance."""
     rng = random.Random(seed)
     while True:
-        arch = space.canonical(Architecture(space.name, tuple(map(rng.randrange, space.choices))))
+        arch = space.canonical(random_architecture(space, rng))
         if _LEAST_OF_LIMIT * limit_m <= space.macs_m(arch) <= limit_m:
             return arch
 

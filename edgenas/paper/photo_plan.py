@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgenas.architecture import Architecture
+from edgenas.architecture import Architecture, random_architecture
 from edgenas.auto.plan import PhotoSpace
 from edgenas.cost.analytic import AnalyticCost
 from edgenas.data.inputs import input_of
@@ -155,7 +155,7 @@ def _spread(resolutions: Sequence[int], count: int) -> list[int]:
 def _mean_macs_m(space: PhotoSpace) -> float:
     """Of architectures drawn by chance."""
     rng = random.Random(0)
-    drawn = [Architecture(space.name, tuple(map(rng.randrange, space.choices))) for _ in range(_DRAWN)]
+    drawn = [random_architecture(space, rng) for _ in range(_DRAWN)]
     return statistics.fmean(macs_m_of(space, space.canonical(each)) for each in drawn)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Container, Iterator, Sequence
 
-from edgenas.architecture import Architecture, Bounded, Trial
+from edgenas.architecture import Architecture, Bounded, Trial, random_architecture
 from edgenas.search.evaluate import Evaluator
 from edgenas.search.settings import SearchSettings
 from edgenas.search.surrogate import predicted_trials
@@ -89,8 +89,7 @@ class Variation:
         return list(dict.fromkeys([*(trial.arch for trial in promising), *pool]))[:count]
 
     def _random(self) -> Architecture:
-        genes = tuple(self._rng.randrange(options) for options in self._space.choices)
-        return self._unique(Architecture(self._space.name, genes))
+        return self._unique(random_architecture(self._space, self._rng))
 
     def _unique(self, arch: Architecture) -> Architecture:
         """The representative, where what computes the same costs the same: it is not proposed twice. A benchmark has

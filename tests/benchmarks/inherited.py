@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgenas.architecture import Architecture
+from edgenas.architecture import Architecture, random_architecture
 from edgenas.cost.regression import rank_correlation
 from edgenas.fitness import FitnessSettings
 from edgenas.fitness.live import repeated
@@ -36,7 +36,7 @@ def drawn(count: int) -> list[Architecture]:
     rng = random.Random(0)
     found: dict[Architecture, None] = {}
     while len(found) < count:
-        arch = SPACE.canonical(Architecture(SPACE.name, tuple(map(rng.randrange, SPACE.choices))))
+        arch = SPACE.canonical(random_architecture(SPACE, rng))
         if SPACE.config(arch).resolution <= MAX_SIDE and SPACE.macs_m(arch) <= MAX_MACS_M:
             found[arch] = None
     return list(found)

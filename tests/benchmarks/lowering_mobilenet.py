@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgenas.architecture import Architecture
+from edgenas.architecture import Architecture, random_architecture
 from edgenas.data.images import load_some
 from edgenas.errors import EdgeNASError
 from edgenas.files import write_whole
@@ -60,7 +60,7 @@ Images = NDArray[np.float32]
 def drawn(space: ElasticMobileNet, count: int, seed: int) -> list[Architecture]:
     rng, found = random.Random(seed), dict[Architecture, None]()
     while len(found) < count:
-        arch = Architecture(space.name, tuple(map(rng.randrange, space.choices)))
+        arch = random_architecture(space, rng)
         found[space.architecture(Config(SIDE, space.config(arch).stages))] = None
     return list(found)
 

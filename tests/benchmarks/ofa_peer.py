@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgenas.architecture import Architecture
+from edgenas.architecture import random_architecture
 from edgenas.spaces.mobilenet import OFAMobileNetV3W10, OFAMobileNetV3W12
 from edgenas.spaces.mobilenet.ofa import OFAMobileNetV3
 from edgenas.spaces.mobilenet.supernet import Supernet
@@ -71,7 +71,7 @@ def worst(peers: Any, space: OFAMobileNetV3, width: float, count: int) -> float:
     supernet = Supernet(space, state, "the peer", transforms, by_importance=False)
     rng, found = random.Random(0), 0.0
     for _ in range(count):
-        arch = Architecture(space.name, tuple(map(rng.randrange, space.choices)))
+        arch = random_architecture(space, rng)
         config = space.config(arch)
         rows = [[*stage, *[(3, 3)] * (4 - len(stage))] for stage in config.stages[1:]]
         peer.set_active_subnet(

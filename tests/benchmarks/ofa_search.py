@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, Constraint, Fitness
+from edgenas.architecture import Architecture, Constraint, Fitness, random_architecture
 from edgenas.benchmarks.ofa import Oracle, Predictable
 from edgenas.cost.analytic import AnalyticCost
 from edgenas.data.inputs import input_of
@@ -46,7 +46,7 @@ def search(fitness: Fitness, limit_m: float, settings: SearchSettings) -> Archit
 def drawn(limit_m: float, seed: int) -> Architecture:
     rng = random.Random(seed)
     while True:
-        arch = SPACE.canonical(Architecture(SPACE.name, tuple(map(rng.randrange, SPACE.choices))))
+        arch = SPACE.canonical(random_architecture(SPACE, rng))
         if 0.95 * limit_m <= SPACE.macs_m(arch) <= limit_m:
             return arch
 

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from edgenas import host, plugins
-from edgenas.architecture import Architecture
+from edgenas.architecture import Architecture, random_architecture
 from edgenas.cost.regression import rank_correlation
 from edgenas.data.images import load_some
 from edgenas.fitness import FitnessSettings
@@ -51,7 +51,7 @@ def sample(count: int, low_m: float, high_m: float, seed: int) -> list[Architect
     while len(found) < count:
         wanted = low_m * (high_m / low_m) ** rng.random()
         for _ in range(200):
-            arch = SPACE.canonical(Architecture(SPACE.name, tuple(map(rng.randrange, SPACE.choices))))
+            arch = SPACE.canonical(random_architecture(SPACE, rng))
             if SPACE.resolution(arch) <= MAX_SIDE and abs(SPACE.macs_m(arch) / wanted - 1) < 0.05:
                 found[arch] = None
                 break

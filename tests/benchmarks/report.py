@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenas import run as runs
+from edgenas.architecture import random_architecture
 from edgenas.spaces.mobilenet import EfficientNetLite0
 from tests.report.browser import started
 from tests.runs import header, result, winner
@@ -49,9 +50,8 @@ def write_run(path: Path, count: int) -> None:
 
 
 def _arch(chance: random.Random) -> Any:
-    from edgenas.architecture import Architecture
 
-    return Architecture(SPACE.name, tuple(chance.randrange(each) for each in SPACE.choices))
+    return random_architecture(SPACE, chance)
 
 
 def _trial(number: int, genes: tuple[int, ...], chance: random.Random) -> dict[str, Any]:

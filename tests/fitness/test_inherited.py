@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from edgenas import plugins
-from edgenas.architecture import Architecture, SearchSpace
+from edgenas.architecture import Architecture, SearchSpace, random_architecture
 from edgenas.errors import UsageError
 from edgenas.fitness import FitnessSettings, live
 from edgenas.fitness.live import LiveFitness
@@ -44,7 +44,7 @@ def batch(space: ElasticMobileNet, count: int = 6) -> Tensor:
 def small(space: ElasticMobileNet, count: int) -> list[Architecture]:
     """Random architectures at the smallest resolution."""
     rng = random.Random(0)
-    found = [Architecture(space.name, tuple(map(rng.randrange, space.choices))) for _ in range(count)]
+    found = [random_architecture(space, rng) for _ in range(count)]
     return [space.architecture(Config(space.table.resolutions[0], space.config(arch).stages)) for arch in found]
 
 

@@ -15,7 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
-from edgenas.architecture import Architecture
+from edgenas.architecture import Architecture, random_architecture
 from edgenas.data.images import load_some
 from edgenas.lower import Graph, lower
 from edgenas.lower.biases import as_integers, mean_inputs
@@ -53,7 +53,7 @@ def supernet(space: ElasticMobileNet) -> Supernet:
 
 def drawn(space: ElasticMobileNet, side: int, seed: int = 0) -> Architecture:
     rng = random.Random(seed)
-    arch = Architecture(space.name, tuple(map(rng.randrange, space.choices)))
+    arch = random_architecture(space, rng)
     return space.architecture(Config(side, space.config(arch).stages))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from edgenas.architecture import Architecture, Confirmation, Constraint, Cost
+from edgenas.architecture import Architecture, Confirmation, Constraint, Cost, random_architecture
 from edgenas.cost.analytic import AnalyticCost
 from edgenas.data.inputs import input_of
 from edgenas.fitness import FitnessSettings
@@ -78,7 +78,7 @@ def test_a_tight_limit_is_met_and_used(space: EfficientNetLite0 | OFAMobileNetV3
     assert last.best is not None
     assert 0.95 * limit < last.best.cost.values["macs"] <= limit
     rng = random.Random(0)
-    drawn = [Architecture(space.name, tuple(map(rng.randrange, space.choices))) for _ in range(2000)]
+    drawn = [random_architecture(space, rng) for _ in range(2000)]
     within = [space.params_m(each, num_classes=10) for each in drawn if space.macs_m(each, num_classes=10) <= limit]
     assert last.best.score.value is not None
     assert last.best.score.value > max(within, default=0)

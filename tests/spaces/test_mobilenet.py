@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgenas.architecture import Architecture
+from edgenas.architecture import Architecture, random_architecture
 from edgenas.benchmarks.ofa import Oracle, Predictable
 from edgenas.errors import DataError, UsageError
 from edgenas.spaces.mobilenet import EfficientNetLite0, OFAMobileNetV3W10, OFAMobileNetV3W12
@@ -32,7 +32,7 @@ EXPANDS = [3, 3, 0, 0, 4, 4, 0, 0, 6, 3, 4, 0, 4, 4, 4, 3, 6, 6, 6, 0]
 
 def drawn(space: ElasticMobileNet, count: int, seed: int = 0) -> list[Architecture]:
     rng = random.Random(seed)
-    return [Architecture(space.name, tuple(map(rng.randrange, space.choices))) for _ in range(count)]
+    return [random_architecture(space, rng) for _ in range(count)]
 
 
 def at(space: ElasticMobileNet, arch: Architecture, resolution: int) -> Architecture:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgenas.architecture import Architecture
+from edgenas.architecture import Architecture, random_architecture
 from edgenas.errors import DataError, UsageError
 from edgenas.spaces.mobilenet import EfficientNetLite0, OFAMobileNetV3W10, OFAMobileNetV3W12
 from edgenas.spaces.mobilenet.efficientnet_lite import LITES, EfficientNetLite
@@ -95,7 +95,7 @@ def test_a_subnet_takes_the_first_of_everything_and_copies_nothing(space: Elasti
     whole = supernet.subnet(space.largest()).state_dict()
     rng = random.Random(0)
     for _ in range(8):
-        arch = Architecture(space.name, tuple(map(rng.randrange, space.choices)))
+        arch = random_architecture(space, rng)
         network = supernet.subnet(arch)
         assert sum(each.numel() for each in network.parameters()) == round(space.params_m(arch, num_classes=5) * 1e6)
         for name, part in network.state_dict().items():
