@@ -1,5 +1,8 @@
 """What the search is worth on photos: `python -m tests.benchmarks.auto PHOTOS FOLDER`.
 
+PHOTOS is a folder or a list of photos; or `digits`, scikit-learn's as grey images of 32 pixels, of which none are
+flipped; or `cifar10`, a thousand images a class of cifar10_jpeg.tar.gz in EDGENAS_DATA_DIR. Both are made in FOLDER.
+
 EfficientNet-Lite0 at 160 pixels is timed on this host (LiteRT, one thread); its latency times each of SHARES is a
 limit. For each of these, each format and each seed the whole job is run by the command, `edgenas auto --baseline`, in a
 new folder below FOLDER, where what has ended is found again. A line each: the test accuracy of what is packaged, float
@@ -20,11 +23,16 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from edgenas import device as devices
 from edgenas.board import registry
@@ -37,6 +45,42 @@ SHARES = (1.0, 0.6, 0.35, 0.2)
 FORMATS = ("tflite", "tflite-int8")
 SIDE = 160
 Row = dict[str, Any]
+
+
+def photos_of(name: str, folder: Path) -> str:
+    """The photos called `name`, made below `folder` where they are one of the sets that this benchmark knows."""
+    makers = {"digits": digits, "cifar10": cifar10}
+    if name not in makers:
+        return name
+    place = folder / name
+    if not place.is_dir():
+        new = folder / f".{name}"
+        makers[name](new)
+        new.rename(place)
+    return str(place)
+
+
+def digits(folder: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    for number, (pixels, label) in enumerate(zip(found.images, found.target, strict=True)):
+        grey = Image.fromarray((pixels * (255 / 16)).astype(np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)
+        place = folder / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        grey.save(place / f"{number:04}.png")
+
+
+def cifar10(folder: Path, count: int = 1000) -> None:
+    kept: Counter[str] = Counter()
+    with tarfile.open(Path(os.environ["EDGENAS_DATA_DIR"]) / "cifar10_jpeg.tar.gz") as archive:
+        for member in archive:
+            *_, part, label, name = ("", "", *Path(member.name).parts)
+            source = archive.extractfile(member) if part == "train" and kept[label] < count else None
+            if source is not None:
+                kept[label] += 1
+                (folder / label).mkdir(parents=True, exist_ok=True)
+                (folder / label / name).write_bytes(source.read())
 
 
 def reference_ms(form: str) -> float:
@@ -57,6 +101,7 @@ def job(photos: str, folder: Path, limit_ms: float, form: str, seed: int, minute
         begun = (folder / "auto.json").is_file()
         new = [photos, "--device", "host", "--board", "here", "--latency", f"{limit_ms:.6g}ms", "--format", form]
         new += ["--time", f"{minutes:g}min", "--baseline", "--seed", str(seed), "-o", str(folder) + ".tar.gz"]
+        new += ["--no-flip"] if Path(photos).name == "digits" else []
         how = ["--resume", str(folder)] if begun else [*new, "--run", str(folder)]
         with open(f"{folder}.log", "a") as log:
             process = subprocess.Popen(
@@ -80,7 +125,7 @@ def row(result: dict[str, Any]) -> Row:
         "chosen": result["chosen"],
         "arch": result[result["chosen"]]["winner"]["arch_str"],
         "float": models["tflite"],
-        "int8": models["tflite-int8"],
+        "int8": models.get("tflite-int8"),  # left out where it disagrees with float
         "stock": None if stock is None else stock["test_accuracy"],
         "stock_arch": result["done"]["stock"]["arch_str"] if result["done"]["stock"]["is_stock"] else None,
         "searched_ms": again["values"]["latency"] if again else None,
@@ -101,9 +146,10 @@ def demands(share: float, rows: Sequence[Row]) -> list[tuple[str, float, Callabl
     ahead = mean(each["float"] - each["stock"] for each in rows if each["stock"] is not None)
     least = 4.0 if share <= 0.35 else -0.5
     apart = max(abs(each["deployed_ms"] / each["searched_ms"] - 1) for each in rows if each["searched_ms"])
+    behind = mean(each["float"] - (each["int8"] or 0.0) for each in rows)
     found: list[tuple[str, float, Callable[[float], bool]]] = [
         (f"points ahead of stock, {least:+g} or more", ahead, lambda value: value >= least),
-        ("int8 behind float, 1 point or less", mean(each["float"] - each["int8"] for each in rows), lambda v: v <= 1),
+        ("int8 behind float, 1 point or less", behind, lambda value: value <= 1),
         ("latency of the package off by, in %, 3 or less", 100 * apart, lambda value: value <= 3),
         ("limits missed, none", sum(each["verdict"] == "FAIL" for each in rows), lambda value: value == 0),
     ]
@@ -127,6 +173,7 @@ def main(options: argparse.Namespace) -> int:
         registry.add(registry.local("here", "host"))
     known = folder / "latencies.json"
     latencies = json.loads(known.read_text()) if known.is_file() else {}
+    photos = photos_of(options.photos, folder)
     rows: dict[tuple[str, float], list[Row]] = {}
     for form in options.formats:
         if form not in latencies:
@@ -136,7 +183,7 @@ def main(options: argparse.Namespace) -> int:
         for share in options.shares:
             for seed in range(options.seeds):
                 place = folder / f"{form}-{share:g}-{seed}"
-                found = job(options.photos, place, latencies[form] * share, form, seed, options.minutes)
+                found = job(photos, place, latencies[form] * share, form, seed, options.minutes)
                 rows.setdefault((form, share), []).append(found)
                 print(
                     f"{form:<12}{share:>5g}  seed {seed}  {found['chosen']:<7} {shown(found['float'])} % float"
@@ -157,7 +204,7 @@ def main(options: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("photos", help="a folder, or a list of photos")
+    parser.add_argument("photos", help="a folder, a list of photos, digits or cifar10")
     parser.add_argument("folder", type=Path, help="where the jobs are kept")
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
