@@ -33,7 +33,7 @@ from edgenas.auto.plan import (
     epochs_within,
     refined_within,
     steps,
-    stock_networks,
+    stock_candidates,
 )
 from edgenas.errors import (
     BoardError,
@@ -98,7 +98,8 @@ class Auto:
 
     @cached_property
     def steps(self) -> list[Step]:
-        return steps(self.request, self.space, self.dataset, self.path, self.output, self.teacher_s)
+        folders = self.dataset, self.path, self.output
+        return steps(self.request, self.space, self._classes, *folders, self.teacher_s)
 
     @property
     def step(self) -> str | None:
@@ -196,7 +197,7 @@ class Auto:
 
     def _find_stock(self, step: Step) -> Doing:
         """Find the stock network that keeps the limits, and make a first package of it where that is planned."""
-        networks = stock_networks(self.space)
+        networks = stock_candidates(self.request, self.space, self._classes)
         asked = self.request.stock_search(self.dataset, tuple(map(self.space.describe, networks)))
         result = yield from self._search(STOCK, asked)
         arch = _winner(result)

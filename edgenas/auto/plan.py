@@ -155,11 +155,30 @@ def stock_networks(space: PhotoSpace) -> list[Architecture]:
     return [space.at_resolution(space.largest(), side) for side in sorted(space.resolutions)]
 
 
+def stock_candidates(request: AutoRequest, space: PhotoSpace, classes: int) -> list[Architecture]:
+    """The stock networks that may keep the limits of `request`, by what is counted of them, or the smallest alone: no
+    board is to time the others. `classes`: of the photos."""
+
+    def kept(arch: Architecture) -> bool:
+        macs_m = space.macs_m(arch, num_classes=classes, image_size=space.resolution(arch))
+        params_m = space.params_m(arch, num_classes=classes)
+        return macs_m <= (request.macs_m or math.inf) and params_m <= (request.params_m or math.inf)
+
+    networks = stock_networks(space)
+    return list(filter(kept, networks)) or networks[:1]
+
+
 def steps(
-    request: AutoRequest, space: PhotoSpace, dataset: str, folder: Path, output: Path, teacher_s: float = 0.0
+    request: AutoRequest,
+    space: PhotoSpace,
+    classes: int,
+    dataset: str,
+    folder: Path,
+    output: Path,
+    teacher_s: float = 0.0,
 ) -> list[Step]:
-    """What will be done for `request` on `dataset` in `folder`, in order, the package being written to `output`.
-    `teacher_s`: what the training of a teacher takes, where one is asked for."""
+    """What will be done for `request` on `dataset`, of so many `classes`, in `folder`, in order, the package being
+    written to `output`. `teacher_s`: what the training of a teacher takes, where one is asked for."""
     total = request.time_s
     last = max(MIN_LAST_S, LAST_SHARE * total)
     first = min(MAX_FIRST_S, FIRST_SHARE * total) if request.has_first else 0.0
@@ -167,7 +186,7 @@ def steps(
     training = max(0.0, total - first - search - last - teacher_s) / (2 if request.has_baseline else 1)
     how = (" --distill" if request.distill else "") + ("" if request.flip else " --no-flip")
     stock, winner, archive = (shlex.quote(str(each)) for each in (folder / "stock", folder / "search", output))
-    networks = tuple(map(space.describe, stock_networks(space)))
+    networks = tuple(map(space.describe, stock_candidates(request, space, classes)))
     found = [
         Step(
             "stock",

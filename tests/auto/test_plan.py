@@ -18,6 +18,7 @@ from edgenas.auto.plan import (
     epochs_within,
     refined_within,
     steps,
+    stock_candidates,
     stock_networks,
 )
 from edgenas.cli import app
@@ -30,7 +31,7 @@ SPACE = EfficientNetLite0()
 
 def planned(**asked: Any) -> list[Step]:
     request = AutoRequest("photos", **{"macs_m": 40.0, **asked})
-    return steps(request, SPACE, "job/split.csv", Path("runs/job"), Path("a package.tar.gz"))
+    return steps(request, SPACE, 5, "job/split.csv", Path("runs/job"), Path("a package.tar.gz"))
 
 
 @pytest.mark.parametrize("minutes", [1, 5, 20, 60, 600])
@@ -55,7 +56,7 @@ def test_the_search_has_no_more_time_than_is_planned_for_it() -> None:
 
 def test_a_teacher_takes_its_part_of_the_training() -> None:
     request = AutoRequest("photos", macs_m=40.0, time_s=3600.0, distill=True)
-    found = steps(request, SPACE, "job/split.csv", Path("runs/job"), Path("a.tar.gz"), 500.0)
+    found = steps(request, SPACE, 5, "job/split.csv", Path("runs/job"), Path("a.tar.gz"), 500.0)
     times = {each.name: each.seconds for each in found}
     without = {each.name: each.seconds for each in planned(time_s=3600.0)}
     assert list(times) == ["stock", "search", "teacher", "train", "baseline", "package"]
@@ -88,7 +89,9 @@ def test_the_commands_of_the_steps_are_commands(asked: dict[str, Any]) -> None:
                 assert parsed.params["dataset"] == "job/split.csv"
                 assert parsed.params["board"] == (asked.get("board") if "latency_ms" in asked else None)
             if name == "search" and step.name == "stock":
-                assert [SPACE.parse(each) for each in parsed.params["include"]] == stock_networks(SPACE)
+                request = AutoRequest("photos", **{"macs_m": 40.0, **asked})
+                candidates = stock_candidates(request, SPACE, 5)
+                assert [SPACE.parse(each) for each in parsed.params["include"]] == candidates
             if name == "train" or (name == "search" and step.name == "search"):
                 assert parsed.params["no_flip"] is not asked.get("flip", True)
             if name == "package":
@@ -102,6 +105,20 @@ def test_stock_networks_are_the_largest_at_each_resolution() -> None:
     assert [SPACE.resolution(arch) for arch in networks] == sorted(SPACE.resolutions)
     macs = [SPACE.macs_m(arch) for arch in networks]
     assert macs == sorted(macs)
+
+
+def test_of_stock_networks_those_are_timed_that_may_keep_the_limits() -> None:
+    networks = stock_networks(SPACE)
+    cases: tuple[tuple[dict[str, Any], int], ...] = (
+        ({"macs_m": 1000.0}, len(networks)),
+        ({"macs_m": SPACE.macs_m(networks[2], num_classes=5)}, 3),
+        ({"macs_m": 1.0}, 1),
+        ({"latency_ms": 1.0}, len(networks)),
+        ({"params_m": 1.0, "macs_m": 1000.0}, 1),
+        ({"params_m": SPACE.params_m(networks[0], num_classes=5)}, len(networks)),
+    )
+    for limits, count in cases:
+        assert stock_candidates(AutoRequest("photos", **limits), SPACE, 5) == networks[:count]
 
 
 def test_what_fits_into_the_time() -> None:
