@@ -202,7 +202,7 @@ class Auto:
         result = yield from self._search(STOCK, asked)
         arch = _winner(result)
         facts: dict[str, Any] = {"arch_str": self.space.describe(arch), "is_stock": arch in networks}
-        if step.seconds > 0:
+        if self.request.has_first:
             yield from self._train(STOCK, arch, step)
             facts["models"] = self._archive(STOCK)
             log.info("a first package is in %s; a better one is to follow", self.output)

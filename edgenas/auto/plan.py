@@ -35,6 +35,10 @@ MIN_EPOCHS = 3
 MIN_BUDGET = 40
 # The shares of the time that steps may take; training has what the others leave.
 FIRST_SHARE, MAX_FIRST_S = 0.12, 480.0
+TIMED_S, MAX_TIMED_SHARE = (
+    2.0,
+    0.2,
+)  # a board times a network; all stock networks at most, where there is no first package
 SEARCH_SHARE, REFINE_SHARE = 0.15, 0.15
 LAST_SHARE, MIN_LAST_S = 0.05, 10.0
 REFINE_COUNTS = (8, 4, 2)  # what may be refined, where there is time for it
@@ -181,18 +185,20 @@ def steps(
     written to `output`. `teacher_s`: what the training of a teacher takes, where one is asked for."""
     total = request.time_s
     last = max(MIN_LAST_S, LAST_SHARE * total)
-    first = min(MAX_FIRST_S, FIRST_SHARE * total) if request.has_first else 0.0
+    candidates = stock_candidates(request, space, classes)
+    timed_s = TIMED_S * len(candidates) if request.measures else 0.0
+    first = min(MAX_FIRST_S, FIRST_SHARE * total) if request.has_first else min(timed_s, MAX_TIMED_SHARE * total)
     search = (SEARCH_SHARE + REFINE_SHARE) * total
     training = max(0.0, total - first - search - last - teacher_s) / (2 if request.has_baseline else 1)
     how = (" --distill" if request.distill else "") + ("" if request.flip else " --no-flip")
     stock, winner, archive = (shlex.quote(str(each)) for each in (folder / "stock", folder / "search", output))
-    networks = tuple(map(space.describe, stock_candidates(request, space, classes)))
+    networks = tuple(map(space.describe, candidates))
     found = [
         Step(
             "stock",
             first,
             "finds the stock network of the highest resolution within the limits"
-            + (", and fine-tunes it briefly for a first package" if first else ""),
+            + (", and fine-tunes it briefly for a first package" if request.has_first else ""),
             f"{command(request.stock_search(dataset, networks))} --run {stock}",
         ),
         Step(

@@ -47,6 +47,15 @@ def test_the_steps_take_the_time_that_there_is(minutes: int, baseline: bool | No
     assert (times["stock"] > 0) == (minutes >= 20)
 
 
+def test_where_a_board_times_stock_networks_that_is_planned() -> None:
+    asked: dict[str, Any] = {"latency_ms": 5.0, "macs_m": None, "board": "here"}
+    for minutes, stock_s in ((1, 12.0), (5, 2.0 * len(SPACE.resolutions)), (60, 432.0)):
+        found = planned(time_s=60.0 * minutes, **asked)
+        assert found[0].seconds == pytest.approx(stock_s)
+        assert ("first package" in found[0].what) == (minutes >= 20)
+        assert sum(each.seconds for each in found) == pytest.approx(60 * minutes)
+
+
 def test_the_search_has_no_more_time_than_is_planned_for_it() -> None:
     stock, search, *_ = planned(time_s=3600.0)
     assert search.seconds == 1080
