@@ -1,0 +1,391 @@
+"""A job's winner beside what else makes a network small: `python -m tests.benchmarks.auto_peers JOB`.
+
+JOB is the folder of an ended `edgenas auto --baseline`. All rows are of its photos, and have the time that its winner's
+training took (`--minutes`: another); run it on a machine as idle as that was.
+
+- the winner and the stock network, as JOB has them
+- pruned by magnitude (tests/benchmarks/pruning.py): EfficientNet-Lite0 at the winner's resolution is fine-tuned for
+  half of the time, loses channels until it has the winner's MACs at most, and is fine-tuned for the other half; both by
+  the recipe of `edgenas train`. Where it would lose more than half of its MACs, the same at the highest resolution at
+  which it does not, too
+- `compress_cnn` of dnaty, where `--dnaty` names an interpreter that has it (PyPI, with torch and torchvision in an
+  environment of its own). It is given the network that is pruned above, before that, the share of its MACs that the
+  winner has, all training photos, and the whole time: what it takes of the network is the number of its classes
+
+Test accuracy is that of the model file in JOB's format on the test photos, 1,000 at most, as `edgenas package` checks
+it; int8 files had the same remedies. Latency is measured on this host after all training, one row after another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgenas import device as devices
+from edgenas import run as runs
+from edgenas import schema
+from edgenas.architecture import Architecture, InputSpec, SearchSpace
+from edgenas.auto.job import RECORD, SEARCH, SPLIT, STOCK
+from edgenas.auto.plan import AutoRequest, PhotoSpace, check, epochs_within
+from edgenas.board import registry
+from edgenas.board.measure import Measured, Tier
+from edgenas.board.model import Model, with_golden
+from edgenas.board.pool import BoardPool
+from edgenas.data.inputs import images_for
+from edgenas.errors import DataError, ExportError
+from edgenas.files import read_file
+from edgenas.lower import LOWERING_VERSION
+from edgenas.package.export import FORMATS, export_trained
+from edgenas.package.golden import normalised
+from edgenas.schema.types import AutoRecord
+from edgenas.spaces.mobilenet.network import MobileNet
+from edgenas.train import TrainSettings
+from edgenas.train.files import Trained, load_trained, read_result
+from edgenas.train.inherited import recalibrate
+from edgenas.train.loop import CALIBRATION_IMAGES, Training
+from edgenas.train.speed import seconds_of
+from tests.benchmarks.dnaty_peer import LAYERS, WEIGHTS
+from tests.benchmarks.pruning import RANKINGS, Ranking, macs_of, pruned
+
+ROOT = Path(__file__).parents[2]
+MILD = 0.5  # of the MACs that are left
+CALIBRATION_BATCH = 64
+MAX_RECORD_BYTES = 1 << 24
+MAX_OVERRUN = 4  # times its time, before the peer is stopped
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is in the folder `path`. `seconds`: that each network is trained for."""
+
+    path: Path
+    record: dict[str, Any]
+    request: AutoRequest
+    space: PhotoSpace
+    seconds: float
+
+    @property
+    def dataset(self) -> str:
+        return str(self.path / SPLIT)
+
+    @property
+    def classes(self) -> int:
+        return len(self.record["photos"]["classes"])
+
+    @property
+    def form(self) -> str:
+        """Of the model file that is deployed."""
+        (device,) = self.request.profiles()
+        return device.model_format if device.model_format in FORMATS else "tflite"
+
+    @cached_property
+    def recipe(self) -> TrainSettings:
+        """By which the winner was trained."""
+        result = read_result(self.path / SEARCH / "train")
+        assert result is not None
+        return schema.settings(TrainSettings, result["settings"])
+
+    @cached_property
+    def winner(self) -> Trained:
+        return replace(load_trained(self.path / SEARCH), dataset=self.dataset)
+
+    @cached_property
+    def stock(self) -> Trained | None:
+        """None where there is none within the limits, or where it is the winner."""
+        if not self.record["done"].get("baseline", {}).get("epochs"):
+            return None
+        return replace(load_trained(self.path / STOCK), dataset=self.dataset)
+
+    def said_ms(self, folder: str) -> float | None:
+        """The latency of the network in `folder`, as its search measured or predicted it last."""
+        winner = (runs.open_run(str(self.path / folder)).result() or {})["winner"]
+        again = (winner["measured_again"] or {}).get("values", {})
+        found: float | None = again.get("latency", winner["costs"].get("latency", {}).get("value"))
+        return found
+
+
+def open_job(path: Path, minutes: float | None) -> Job:
+    try:
+        content = read_file(path / RECORD, MAX_RECORD_BYTES, DataError, "give the folder of `edgenas auto`")
+        record = schema.checked(AutoRecord, schema.parse(content))
+        request = schema.settings(AutoRequest, record["request"])
+    except (DataError, ValueError) as error:
+        raise SystemExit(f"{path} holds no job of `edgenas auto` ({error})") from error
+    if "package" not in record["done"]:
+        raise SystemExit(f"the job in {path} has not ended; run: edgenas auto --resume {path}")
+    if len(request.profiles()) > 1 or request.distill:
+        raise SystemExit(f"the job in {path} is for several devices, or learnt from a teacher; give one without")
+    seconds = 60 * minutes if minutes is not None else record["done"]["train"]["seconds"]
+    return Job(path, record, request, check(request), seconds)
+
+
+class FineTuning(Training):
+    """Goes on with a `network` that is there, as a training begins with an inherited one."""
+
+    def __init__(self, network: nn.Module, *args: Any) -> None:
+        self._given = deepcopy(network).requires_grad_()
+        super().__init__(*args)
+
+    def _begin_network(self, space: SearchSpace, arch: Architecture) -> nn.Module:
+        count = min(CALIBRATION_IMAGES, len(self.train_indexes))
+        chosen = self.train_indexes[np.arange(count) * len(self.train_indexes) // count]
+        parts = (chosen[start : start + CALIBRATION_BATCH] for start in range(0, count, CALIBRATION_BATCH))
+        recalibrate(self._given, (self._plain(part) for part in parts))
+        return self._given
+
+
+@dataclass
+class Row:
+    """`epochs` and `seconds` of training; `problem`: why there is no network. What follows is found by `evaluated`."""
+
+    name: str
+    trained: Trained | None = None
+    epochs: str = ""
+    seconds: float | None = None
+    said_ms: float | None = None
+    problem: str | None = None
+    model: Model | None = None
+    test_accuracy: float | None = None  # %
+    measured_ms: float | None = None
+
+
+class Tuned(NamedTuple):
+    network: MobileNet
+    epochs: int
+    seconds: float
+
+
+class Peers:
+    """Networks that are made beside those of `job`, each in its time; `folder` is for trainings."""
+
+    def __init__(self, job: Job, folder: Path, ranking: Ranking) -> None:
+        self.job, self.folder, self.ranking = job, folder, ranking
+        self.side = job.space.resolution(job.winner.arch)
+        self.most_macs = macs_of(job.winner.network, self.side)
+        self._tuned: dict[int, Tuned] = {}
+
+    def rows(self, dnaty: str | None) -> Iterator[Row]:
+        yield self._row_of_job("the winner of the search", SEARCH, "train", self.job.winner)
+        if self.job.stock is None:
+            yield Row("the stock network", problem="none within the limits, or it is the winner")
+        else:
+            yield self._row_of_job("the stock network", STOCK, "baseline", self.job.stock)
+        yield self._pruned(self.side)
+        if self._share(self.side) < MILD:
+            for side in [each for each in self.job.space.resolutions if self._share(each) >= MILD][-1:]:
+                yield self._pruned(side)
+        yield self._compressed(dnaty)
+
+    def _row_of_job(self, name: str, folder: str, step: str, trained: Trained) -> Row:
+        done = self.job.record["done"][step]
+        return Row(name, trained, str(done["epochs"]), done["seconds"], self.job.said_ms(folder))
+
+    def _stock(self, side: int) -> Architecture:
+        return self.job.space.at_resolution(self.job.space.largest(), side)
+
+    def _share(self, side: int) -> float:
+        """Of the MACs of the stock network at `side` pixels, that the winner has."""
+        macs_m = self.job.space.macs_m(self._stock(side), num_classes=self.job.classes, image_size=side)
+        return self.most_macs / (1e6 * macs_m)
+
+    def _pruned(self, side: int) -> Row:
+        name = f"Lite0 at {side} pixels, pruned to {100 * min(1.0, self._share(side)):.0f} % of its MACs"
+        tuned = self._fine_tuned(side)
+        try:
+            smaller = pruned(tuned.network, side, self.most_macs, self.ranking)
+        except ValueError as error:
+            return Row(name, problem=str(error))
+        found = self._trained(side, smaller)
+        trained = self._made(found.network, side, "pruned by magnitude")
+        return Row(name, trained, f"{tuned.epochs}+{found.epochs}", tuned.seconds + found.seconds)
+
+    def _fine_tuned(self, side: int) -> Tuned:
+        """The stock network, for half of the time."""
+        if side not in self._tuned:
+            self._tuned[side] = self._trained(side)
+        return self._tuned[side]
+
+    def _trained(self, side: int, network: MobileNet | None = None) -> Tuned:
+        """`network`, or the stock one with inherited weights, trained for half of the time."""
+        job, arch = self.job, self._stock(side)
+        images, test = (images_for(job.space, arch, job.dataset, part) for part in ("train", "test"))
+        like = job.space.build(arch, job.classes) if network is None else deepcopy(network).requires_grad_()
+        epoch_s = seconds_of(like, side, job.classes) * job.record["photos"]["images"]["train"]
+        epochs = epochs_within(job.seconds / 2, epoch_s)
+        settings = replace(job.recipe, epochs=epochs, patience=epochs)
+        name = f"{'stock' if network is None else 'pruned'}-{side}"
+        how = (self.folder / name / "train", job.space, arch, job.dataset, images, test, settings)
+        began_s = time.perf_counter()
+        training = Training(*how) if network is None else FineTuning(network, *how)
+        for step in training:
+            if step % training.steps_per_epoch == 0:
+                progress(f"{name}: {training.state}")
+        found = training.network.cpu().eval().requires_grad_(False)
+        assert isinstance(found, MobileNet)
+        return Tuned(found, epochs, time.perf_counter() - began_s)
+
+    def _made(self, network: nn.Module, side: int, what: str) -> Trained:
+        """`network` as what it is to be exported as."""
+        images = images_for(self.job.space, self._stock(side), self.job.dataset)
+        given = InputSpec((3, side, side), len(images.class_names), images.mean, images.std)
+        return replace(
+            self.job.winner,
+            arch=self._stock(side),
+            arch_str=what,
+            network=network,
+            given=given,
+            dataset_fingerprint=images.fingerprint,
+        )
+
+    def _compressed(self, python: str | None) -> Row:
+        name = "dnaty's compress_cnn"
+        if python is None:
+            return Row(name, problem="skipped: --dnaty PYTHON names no interpreter that has it")
+        side, folder = self.side, self.folder / "dnaty"
+        folder.mkdir()
+        images = images_for(self.job.space, self._stock(side), self.job.dataset)
+        torch.save(self._fine_tuned(side).network, folder / "network.pt")
+        np.save(folder / "images.npy", images.images)
+        np.save(folder / "labels.npy", images.labels)
+        task = {
+            "mean": images.mean,
+            "std": images.std,
+            "seconds": self.job.seconds,
+            "target_flops": min(1.0, self._share(side)),
+            "seed": self.job.request.seed,
+        }
+        (folder / "task.json").write_text(json.dumps(task))
+        progress(f"{name}: {self.job.seconds / 60:.1f} min")
+        said = run_peer(python, folder, MAX_OVERRUN * self.job.seconds + 60)
+        if "problem" in said:
+            return Row(name, problem=said["problem"])
+        network = assembled(folder)
+        epochs = f"{said['generations']} x {said['population']}"
+        row = Row(f"{name} {said['version']}", self._made(network, side, "dnaty"), epochs, said["seconds"])
+        progress(f"{name}: {said['summary']}")
+        return row
+
+
+def run_peer(python: str, folder: Path, timeout_s: float) -> dict[str, Any]:
+    """What dnaty_peer.py says, or a `problem`."""
+    script = Path(__file__).with_name("dnaty_peer.py")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder)}  # what it may write in a home stays here
+    log = folder / "peer.log"
+    with log.open("w") as stream:
+        command = [python, str(script), str(folder)]
+        try:
+            done = subprocess.run(
+                command, env=environment, stdout=stream, stderr=stream, timeout=timeout_s, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return {"problem": f"stopped after {timeout_s / 60:.0f} min, {MAX_OVERRUN} times its time"}
+        except OSError as error:
+            return {"problem": f"{python} does not run ({error.strerror})"}
+    if done.returncode:
+        lines = log.read_text().strip().splitlines()
+        return {"problem": f"it ended with: {lines[-1] if lines else done.returncode}"}
+    said: dict[str, Any] = json.loads((folder / "said.json").read_text())
+    return said
+
+
+def assembled(folder: Path) -> nn.Module:
+    """The network that dnaty_peer.py left in `folder`, layer after layer."""
+    layers = json.loads((folder / LAYERS).read_text())
+    network = nn.Sequential(*(getattr(nn, each["kind"])(**each["how"]) for each in layers))
+    network.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
+    return network.eval().requires_grad_(False)
+
+
+def evaluate(row: Row, job: Job, folder: Path) -> None:
+    """Write the model file of `row`, and look what it is worth on the test photos."""
+    assert row.trained is not None
+    kind = FORMATS[job.form]
+    try:
+        record = export_trained(row.trained, folder, [kind.name])
+    except ExportError as error:
+        row.problem = str(error)
+        return
+    (found,) = record["models"]
+    row.test_accuracy = 100 * found["checked"]["accuracy"]
+    progress(f"{row.name}: {row.test_accuracy:.2f} %")
+    images = normalised(np.load(folder / record["golden"]["input"])[:1], row.trained.given)
+    row.model = with_golden((folder / kind.file).read_bytes(), images, lowering_version=LOWERING_VERSION)
+
+
+def measure(rows: Sequence[Row], form: str) -> None:
+    """Time the model files of `rows` on this host."""
+    device = devices.deploying(devices.load("host"), form)
+    assert device.measurement is not None
+    with BoardPool([registry.local("here", "host")], device, anew=True) as pool:
+        for row in rows:
+            if row.model is not None:
+                outcome = pool.one(row.model, Tier.final(device.measurement))
+                if isinstance(outcome, Measured):
+                    row.measured_ms = outcome.summary.median_ms
+                else:
+                    row.problem = outcome.error
+
+
+def progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def shown(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def line(row: Row) -> str:
+    if row.trained is None:
+        return f"{row.name:<50} {row.problem}"
+    network, side = row.trained.network, row.trained.given.image_size
+    macs_m = macs_of(network, side) / 1e6
+    params_m = sum(each.numel() for each in network.parameters()) / 1e6
+    minutes = None if row.seconds is None else row.seconds / 60
+    return (
+        f"{row.name:<50} {side:>6} {shown(row.test_accuracy):>7} {macs_m:>7.2f} {params_m:>8.3f}"
+        f" {shown(row.measured_ms, 3):>7} {shown(row.said_ms, 3):>7} {row.epochs:>8} {shown(minutes, 1):>7}"
+        f"  {row.problem or ''}"
+    ).rstrip()
+
+
+def main(options: argparse.Namespace) -> None:
+    job = open_job(options.job.absolute(), options.minutes)
+    with tempfile.TemporaryDirectory() as temporary:
+        peers = Peers(job, Path(temporary), options.ranking)
+        limits = ", ".join(f"{name} {value:g}" for name, value in job.request.limits.items())
+        print(
+            f"{job.path}: {limits}, {job.form}; {job.seconds / 60:.1f} min of training each, {options.ranking} ranking"
+        )
+        rows = list(peers.rows(options.dnaty))
+        for number, row in enumerate(rows):
+            if row.trained is not None:
+                evaluate(row, job, Path(temporary) / f"files-{number}")
+        measure(rows, job.form)
+    heads = f"{'NETWORK':<50} {'PIXELS':>6} {'TEST %':>7} {'MACS M':>7} {'PARAMS M':>8}"
+    print(f"{heads} {'MS':>7} {'IN JOB':>7} {'EPOCHS':>8} {'MINUTES':>7}")
+    for row in rows:
+        print(line(row))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", type=Path)
+    parser.add_argument("--minutes", type=float, help="of training each; default: what the winner's took")
+    parser.add_argument("--ranking", choices=RANKINGS, default="global", help="of channels, for pruning")
+    parser.add_argument("--dnaty", metavar="PYTHON", help="an interpreter that has dnaty")
+    main(parser.parse_args())
