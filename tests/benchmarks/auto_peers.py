@@ -1,7 +1,8 @@
 """A job's winner beside what else makes a network small: `python -m tests.benchmarks.auto_peers JOB`.
 
-JOB is the folder of an ended `edgenas auto --baseline`. All rows are of its photos, and have the time that its winner's
-training took (`--minutes`: another); run it on a machine as idle as that was.
+JOB is the folder of an ended `edgenas auto --baseline`. All rows are of its photos, and have the time of its winner's
+training (`--minutes`: another). As other programs may have come or gone since, that is what the epochs of the winner's
+training take now: before each training the speed of both is found.
 
 - the winner and the stock network, as JOB has them
 - pruned by magnitude (tests/benchmarks/pruning.py): EfficientNet-Lite0 at the winner's resolution is fine-tuned for
@@ -66,18 +67,17 @@ ROOT = Path(__file__).parents[2]
 MILD = 0.5  # of the MACs that are left
 CALIBRATION_BATCH = 64
 MAX_RECORD_BYTES = 1 << 24
-MAX_OVERRUN = 4  # times its time, before the peer is stopped
+MAX_OVERRUN, MIN_PEER_S = 4, 600.0  # times its time, and seconds, before the peer is stopped
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is in the folder `path`. `seconds`: that each network is trained for."""
+    """What is in the folder `path`."""
 
     path: Path
     record: dict[str, Any]
     request: AutoRequest
     space: PhotoSpace
-    seconds: float
 
     @property
     def dataset(self) -> str:
@@ -86,6 +86,18 @@ class Job:
     @property
     def classes(self) -> int:
         return len(self.record["photos"]["classes"])
+
+    @property
+    def photos(self) -> int:
+        """To train on."""
+        count: int = self.record["photos"]["images"]["train"]
+        return count
+
+    @property
+    def epochs(self) -> int:
+        """Of the winner's training."""
+        count: int = self.record["done"]["train"]["epochs"]
+        return count
 
     @property
     def form(self) -> str:
@@ -119,7 +131,7 @@ class Job:
         return found
 
 
-def open_job(path: Path, minutes: float | None) -> Job:
+def open_job(path: Path) -> Job:
     try:
         content = read_file(path / RECORD, MAX_RECORD_BYTES, DataError, "give the folder of `edgenas auto`")
         record = schema.checked(AutoRecord, schema.parse(content))
@@ -130,8 +142,7 @@ def open_job(path: Path, minutes: float | None) -> Job:
         raise SystemExit(f"the job in {path} has not ended; run: edgenas auto --resume {path}")
     if len(request.profiles()) > 1 or request.distill:
         raise SystemExit(f"the job in {path} is for several devices, or learnt from a teacher; give one without")
-    seconds = 60 * minutes if minutes is not None else record["done"]["train"]["seconds"]
-    return Job(path, record, request, check(request), seconds)
+    return Job(path, record, request, check(request))
 
 
 class FineTuning(Training):
@@ -165,19 +176,31 @@ class Row:
 
 
 class Tuned(NamedTuple):
+    """`spent`: of the time, in epochs of the winner's training."""
+
     network: MobileNet
     epochs: int
     seconds: float
+    spent: float
 
 
 class Peers:
-    """Networks that are made beside those of `job`, each in its time; `folder` is for trainings."""
+    """Networks that are made beside those of `job`, each in the time of its winner's training, or in so many `minutes`;
+    `folder` is for trainings."""
 
-    def __init__(self, job: Job, folder: Path, ranking: Ranking) -> None:
+    def __init__(self, job: Job, folder: Path, ranking: Ranking, minutes: float | None) -> None:
         self.job, self.folder, self.ranking = job, folder, ranking
         self.side = job.space.resolution(job.winner.arch)
         self.most_macs = macs_of(job.winner.network, self.side)
         self._tuned: dict[int, Tuned] = {}
+        # In epochs of the winner's training, whatever else this machine does.
+        self.time = (
+            float(job.epochs) if minutes is None else 60 * minutes / self._epoch_s(job.winner.network, self.side)
+        )
+
+    def _epoch_s(self, network: nn.Module, side: int) -> float:
+        """What an epoch takes now."""
+        return seconds_of(deepcopy(network).requires_grad_(), side, self.job.classes) * self.job.photos
 
     def rows(self, dnaty: str | None) -> Iterator[Row]:
         yield self._row_of_job("the winner of the search", SEARCH, "train", self.job.winner)
@@ -210,23 +233,24 @@ class Peers:
             smaller = pruned(tuned.network, side, self.most_macs, self.ranking)
         except ValueError as error:
             return Row(name, problem=str(error))
-        found = self._trained(side, smaller)
+        found = self._trained(side, self.time - tuned.spent, smaller)
         trained = self._made(found.network, side, "pruned by magnitude")
         return Row(name, trained, f"{tuned.epochs}+{found.epochs}", tuned.seconds + found.seconds)
 
     def _fine_tuned(self, side: int) -> Tuned:
         """The stock network, for half of the time."""
         if side not in self._tuned:
-            self._tuned[side] = self._trained(side)
+            self._tuned[side] = self._trained(side, self.time / 2)
         return self._tuned[side]
 
-    def _trained(self, side: int, network: MobileNet | None = None) -> Tuned:
-        """`network`, or the stock one with inherited weights, trained for half of the time."""
+    def _trained(self, side: int, most: float, network: MobileNet | None = None) -> Tuned:
+        """`network`, or the stock one with inherited weights, trained for as long as `most` epochs of the winner's
+        training take."""
         job, arch = self.job, self._stock(side)
         images, test = (images_for(job.space, arch, job.dataset, part) for part in ("train", "test"))
-        like = job.space.build(arch, job.classes) if network is None else deepcopy(network).requires_grad_()
-        epoch_s = seconds_of(like, side, job.classes) * job.record["photos"]["images"]["train"]
-        epochs = epochs_within(job.seconds / 2, epoch_s)
+        own_s = self._epoch_s(network or job.space.build(arch, job.classes), side)
+        times = own_s / self._epoch_s(job.winner.network, self.side)
+        epochs = epochs_within(most, times)
         settings = replace(job.recipe, epochs=epochs, patience=epochs)
         name = f"{'stock' if network is None else 'pruned'}-{side}"
         how = (self.folder / name / "train", job.space, arch, job.dataset, images, test, settings)
@@ -237,7 +261,7 @@ class Peers:
                 progress(f"{name}: {training.state}")
         found = training.network.cpu().eval().requires_grad_(False)
         assert isinstance(found, MobileNet)
-        return Tuned(found, epochs, time.perf_counter() - began_s)
+        return Tuned(found, epochs, time.perf_counter() - began_s, epochs * times)
 
     def _made(self, network: nn.Module, side: int, what: str) -> Trained:
         """`network` as what it is to be exported as."""
@@ -262,21 +286,24 @@ class Peers:
         torch.save(self._fine_tuned(side).network, folder / "network.pt")
         np.save(folder / "images.npy", images.images)
         np.save(folder / "labels.npy", images.labels)
+        seconds = self.time * self._epoch_s(self.job.winner.network, side)
         task = {
             "mean": images.mean,
             "std": images.std,
-            "seconds": self.job.seconds,
+            "seconds": seconds,
             "target_flops": min(1.0, self._share(side)),
             "seed": self.job.request.seed,
         }
         (folder / "task.json").write_text(json.dumps(task))
-        progress(f"{name}: {self.job.seconds / 60:.1f} min")
-        said = run_peer(python, folder, MAX_OVERRUN * self.job.seconds + 60)
+        progress(f"{name}: {seconds / 60:.1f} min")
+        said = run_peer(python, folder, max(MIN_PEER_S, MAX_OVERRUN * seconds))
         if "problem" in said:
             return Row(name, problem=said["problem"])
         network = assembled(folder)
         epochs = f"{said['generations']} x {said['population']}"
         row = Row(f"{name} {said['version']}", self._made(network, side, "dnaty"), epochs, said["seconds"])
+        if macs_of(network, side) > self.most_macs:
+            row.problem = "more MACs than the winner has"
         progress(f"{name}: {said['summary']}")
         return row
 
@@ -293,7 +320,7 @@ def run_peer(python: str, folder: Path, timeout_s: float) -> dict[str, Any]:
                 command, env=environment, stdout=stream, stderr=stream, timeout=timeout_s, check=False
             )
         except subprocess.TimeoutExpired:
-            return {"problem": f"stopped after {timeout_s / 60:.0f} min, {MAX_OVERRUN} times its time"}
+            return {"problem": f"stopped after {timeout_s / 60:.0f} min"}
         except OSError as error:
             return {"problem": f"{python} does not run ({error.strerror})"}
     if done.returncode:
@@ -364,13 +391,12 @@ def line(row: Row) -> str:
 
 
 def main(options: argparse.Namespace) -> None:
-    job = open_job(options.job.absolute(), options.minutes)
+    job = open_job(options.job.absolute())
     with tempfile.TemporaryDirectory() as temporary:
-        peers = Peers(job, Path(temporary), options.ranking)
+        peers = Peers(job, Path(temporary), options.ranking, options.minutes)
         limits = ", ".join(f"{name} {value:g}" for name, value in job.request.limits.items())
-        print(
-            f"{job.path}: {limits}, {job.form}; {job.seconds / 60:.1f} min of training each, {options.ranking} ranking"
-        )
+        how = f"the time of {peers.time:.1f} epochs of the winner, {options.ranking} ranking"
+        print(f"{job.path}: {limits}, {job.form}; {how}", flush=True)
         rows = list(peers.rows(options.dnaty))
         for number, row in enumerate(rows):
             if row.trained is not None:

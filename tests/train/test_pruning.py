@@ -155,7 +155,7 @@ def test_what_was_pruned_is_trained_from_where_it_was(photos: Path, tmp_path: Pa
 
 def test_a_folder_without_a_job_is_said(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"holds no job of `edgenas auto`"):
-        open_job(tmp_path, None)
+        open_job(tmp_path)
 
 
 def test_the_peer_is_asked_for_as_much_as_fits() -> None:
