@@ -5,9 +5,9 @@ training (`--minutes`: another). As other programs may have come or gone since, 
 training take now: before each training the speed of both is found.
 
 - the winner and the stock network, as JOB has them
-- pruned by magnitude (tests/benchmarks/pruning.py): EfficientNet-Lite0 at the winner's resolution is fine-tuned for
-  half of the time, loses channels until it has the winner's MACs at most, and is fine-tuned for the other half; both by
-  the recipe of `edgenas train`. Where it would lose more than half of its MACs, the same at the highest resolution at
+- pruned by magnitude (tests/benchmarks/pruning.py): the stock network at the winner's resolution is fine-tuned for half
+  of the time, loses channels until it has the winner's MACs at most, and is fine-tuned for the other half; both by the
+  recipe of the winner's training. Where it would lose more than half of its MACs, the same at the highest resolution at
   which it does not, too
 - `compress_cnn` of dnaty, where `--dnaty` names an interpreter that has it (PyPI, with torch and torchvision in an
   environment of its own). It is given the network that is pruned above, before that, the share of its MACs that the
@@ -21,148 +21,47 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from edgenas import device as devices
-from edgenas import run as runs
-from edgenas import schema
-from edgenas.architecture import Architecture, InputSpec, SearchSpace
-from edgenas.auto.job import RECORD, SEARCH, SPLIT, STOCK
-from edgenas.auto.plan import AutoRequest, PhotoSpace, check, epochs_within
+from edgenas.architecture import Architecture, InputSpec
+from edgenas.auto.job import SEARCH, STOCK
+from edgenas.auto.plan import epochs_within
 from edgenas.board import registry
 from edgenas.board.measure import Measured, Tier
 from edgenas.board.model import Model, with_golden
 from edgenas.board.pool import BoardPool
 from edgenas.data.inputs import images_for
-from edgenas.errors import DataError, ExportError
-from edgenas.files import read_file
+from edgenas.errors import ExportError
 from edgenas.lower import LOWERING_VERSION
 from edgenas.package.export import FORMATS, export_trained
 from edgenas.package.golden import normalised
-from edgenas.schema.types import AutoRecord
 from edgenas.spaces.mobilenet.network import MobileNet
-from edgenas.train import TrainSettings
-from edgenas.train.files import Trained, load_trained, read_result
-from edgenas.train.inherited import recalibrate
-from edgenas.train.loop import CALIBRATION_IMAGES, Training
+from edgenas.train.files import Trained
+from edgenas.train.loop import Training
 from edgenas.train.speed import seconds_of
-from tests.benchmarks.dnaty_peer import LAYERS, WEIGHTS
-from tests.benchmarks.pruning import RANKINGS, Ranking, macs_of, pruned
+from tests.benchmarks.dnaty_peer import assembled, run_peer
+from tests.benchmarks.ended_job import Job, open_job
+from tests.benchmarks.pruning import RANKINGS, FineTuning, Ranking, macs_of, pruned
 
-ROOT = Path(__file__).parents[2]
 MILD = 0.5  # of the MACs that are left
-CALIBRATION_BATCH = 64
-MAX_RECORD_BYTES = 1 << 24
 MAX_OVERRUN, MIN_PEER_S = 4, 600.0  # times its time, and seconds, before the peer is stopped
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is in the folder `path`."""
-
-    path: Path
-    record: dict[str, Any]
-    request: AutoRequest
-    space: PhotoSpace
-
-    @property
-    def dataset(self) -> str:
-        return str(self.path / SPLIT)
-
-    @property
-    def classes(self) -> int:
-        return len(self.record["photos"]["classes"])
-
-    @property
-    def photos(self) -> int:
-        """To train on."""
-        count: int = self.record["photos"]["images"]["train"]
-        return count
-
-    @property
-    def epochs(self) -> int:
-        """Of the winner's training."""
-        count: int = self.record["done"]["train"]["epochs"]
-        return count
-
-    @property
-    def form(self) -> str:
-        """Of the model file that is deployed."""
-        (device,) = self.request.profiles()
-        return device.model_format if device.model_format in FORMATS else "tflite"
-
-    @cached_property
-    def recipe(self) -> TrainSettings:
-        """By which the winner was trained."""
-        result = read_result(self.path / SEARCH / "train")
-        assert result is not None
-        return schema.settings(TrainSettings, result["settings"])
-
-    @cached_property
-    def winner(self) -> Trained:
-        return replace(load_trained(self.path / SEARCH), dataset=self.dataset)
-
-    @cached_property
-    def stock(self) -> Trained | None:
-        """None where there is none within the limits, or where it is the winner."""
-        if not self.record["done"].get("baseline", {}).get("epochs"):
-            return None
-        return replace(load_trained(self.path / STOCK), dataset=self.dataset)
-
-    def said_ms(self, folder: str) -> float | None:
-        """The latency of the network in `folder`, as its search measured or predicted it last."""
-        winner = (runs.open_run(str(self.path / folder)).result() or {})["winner"]
-        again = (winner["measured_again"] or {}).get("values", {})
-        found: float | None = again.get("latency", winner["costs"].get("latency", {}).get("value"))
-        return found
-
-
-def open_job(path: Path) -> Job:
-    try:
-        content = read_file(path / RECORD, MAX_RECORD_BYTES, DataError, "give the folder of `edgenas auto`")
-        record = schema.checked(AutoRecord, schema.parse(content))
-        request = schema.settings(AutoRequest, record["request"])
-    except (DataError, ValueError) as error:
-        raise SystemExit(f"{path} holds no job of `edgenas auto` ({error})") from error
-    if "package" not in record["done"]:
-        raise SystemExit(f"the job in {path} has not ended; run: edgenas auto --resume {path}")
-    if len(request.profiles()) > 1 or request.distill:
-        raise SystemExit(f"the job in {path} is for several devices, or learnt from a teacher; give one without")
-    return Job(path, record, request, check(request))
-
-
-class FineTuning(Training):
-    """Goes on with a `network` that is there, as a training begins with an inherited one."""
-
-    def __init__(self, network: nn.Module, *args: Any) -> None:
-        self._given = deepcopy(network).requires_grad_()
-        super().__init__(*args)
-
-    def _begin_network(self, space: SearchSpace, arch: Architecture) -> nn.Module:
-        count = min(CALIBRATION_IMAGES, len(self.train_indexes))
-        chosen = self.train_indexes[np.arange(count) * len(self.train_indexes) // count]
-        parts = (chosen[start : start + CALIBRATION_BATCH] for start in range(0, count, CALIBRATION_BATCH))
-        recalibrate(self._given, (self._plain(part) for part in parts))
-        return self._given
 
 
 @dataclass
 class Row:
-    """`epochs` and `seconds` of training; `problem`: why there is no network. What follows is found by `evaluated`."""
+    """`epochs` and `seconds` of training; `problem`: why there is no network. `model` and what follows: of its file."""
 
     name: str
     trained: Trained | None = None
@@ -227,7 +126,7 @@ class Peers:
         return self.most_macs / (1e6 * macs_m)
 
     def _pruned(self, side: int) -> Row:
-        name = f"Lite0 at {side} pixels, pruned to {100 * min(1.0, self._share(side)):.0f} % of its MACs"
+        name = f"stock at {side} pixels, pruned to {100 * min(1.0, self._share(side)):.0f} % of its MACs"
         tuned = self._fine_tuned(side)
         try:
             smaller = pruned(tuned.network, side, self.most_macs, self.ranking)
@@ -306,36 +205,6 @@ class Peers:
             row.problem = "more MACs than the winner has"
         progress(f"{name}: {said['summary']}")
         return row
-
-
-def run_peer(python: str, folder: Path, timeout_s: float) -> dict[str, Any]:
-    """What dnaty_peer.py says, or a `problem`."""
-    script = Path(__file__).with_name("dnaty_peer.py")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder)}  # what it may write in a home stays here
-    log = folder / "peer.log"
-    with log.open("w") as stream:
-        command = [python, str(script), str(folder)]
-        try:
-            done = subprocess.run(
-                command, env=environment, stdout=stream, stderr=stream, timeout=timeout_s, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return {"problem": f"stopped after {timeout_s / 60:.0f} min"}
-        except OSError as error:
-            return {"problem": f"{python} does not run ({error.strerror})"}
-    if done.returncode:
-        lines = log.read_text().strip().splitlines()
-        return {"problem": f"it ended with: {lines[-1] if lines else done.returncode}"}
-    said: dict[str, Any] = json.loads((folder / "said.json").read_text())
-    return said
-
-
-def assembled(folder: Path) -> nn.Module:
-    """The network that dnaty_peer.py left in `folder`, layer after layer."""
-    layers = json.loads((folder / LAYERS).read_text())
-    network = nn.Sequential(*(getattr(nn, each["kind"])(**each["how"]) for each in layers))
-    network.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
-    return network.eval().requires_grad_(False)
 
 
 def evaluate(row: Row, job: Job, folder: Path) -> None:

@@ -12,6 +12,8 @@ another time than asked; which is said.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
 from importlib import import_module, metadata
@@ -23,6 +25,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+ROOT = Path(__file__).parents[2]
 LAYERS, WEIGHTS = "layers.json", "weights.pt"
 GENERATIONS, POPULATION = 30, 15  # by default
 BATCH_SIZE = 64
@@ -110,6 +113,35 @@ def save(folder: Path, model: nn.Module, shape: torch.Size) -> None:
         layers.append({"kind": kind, "how": how})
     (folder / LAYERS).write_text(json.dumps(layers))
     torch.save(chain.state_dict(), folder / WEIGHTS)
+
+
+def assembled(folder: Path) -> nn.Module:
+    """The network that `save` left in `folder`."""
+    layers = json.loads((folder / LAYERS).read_text())
+    network = nn.Sequential(*(getattr(nn, each["kind"])(**each["how"]) for each in layers))
+    network.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
+    return network.eval().requires_grad_(False)
+
+
+def run_peer(python: str, folder: Path, timeout_s: float) -> dict[str, Any]:
+    """What this, run by `python`, says of what it leaves in `folder`; or a `problem`."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder)}  # what it may write in a home stays here
+    log = folder / "peer.log"
+    with log.open("w") as stream:
+        command = [python, __file__, str(folder)]
+        try:
+            done = subprocess.run(
+                command, env=environment, stdout=stream, stderr=stream, timeout=timeout_s, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return {"problem": f"stopped after {timeout_s / 60:.0f} min"}
+        except OSError as error:
+            return {"problem": f"{python} does not run ({error.strerror})"}
+    if done.returncode:
+        lines = log.read_text().strip().splitlines()
+        return {"problem": f"it ended with: {lines[-1] if lines else done.returncode}"}
+    said: dict[str, Any] = json.loads((folder / "said.json").read_text())
+    return said
 
 
 if __name__ == "__main__":

@@ -12,14 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgenas.architecture import Architecture, SearchSpace
 from edgenas.spaces.mobilenet.network import ConvNorm, InvertedResidual, MobileNet
+from edgenas.train.inherited import recalibrate
+from edgenas.train.loop import CALIBRATION_IMAGES, Training
 
 Ranking = Literal["uniform", "global"]
 RANKINGS: tuple[Ranking, ...] = ("uniform", "global")  # each block keeps the same share, or the largest of all are kept
 STEP = 8  # channels
+CALIBRATION_BATCH = 64
 _HALVINGS = 40  # of the range in which the share of channels lies that is kept
 
 
@@ -142,3 +147,18 @@ def _keep(module: nn.Module, name: str, axis: int, kept: Tensor) -> None:
     found = getattr(module, name)
     chosen = found.detach().index_select(axis, kept)
     setattr(module, name, nn.Parameter(chosen) if isinstance(found, nn.Parameter) else chosen)
+
+
+class FineTuning(Training):
+    """Goes on with a `network` that is there, as a training begins with an inherited one."""
+
+    def __init__(self, network: nn.Module, *args: Any) -> None:
+        self._given = deepcopy(network).requires_grad_()
+        super().__init__(*args)
+
+    def _begin_network(self, space: SearchSpace, arch: Architecture) -> nn.Module:
+        count = min(CALIBRATION_IMAGES, len(self.train_indexes))
+        chosen = self.train_indexes[np.arange(count) * len(self.train_indexes) // count]
+        parts = (chosen[start : start + CALIBRATION_BATCH] for start in range(0, count, CALIBRATION_BATCH))
+        recalibrate(self._given, (self._plain(part) for part in parts))
+        return self._given

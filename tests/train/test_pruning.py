@@ -1,4 +1,4 @@
-"""Pruning by magnitude, and what stands beside a job's winner (tests.benchmarks.pruning, .auto_peers, .dnaty_peer)."""
+"""Pruning by magnitude, and what stands beside a job's winner (tests.benchmarks: pruning, auto_peers, dnaty_peer)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from edgenas.spaces.mobilenet.family import ElasticMobileNet
 from edgenas.spaces.mobilenet.network import ConvNorm, InvertedResidual, MobileNet
 from edgenas.train import FINE_TUNING, TrainSettings
 from tests.benchmarks import dnaty_peer
-from tests.benchmarks.auto_peers import FineTuning, assembled, open_job, run_peer
-from tests.benchmarks.pruning import RANKINGS, STEP, Ranking, macs_of, pruned
+from tests.benchmarks.dnaty_peer import assembled, run_peer
+from tests.benchmarks.ended_job import open_job
+from tests.benchmarks.pruning import RANKINGS, STEP, FineTuning, Ranking, macs_of, pruned
 from tests.fitness.test_inherited import photos
 from tests.spaces.test_mobilenet_weights import trained
 
