@@ -21,12 +21,19 @@ def seconds_per_image(space: SearchSpace, arch: Architecture, classes: int, teac
     """What an image takes in a training of `arch`, crops, a `teacher`'s look at it and the step included: the median
     of a few steps."""
     assert isinstance(space, OwnResolution)
-    side, batch_size = space.resolution(arch), int(FINE_TUNING["batch_size"])
+    with torch.random.fork_rng(devices=[]):
+        network = space.build(arch, classes)
+    return seconds_of(network, space.resolution(arch), classes, teacher)
+
+
+def seconds_of(network: nn.Module, side: int, classes: int, teacher: nn.Module | None = None) -> float:
+    """As `seconds_per_image`, for a `network` at hand, of images of `side` pixels; its weights are those of made-up
+    images afterwards."""
+    batch_size = int(FINE_TUNING["batch_size"])
     random = np.random.default_rng(0)
     pixels = torch.from_numpy(random.integers(0, 256, (batch_size, side, side, 3), np.uint8))
     labels = torch.from_numpy(random.integers(0, classes, batch_size))
-    with torch.random.fork_rng(devices=[]):
-        network = space.build(arch, classes).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(network.parameters(), 1e-4, 0.9, nesterov=True)
     times_s = []
     for _ in range(1 + _STEPS):
