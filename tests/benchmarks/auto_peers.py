@@ -35,7 +35,7 @@ import torch
 from torch import nn
 
 from edgenas import device as devices
-from edgenas.architecture import Architecture, InputSpec
+from edgenas.architecture import Architecture, InputSpec, SearchRequest
 from edgenas.auto.job import SEARCH, STOCK
 from edgenas.auto.plan import epochs_within
 from edgenas.board import registry
@@ -47,6 +47,7 @@ from edgenas.errors import ExportError
 from edgenas.lower import LOWERING_VERSION
 from edgenas.package.export import FORMATS, export_trained
 from edgenas.package.golden import normalised
+from edgenas.search.request import PRESETS
 from edgenas.spaces.mobilenet.network import MobileNet
 from edgenas.train.files import Trained
 from edgenas.train.loop import Training
@@ -149,7 +150,7 @@ class Peers:
         images, test = (images_for(job.space, arch, job.dataset, part) for part in ("train", "test"))
         own_s = self._epoch_s(network or job.space.build(arch, job.classes), side)
         times = own_s / self._epoch_s(job.winner.network, self.side)
-        epochs = epochs_within(most, times)
+        epochs = epochs_within(most, times, PRESETS[SearchRequest.preset].max_epochs)
         settings = replace(job.recipe, epochs=epochs, patience=epochs)
         name = f"{'stock' if network is None else 'pruned'}-{side}"
         how = (self.folder / name / "train", job.space, arch, job.dataset, images, test, settings)
