@@ -51,6 +51,15 @@ def _again() -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether `error` is Ctrl-C, or what came of it: Python, and libraries, raise errors of their own from what they
+    meet, as where a class is made."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, KeyboardInterrupt):
+        found = found.__cause__
+    return found is not None
+
+
 @contextlib.contextmanager
 def interruptible(again_s: float = AGAIN_S) -> Iterator[None]:
     """Raise InterruptedRunError where Ctrl-C ends the block, which may run a typer app; another one within `again_s` is
@@ -63,7 +72,9 @@ def interruptible(again_s: float = AGAIN_S) -> Iterator[None]:
             sys.unraisablehook = handler.unraisable
             signal.signal(signal.SIGINT, handler)
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        if not is_interrupt(error):
+            raise
         raise InterruptedRunError("interrupted; run the command again") from None
     except SystemExit as end:
         if end.code == InterruptedRunError.exit_code:  # what typer makes of it, without a word

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from edgenas.cli.interrupts import is_interrupt
 from edgenas.errors import EdgeNASError, InterruptedRunError
 
 
@@ -25,5 +26,7 @@ def interrupted(advice: Callable[[], str]) -> Iterator[None]:
     """Turn a Ctrl-C within into the InterruptedRunError that says `advice`."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        if not is_interrupt(error):
+            raise
         raise InterruptedRunError(advice()) from None

@@ -23,6 +23,7 @@ from edgenas.board.local import Local
 from edgenas.board.registry import Board
 from edgenas.board.session import AgentSession
 from edgenas.cli.interrupts import AGAIN_S, interruptible
+from edgenas.cli.results import interrupted
 from edgenas.errors import InterruptedRunError
 from tests.agents.conftest import FAKE_ONNXRUNTIME
 from tests.processes import at_work, eventually
@@ -253,6 +254,30 @@ def test_one_wish_to_end_is_one_interrupt() -> None:
         assert seen == []
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_one_that_python_makes_another_error_of_is_one_all_the_same() -> None:
+    """As it does of what a class meets while it is made."""
+
+    class Torn:
+        def __set_name__(self, owner: type, name: str) -> None:
+            interrupt()
+
+    def work() -> None:
+        type("Made", (), {"torn": Torn()})
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with pytest.raises(InterruptedRunError, match="run the command again"), interruptible():
+            work()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with pytest.raises(InterruptedRunError, match="go on"), interruptible(), interrupted(lambda: "go on"):
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with pytest.raises(RuntimeError, match="no interrupt"), interruptible(), interrupted(lambda: "go on"):
+        raise RuntimeError("no interrupt") from ValueError()
 
 
 def test_without_an_interrupt_nothing_is_changed() -> None:

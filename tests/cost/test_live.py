@@ -209,7 +209,11 @@ def test_confirmed_at_the_final_tier(made: Callable[..., LiveCost], limit_ms: fl
     assert sum(each["fresh"] for each in world.requests) > 1, "a limit so close takes more than a quick look"
     world.requests.clear()
     assert cost.confirm(CONV, {"latency": 1000 * limit_ms}).verdict == "PASS"
-    assert len(world.requests) == 1
+    fresh = [each["model"]["sha256"] for each in world.requests if each["fresh"]]
+    assert max(map(fresh.count, fresh)) == 3, "however far the limit, for the latency is written down"
+    world.requests.clear()
+    assert cost.confirm(POOLED, {"latency": limit_ms / 1000}).verdict == "FAIL"
+    assert len(world.requests) == 1, "what fails by far needs a quick look"
 
 
 def test_confirmed_energy_counts_too(made: Callable[..., LiveCost]) -> None:
