@@ -114,14 +114,19 @@ class Auto:
     @property
     def max_left_s(self) -> float:
         """How much of the time that was asked for is left."""
-        now_s = time.monotonic() - self._began_s if self._step is not None else 0.0
-        return max(0.0, self.request.time_s - self._spent_s - now_s)
+        elapsed_s = 0.0 if self._step is None else self._elapsed_s
+        return max(0.0, self.request.time_s - self._spent_s - elapsed_s)
 
     @property
     def _spent_s(self) -> float:
         """What the steps that have ended took."""
         spent: float = sum(each["seconds"] for each in self.done.values())
         return spent
+
+    @property
+    def _elapsed_s(self) -> float:
+        """What the step that goes on has taken."""
+        return time.monotonic() - self._began_s
 
     @property
     def share_done(self) -> float:
@@ -153,7 +158,7 @@ class Auto:
                     facts = yield from _DOES[step.name](self, step)
                 except (DataError, ExportError, BoardError) as error:
                     raise type(error)(f"{error}; {self._going_on(step, error)}") from error
-                self.done[step.name] = {"seconds": round(time.monotonic() - self._began_s, 3), **facts}
+                self.done[step.name] = {"seconds": round(self._elapsed_s, 3), **facts}
                 self._keep()
             self._step = self._inner = None
 
@@ -162,9 +167,8 @@ class Auto:
         resumed = f"the whole job goes on with: edgenas auto --resume {self.path}"
         if not isinstance(error, DisagreementError) or step.name != "package":
             return resumed
-        chosen = self._chosen()
         epochs = 2 * max(self.epochs.values(), default=MIN_EPOCHS)
-        return f"first: edgenas train {self.path / chosen} --restart --epochs {epochs}, and then {resumed}"
+        return f"first: edgenas train {self.path / self._chosen} --restart --epochs {epochs}, and then {resumed}"
 
     def plan(self) -> dict[str, Any]:
         """What will be done, before it is; part of what auto.json holds."""
@@ -231,7 +235,7 @@ class Auto:
         return (yield from self._train(STOCK, self._arch("stock"), step))
 
     def _pack(self, step: Step) -> Doing:
-        chosen = self._chosen()
+        chosen = self._chosen
         facts: dict[str, Any] = {"chosen": chosen, "models": self._archive(chosen)}
         yield "packaged"
         found = [
@@ -273,21 +277,22 @@ class Auto:
             self.epochs[step.name] = epochs
             self._keep()
         how: dict[str, Any] = {"resume": True} if resume else {"restart": begun, "epochs": epochs, "patience": epochs}
-        if not resume:
-            how |= ({"distill": True} if distill else {}) | ({} if self.request.flip else {"flip": False})
+        if distill and not resume:
+            how["distill"] = True
+        if not self.request.flip and not resume:
+            how["flip"] = False
         self._inner = job = prepare_training(str(path), **how)
         yield from job
         return {"epochs": epochs}
 
     def _seconds_for(self, step: Step) -> float:
         """How long the training of `step` may take: what is left of the time, shared with those that are to come."""
-        elapsed = time.monotonic() - self._began_s
         if step.name == "stock":
-            return step.seconds - elapsed
+            return step.seconds - self._elapsed_s
         to_come = [each for each in self.steps if each.name not in self.done]
         trainings = [each for each in to_come if each.name in ("train", "baseline")]
         last = sum(each.seconds for each in to_come if each not in trainings)
-        return (self.request.time_s - self._spent_s - elapsed - last) / len(trainings)
+        return (self.request.time_s - self._spent_s - self._elapsed_s - last) / len(trainings)
 
     def _archive(self, name: str) -> list[dict[str, Any]]:
         """Put what was trained in the folder `name` into the package, and check that; what it says of its models."""
@@ -304,8 +309,10 @@ class Auto:
         on_edge_tpu = any(each.runtime == LIBEDGETPU for each in self.request.profiles())
         return commands.export_once(str(self.path / name), on_edge_tpu).record
 
+    @cached_property
     def _chosen(self) -> str:
-        """Which folder has the better network, by the images held out; of equals the winner of the search."""
+        """Which folder has the better network, by the images held out; of equals the winner of the search. Once all is
+        trained; an export that failed, which may have taken minutes, is not tried again to tell."""
         if not self.done.get("baseline", {}).get("epochs"):
             return SEARCH
         return max((SEARCH, STOCK), key=self._accuracy)

@@ -35,10 +35,8 @@ MIN_EPOCHS = 3
 MIN_BUDGET = 40
 # The shares of the time that steps may take; training has what the others leave.
 FIRST_SHARE, MAX_FIRST_S = 0.12, 480.0
-TIMED_S, MAX_TIMED_SHARE = (
-    2.0,
-    0.2,
-)  # a board times a network; all stock networks at most, where there is no first package
+TIMED_S = 2.0  # that a board takes for a network
+MAX_TIMED_SHARE = 0.2  # that it may take for all stock networks, where there is no first package
 SEARCH_SHARE, REFINE_SHARE = 0.15, 0.15
 LAST_SHARE, MIN_LAST_S = 0.05, 10.0
 REFINE_COUNTS = (8, 4, 2)  # what may be refined, where there is time for it

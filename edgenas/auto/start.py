@@ -93,20 +93,25 @@ def _resumed(name: str, presets: Mapping[str, Preset]) -> Auto:
             f"there is no job of `edgenas auto` in {printable(name, 100)}; start one: edgenas auto PHOTOS --latency"
             " 10ms"
         )
-    advice = "start a new job in another folder"
-    try:
-        record = schema.checked(AutoRecord, schema.parse(read_file(path / RECORD, _MAX_BYTES, DataError, advice)))
-        if record["schema_version"] != VERSION:
-            raise ValueError(f"schema version {record['schema_version']}")
-        request = schema.settings(AutoRequest, record["request"])
-    except ValueError as error:
-        raise DataError(f"{path / RECORD} is damaged or of another version ({printable(error)}); {advice}") from error
+    record, request = recorded(path)
     space = check(request)
     _check_boards(request)
     check_dataset(str(path / SPLIT))  # and every photo is what it was
     kept = {name: record[name] for name in ("photos", "done", "epochs", "notes", "created")}
     teacher_s = record.get("teacher_s", 0.0)
     return Auto(path, request, Path(record["output"]), space, presets=presets, teacher_s=teacher_s, **kept)
+
+
+def recorded(path: Path) -> tuple[dict[str, Any], AutoRequest]:
+    """What auto.json in the folder `path` holds, and what was asked. Raises DataError where that is damaged."""
+    advice = "start a new job in another folder"
+    try:
+        record = schema.checked(AutoRecord, schema.parse(read_file(path / RECORD, _MAX_BYTES, DataError, advice)))
+        if record["schema_version"] != VERSION:
+            raise ValueError(f"schema version {record['schema_version']}")
+        return record, schema.settings(AutoRequest, record["request"])
+    except ValueError as error:
+        raise DataError(f"{path / RECORD} is damaged or of another version ({printable(error)}); {advice}") from error
 
 
 def _with_boards(request: AutoRequest) -> AutoRequest:

@@ -112,7 +112,7 @@ class _Tried:
         train: ImageSet,
         calibration_images: int,
         settings: QuantisedSettings | None,
-        max_drop: float = MAX_DROP,
+        max_drop: float,
     ) -> None:
         from edgenas.lower.quantize import as_int8
         from edgenas.train.quantised import MIN_IMAGES, QuantisedSettings

@@ -146,7 +146,7 @@ class Fig4:
         axis = figure.add_subplot()
         for place, way in enumerate((*self.work.ways, STOCK)):
             known = [each for each in self.points if each.way == way and each.mean is not None]
-            beside = 1 + 0.01 * (place - len(self.work.ways) / 2)  # so that equal ones can be told apart
+            beside = 1 + 0.01 * (place - len(self.work.ways) / 2)  # so that equal ones do not hide each other
             xs, ys = [beside * (each.limit_m or 0.0) for each in known], [each.mean for each in known]
             spread = [max(each.std or 0.0, each.error or 0.0) for each in known]
             how = {"fmt": "os^Dv*Px"[place % 8] + "-", "capsize": 3, "color": COLOURS[place % len(COLOURS)]}

@@ -9,16 +9,13 @@ from typing import Any
 
 from edgenas import run as runs
 from edgenas import schema
-from edgenas.auto.job import RECORD, SEARCH, SPLIT, STOCK
+from edgenas.auto.job import SEARCH, SPLIT, STOCK
 from edgenas.auto.plan import AutoRequest, PhotoSpace, check
+from edgenas.auto.start import recorded
 from edgenas.errors import DataError
-from edgenas.files import read_file
 from edgenas.package.export import FORMATS
-from edgenas.schema.types import AutoRecord
 from edgenas.train import TrainSettings
 from edgenas.train.files import Trained, load_trained, read_result
-
-MAX_RECORD_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -84,10 +81,8 @@ class Job:
 
 def open_job(path: Path) -> Job:
     try:
-        content = read_file(path / RECORD, MAX_RECORD_BYTES, DataError, "give the folder of `edgenas auto`")
-        record = schema.checked(AutoRecord, schema.parse(content))
-        request = schema.settings(AutoRequest, record["request"])
-    except (DataError, ValueError) as error:
+        record, request = recorded(path)
+    except DataError as error:
         raise SystemExit(f"{path} holds no job of `edgenas auto` ({error})") from error
     if "package" not in record["done"]:
         raise SystemExit(f"the job in {path} has not ended; run: edgenas auto --resume {path}")

@@ -1,4 +1,4 @@
-"""What is told of long work while it goes on."""
+"""What is reported about long work while it runs."""
 
 from __future__ import annotations
 
