@@ -117,6 +117,13 @@ def archive(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without: an architecture a core, where a score is the same to the last bit whatever is beside."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """As in the workers: threads that share so small a step mostly wait for each other."""
     import torch

@@ -22,7 +22,7 @@ from edgenas.fitness.engine import Engine, Hardware, LocalEngine, engine, stacks
 from edgenas.fitness.references import Reference, load
 from edgenas.fitness.rmi import unit_gram
 from edgenas.fitness.store import ScoreStore
-from edgenas.fitness.trainer import VERSION, Trainer
+from edgenas.fitness.trainer import VERSIONS, Trainer
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TIMED, TIMED_STEPS = 8, 3  # architectures, and steps of each, by which is estimated how long all will take
@@ -251,7 +251,7 @@ def _repeat(
         "images": image_set.fingerprint,
         "reference": reference.fingerprint(),
         "device": on.hardware.device,
-        "version": VERSION,
+        "version": VERSIONS[on.hardware.device],
         **({} if supernet is None else {"supernet": supernet.fingerprint}),
     }
     begun = f", begun with weights of {supernet.source}" if supernet is not None else ""

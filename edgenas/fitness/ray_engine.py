@@ -27,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from edgenas import __version__, children
 from edgenas.errors import EdgeNASError, UsageError
 from edgenas.fitness.engine import MAX_STACKED, Asked, Found, Hardware, Trains, keep_freed_memory, this_machine
-from edgenas.fitness.trainer import VERSION
+from edgenas.fitness.trainer import VERSIONS
 
 _KNOCK_S = 4.0  # in which an address must take a connection,
 ANSWER_S = 12.0  # and then be a Ray cluster that takes this program in
@@ -162,7 +162,8 @@ def _introduce() -> tuple[str, bool, str, bool]:
 
 
 def _versions() -> str:
-    return f"edgenas {__version__} (scores {VERSION})"
+    scores = " and ".join(str(each) for each in VERSIONS.values())
+    return f"edgenas {__version__} (scores {scores})"
 
 
 def _share(unit: str, share: float) -> dict[str, float]:

@@ -27,6 +27,7 @@ from edgenas.errors import DataError, UsageError
 from edgenas.files import write_whole
 from edgenas.fitness import PUBLISHED, REFERENCES, SUPERNET, check_reference
 from edgenas.text import printable
+from edgenas.train.device import training_device
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +207,7 @@ def train_reference(image_set: ImageSet, depth: int, steps: int | None = None, s
     By default the steps are those of EPOCHS, within MIN_STEPS and MAX_STEPS. The same seed gives the same network
     on the same kind of machine.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = training_device()
     generator = np.random.default_rng(seed)
     size = min(BATCH_SIZE, len(image_set.images))
     if steps is None:

@@ -21,7 +21,8 @@ from edgenas.fitness.engine import Asked, Found
 from edgenas.fitness.network import build
 from edgenas.fitness.rmi import rmi, unit_gram, unit_grams
 
-VERSION = 2  # of how scores come about; a change that moves them by more than rounding makes it another
+# Of how scores come about, by the device; a change that moves them by more than rounding makes it another.
+VERSIONS = {"cpu": 2, "cuda": 3}
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> int:
         assert norm.running_mean is not None
         norm.running_mean = torch.zeros_like(norm.running_mean)
         norm.running_var = torch.ones_like(norm.running_mean)
-        norm.num_batches_tracked = torch.zeros((), dtype=torch.long)
+        norm.num_batches_tracked = torch.zeros((), dtype=torch.long, device=norm.running_mean.device)
         norm.momentum = None  # the mean over all batches, not a moving one
     network.train()
     count = 0

@@ -43,6 +43,7 @@ from edgenas.train.batches import (
     parameter_groups,
     predicted,
 )
+from edgenas.train.device import half_precision, training_device
 from edgenas.train.files import (
     check_state,
     clear,
@@ -97,7 +98,7 @@ class Training:
         self.folder, self.images, self.test, self.settings = folder, images, test, settings
         self._split = split
         self.resume, self.restart, self._begun = resume, restart, resume
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = training_device()
         self.teacher = teacher.to(self.device) if teacher is not None else None
         kept_out = validating(images) if settings.patience else np.zeros(len(images.labels), bool)
         self.train_indexes, self.val_indexes = np.flatnonzero(~kept_out), np.flatnonzero(kept_out)
@@ -316,7 +317,7 @@ class Training:
         on_cuda = self.device.type == "cuda"
         with (
             torch.random.fork_rng(devices=[torch.cuda.current_device()] if on_cuda else []),  # what dropout draws from
-            torch.autocast(self.device.type, torch.bfloat16, enabled=on_cuda and torch.cuda.is_bf16_supported()),
+            half_precision(self.device),
         ):
             torch.manual_seed(seed)
             logits = self.network(normalised(scaled, self.images)).float()

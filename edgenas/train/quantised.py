@@ -25,6 +25,7 @@ from edgenas.lower.compute import compute, rounded, rounded_weight, rounds_anew,
 from edgenas.lower.graph import Conv, Fusible, Graph, Linear, Op, Value
 from edgenas.lower.quantize import Prepared
 from edgenas.train.batches import NOT_FLIPPED, augmented
+from edgenas.train.device import training_device
 
 MIN_IMAGES = 64  # fewer would be learnt by heart
 
@@ -62,7 +63,7 @@ class QuantisedTraining:
     ) -> None:
         self.settings = settings
         self._ready, self._reference, self._images, self._indexes = ready, reference, images, indexes
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = training_device()
         self._mean, self._std = (torch.tensor(each, device=self._device).view(1, 3, 1, 1) for each in (mean, std))
         self._teacher = weights_of(reference, self._device)
         self._spans, self._anew = ready.spans, rounds_anew(ready.graph)

@@ -12,6 +12,7 @@ from torch import nn
 
 from edgenas.architecture import Architecture, OwnResolution, SearchSpace
 from edgenas.train.batches import augmented
+from edgenas.train.device import half_precision, training_device, wait_for
 from edgenas.train.settings import FINE_TUNING
 
 _STEPS = 5
@@ -28,12 +29,14 @@ def seconds_per_image(space: SearchSpace, arch: Architecture, classes: int, teac
 
 def seconds_of(network: nn.Module, side: int, classes: int, teacher: nn.Module | None = None) -> float:
     """As `seconds_per_image`, for a `network` at hand, of images of `side` pixels; its weights are those of made-up
-    images afterwards."""
+    images afterwards, and it lies where networks are trained."""
+    device = training_device()
     batch_size = int(FINE_TUNING["batch_size"])
     random = np.random.default_rng(0)
-    pixels = torch.from_numpy(random.integers(0, 256, (batch_size, side, side, 3), np.uint8))
-    labels = torch.from_numpy(random.integers(0, classes, batch_size))
-    network = network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pixels = torch.from_numpy(random.integers(0, 256, (batch_size, side, side, 3), np.uint8)).to(device)
+    labels = torch.from_numpy(random.integers(0, classes, batch_size)).to(device)
+    network = network.train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher = None if teacher is None else teacher.to(device)
     optimizer = torch.optim.SGD(network.parameters(), 1e-4, 0.9, nesterov=True)
     times_s = []
     for _ in range(1 + _STEPS):
@@ -42,9 +45,11 @@ def seconds_of(network: nn.Module, side: int, classes: int, teacher: nn.Module |
         if teacher is not None:
             with torch.no_grad():
                 teacher(scaled)
-        loss = F.cross_entropy(network(scaled.contiguous(memory_format=torch.channels_last)), labels)
+        with half_precision(device):
+            logits = network(scaled.contiguous(memory_format=torch.channels_last)).float()
         optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(F.cross_entropy(logits, labels))
         optimizer.step()
+        wait_for(device)
         times_s.append(time.perf_counter() - began_s)
     return statistics.median(times_s[1:]) / batch_size

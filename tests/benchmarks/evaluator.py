@@ -1,10 +1,10 @@
-"""How fast candidates are scored: `python -m tests.benchmarks.evaluator [CLASSES [STEPS [CELLS]]]`.
+"""How fast candidates are scored: `python -m tests.benchmarks.evaluator [CLASSES [STEPS [CELLS [REPEATS]]]]`.
 
 Trains CLASSES (default 12) random functional classes for STEPS (default 10) steps at the default preset's size (or
 CELLS cells a stage), on CIFAR-10 where EDGENAS_DATA_DIR has it and else on random images, in every way that runs on
-this machine, the ways in turn and three times over; prints for each the milliseconds a class and step (median), the
-ratio to plain sequential PyTorch in the same run, the share of the ceiling that it reaches (a matrix product's rate on
-all cores, counting the convolutions' FLOPs, forward and backward), Spearman's rank correlation of its scores with
+this machine, the ways in turn and REPEATS (3) times over; prints for each the milliseconds a class and step (median),
+the ratio to plain sequential PyTorch in the same run, the share of the ceiling that it reaches (a matrix product's rate
+on all cores, counting the convolutions' FLOPs, forward and backward), Spearman's rank correlation of its scores with
 plain float32's, and the peak memory of its own process. Then how time grows with the number of classes and the batch.
 """
 
@@ -37,13 +37,12 @@ from edgenas.fitness.trainer import Trainer, _Training
 from edgenas.spaces.nasbench201 import NASBench201
 
 SPACE = NASBench201()
-REPEATS = 3
 
 
 class Plain:
     """The space without stacks: every network computed by its own modules."""
 
-    name = SPACE.name
+    name, sizes = SPACE.name, SPACE.sizes
 
     def build(self, arch: Architecture, num_classes: int, **size: int) -> nn.Module:
         return SPACE.build(arch, num_classes, **size)
@@ -111,7 +110,7 @@ def score(way: str, archs: Sequence[Architecture], settings: FitnessSettings) ->
 
 
 def _by_graph(plain: Trainer, archs: Sequence[Architecture]) -> list[Score]:
-    """As `plain`, but a step is recorded once and then replayed; not run yet on a GPU."""
+    """As `plain`, but a step is recorded once and then replayed."""
     training = _Training(plain, [plain.network(arch) for arch in archs], archs)
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
@@ -183,7 +182,7 @@ def gflops_a_step(arch: Architecture, settings: FitnessSettings) -> float:
     return total * 2 * 3 / 1e9
 
 
-def main(classes: int, steps: int, cells: int) -> None:
+def main(classes: int, steps: int, cells: int, repeats: int) -> None:
     settings = FitnessSettings(epochs=steps, size={"cells": cells, "channels": 16})
     archs = random.Random(0).sample(unique_architectures(SPACE), classes)
     work = statistics.mean(gflops_a_step(arch, settings) for arch in archs)
@@ -191,7 +190,7 @@ def main(classes: int, steps: int, cells: int) -> None:
     print(f"{classes} classes, {steps} steps, N={cells}, {work:.2f} GFLOP a class and step")
     print("ceilings, GFLOP/s: " + ", ".join(f"{name} {rate:.0f}" for name, rate in ceilings.items()))
     found: dict[str, list[tuple[float, list[float], float]]] = {}
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         for way in ways():
             found.setdefault(way, []).append(alone(way, archs, settings))
     names = list(found)
@@ -221,4 +220,4 @@ def main(classes: int, steps: int, cells: int) -> None:
 
 if __name__ == "__main__":
     given = [json.loads(each) for each in sys.argv[1:]]
-    main(*(given + [12, 10, 1][len(given) :]))
+    main(*(given + [12, 10, 1, 3][len(given) :]))

@@ -22,6 +22,8 @@ from edgenas.fitness.rmi import rmi, unit_gram
 from edgenas.fitness.trainer import Trainer
 from edgenas.spaces.nasbench201 import NASBench201
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 SPACE = NASBench201()
 QUICK = FitnessSettings(epochs=3, batch_size=8, size={"channels": 4})
 CONV, CONV_BY_SKIP = (

@@ -23,6 +23,8 @@ from edgenas.fitness.tabulate import Tabulation, unique_architectures
 from edgenas.fitness.trainer import Trainer
 from edgenas.spaces.nasbench201 import NASBench201
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 SPACE = NASBench201()
 QUICK = FitnessSettings(epochs=2, batch_size=8, size={"channels": 4})
 FEW = unique_architectures(SPACE)[100:106]

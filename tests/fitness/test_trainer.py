@@ -241,6 +241,7 @@ def test_a_halved_fitness_scores_the_same_where_it_was_halved_before(tmp_path: P
     assert scores(SOME) == first
 
 
+@pytest.mark.usefixtures("no_gpu")
 def test_what_was_trained_whole_before_is_in_no_group(tmp_path: Path) -> None:
     store = ScoreStore("whole", tmp_path / "scores.sqlite")
     whole = list(LiveFitness(trainer(epochs=4), "made up", "made up", store)(SOME[:2]))

@@ -372,7 +372,7 @@ def test_rare_classes_weigh_more_in_the_loss(tmp_path: Path) -> None:
     assert plain.weights is None
     assert training.weights is not None
     assert training.weights.tolist() == pytest.approx([36 / 2 / 30, 36 / 2 / 6])
-    pixels, labels = torch.zeros(4, 3, 8, 8), torch.tensor([0, 0, 0, 1])
+    pixels, labels = torch.zeros(4, 3, 8, 8).to(training.device), torch.tensor([0, 0, 0, 1]).to(training.device)
     assert training._loss(pixels, labels, 0).item() != pytest.approx(plain._loss(pixels, labels, 0).item())
 
 

@@ -42,7 +42,7 @@ def test_a_training_begins_with_inherited_weights_and_ends_at_its_resolution(
         job = training(tmp_path, photos, arch)
     assert "batch norms estimated anew on 14 images" in caplog.text
     inherited = LITE0.supernet().subnet(arch, 2).state_dict()
-    begun = {name: each.clone() for name, each in job.network.state_dict().items()}
+    begun = {name: each.cpu().clone() for name, each in job.network.state_dict().items()}
     assert torch.equal(begun["head.conv.weight"], inherited["head.conv.weight"])
     assert not torch.equal(begun["head.norm.running_mean"], inherited["head.norm.running_mean"])
     list(job)

@@ -68,7 +68,7 @@ class Supernet:
         matrices = {f"{name} {kind}": each for name, pair in self._transforms.items() for kind, each in enumerate(pair)}
         for name, each in sorted({**self._state, **matrices}.items()):
             if not name.endswith("num_batches_tracked"):
-                digest.update(name.encode() + each.contiguous().numpy().tobytes())
+                digest.update(name.encode() + each.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def on(self, device: torch.device) -> Supernet:
@@ -92,7 +92,9 @@ class Supernet:
             state[name] = self._part(name, like.shape)
         network.load_state_dict(state, strict=False, assign=True)
         if classes != self.num_classes:
-            network.classifier = nn.Linear(network.classifier.in_features, classes)
+            device = self._state["stem.conv.weight"].device
+            # Drawn on the CPU, so that it is the same on every device.
+            network.classifier = nn.Linear(network.classifier.in_features, classes).to(device)
         return network.eval()
 
     def maps(self, arch: Architecture, images: Tensor) -> list[Tensor]:

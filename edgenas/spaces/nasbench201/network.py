@@ -94,11 +94,29 @@ class Join(nn.Module):
         return out
 
 
+class Average(nn.AvgPool2d):
+    """`averaged` as a module."""
+
+    def __init__(self) -> None:
+        super().__init__(3, stride=1, padding=1, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return averaged(x)
+
+
+def averaged(x: Tensor) -> Tensor:
+    """The mean of each 3 x 3 neighbourhood of `x` [batch, channels, h, w], of what lies within the map."""
+    if isinstance(x, Tensor) and x.is_cuda:  # a tracer's stand-in is no tensor
+        # Where channels lie last, the gradient of a pooling that pads is wrong on a GPU (pytorch/pytorch#188344).
+        x = x.contiguous()
+    return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+
+
 def _operation(gene: int, channels: int) -> nn.Module:
     if gene == SKIP:
         return nn.Identity()
     if gene == AVGPOOL:
-        return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+        return Average()
     return _relu_conv_norm(channels, channels, 1 if gene == CONV1X1 else 3)
 
 

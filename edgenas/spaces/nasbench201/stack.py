@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.spaces.nasbench201.network import Cell, Join, NASBench201Network
+from edgenas.spaces.nasbench201.network import Cell, Join, NASBench201Network, averaged
 
 
 class Stack:
@@ -75,7 +75,7 @@ def _norm(x: Tensor, norms: Sequence[nn.BatchNorm2d]) -> Tensor:
 def _average(x: Tensor) -> Tensor:
     """The mean of each 3 x 3 neighbourhood, of what lies within the map."""
     if x.is_cuda or x.dtype != torch.bfloat16:
-        return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        return averaged(x)
     mean: Tensor = _Average.apply(x)  # type: ignore[no-untyped-call]
     return mean
 
