@@ -45,7 +45,6 @@ from edgenas.errors import (
     UnstableError,
 )
 from edgenas.files import locked, write_whole
-from edgenas.fitness import PHOTOS_REFINED
 from edgenas.package import commands
 from edgenas.package.deploy import deploy
 from edgenas.package.verify import verify
@@ -95,6 +94,7 @@ class Auto:
     _step: Step | None = None
     _began_s: float = 0.0
     _inner: Search | Training | None = None
+    _disagreed: dict[str, DisagreementError] = field(default_factory=dict)  # by the folder
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -215,7 +215,7 @@ class Auto:
     def _search_best(self, step: Step) -> Doing:
         """Search; what wins has been compared with the stock network, where one keeps the limits."""
         stock = self._arch("stock")
-        seen_s = PHOTOS_REFINED.rungs[-1] * seconds_per_image(self.space, stock, self._classes)
+        seen_s = self._preset.photos_refined.rungs[-1] * seconds_per_image(self.space, stock, self._classes)
         refine = refined_within(step.seconds * REFINE_SHARE / (SEARCH_SHARE + REFINE_SHARE), seen_s)
         asked = self.request.search(self.dataset)
         result = yield from self._search(SEARCH, replace(asked, include=(self.space.describe(stock),), refine=refine))
@@ -270,8 +270,7 @@ class Auto:
         else:
             teacher = photo_teacher(self.space, self.dataset, self._teaching)[0] if distill else None
             epoch_s = self.photos["images"]["train"] * seconds_per_image(self.space, arch, self._classes, teacher)
-            max_epochs = self.presets[SearchRequest.preset].max_epochs
-            epochs = epochs_within(self._seconds_for(step), epoch_s, max_epochs)
+            epochs = epochs_within(self._seconds_for(step), epoch_s, self._preset.max_epochs)
             if epochs < MIN_EPOCHS:
                 self._note(f"{step.name}: there was time for {epochs} epochs only; more --time is worth it")
             self.epochs[step.name] = epochs
@@ -306,8 +305,14 @@ class Auto:
 
     def _export(self, name: str) -> dict[str, Any]:
         """Write the model files of what was trained in the folder `name`, once; the record of that."""
+        if name in self._disagreed:  # to find that out may have taken minutes
+            raise self._disagreed[name]
         on_edge_tpu = any(each.runtime == LIBEDGETPU for each in self.request.profiles())
-        return commands.export_once(str(self.path / name), on_edge_tpu).record
+        try:
+            return commands.export_once(str(self.path / name), on_edge_tpu).record
+        except DisagreementError as error:
+            self._disagreed[name] = error
+            raise
 
     @cached_property
     def _chosen(self) -> str:
@@ -339,6 +344,10 @@ class Auto:
     def _teaching(self) -> TrainSettings:
         """How a teacher is trained."""
         return replace(TEACHER, flip=self.request.flip)
+
+    @property
+    def _preset(self) -> Preset:
+        return self.presets[SearchRequest.preset]
 
     @property
     def _classes(self) -> int:

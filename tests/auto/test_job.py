@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -211,8 +212,11 @@ def test_where_int8_disagrees_the_job_ends_without_it_unless_it_is_deployed(
 def test_of_two_networks_the_one_is_taken_whose_int8_file_agrees(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    disagree, tried = {SEARCH}, []
+
     def disagreeing(trained: Trained, folder: Path, formats: tuple[str, ...], **how: Any) -> dict[str, Any]:
-        if folder.parent.name == SEARCH:
+        tried.append(folder.parent.name)
+        if folder.parent.name in disagree:
             raise DisagreementError("model_int8.tflite differs")
         return export_trained(trained, folder, formats, **how)
 
@@ -221,6 +225,17 @@ def test_of_two_networks_the_one_is_taken_whose_int8_file_agrees(
     assert job.done["stock"]["arch_str"] != job.done["search"]["arch_str"]
     assert job.done["package"]["chosen"] == STOCK
     assert "model_int8.tflite differs" in job.notes
+    assert tried == [SEARCH, STOCK]
+    # Where neither agrees, none is tried twice to say so.
+    record = json.loads((job.path / RECORD).read_text())
+    del record["done"]["package"]
+    (job.path / RECORD).write_text(json.dumps(record))
+    shutil.rmtree(job.path / STOCK / "export")
+    disagree.add(STOCK)
+    tried.clear()
+    with pytest.raises(DisagreementError, match=r"model_int8\.tflite differs; first: edgenas train"):
+        list(auto(resume=str(job.path)))
+    assert tried == [SEARCH, STOCK]
 
 
 @pytest.mark.usefixtures("_known_speed")
