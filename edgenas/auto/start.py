@@ -58,8 +58,19 @@ def auto(
     request = _with_boards(AutoRequest(**asked))
     space = check(request)
     _check_boards(request)
-    with said_elsewhere():  # the plan has it
-        teacher_s = _check_time(request, space)
+    with said_elsewhere():  # what is not used of the photos, for the plan has it
+        return _new(request, space, run, output, dry_run, presets)
+
+
+def _new(
+    request: AutoRequest,
+    space: PhotoSpace,
+    run: str | None,
+    output: str | None,
+    dry_run: bool,
+    presets: Mapping[str, Preset],
+) -> Auto:
+    teacher_s = _check_time(request, space)
     source = Path(request.photos).absolute()
     stem = f"auto-{as_name(source.stem if is_list(source) and not source.is_dir() else source.name)}"
     package = Path(output if output is not None else f"{stem}.tar.gz")
@@ -71,12 +82,10 @@ def auto(
     else:
         path = runs.RUNS / stem if dry_run else runs.place(None, stem)
     if dry_run:
-        with said_elsewhere():
-            return Auto(path, request, package, space, split(request.photos).record(), presets, teacher_s)
+        return Auto(path, request, package, space, split(request.photos).record(), presets, teacher_s)
     path.mkdir(parents=True, exist_ok=True)
     try:
-        with said_elsewhere():
-            found = split(request.photos, path / SPLIT).record()
+        found = split(request.photos, path / SPLIT).record()
     except BaseException:
         with contextlib.suppress(OSError):
             path.rmdir()
