@@ -116,7 +116,7 @@ def parse_size(text: str | None, **aliases: int | None) -> dict[str, int]:
 
 
 def batch_size(panel: str | None = None) -> Any:
-    return option("Images in the batch.", default=f"{FitnessSettings.batch_size}; 128 photos", panel=panel)
+    return option("Images in the batch.", default=f"{FitnessSettings.batch_size}; 256 photos", panel=panel)
 
 
 def precision(panel: str | None = None) -> Any:

@@ -65,7 +65,7 @@ PRESETS: Mapping[str, Preset] = {
     "default": Preset(FitnessSettings(), SearchSettings(), "2*{}+macs", budgeted=True, refine=8, inheriting=True),
     "paper": Preset(PAPER_FITNESS, PAPER_SEARCH, "{}", budgeted=False, refine=0, inheriting=False),
 }
-INHERITED_STEPS, PHOTOS_IN_BATCH = 0, 128  # docs/figures.md, "Networks for real images"
+INHERITED_STEPS, PHOTOS_IN_BATCH = 0, 256  # docs/figures.md, "Networks for real images"
 _ELSEWHERE = {"board", "engine"}  # a run may go on with other boards of its device, and on other machines
 # So many unique architectures are scored by default, for one limit and, where scores or costs take their time, for a
 # front, the latter in larger generations. Of so many candidates proposed for each generation a surrogate takes the most

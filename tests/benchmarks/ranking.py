@@ -5,7 +5,8 @@ PHOTOS is a folder of photos, one sub-folder a class. Two samples of COUNT (40) 
 inherited weights, by one recipe on the same 200 photos a class, with SEEDS (3) seeds; its accuracy is the mean on 100
 other photos a class. What was trained is kept in the file STORE, so a benchmark that was stopped goes on. Then the
 Spearman correlation of each score with the accuracy is printed, beside that of the MACs and the parameters; with
-`slow`, that of phi after more steps too.
+`slow`, that of phi after more steps too. Then that of phi by the photos in the batch, of BATCHES draws of these: the
+mean and the lowest.
 """
 
 from __future__ import annotations
@@ -131,12 +132,11 @@ LIVE: dict[str, dict[str, Any]] = {  # how live scores come about: a name -> set
     "  3 steps": {"init": "inherited", "epochs": 3},
     "  10 steps": {"init": "inherited", "epochs": 10},
     "  not centred": {"init": "inherited", "epochs": 0, "centred": False},
-    "  32 images": {"init": "inherited", "epochs": 0, "batch_size": 32},
-    "  128 images": {"init": "inherited", "epochs": 0, "batch_size": 128},
     "  mean of 3 batches": {"init": "inherited", "epochs": 0, "repeats": 3},
     "phi, random, 10 steps": {"init": "random", "epochs": 10},
     "phi, random, 100 steps": {"init": "random", "epochs": 100},
 }
+BATCH_SIZES, BATCHES = (32, 64, 128, 256, 512), 4
 SLOW = ("  10 steps", "phi, random, 10 steps", "phi, random, 100 steps")  # minutes or hours
 
 
@@ -152,6 +152,17 @@ def scores(folder: str, archs: Sequence[Architecture], slow: bool) -> dict[str, 
         found[name] = np.array([np.nan if each.value is None else each.value for each in fitness(archs)], np.float64)
         print(f"{name.strip()}: {time.perf_counter() - began_s:.0f} s", file=sys.stderr, flush=True)
     return found
+
+
+def by_batch(folder: str, archs: Sequence[Architecture], accuracies: NDArray[np.float64]) -> Iterator[tuple[int, str]]:
+    """For each size of the batch, Spearman of phi with the `accuracies` of `archs`: mean and lowest of BATCHES."""
+    for size in BATCH_SIZES:
+        found = []
+        for seed in range(BATCHES):
+            how = FitnessSettings(init="inherited", epochs=0, reference="supernet", batch_size=size, seed=seed)
+            fitness = plugins.load("fitness", "live")(SPACE, folder, how)
+            found.append(rank_correlation(np.array([each.value for each in fitness(archs)], np.float64), accuracies))
+        yield size, f"{np.mean(found):.2f} ({min(found):.2f})"
 
 
 def by_tap(folder: str, archs: Sequence[Architecture]) -> NDArray[np.float64]:
@@ -181,6 +192,7 @@ def main(folder: str, store: str, seeds: int, count: int, slow: bool) -> None:
         pass
     known = known_in(Path(store))
     table: dict[str, list[str]] = {}
+    by_size: dict[int, list[str]] = {}
     for archs in samples.values():
         truth = np.array([[known[arch.genes, seed] for seed in range(seeds)] for arch in archs])
         mean, noise = truth.mean(1), truth.std(1, ddof=1).mean() if seeds > 1 else float("nan")
@@ -197,8 +209,11 @@ def main(folder: str, store: str, seeds: int, count: int, slow: bool) -> None:
         found["phi + subnet + macs"] = ranks(phi) + ranks(subnet) + ranks(macs)
         for name, values in found.items():
             table.setdefault(name, []).append(f"{rank_correlation(values, mean):8.2f}")
+        for size, cell in by_batch(folder, archs, mean):
+            by_size.setdefault(size, []).append(cell)
     print(f"{'Spearman with the accuracy':<30}" + "".join(f"{name:>14}" for name in samples))
-    for name, cells in table.items():
+    rows = [*table.items(), *((f"phi of {size} photos", cells) for size, cells in by_size.items())]
+    for name, cells in rows:
         print(f"{name:<30}" + "".join(f"{cell:>14}" for cell in cells))
 
 
