@@ -32,9 +32,11 @@ from edgenas.auto.plan import (
     Step,
     epochs_within,
     refined_within,
+    scored_on,
     steps,
     stock_candidates,
 )
+from edgenas.data.images import batch_within
 from edgenas.errors import (
     BoardError,
     DataError,
@@ -216,9 +218,15 @@ class Auto:
         """Search; what wins has been compared with the stock network, where one keeps the limits."""
         stock = self._arch("stock")
         seen_s = self._preset.photos_refined.rungs[-1] * seconds_per_image(self.space, stock, self._classes)
-        refine = refined_within(step.seconds * REFINE_SHARE / (SEARCH_SHARE + REFINE_SHARE), seen_s)
-        asked = self.request.search(self.dataset)
-        result = yield from self._search(SEARCH, replace(asked, include=(self.space.describe(stock),), refine=refine))
+        side = self.space.resolution(stock)
+        macs_m = self.space.macs_m(stock, num_classes=self._classes, image_size=side)
+        asked = replace(
+            self.request.search(self.dataset),
+            include=(self.space.describe(stock),),
+            refine=refined_within(step.seconds * REFINE_SHARE / (SEARCH_SHARE + REFINE_SHARE), seen_s),
+            batch_size=batch_within(self.dataset, scored_on(macs_m)),
+        )
+        result = yield from self._search(SEARCH, asked)
         return {"arch_str": self.space.describe(_winner(result))}
 
     def _train_teacher(self, step: Step) -> Doing:

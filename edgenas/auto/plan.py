@@ -39,6 +39,8 @@ TIMED_S = 2.0  # that a board takes for a network
 MAX_TIMED_SHARE = 0.2  # that it may take for all stock networks, where there is no first package
 SEARCH_SHARE, REFINE_SHARE = 0.15, 0.15
 LAST_SHARE, MIN_LAST_S = 0.05, 10.0
+# Candidates are scored on as many photos as take so many MACs: the more, the better they rank (docs/figures.md).
+LOOK_GMACS, PHOTO_COUNTS = 15.0, (512, 256, 128)
 REFINE_COUNTS = (8, 4, 2)  # what may be refined, where there is time for it
 REFINED_PART = 0.5  # of what refining all architectures to the end would take, that successive halving does
 TRAINING_SHARE = 0.5  # that the winner's training has at least, where nothing else is trained
@@ -227,6 +229,11 @@ def epochs_within(seconds: float, epoch_s: float, max_epochs: int) -> int:
 def budget_within(seconds: float) -> int:
     """How many unique architectures are scored in a job of so many seconds."""
     return max(MIN_BUDGET, min(UNTRAINED_BUDGET, round(UNTRAINED_BUDGET * seconds / TIME_S)))
+
+
+def scored_on(macs_m: float) -> int:
+    """On how many photos architectures of up to `macs_m` are scored."""
+    return next((count for count in PHOTO_COUNTS if count * macs_m <= 1e3 * LOOK_GMACS), PHOTO_COUNTS[-1])
 
 
 def refined_within(seconds: float, network_s: float) -> int:

@@ -208,14 +208,16 @@ def load_some(dataset: str, count: int, seed: int, side: int, split: str = "trai
 
 
 def batch_within(dataset: str, batch_size: int) -> int:
-    """`batch_size`, or as many images as `load_some` has to choose from, where `dataset` is the user's own of fewer. No
-    image is read. Raises what `check_dataset` does."""
+    """`batch_size`, or as many images as `load_some` has to choose from, where `dataset` is the user's own of fewer;
+    half of them where it names none for validation, for what a score is of is not held out. No image is read. Raises
+    what `check_dataset` does."""
     if dataset in DATASETS:
         return batch_size
     from edgenas.data.photos import list_photos
 
     listing = list_photos(own(dataset))
-    return min(batch_size, sum(map(len, listing.train)) - len(listing.validation or ()))
+    count = sum(map(len, listing.train))
+    return min(batch_size, count - len(listing.validation) if listing.validation else max(1, count // 2))
 
 
 def split_list(dataset: str) -> bytes | None:

@@ -17,6 +17,7 @@ from edgenas.auto.plan import (
     check,
     epochs_within,
     refined_within,
+    scored_on,
     steps,
     stock_candidates,
     stock_networks,
@@ -137,6 +138,7 @@ def test_what_fits_into_the_time() -> None:
     assert budget_within(60.0) == MIN_BUDGET
     assert budget_within(3600.0) == budget_within(1e6) == UNTRAINED_BUDGET
     assert [refined_within(seconds, 10.0) for seconds in (9.0, 10.0, 20.0, 40.0, 1e6)] == [0, 2, 4, 8, 8]
+    assert [scored_on(macs_m) for macs_m in (1.0, 29.0, 30.0, 50.0, 100.0, 1000.0)] == [512, 512, 256, 256, 128, 128]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from PIL import Image
 from edgenas.data import list_file, listing
 from edgenas.data.images import batch_within, check_dataset, load_images, load_some, validating
 from edgenas.data.list_file import as_list, content_of, read_list
+from edgenas.data.photos import list_photos
 from edgenas.errors import DataError, EdgeNASError, UsageError
 
 
@@ -230,3 +231,9 @@ def test_what_is_held_out_for_validation_is_not_drawn(photos: Path) -> None:
     assert sorted(drawn.images[:, 0, 0, 0].tolist()) == [0, 0, 60, 60, 100, 100, 160, 160]
     with pytest.raises(UsageError, match="8 images"):
         load_some(str(path), 9, 0, 16)
+
+
+def test_where_none_is_named_for_validation_half_is_left_for_it(photos: Path) -> None:
+    count = sum(map(len, list_photos(photos).train))
+    assert batch_within(str(photos), 1000) == count // 2
+    assert batch_within(str(photos), 2) == 2
