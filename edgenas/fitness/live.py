@@ -217,7 +217,8 @@ def repeated(space: SearchSpace, dataset: str, settings: FitnessSettings) -> lis
     check(settings)
     network_size(space, settings.size, deployed=False)  # before a reference is trained
     on = engine(settings.engine)
-    settings = replace(settings, precision=precision_on(on.hardware, settings.precision))
+    trained = space if settings.epochs else None
+    settings = replace(settings, precision=precision_on(on.hardware, settings.precision, trained))
     supernet = supernet_for(space, settings.init)
     seeds = range(settings.seed, settings.seed + settings.repeats)
     if isinstance(space, OwnResolution):
@@ -277,9 +278,15 @@ def _repeat(
     )
 
 
-def precision_on(hardware: Hardware, asked: str) -> str:
-    """A key of PRECISIONS: what was `asked` for, or, where that is "auto", what `hardware` is fast at."""
-    return ("bfloat16" if hardware.fast_bfloat16 else "float32") if asked == "auto" else asked
+def precision_on(hardware: Hardware, asked: str, trained: SearchSpace | None) -> str:
+    """A key of PRECISIONS: what was `asked` for, or, where that is "auto", what `hardware` is fast at. `trained`: the
+    space whose networks are trained, None where they are only looked at."""
+    if asked != "auto":
+        return asked
+    # Networks for photos convolve channel by channel, of which torch's gradients take longer in bfloat16 on a CPU
+    # (docs/figures.md, "Networks for real images").
+    slow = hardware.device == "cpu" and isinstance(trained, OwnResolution)
+    return "bfloat16" if hardware.fast_bfloat16 and not slow else "float32"
 
 
 def check(settings: FitnessSettings) -> None:

@@ -321,7 +321,7 @@ def create(
     if scoring.seed < 0:
         raise UsageError(f"--seed {scoring.seed} cannot order images for --refine; give 0 or more")
     on = engine(scoring.engine)
-    precision = precision_on(on.hardware, scoring.precision)
+    precision = precision_on(on.hardware, scoring.precision, space)
     supernet = supernet_for(space, settings.init)
     if isinstance(space, OwnResolution):
         side = min(_PHOTO_SIDE, max(space.resolutions))

@@ -206,10 +206,14 @@ class _OneByOne:
 
     def __init__(self, networks: Sequence[Any], sides: Sequence[int | None]) -> None:
         self._networks, self._sides = networks, sides
+        self._images: Tensor | None = None  # of the last step; of live scores each step has the same
+        self._seen: list[Tensor] = []
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        seen = [images if side is None else resized(images, side) for side in self._sides]
-        found = [network.features(each) for network, each in zip(self._networks, seen, strict=True)]
+        if images is not self._images:
+            self._seen = [images if side is None else resized(images, side) for side in self._sides]
+            self._images = images
+        found = [network.features(each) for network, each in zip(self._networks, self._seen, strict=True)]
         maps = [
             torch.stack([each.flatten(1) for each in taps]) for taps in zip(*(maps for maps, _ in found), strict=True)
         ]
