@@ -129,7 +129,8 @@ def _lines(path: Path, rng: random.Random) -> str:
 def _value(path: Path, rng: random.Random) -> str:
     """Another value somewhere in the JSON."""
     try:
-        lines = path.read_text(errors="surrogateescape").splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+        text = path.read_text("utf-8", "surrogateescape")  # damaged before, maybe
+        lines = text.splitlines() if path.suffix == ".jsonl" else [text]
         at = rng.randrange(len(lines))
         record = json.loads(lines[at])
     except (ValueError, RecursionError):
@@ -150,7 +151,7 @@ def _value(path: Path, rng: random.Random) -> str:
         holder[key] = value
     lines[at] = json.dumps(record)
     ends = "\n" if path.suffix == ".jsonl" else ""
-    path.write_text("".join(line + ends for line in lines))
+    path.write_text("".join(line + ends for line in lines), "utf-8", "surrogateescape")
     return f"{key!r} in line {at + 1} {how}: {str(value)[:40]!r}"
 
 

@@ -187,7 +187,7 @@ def test_with_photos_and_the_supernet_it_searches_by_phi(data: Path, preset: str
     done = list(job.work)
     assert [each.score.partition(":")[0] for each in done] == ["phi", "predictor", "random"]
     assert done[0].scored <= 3
-    assert "phi of inherited weights on 16 photos" in "\n".join(job.settings())
+    assert "phi of inherited weights on 8 photos" in "\n".join(job.settings())
     assert "no photos were given" not in "\n".join(job.settings())
 
 
