@@ -32,14 +32,19 @@ from tests.train.worlds import image_folder
 
 FEW_EPOCHS = {**PRESETS, "default": replace(PRESETS["default"], max_epochs=8)}  # else each trains as long as it may
 auto = partial(start.auto, presets=FEW_EPOCHS)
-LIMITS: dict[str, Any] = {"macs_m": 40.0, "time_s": 60.0}
+# Enough of it that a busy machine trains as many epochs: one that trained for one has int8 files that disagree.
+LIMITS: dict[str, Any] = {"macs_m": 40.0, "time_s": 240.0}
+
+
+def know_speed(patch: pytest.MonkeyPatch) -> None:
+    for module in (start, steps_of):
+        patch.setattr(module, "seconds_per_image", lambda *_: 0.01)
 
 
 @pytest.fixture
 def _known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it is not the matter: to measure it takes seconds, each time."""
-    for module in (start, steps_of):
-        monkeypatch.setattr(module, "seconds_per_image", lambda *_: 0.01)
+    """Where it is not the matter: to measure it takes seconds, each time, and tells how busy a machine is."""
+    know_speed(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +63,7 @@ def done(path: Path, photos: Path, **asked: Any) -> Auto:
 def whole(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Auto:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGENAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        know_speed(patch)
         return done(tmp_path_factory.mktemp("jobs") / "whole", photos, baseline=True)
 
 
@@ -88,7 +94,7 @@ def test_the_stock_network_is_a_candidate_and_what_is_chosen_is_the_better(whole
 def test_what_is_said(whole: Auto) -> None:
     answer, plan = answer_text(whole.result()), plan_text(whole.plan())
     assert "2 classes, 42 photos to train on, 6 for validation, 12 to test on; 32 x 32 to 32 x 32 pixels" in plan
-    assert "host, macs <= 40M; about 60 s, the package is written to" in plan
+    assert "host, macs <= 40M; about 4 min, the package is written to" in plan
     assert plan.count("done") == 5
     for name in ("onnx", "tflite", "tflite-f16", "tflite-int8", "accuracy", "macs"):
         assert f"\n  {name} " in answer
@@ -335,7 +341,7 @@ def test_too_little_time_is_said_with_what_would_do(
 ) -> None:
     monkeypatch.setattr(start, "seconds_per_image", lambda *_: 10.0)
     with pytest.raises(UsageError, match=r"--time 1min is too little: 3 epochs on 48 photos take .* give --time 48min"):
-        auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), **LIMITS)
+        auto(str(tmp_path / "job"), str(tmp_path / "a.tar.gz"), photos=str(photos), macs_m=40.0, time_s=60.0)
     assert not (tmp_path / "job").exists()
 
 
