@@ -322,10 +322,9 @@ class Auto:
             self._disagreed[name] = error
             raise
 
-    @cached_property
+    @property
     def _chosen(self) -> str:
-        """Which folder has the better network, by the images held out; of equals the winner of the search. Once all is
-        trained; an export that failed, which may have taken minutes, is not tried again to tell."""
+        """Which folder has the better network, by the images held out; of equals the winner of the search."""
         if not self.done.get("baseline", {}).get("epochs"):
             return SEARCH
         return max((SEARCH, STOCK), key=self._accuracy)

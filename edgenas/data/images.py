@@ -217,7 +217,8 @@ def batch_within(dataset: str, batch_size: int) -> int:
 
     listing = list_photos(own(dataset))
     count = sum(map(len, listing.train))
-    return min(batch_size, count - len(listing.validation) if listing.validation else max(1, count // 2))
+    free = count - len(listing.validation) if listing.validation else max(1, count // 2)
+    return min(batch_size, free)
 
 
 def split_list(dataset: str) -> bytes | None:

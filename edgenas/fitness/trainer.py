@@ -23,6 +23,7 @@ from edgenas.fitness.rmi import rmi, unit_gram, unit_grams
 
 # Of how scores come about, by the device; a change that moves them by more than rounding makes it another.
 VERSIONS = {"cpu": 2, "cuda": 3}
+Resize = Callable[[Tensor, int], Tensor]  # images float [batch, 3, h, h] and a side -> [batch, 3, side, side]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Trainer:
     settings: FitnessSettings
     precision: torch.dtype = torch.float32
     supernet: Supernet | None = None
-    _smaller: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)  # by side
+    # By side; not handed on to one of other images or on another device.
+    _smaller: dict[int, Tensor] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def on(self, device: torch.device) -> Trainer:
         """The same on another device."""
@@ -83,11 +85,7 @@ class Trainer:
     def _untrained(self, supernet: Supernet, arch: Architecture) -> Score:
         """phi of inherited weights as they are. No network is made, and no weight copied."""
         side = resolution_of(self.space, arch)
-        images = self.images
-        if side is not None:
-            if side not in self._smaller:
-                self._smaller[side] = resized(self.images, side)
-            images = self._smaller[side]
+        images = self.images if side is None else self.images_at(side)
         with torch.inference_mode():
             with self.autocast():
                 maps = supernet.maps(arch, images)
@@ -97,6 +95,12 @@ class Trainer:
             return Score(None, error="its features are not finite")
         phi = min(max(phi, 0.0), float(len(maps)))
         return Score(phi, phi=phi)
+
+    def images_at(self, side: int) -> Tensor:
+        """The images at [batch, 3, side, side], made once for all architectures and steps."""
+        if side not in self._smaller:
+            self._smaller[side] = resized(self.images, side)
+        return self._smaller[side]
 
     def autocast(self) -> AbstractContextManager[object]:
         half = self.precision != torch.float32
@@ -145,7 +149,7 @@ class _Training:
     def __init__(self, trainer: Trainer, networks: Sequence[nn.Module], archs: Sequence[Architecture]) -> None:
         self.networks, self._archs = list(networks), list(archs)
         self._trainer = trainer
-        self._stacked: Stack = stacked(trainer.space, self.networks, archs)
+        self._stacked: Stack = stacked(trainer.space, self.networks, archs, lambda _, side: trainer.images_at(side))
         settings = trainer.settings
         self._optimizer = torch.optim.SGD(
             [each for network in self.networks for each in network.parameters()],
@@ -204,28 +208,16 @@ class _Training:
 class _OneByOne:
     """Networks of a space that cannot be stacked; each reads images of its own side, None: as they are."""
 
-    def __init__(self, networks: Sequence[Any], sides: Sequence[int | None]) -> None:
-        self._networks, self._sides = networks, sides
-        self._images: Tensor | None = None  # of the last step; of live scores each step has the same
-        self._seen: list[Tensor] = []
+    def __init__(self, networks: Sequence[Any], sides: Sequence[int | None], resize: Resize) -> None:
+        self._networks, self._sides, self._resize = networks, sides, resize
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        if images is not self._images:
-            self._seen = [images if side is None else resized(images, side) for side in self._sides]
-            self._images = images
-        found = [network.features(each) for network, each in zip(self._networks, self._seen, strict=True)]
+        seen = [images if side is None else self._resize(images, side) for side in self._sides]
+        found = [network.features(each) for network, each in zip(self._networks, seen, strict=True)]
         maps = [
             torch.stack([each.flatten(1) for each in taps]) for taps in zip(*(maps for maps, _ in found), strict=True)
         ]
         return maps, torch.stack([logits for _, logits in found])
-
-
-def stacked(space: SearchSpace, networks: Sequence[nn.Module], archs: Sequence[Architecture]) -> Stack:
-    """`networks` of `archs` in training mode, as one where their `space` can do that. Where architectures have a
-    resolution of their own, each network sees the images at that."""
-    if isinstance(space, Stackable):
-        return space.stack(networks)
-    return _OneByOne(networks, [resolution_of(space, arch) for arch in archs])
 
 
 def resized(images: Tensor, side: int) -> Tensor:
@@ -233,6 +225,16 @@ def resized(images: Tensor, side: int) -> Tensor:
     if images.shape[-1] == side:
         return images
     return parts.resized(images, (side, side)).contiguous(memory_format=torch.channels_last)
+
+
+def stacked(
+    space: SearchSpace, networks: Sequence[nn.Module], archs: Sequence[Architecture], resize: Resize = resized
+) -> Stack:
+    """`networks` of `archs` in training mode, as one where their `space` can do that. Where architectures have a
+    resolution of their own, each network sees the images at that, as `resize` gives them."""
+    if isinstance(space, Stackable):
+        return space.stack(networks)
+    return _OneByOne(networks, [resolution_of(space, arch) for arch in archs], resize)
 
 
 def check_taps(space: SearchSpace, count: int, targets: Sequence[Tensor]) -> None:

@@ -20,6 +20,6 @@ def half_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Return once `device` has done what it was asked, as a clock needs: a GPU is only told what to do."""
+    """Return once `device` has done all work asked of it, so that it can be timed: a GPU's work is only queued."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,14 @@ def test_networks_of_too_few_feature_maps_are_reported() -> None:
     with pytest.raises(UsageError, match="networks of toy have 2 feature maps and the reference has 3, so live scores"):
         train(space.all_architectures()[:2])
     assert values(trainer(space=ToySpace(), size={"width": 4}, epochs=1)(space.all_architectures()[:2]))
+
+
+def test_smaller_images_are_those_of_the_trainer_s_own() -> None:
+    one = trainer(side=32)
+    other = replace(one, images=one.images + 1)
+    assert one.images_at(16).shape == (16, 3, 16, 16)
+    assert one.images_at(16) is one.images_at(16)
+    assert torch.allclose(other.images_at(16), one.images_at(16) + 1, atol=1e-5)
 
 
 def values(scores: Sequence[Score]) -> list[float]:
@@ -225,7 +233,8 @@ def test_a_halved_fitness_scores_the_same_where_it_was_halved_before(tmp_path: P
             trained.append(len(archs))
             return super().__call__(archs)
 
-    counting = Counting(**vars(trainer(epochs=4, halving=True)))
+    one = trainer(epochs=4, halving=True)
+    counting = Counting(**{each.name: getattr(one, each.name) for each in fields(one) if each.init})
 
     def scores(archs: Sequence[Architecture]) -> list[Score]:
         return list(LiveFitness(counting, "made up", "made up", store)(archs))
