@@ -7,6 +7,7 @@ itself on the way, so constants fold exactly: a convolution of zeros, for instan
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ from edgenas.lower.builder import Builder
 from edgenas.lower.graph import Array, Graph, Value
 from edgenas.lower.operators import FUNCTIONS, constant_graph
 from edgenas.lower.passes import simplify
+
+_ONE_AT_A_TIME = threading.Lock()  # torch.fx puts its own in place of what all modules share while it traces
 
 
 def trace(module: nn.Module, example: Tensor) -> Graph:
@@ -36,7 +39,7 @@ def trace(module: nn.Module, example: Tensor) -> Graph:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # what torch computes here is too small to share, and waking threads costs more
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _ONE_AT_A_TIME:
             tracer.trace(module)
     except EdgeNASError:
         raise
@@ -91,6 +94,7 @@ class _Tracer(fx.Tracer):
         self.returned: object = None
         self.failed_at: str | None = None  # the innermost module that an exception has left
         self._has_input = False
+        self._thread = threading.get_ident()
 
     def result(self) -> Graph:
         if isinstance(self.returned, _Traced):
@@ -129,6 +133,8 @@ class _Tracer(fx.Tracer):
         raise ExportError(f"the module takes a second input '{name}'; wrap it in a module of one input")
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self._thread:  # what other threads run is called through here too
+            return forward(*args, **kwargs)
         outer = self.builder.place
         self.builder.place = self.path_of_module(m)
         try:
