@@ -27,9 +27,11 @@ from edgenas.auto.plan import (
     MIN_EPOCHS,
     REFINE_SHARE,
     SEARCH_SHARE,
+    TRAIN_MARGIN,
     AutoRequest,
     PhotoSpace,
     Step,
+    budget_within,
     epochs_within,
     refined_within,
     scored_on,
@@ -47,6 +49,7 @@ from edgenas.errors import (
     UnstableError,
 )
 from edgenas.files import locked, write_whole
+from edgenas.memory import release_freed_memory
 from edgenas.package import commands
 from edgenas.package.deploy import deploy
 from edgenas.package.verify import verify
@@ -161,6 +164,8 @@ class Auto:
                 except (DataError, ExportError, BoardError) as error:
                     raise type(error)(f"{error}; {self._going_on(step, error)}") from error
                 self.done[step.name] = {"seconds": round(self._elapsed_s, 3), **facts}
+                self._inner = None
+                release_freed_memory()
                 self._keep()
             self._step = self._inner = None
 
@@ -217,14 +222,18 @@ class Auto:
     def _search_best(self, step: Step) -> Doing:
         """Search; what wins has been compared with the stock network, where one keeps the limits."""
         stock = self._arch("stock")
-        seen_s = self._preset.photos_refined.rungs[-1] * seconds_per_image(self.space, stock, self._classes)
-        side = self.space.resolution(stock)
-        macs_m = self.space.macs_m(stock, num_classes=self._classes, image_size=side)
+        image_s = seconds_per_image(self.space, stock, self._classes)
+        macs_m = self.space.macs_m(stock, num_classes=self._classes, image_size=self.space.resolution(stock))
+        time_s = self._searching_s(step, image_s)
+        as_of_s = time_s / (SEARCH_SHARE + REFINE_SHARE)  # a job whose search has as long by its plan
+        refining = self._preset.photos_refined, self._train_images
         asked = replace(
             self.request.search(self.dataset),
             include=(self.space.describe(stock),),
-            refine=refined_within(step.seconds * REFINE_SHARE / (SEARCH_SHARE + REFINE_SHARE), seen_s),
-            batch_size=batch_within(self.dataset, scored_on(macs_m)),
+            time_s=time_s,
+            budget=budget_within(as_of_s),
+            refine=refined_within(as_of_s * REFINE_SHARE, image_s, *refining),
+            batch_size=batch_within(self.dataset, scored_on(macs_m, as_of_s)),
         )
         result = yield from self._search(SEARCH, asked)
         return {"arch_str": self.space.describe(_winner(result))}
@@ -277,7 +286,7 @@ class Auto:
             resume = begun and read_identity(path, self._advice)["settings"]["epochs"] == epochs
         else:
             teacher = photo_teacher(self.space, self.dataset, self._teaching)[0] if distill else None
-            epoch_s = self.photos["images"]["train"] * seconds_per_image(self.space, arch, self._classes, teacher)
+            epoch_s = self._train_images * seconds_per_image(self.space, arch, self._classes, teacher)
             epochs = epochs_within(self._seconds_for(step), epoch_s, self._preset.max_epochs)
             if epochs < MIN_EPOCHS:
                 self._note(f"{step.name}: there was time for {epochs} epochs only; more --time is worth it")
@@ -296,10 +305,25 @@ class Auto:
         """How long the training of `step` may take: what is left of the time, shared with those that are to come."""
         if step.name == "stock":
             return step.seconds - self._elapsed_s
-        to_come = [each for each in self.steps if each.name not in self.done]
-        trainings = [each for each in to_come if each.name in ("train", "baseline")]
-        last = sum(each.seconds for each in to_come if each not in trainings)
-        return (self.request.time_s - self._spent_s - self._elapsed_s - last) / len(trainings)
+        trainings, others_s = self._to_come(step)
+        return (self.max_left_s - others_s) / trainings
+
+    def _searching_s(self, step: Step, image_s: float) -> float:
+        """How long the search may take: as long as `step` has, or as trainings to their last epoch leave, where an
+        image takes `image_s`; what learns from a teacher too takes too long to tell."""
+        if self.request.distill:
+            return step.seconds
+        trainings, others_s = self._to_come(step)
+        longest_s = TRAIN_MARGIN * self._preset.max_epochs * self._train_images * image_s
+        return max(step.seconds, self.max_left_s - others_s - trainings * longest_s)
+
+    def _to_come(self, step: Step) -> tuple[int, float]:
+        """How many trainings at length are to come from `step` on, and how many seconds the steps after it have that
+        are none."""
+        trainings = ("train", "baseline")
+        after = [each for each in self.steps if each.name not in self.done and each is not step]
+        count = sum(each.name in trainings for each in (*after, step))
+        return count, sum(each.seconds for each in after if each.name not in trainings)
 
     def _archive(self, name: str) -> list[dict[str, Any]]:
         """Put what was trained in the folder `name` into the package, and check that; what it says of its models."""
@@ -355,6 +379,11 @@ class Auto:
     @property
     def _preset(self) -> Preset:
         return self.presets[SearchRequest.preset]
+
+    @property
+    def _train_images(self) -> int:
+        count: int = self.photos["images"]["train"]
+        return count
 
     @property
     def _classes(self) -> int:

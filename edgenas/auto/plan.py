@@ -22,7 +22,9 @@ from edgenas.architecture import (
     SearchSpace,
 )
 from edgenas.errors import UsageError
+from edgenas.fitness import RefineSettings
 from edgenas.search.compromise import command
+from edgenas.search.refine import images_seen
 from edgenas.search.request import MAX_TIME_S, UNTRAINED_BUDGET
 from edgenas.text import names_in
 from edgenas.units import check_ranges
@@ -39,10 +41,12 @@ TIMED_S = 2.0  # that a board takes for a network
 MAX_TIMED_SHARE = 0.2  # that it may take for all stock networks, where there is no first package
 SEARCH_SHARE, REFINE_SHARE = 0.15, 0.15
 LAST_SHARE, MIN_LAST_S = 0.05, 10.0
-# Candidates are scored on as many photos as take so many MACs: the more, the better they rank (docs/figures.md).
-LOOK_GMACS, PHOTO_COUNTS = 15.0, (512, 256, 128)
-REFINE_COUNTS = (8, 4, 2)  # what may be refined, where there is time for it
-REFINED_PART = 0.5  # of what refining all architectures to the end would take, that successive halving does
+# Candidates are scored on as many photos as take so many MACs: the more, the better they rank (docs/figures.md), but
+# more than these take more than 6 GB. A search that has longer than a job of TIME_S gives it looks at no more
+# candidates, but longer at each.
+LOOK_GMACS, PHOTO_COUNTS = 15.0, (384, 256, 128)
+REFINE_COUNTS = (32, 16, 8, 4, 2)  # what may be refined, where there is time for it
+TRAIN_MARGIN = 1.25  # by which the winner's training may take longer than that of a stock network
 TRAINING_SHARE = 0.5  # that the winner's training has at least, where nothing else is trained
 
 
@@ -204,7 +208,8 @@ def steps(
         Step(
             "search",
             search,
-            "finds the best network within the limits, the stock one being a candidate",
+            "finds the best network within the limits, the stock one being a candidate; it has, too, the time that no"
+            " training can use",
             f"{command(request.search(dataset))} --run {winner}",
         ),
     ]
@@ -231,11 +236,17 @@ def budget_within(seconds: float) -> int:
     return max(MIN_BUDGET, min(UNTRAINED_BUDGET, round(UNTRAINED_BUDGET * seconds / TIME_S)))
 
 
-def scored_on(macs_m: float) -> int:
-    """On how many photos architectures of up to `macs_m` are scored."""
-    return next((count for count in PHOTO_COUNTS if count * macs_m <= 1e3 * LOOK_GMACS), PHOTO_COUNTS[-1])
+def scored_on(macs_m: float, seconds: float = TIME_S) -> int:
+    """On how many photos architectures of up to `macs_m` are scored in a job of so many seconds."""
+    look_mmacs = 1e3 * LOOK_GMACS * max(1.0, seconds / TIME_S)
+    return next((count for count in PHOTO_COUNTS if count * macs_m <= look_mmacs), PHOTO_COUNTS[-1])
 
 
-def refined_within(seconds: float, network_s: float) -> int:
-    """How many architectures are refined in `seconds`, where one takes `network_s` to its end; 0: none."""
-    return next((count for count in REFINE_COUNTS if count * network_s * REFINED_PART <= seconds), 0)
+def refined_within(seconds: float, image_s: float, settings: RefineSettings, images: int) -> int:
+    """How many architectures are refined by `settings` in `seconds`, where an image takes `image_s` and there are
+    `images` to train on; 0: none."""
+
+    def takes_s(count: int) -> float:
+        return image_s * images_seen(settings.for_count(count).for_images(images).rungs, count)
+
+    return next((count for count in REFINE_COUNTS if takes_s(count) <= seconds), 0)

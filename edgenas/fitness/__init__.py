@@ -87,6 +87,18 @@ class RefineSettings:
         if any(images % self.batch_size for images in (*self.rungs, self.calibration_images)):
             raise ValueError(f"rungs and calibration are to be whole batches of {self.batch_size} images")
 
+    def for_count(self, count: int) -> RefineSettings:
+        """With rungs, each at twice the images of the one before, until two of `count` architectures are left."""
+        rungs = self.rungs
+        while count > 2 ** len(rungs):
+            rungs = (*rungs, 2 * rungs[-1])
+        return replace(self, rungs=rungs)
+
+    def for_images(self, images: int) -> RefineSettings:
+        """With the first rung, and those that go through `images` to train on no more often than they may."""
+        first, *others = self.rungs
+        return replace(self, rungs=(first, *(rung for rung in others if rung <= self.max_epochs * images)))
+
 
 # How photos are: as deployed, only briefly; nothing is shrunk, for an architecture has its own resolution. What
 # equals FINE_TUNING of edgenas.train is not taken from there: each recipe was measured as a whole, and a change of one

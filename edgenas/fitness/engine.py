@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import platform
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import torch
 
 from edgenas import host, plugins
 from edgenas.errors import UsageError
+from edgenas.memory import keep_freed_memory
 
 Asked = TypeVar("Asked")  # what is to be trained, like an Architecture
 Found = TypeVar("Found")  # what is then known of it, like a Score
@@ -24,8 +24,6 @@ _Asked = TypeVar("_Asked", contravariant=True)
 
 # More than this many side by side hide a launch no better, and the first scores come later.
 MAX_STACKED = 64
-# From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 @dataclass(frozen=True)
@@ -150,14 +148,3 @@ def this_machine() -> tuple[str, bool]:
                 model = line.partition(":")[2].strip()
                 break
     return model, bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-
-
-def keep_freed_memory() -> None:
-    """glibc hands large blocks back to the system, which zeroes them page by page each time they are asked for again,
-    for every feature map of every step: a fifth of a step on the CPU."""
-    if host.SYSTEM != "Linux":  # other libraries of C have other ways, and nothing to load them by
-        return
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

@@ -26,8 +26,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from edgenas import __version__, children
 from edgenas.errors import EdgeNASError, UsageError
-from edgenas.fitness.engine import MAX_STACKED, Asked, Found, Hardware, Trains, keep_freed_memory, this_machine
+from edgenas.fitness.engine import MAX_STACKED, Asked, Found, Hardware, Trains, this_machine
 from edgenas.fitness.trainer import VERSIONS
+from edgenas.memory import keep_freed_memory
 
 _KNOCK_S = 4.0  # in which an address must take a connection,
 ANSWER_S = 12.0  # and then be a Ray cluster that takes this program in

@@ -336,7 +336,7 @@ def create(
     validating = np.zeros(len(images.labels), bool)
     validating[validation] = True
     split = SplitImages.of(images, validating)
-    settings = replace(settings, rungs=_within(settings, len(split.training)), deployed=_deployed(settings.deployed))
+    settings = replace(settings.for_images(len(split.training)), deployed=_deployed(settings.deployed))
     refiner = Refiner(
         space,
         split,
@@ -372,12 +372,6 @@ def _deployed(asked: str) -> str:
             )
             return FLOAT32
     return asked
-
-
-def _within(settings: RefineSettings, images: int) -> tuple[int, ...]:
-    """The first rung, and those that go through `images` no more often than they may."""
-    first, *others = settings.rungs
-    return (first, *(rung for rung in others if rung <= settings.max_epochs * images))
 
 
 def _shrink(images: ImageSet, most: int) -> int:

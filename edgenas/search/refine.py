@@ -82,6 +82,16 @@ def prepare(
         raise DataError(f"--refine trains on real images: {error}; or give --refine 0") from error
 
 
+def images_seen(rungs: Sequence[int], count: int, before: int = 0, halving: bool = True) -> int:
+    """How many images `count` architectures see together by the last of `rungs`, having seen `before` each."""
+    total = 0
+    for images in rungs:
+        total += count * (images - before)
+        before = images
+        count = max(2, math.ceil(count / 2)) if halving else count
+    return total
+
+
 @dataclass(frozen=True)
 class Rung:
     """The training from one rung to the next begins."""
@@ -228,12 +238,8 @@ class Refinement:
 
     def _images(self, count: int, number: int) -> int:
         """How many images `count` architectures see together from rung `number` on."""
-        total, before = 0, self._rungs[number - 2] if number > 1 else 0
-        for images in self._rungs[number - 1 :]:
-            total += count * (images - before)
-            before = images
-            count = max(2, math.ceil(count / 2)) if self.halving else count
-        return total
+        before = self._rungs[number - 2] if number > 1 else 0
+        return images_seen(self._rungs[number - 1 :], count, before, self.halving)
 
     def _most(self, alive: int, number: int, left_s: float) -> int:
         """How many of `alive` architectures can be expected to climb rung `number` in `left_s` seconds and leave time

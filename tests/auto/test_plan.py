@@ -24,6 +24,7 @@ from edgenas.auto.plan import (
 )
 from edgenas.cli import app
 from edgenas.errors import UsageError
+from edgenas.fitness import RefineSettings
 from edgenas.search.request import UNTRAINED_BUDGET
 from edgenas.spaces.mobilenet import EfficientNetLite0
 
@@ -137,8 +138,16 @@ def test_what_fits_into_the_time() -> None:
     assert epochs_within(1e6, 10.0, 40) == 40
     assert budget_within(60.0) == MIN_BUDGET
     assert budget_within(3600.0) == budget_within(1e6) == UNTRAINED_BUDGET
-    assert [refined_within(seconds, 10.0) for seconds in (9.0, 10.0, 20.0, 40.0, 1e6)] == [0, 2, 4, 8, 8]
-    assert [scored_on(macs_m) for macs_m in (1.0, 29.0, 30.0, 50.0, 100.0, 1000.0)] == [512, 512, 256, 256, 128, 128]
+    assert [scored_on(50.0, seconds) for seconds in (600.0, 3600.0, 7000.0)] == [256, 256, 384]
+
+
+def test_as_many_are_refined_as_there_is_time_for() -> None:
+    settings = RefineSettings(rungs=(100, 200), batch_size=10, calibration_images=10, max_epochs=10)
+    # Two see 200 images each; of four two see 100 and two 200; of eight, on one more rung, four see 100, and so on.
+    seconds = (39.0, 40.0, 60.0, 160.0, 400.0, 960.0)
+    assert [refined_within(each, 0.1, settings, 1000) for each in seconds] == [0, 2, 4, 8, 16, 32]
+    assert refined_within(320.0, 0.1, settings, 5) == 32  # which see 100 each, for there are 5 to see
+    assert [scored_on(macs_m) for macs_m in (1.0, 39.0, 40.0, 58.0, 100.0, 1000.0)] == [384, 384, 256, 256, 128, 128]
 
 
 @pytest.mark.parametrize(
