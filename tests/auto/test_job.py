@@ -38,7 +38,7 @@ LIMITS: dict[str, Any] = {"macs_m": 40.0, "time_s": 240.0}
 
 def know_speed(patch: pytest.MonkeyPatch) -> None:
     for module in (start, steps_of):
-        patch.setattr(module, "seconds_per_image", lambda *_: 0.01)
+        patch.setattr(module, "seconds_per_image", lambda *_: 0.05)
 
 
 @pytest.fixture
@@ -89,6 +89,12 @@ def test_the_stock_network_is_a_candidate_and_what_is_chosen_is_the_better(whole
     if result["done"]["baseline"].get("epochs"):
         accuracies = {name: result["trained"][name]["val_accuracy"] for name in (SEARCH, STOCK)}
         assert accuracies[result["chosen"]] == max(accuracies.values())
+
+
+def test_the_search_has_the_time_that_no_training_can_use(whole: Auto) -> None:
+    (planned,) = (each for each in whole.steps if each.name == "search")
+    time_s = json.loads((whole.path / SEARCH / "run.json").read_text())["request"]["time_s"]
+    assert planned.seconds < time_s < LIMITS["time_s"]
 
 
 def test_what_is_said(whole: Auto) -> None:
