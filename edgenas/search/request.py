@@ -133,7 +133,8 @@ def resolve(
     quick = fitness_settings.init == "inherited" and not fitness_settings.epochs and request.fitness == "auto"
     if quick and target.cost.kind != "live" and trained.budget == BUDGET and request.budget is None:
         trained = replace(trained, budget=UNTRAINED_BUDGET)
-    preset = replace(preset, photos_refined=preset.photos_refined.for_count(request.refine or 0))
+    if request.pareto is None:  # points of a front are no rivals: none leaves
+        preset = replace(preset, photos_refined=preset.photos_refined.for_count(request.refine or 0))
     if any(device.model_format == "tflite-int8" for device in target.devices):
         refined, photos_refined = (
             replace(each, deployed=INT8) for each in (preset.refine_settings, preset.photos_refined)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from dataclasses import asdict, replace
@@ -151,6 +152,26 @@ def test_what_is_resolved_trains_and_writes_nothing_and_is_what_run_json_holds(
     assert {name: header[name] for name in record} == record
     again = prepare(resume="a")
     assert (again.settings, again.run.header) == (found.settings, header)
+
+
+@pytest.mark.parametrize(
+    ("asked", "last"),
+    [
+        ({}, 6_400),
+        ({"refine": 2}, 6_400),
+        ({"refine": 8}, 6_400),
+        ({"refine": 9}, 12_800),
+        ({"refine": 32}, 25_600),
+        ({"refine": 32, "pareto": "macs"}, 6_400),  # none leaves
+        ({"refine": 32, "space": "nasbench201"}, 102_400),
+    ],
+)
+def test_a_larger_shortlist_for_photos_has_more_rungs(asked: dict[str, Any], last: int) -> None:
+    request = {"space": "efficientnet-lite0", "dataset": "digits", "device": "host", "macs_m": 50.0, **asked}
+    found = resolve(SearchRequest(**request)).refine_settings
+    assert found is not None
+    assert found.rungs[-1] == last
+    assert all(after == 2 * before for before, after in itertools.pairwise(found.rungs))
 
 
 @pytest.mark.parametrize("epochs", [10, 11])
