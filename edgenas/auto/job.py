@@ -167,7 +167,7 @@ class Auto:
                 self._inner = None
                 release_freed_memory()
                 self._keep()
-            self._step = self._inner = None
+            self._step = None
 
     def _going_on(self, step: Step, error: EdgeNASError) -> str:
         """The commands that go on once `step` has ended by `error`."""
@@ -226,13 +226,12 @@ class Auto:
         macs_m = self.space.macs_m(stock, num_classes=self._classes, image_size=self.space.resolution(stock))
         time_s = self._searching_s(step, image_s)
         as_of_s = time_s / (SEARCH_SHARE + REFINE_SHARE)  # a job whose search has as long by its plan
-        refining = self._preset.photos_refined, self._train_images
         asked = replace(
             self.request.search(self.dataset),
             include=(self.space.describe(stock),),
             time_s=time_s,
             budget=budget_within(as_of_s),
-            refine=refined_within(as_of_s * REFINE_SHARE, image_s, *refining),
+            refine=refined_within(as_of_s * REFINE_SHARE, image_s, self._preset.photos_refined, self._train_images),
             batch_size=batch_within(self.dataset, scored_on(macs_m, as_of_s)),
         )
         result = yield from self._search(SEARCH, asked)

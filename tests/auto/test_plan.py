@@ -138,6 +138,7 @@ def test_what_fits_into_the_time() -> None:
     assert epochs_within(1e6, 10.0, 40) == 40
     assert budget_within(60.0) == MIN_BUDGET
     assert budget_within(3600.0) == budget_within(1e6) == UNTRAINED_BUDGET
+    assert [scored_on(macs_m) for macs_m in (1.0, 39.0, 40.0, 58.0, 100.0, 1000.0)] == [384, 384, 256, 256, 128, 128]
     assert [scored_on(50.0, seconds) for seconds in (600.0, 3600.0, 7000.0)] == [256, 256, 384]
 
 
@@ -147,7 +148,6 @@ def test_as_many_are_refined_as_there_is_time_for() -> None:
     seconds = (39.0, 40.0, 60.0, 160.0, 400.0, 960.0)
     assert [refined_within(each, 0.1, settings, 1000) for each in seconds] == [0, 2, 4, 8, 16, 32]
     assert refined_within(320.0, 0.1, settings, 5) == 32  # which see 100 each, for there are 5 to see
-    assert [scored_on(macs_m) for macs_m in (1.0, 39.0, 40.0, 58.0, 100.0, 1000.0)] == [384, 384, 256, 256, 128, 128]
 
 
 @pytest.mark.parametrize(
