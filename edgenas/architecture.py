@@ -108,11 +108,13 @@ class Cost:
 @dataclass(frozen=True, slots=True)
 class Confirmation:
     """What a measurement that can be relied on says of a winner: whether it keeps its limits, its costs (metric ->
-    value in its canonical unit), and where these come from or why there are none."""
+    value in its canonical unit), and where these come from or why there are none. `reference_ms`: beside a latency of
+    `values`, what the board's reference model took meanwhile, by which it can be told how fast the board was."""
 
     verdict: Literal["PASS", "FAIL", "UNSTABLE"]
     values: Mapping[str, float]
     source: str
+    reference_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

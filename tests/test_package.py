@@ -295,6 +295,9 @@ def test_a_latency_that_was_measured_again_at_length_is_the_package_s(trained_ru
     again = {"verdict": "PASS", "values": {"latency": 4.1}, "source": "at length"}
     latency = {"value": 4.1, "unit": "ms", "source": "at length"}
     assert _costs({"winner": {**found, "measured_again": again}}, {}, trained, []) == {"latency": latency, "macs": macs}
+    again["reference_ms"] = {"latency": 0.5}
+    beside = {"latency": {**latency, "reference_ms": 0.5}, "macs": macs}
+    assert _costs({"winner": {**found, "measured_again": again}}, {}, trained, []) == beside
 
 
 def test_files_that_changed_are_exported_again(run_copy: Run, archive: Path, tmp_path: Path) -> None:

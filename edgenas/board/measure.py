@@ -49,6 +49,12 @@ class Measured:
         value = self.record["attempts"][-1]["energy_mj"]
         return None if value is None else float(value)
 
+    @property
+    def reference_ms(self) -> float | None:
+        """What the reference model took, the mean of before and after; None where it was not timed."""
+        values = self.record["attempts"][-1].get("reference_ms")
+        return None if values is None else sum(values) / len(values)
+
 
 @dataclass(frozen=True)
 class Failed:

@@ -73,6 +73,7 @@ def measured_fact(outcome: Measured) -> dict[str, Any]:
         "problems": list(summary.problems),
         "warnings": list(summary.warnings),
         "energy_mj": last["energy_mj"],
+        "reference_ms": outcome.reference_ms,
         "first_inference_ms": None if first.get("first_ns") is None else first["first_ns"] / 1e6,
         "init_ms": None if first.get("init_ns") is None else first["init_ns"] / 1e6,
         "peak_memory_mb": None if first.get("peak_memory_kb") is None else first["peak_memory_kb"] / 1024,

@@ -92,7 +92,8 @@ class LiveCost:
             values["energy"] = outcome.energy_mj
             if verdict == "PASS" and outcome.energy_mj > limits.get("energy", float("inf")):
                 verdict = "FAIL"
-        return Confirmation(verdict, values, words)
+        reference = {} if outcome.reference_ms is None else {"latency": outcome.reference_ms}
+        return Confirmation(verdict, values, words, reference)
 
     def close(self) -> None:
         self._pool.close()

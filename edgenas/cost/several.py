@@ -65,15 +65,17 @@ class SeveralConfirming(SeveralCosts):
         """On one device after another, until one finds that `arch` does not keep its limits."""
         verdict: Literal["PASS", "FAIL", "UNSTABLE"] = "PASS"
         values: dict[str, float] = {}
+        references: dict[str, float] = {}
         sources = []
         for name, each in self._confirming.items():
             found = each.confirm(arch, _of(name, limits))
             values |= _renamed(name, found.values)
+            references |= _renamed(name, found.reference_ms)
             sources.append(f"{name}: {found.source}")
             if found.verdict == "FAIL":
-                return Confirmation("FAIL", values, "; ".join(sources))
+                return Confirmation("FAIL", values, "; ".join(sources), references)
             verdict = "UNSTABLE" if found.verdict == "UNSTABLE" else verdict
-        return Confirmation(verdict, values, "; ".join(sources))
+        return Confirmation(verdict, values, "; ".join(sources), references)
 
     def close(self) -> None:
         for each in self._confirming.values():

@@ -240,12 +240,16 @@ def _costs(
     winner = result.get("winner") or {}
     if winner.get("genes") == list(trained.arch.genes):
         again = winner.get("measured_again") or {"values": {}, "source": ""}
-        return {
-            metric: {"value": again["values"][metric], "unit": cost["unit"], "source": again["source"]}
-            if metric in again["values"]
-            else cost
-            for metric, cost in winner["costs"].items()
-        }
+        costs = dict(winner["costs"])
+        for metric in costs.keys() & again["values"].keys():
+            costs[metric] = {
+                "value": again["values"][metric],
+                "unit": costs[metric]["unit"],
+                "source": again["source"],
+            }
+            if metric in again.get("reference_ms", {}):
+                costs[metric]["reference_ms"] = again["reference_ms"][metric]
+        return costs
     if not found_for:
         return {}
     space = plugins.load("spaces", trained.arch.space)()

@@ -121,7 +121,7 @@ def deploy(
         "self_check": check,
         "accuracy": accuracy,
         "latency": (latency := latency_fact(outcome, limit_ms)),
-        "searched": _searched(manifest, entry, record["format"], latency.get("median_ms")),
+        "searched": _searched(manifest, entry, record["format"], latency),
     }
     problem = _problem(report, name)
     report["problem"] = None if problem is None else str(problem)
@@ -162,18 +162,29 @@ def _limit_ms(manifest: Mapping[str, Any], entry: Board) -> float | None:
     return min(limits, default=None)
 
 
-def _searched(manifest: Mapping[str, Any], entry: Board, form: str, median_ms: float | None) -> dict[str, Any] | None:
+def _searched(
+    manifest: Mapping[str, Any], entry: Board, form: str, latency: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """The latency that the search knew of the network, where that was on such a board and for files of the format
-    `form`, and by how many per cent of it `median_ms` is more."""
+    `form`, and by how many per cent of it the median of `latency` is more; and by how many the board's reference model
+    now takes more than it took then."""
     for device in devices_of(manifest):
         several = device["name"] if "devices" in manifest else None
         cost = manifest["costs"].get(cost_name("latency", several))
         if cost is None or not registry.is_of(entry, device["name"]) or device.get("model_format") != form:
             continue
-        value_ms = float(cost["value"])
-        off = None if median_ms is None or value_ms <= 0 else round(100 * (median_ms / value_ms - 1), 2)
-        return {"latency_ms": value_ms, "source": printable(cost["source"]), "off_percent": off}
+        return {
+            "latency_ms": float(cost["value"]),
+            "source": printable(cost["source"]),
+            "off_percent": _percent_more(latency.get("median_ms"), cost["value"]),
+            "board_off_percent": _percent_more(latency.get("reference_ms"), cost.get("reference_ms")),
+        }
     return None
+
+
+def _percent_more(now_ms: float | None, then_ms: float | None) -> float | None:
+    """By how many per cent of `then_ms` `now_ms` is more; None where one of them is not known."""
+    return round(100 * (now_ms / then_ms - 1), 2) if now_ms and then_ms else None
 
 
 def _model(content: Mapping[str, bytes], manifest: Mapping[str, Any], record: Mapping[str, Any], file: str) -> Model:

@@ -138,7 +138,11 @@ def deployed_text(report: Mapping[str, Any]) -> str:
 def searched_words(known: Mapping[str, Any]) -> str:
     """How far a measurement is from what the search knew, `searched` of a deployment's report."""
     what = f"the search's {show(known['latency_ms'], 'latency')}, {known['source']}"
-    return what if known["off_percent"] is None else f"{known['off_percent']:+.1f} % from {what}"
+    if known["off_percent"] is None:
+        return what
+    board = known.get("board_off_percent")
+    by = "" if board is None else f"; the board itself {board:+.1f} %, by its reference model"
+    return f"{known['off_percent']:+.1f} % from {what}{by}"
 
 
 def _latency_lines(latency: Mapping[str, Any]) -> list[str]:

@@ -205,6 +205,7 @@ class _Confirmed(TypedDict):
     verdict: Literal["PASS", "FAIL", "UNSTABLE"]
     values: dict[CostName, Amount]
     source: Text
+    reference_ms: NotRequired[dict[CostName, Annotated[float, Gt(0)]]]
 
 
 class _Confirmation(_Confirmed):
@@ -377,6 +378,7 @@ class _StoredAttempt(TypedDict):
     alpha: Annotated[float, Gt(0), Le(1)]
     unseen: Annotated[list[Amount], Len(2, 2)]
     drift: Amount
+    reference_ms: NotRequired[Annotated[list[Annotated[float, Gt(0)]], Len(2, 2)] | None]
 
 
 class StoredMeasurement(TypedDict):
