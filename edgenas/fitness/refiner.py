@@ -47,17 +47,16 @@ from edgenas.fitness.network import build
 from edgenas.fitness.split import SplitImages
 from edgenas.fitness.trainer import as_memory_allows, repeatable, resized, stacked
 from edgenas.plugins import lacking
-from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented, normalised, parameter_groups
+from edgenas.train.batches import NOT_FLIPPED, PADDING, augmented, evaluated_at_once, normalised, parameter_groups
 from edgenas.train.files import from_bytes, to_bytes
 from edgenas.train.inherited import recalibrate
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # of how outcomes come about; a change that moves them by more than rounding makes it another
+VERSION = 4  # of how outcomes come about; a change that moves them by more than rounding makes it another
 _MAX_PER_CLASS = 5_000  # images a class
 _MIN_HELD_OUT = 2  # images a class
 _MIN_SIDE = 16  # pixels of images that were shrunk
-_EVALUATION_BATCH = 256
 _INT8_IMAGES = 128  # of training, that set the ranges of int8
 _PHOTO_SIDE = 160  # pixels; what an architecture reads at another side is resized
 
@@ -229,17 +228,17 @@ class Refiner:
             scaled = F.avg_pool2d(scaled, self.shrink)
         return normalised(scaled, self.images).contiguous(memory_format=torch.channels_last)
 
-    def _calibration(self) -> Sequence[Tensor]:
-        """The first training images of all, in batches."""
+    def _calibration(self) -> Tensor:
+        """The first training images of all."""
         steps = range(self.settings.calibration_images // self.settings.batch_size)
-        return torch.split(torch.cat([self._batch(step)[0] for step in steps]), _EVALUATION_BATCH)
+        return torch.cat([self._batch(step)[0] for step in steps])
 
     @torch.no_grad()
     def _evaluate(
         self,
         network: nn.Module,
         averaged: dict[nn.Parameter, Tensor],
-        calibration: Sequence[Tensor],
+        calibration: Tensor,
         side: int | None,
     ) -> tuple[float, bytes]:
         """The loss on the images held out, and which of them are right, packed, of `network` in evaluation mode with
@@ -252,7 +251,9 @@ class Refiner:
             parameter.copy_(averaged[parameter])
         validation = self.images.validation
         with self._autocast():
-            recalibrate(network, map(seen, calibration))
+            # Of one size, for each counts as much as another.
+            parts = calibration.tensor_split(math.ceil(len(calibration) / self._at_once(side)))
+            recalibrate(network, map(seen, parts))
             return self._worth([network(images).float() for images in self._as_they_are(validation, side)])
 
     @torch.no_grad()
@@ -278,9 +279,15 @@ class Refiner:
 
     def _as_they_are(self, indexes: NDArray[np.int64], side: int | None) -> Iterator[Tensor]:
         """The images at `indexes`, at `side` pixels a side, normalised, in batches."""
-        for start in range(0, len(indexes), _EVALUATION_BATCH):
-            images = self._normalised(self.images.pixels_at(indexes[start : start + _EVALUATION_BATCH]))
+        at_once = self._at_once(side)
+        for start in range(0, len(indexes), at_once):
+            images = self._normalised(self.images.pixels_at(indexes[start : start + at_once]))
             yield images if side is None else resized(images, side)
+
+    def _at_once(self, side: int | None) -> int:
+        """How many images of `side` pixels a side, None: as they are, are evaluated at once."""
+        height, width = self.images.pixels.shape[1:3] if side is None else (side, side)
+        return evaluated_at_once(height // self.shrink, width // self.shrink)
 
     def _worth(self, logits: Sequence[Tensor]) -> tuple[float, bytes]:
         """The loss on the images held out, and which of them are right, packed."""

@@ -17,7 +17,7 @@ from edgenas.memory import halving
 
 PADDING = 4  # pixels by which a crop may be off
 NOT_FLIPPED = ("digits",)  # data sets whose mirror images are none of theirs
-_EVALUATION_BATCH = 256
+_MAX_AT_ONCE, _PIXELS_AT_ONCE = 256, 1 << 20  # of images that a network evaluates
 _GREY = (0.299, 0.587, 0.114)  # of red, green and blue in what is seen as grey (ITU-R BT.601)
 _MAX_WEIGHT = 10.0  # of a class, in those of an average image: a few images are not to drown all others
 
@@ -133,6 +133,13 @@ def class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32
     return np.minimum(even / np.maximum(counts, 1), _MAX_WEIGHT).astype(np.float32)
 
 
+def evaluated_at_once(height: int, width: int) -> int:
+    """How many images of so many pixels a network evaluates at once, a power of 2: more take more memory, and more
+    time."""
+    fit = max(1, _PIXELS_AT_ONCE // (height * width))
+    return min(_MAX_AT_ONCE, 1 << (fit.bit_length() - 1))
+
+
 @torch.no_grad()
 def predicted(
     network: nn.Module, image_set: ImageSet, indexes: NDArray[np.int64], trained_on: ImageSet
@@ -151,7 +158,7 @@ def predicted(
             found.append(logits.argmax(dim=1).cpu().numpy())
         return np.concatenate(found) if found else np.zeros(0, np.int64)
 
-    return halving(classes, min(_EVALUATION_BATCH, len(indexes)))
+    return halving(classes, min(evaluated_at_once(*image_set.images.shape[1:3]), len(indexes)))
 
 
 def accuracy(network: nn.Module, image_set: ImageSet, indexes: NDArray[np.int64], trained_on: ImageSet) -> float:

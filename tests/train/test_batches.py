@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgenas.train import batches
-from edgenas.train.batches import PADDING, accuracy, augmented, class_weights, normalised
+from edgenas.train.batches import PADDING, accuracy, augmented, class_weights, evaluated_at_once, normalised
 from tests.train.worlds import image_set
 
 
@@ -115,6 +115,11 @@ def test_colours_are_those_of_three_changes_after_each_other() -> None:
     contrasted = mean + contrast * (brighter - mean)
     wanted = grey(contrasted) + strength * (contrasted - grey(contrasted))
     torch.testing.assert_close(found, wanted.clamp(0, 255))
+
+
+@pytest.mark.parametrize(("side", "at_once"), [(8, 256), (32, 256), (64, 256), (112, 64), (176, 32), (4096, 1)])
+def test_the_larger_images_are_the_fewer_are_evaluated_at_once(side: int, at_once: int) -> None:
+    assert evaluated_at_once(side, side) == at_once
 
 
 @pytest.mark.parametrize("min_share", [1.0, 0.4])
