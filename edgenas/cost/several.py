@@ -72,9 +72,10 @@ class SeveralConfirming(SeveralCosts):
             values |= _renamed(name, found.values)
             references |= _renamed(name, found.reference_ms)
             sources.append(f"{name}: {found.source}")
-            if found.verdict == "FAIL":
-                return Confirmation("FAIL", values, "; ".join(sources), references)
-            verdict = "UNSTABLE" if found.verdict == "UNSTABLE" else verdict
+            if found.verdict != "PASS":
+                verdict = found.verdict
+            if verdict == "FAIL":
+                break
         return Confirmation(verdict, values, "; ".join(sources), references)
 
     def close(self) -> None:
