@@ -44,6 +44,7 @@ from edgenas.spaces.mobilenet import EfficientNetLite0
 
 SHARES = (1.0, 0.6, 0.35, 0.2)
 FORMATS = ("tflite", "tflite-int8")
+SEEDS = (0, 1, 2)
 SIDE = 160
 Row = dict[str, Any]
 
@@ -190,7 +191,7 @@ def main(options: argparse.Namespace) -> int:
             known.write_text(json.dumps(latencies))
         print(f"{form}: Lite0 at {SIDE} pixels takes {latencies[form]:.2f} ms")
         for share in options.shares:
-            for seed in range(options.seeds):
+            for seed in options.seeds:
                 place = folder / f"{form}-{share:g}-{seed}"
                 found = job(photos, place, latencies[form] * share, form, seed, options.minutes)
                 rows.setdefault((form, share), []).append(found)
@@ -218,7 +219,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path, help="where the jobs are kept")
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--minutes", type=float, default=60.0)
     began_s = time.monotonic()
     code = main(parser.parse_args())
