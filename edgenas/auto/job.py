@@ -269,8 +269,8 @@ class Auto:
         self._inner = job = prepare_search(presets=self.presets, **how)
         yield from job
         problem = job.problem()
-        if isinstance(problem, UnstableError):  # the network is there all the same, and is measured again in the end
-            self._note(str(problem))
+        if isinstance(problem, UnstableError):  # the network is there all the same, and its package has the last word
+            log.warning("%s; the job goes on, and measures the package anew", problem)
         elif problem is not None:
             raise problem
         return job.result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from edgenas.board import registry
 from edgenas.board.registry import Board
 from edgenas.cli import main
 from edgenas.data.split import split
-from edgenas.errors import DataError, DisagreementError, ExportError, InfeasibleError, UsageError
+from edgenas.errors import DataError, DisagreementError, ExportError, InfeasibleError, UnstableError, UsageError
 from edgenas.lower.verify import Limits
 from edgenas.package.export import FORMATS, export_trained
 from edgenas.package.verify import verify
@@ -175,6 +176,35 @@ def test_a_limit_between_the_smallest_and_the_stock_networks_is_kept(tmp_path: P
     assert job.result()["search"]["winner"]["costs"]["macs"]["value"] <= 12
     assert job.notes == []
     assert "no stock network keeps the limits" in answer_text(job.result())
+
+
+class Unstable:
+    """A search whose winner was timed on a restless board."""
+
+    def __init__(self, **_: Any) -> None: ...
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+    def problem(self) -> UnstableError:
+        return UnstableError("the winner could not be timed well enough")
+
+    def result(self) -> dict[str, Any]:
+        return {"winner": None}
+
+
+@pytest.mark.usefixtures("_known_speed")
+def test_of_a_search_that_ended_unstable_the_package_has_the_last_word(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = auto(str(tmp_path / "job"), str(tmp_path / "job.tar.gz"), photos=str(photos), **LIMITS)
+    monkeypatch.setattr(steps_of, "prepare_search", Unstable)
+    searching = job._search(SEARCH, job.request.search(job.dataset))
+    with pytest.raises(StopIteration) as end:
+        next(searching)
+    assert end.value.value == {"winner": None}
+    assert "timed well enough; the job goes on" in caplog.text
+    assert job.notes == []  # which the answer would show, whatever the package's verdict is
 
 
 @pytest.mark.usefixtures("_known_speed")
